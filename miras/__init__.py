@@ -1,0 +1,28 @@
+"""miras: sequence models that learn while they read."""
+
+from miras import bias, memory, optim, retention
+from miras.config import config_hash, from_dict, from_json, override, to_dict, to_json
+from miras.engine import State, scan
+from miras.errors import ConfigError
+from miras.presets import preset
+from miras.rule import Rule
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigError",
+    "Rule",
+    "State",
+    "bias",
+    "config_hash",
+    "from_dict",
+    "from_json",
+    "memory",
+    "optim",
+    "override",
+    "preset",
+    "retention",
+    "scan",
+    "to_dict",
+    "to_json",
+]

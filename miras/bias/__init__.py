@@ -1,0 +1,10 @@
+"""Attentional biases: the second of the four choices."""
+
+from miras.bias.base import Bias, register
+from miras.bias.dot import Dot
+from miras.bias.huber import Huber
+from miras.bias.l2 import L2
+from miras.bias.lp import L1, Lp
+from miras.bias.robust import Robust
+
+__all__ = ["L1", "L2", "Bias", "Dot", "Huber", "Lp", "Robust", "register"]

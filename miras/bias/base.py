@@ -1,0 +1,39 @@
+"""The contract of an attentional bias: what the memory minimises at each token."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from miras.config import Config
+from miras.gate import Gate
+from miras.registry import Registry
+from miras.typing import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Bias(Config):
+    """Attentional bias: a loss between what the memory answers to a key and the key's value.
+
+    To add one: subclass with frozen fields, implement `loss`, decorate with
+    `@miras.bias.register("kind")`. Override `residual` where the closed form is known, or where
+    the rule's direction is not the gradient of one loss (Yaad's Huber mixture).
+    """
+
+    registry: ClassVar[Registry["Bias"]] = Registry("bias")
+
+    def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+        """Loss per token: pred and target [C, dv], threshold [C] or None, to [C]."""
+        raise NotImplementedError
+
+    def residual(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+        """d loss / d pred, [C, dv]; differentiable, since the outer loss sees through it."""
+        return jax.grad(lambda p: jnp.sum(self.loss(p, target, threshold)))(pred)
+
+    def gates(self) -> tuple[Gate, ...]:
+        """The gates that the loss consumes."""
+        return ()
+
+
+register = Bias.registry.register

@@ -1,0 +1,22 @@
+"""Dot-product bias: the similarity that Hebbian rules and linear attention maximise."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from miras.bias.base import Bias, register
+from miras.typing import Array
+
+
+@register("dot")
+@dataclasses.dataclass(frozen=True)
+class Dot(Bias):
+    """loss = -<pred, v>; residual -v. MIRAS (2504.13173), table 1."""
+
+    def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+        """-<pred, v>, [C]."""
+        return -jnp.sum(pred * target, axis=-1)
+
+    def residual(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+        """-v, [C, dv]."""
+        return -target

@@ -1,0 +1,22 @@
+"""Squared-error bias: the delta rule's loss."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from miras.bias.base import Bias, register
+from miras.typing import Array
+
+
+@register("l2")
+@dataclasses.dataclass(frozen=True)
+class L2(Bias):
+    """loss = 1/2 ||r||^2 with r = pred - v; residual r. MIRAS (2504.13173), equation 9."""
+
+    def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+        """1/2 ||r||^2, [C]."""
+        return 0.5 * jnp.sum((pred - target) ** 2, axis=-1)
+
+    def residual(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+        """r, [C, dv]."""
+        return pred - target

@@ -1,0 +1,37 @@
+"""Robust bias: the worst case over a bounded shift of the value."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from miras.bias.base import Bias, register
+from miras.config import require
+from miras.norms import direction, norm
+from miras.typing import Array
+
+
+@register("robust")
+@dataclasses.dataclass(frozen=True)
+class Robust(Bias):
+    """loss = max over ||d|| <= radius of 1/2 ||r - d||^2 = 1/2 (||r|| + radius)^2.
+
+    MIRAS (2504.13173), equation 17; residual r + radius r / ||r||, and 0 at 0.
+
+    Attributes:
+        radius: the largest shift of a value, in its units; >= 0. At 0 it is the l2 bias.
+    """
+
+    radius: float = 0.1
+
+    def validate(self) -> None:
+        require(self.radius >= 0, f"Robust.radius={self.radius} must not be negative.")
+
+    def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+        """1/2 ||r||^2 + radius ||r|| + 1/2 radius^2, [C]."""
+        length = norm(pred - target)[:, 0]
+        return 0.5 * (length + self.radius) ** 2
+
+    def residual(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+        """r + radius r / ||r||, [C, dv]."""
+        r = pred - target
+        return r + self.radius * direction(r)

@@ -1,0 +1,256 @@
+"""The command line: reads arguments, calls what does the work, and says what came of it.
+
+What only one command needs is imported inside it, so that help and tables come at once.
+"""
+
+import argparse
+import codecs
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from miras.config import override
+from miras.errors import ConfigError
+
+if TYPE_CHECKING:
+    from miras.train import Run, RunConfig
+
+_DEFAULT = "yaad"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a wrong argument as any other wrong value: in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message.removesuffix('.')}: see `{self.prog} --help`.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments; those of the process if not given.
+
+    Returns:
+        The exit code: 0, 1 where a run met NaN or infinity, 2 for what the user can mend, 130 for
+        an interrupt.
+    """
+    try:
+        parser = _parser()
+        args, rest = parser.parse_known_args(argv)
+        for word in rest:  # words behind options, which argparse hands back unread
+            if word.startswith("-") or not hasattr(args, "words"):
+                parser.error(f"unrecognised argument {word!r}")
+            args.words.append(word)
+        return args.run(args)
+    except ConfigError as error:
+        return _fail(error, 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted; a run goes on from its last checkpoint.", 130)
+    except SystemExit as end:  # argparse ends `--help` and `--version` so
+        return end.code if isinstance(end.code, int) else 0
+
+
+def _fail(reason: object, code: int) -> int:
+    print("miras:", " ".join(str(reason).split()), file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="miras",
+        description="Train and run sequence models that learn while they read.",
+        epilog="`miras COMMAND --help` tells more about a command.",
+    )
+    import miras
+
+    parser.add_argument("--version", action="version", version=f"miras {miras.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    train = commands.add_parser(
+        "train",
+        help="train a language model, or go on where a run stopped",
+        description="Train a language model, or go on where the run in the folder stopped.",
+        epilog="Examples: `miras train`, `miras train titans_lmm steps=500 width=256`, "
+        "`miras train yaad bias=l2 --data my_texts --out runs/mine`.",
+    )
+    _words(train, f"a preset (default: {_DEFAULT}) and fields of the run, as in bias.delta=0.5")
+    train.add_argument(
+        "--data", metavar="PATH|tfds:NAME", help="text to learn (default: the standard library)"
+    )
+    train.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/PRESET)")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser(
+        "eval",
+        help="measure a run on held-out text",
+        description="Bits per byte and perplexity of a run on held-out text.",
+    )
+    evaluate.add_argument("folder", metavar="RUN", help="folder of the run")
+    evaluate.add_argument(
+        "--data", metavar="PATH|tfds:NAME", help="text to measure on (default: the run's own)"
+    )
+    evaluate.add_argument(
+        "--batches", type=int, metavar="N", help="batches to read (default: all held-out text)"
+    )
+    evaluate.set_defaults(run=_eval)
+
+    generate = commands.add_parser(
+        "generate", help="continue a text", description="Continue a text with a run's model."
+    )
+    generate.add_argument("folder", metavar="RUN", help="folder of the run")
+    generate.add_argument("--prompt", default="", metavar="TEXT", help="the beginning of the text")
+    generate.add_argument(
+        "--length", type=int, default=256, metavar="N", help="tokens to add (default: 256)"
+    )
+    generate.add_argument(
+        "--temperature", type=float, default=1.0, help="0 takes the likeliest (default: 1)"
+    )
+    generate.add_argument("--top-k", type=int, metavar="K", help="only the K likeliest tokens")
+    generate.add_argument(
+        "--top-p", type=float, metavar="P", help="only the likeliest tokens of probability P"
+    )
+    generate.add_argument("--seed", type=int, default=0, help="another seed, another text")
+    generate.set_defaults(run=_generate)
+
+    presets = commands.add_parser(
+        "presets", help="list the named models", description="The named models and their parts."
+    )
+    presets.set_defaults(run=_presets)
+
+    describe = commands.add_parser(
+        "describe",
+        help="tell what a model is made of and what it costs",
+        description="A model's four parts, its equation, and its size and cost.",
+    )
+    _words(describe, "a preset and fields of the model, as in width=256")
+    describe.set_defaults(run=_describe)
+    return parser
+
+
+def _words(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("words", nargs="*", metavar="[PRESET] [KEY=VALUE ...]", help=text)
+
+
+def _split(words: list[str]) -> tuple[str, list[str]]:
+    """The preset and the assignments."""
+    assignments = [word for word in words if "=" in word]
+    names = [word for word in words if "=" not in word]
+    if len(names) > 1:
+        raise ConfigError(f"{names[1]!r} is a second preset, or lacks its '=': give key=value.")
+    return (names[0] if names else _DEFAULT), assignments
+
+
+def _run_config(name: str, assignments: list[str], source: str | None) -> "RunConfig":
+    from miras.data import make_tokenizer
+    from miras.presets import preset
+    from miras.train import RunConfig
+
+    config = override(RunConfig(model=preset(name)), *assignments)
+    if source is not None:
+        config = override(config, f"data.source={source}")
+    if not any(word.partition("=")[0].split(".")[-1] == "vocab" for word in assignments):
+        size = make_tokenizer(config.data.tokenizer).vocab_size
+        config = override(config, f"model.vocab={size}")
+    return config
+
+
+def _train(args: argparse.Namespace) -> int:
+    from miras.presets import preset
+
+    name, assignments = _split(args.words)
+    preset(name)  # a wrong name is told before what is slow to import
+    from miras.train import NonFiniteError, train
+
+    config = _run_config(name, assignments, args.data)
+    console = Console()
+    try:
+        result = train(config, args.out or f"runs/{name}", console=console)
+    except NonFiniteError as error:
+        return _fail(error, 1)
+    console.print(
+        f"{result.held_out:.3f} bits per byte on held-out text; the run lies in {result.folder}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _load(folder: str) -> "Run":
+    from miras.train import load_run
+
+    run = load_run(folder)
+    for step, reason in run.damaged.items():
+        _fail(f"warning: checkpoint {step} is damaged ({reason}); using step {run.step}.", 0)
+    return run
+
+
+def _eval(args: argparse.Namespace) -> int:
+    from miras.train import evaluate_run
+
+    run = _load(args.folder)
+    held_out = evaluate_run(run, args.data, args.batches)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_row("step", str(run.step))
+    table.add_row("held-out tokens", f"{held_out.tokens:,}")
+    table.add_row("bits per byte", f"{held_out.bits_per_byte:.4f}")
+    table.add_row("perplexity per token", f"{held_out.perplexity:.4f}")
+    Console().print(table)
+    return 0
+
+
+def _generate(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from miras.models import stream
+
+    run = _load(args.folder)
+    prompt = np.append(np.int32(run.tokenizer.bos_id), run.tokenizer.encode(args.prompt))
+    tokens = stream(
+        run.model,
+        prompt[None],
+        args.length,
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        seed=args.seed,
+    )
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    print(args.prompt, end="", flush=True)
+    ids: list[int] = []
+    shown = 0
+    for token in tokens:
+        ids.append(int(token[0]))
+        text = run.tokenizer.decode_bytes(ids)
+        print(decoder.decode(text[shown:]), end="", flush=True)
+        shown = len(text)
+    print(decoder.decode(b"", final=True))
+    return 0
+
+
+def _presets(args: argparse.Namespace) -> int:
+    del args
+    from miras.presets import PRESETS
+
+    table = Table("name", "memory", "bias", "retention", "algorithm", "paper", box=SIMPLE_HEAD)
+    for name, entry in PRESETS.items():
+        paper = entry.source.split(", eq")[0]
+        table.add_row(name, *entry.build().rule.kinds().values(), paper)
+    Console().print(table)
+    return 0
+
+
+def _describe(args: argparse.Namespace) -> int:
+    from miras.presets import PRESETS, preset
+
+    name, assignments = _split(args.words)
+    config = override(preset(name), *(word.removeprefix("model.") for word in assignments))
+    from miras.describe import table
+
+    Console().print(table(PRESETS[name], config))
+    return 0

@@ -1,0 +1,246 @@
+"""Configuration as data: typed frozen dataclasses, JSON, overrides and a stable hash.
+
+Every configurable thing in miras is a frozen dataclass below `Config`. What the fields mean stands
+with the classes; this file only checks, converts and compares them.
+"""
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union
+
+from miras.errors import ConfigError
+
+C = TypeVar("C", bound="Config")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Base of all configs: checks the type of every field, then calls `validate`."""
+
+    def __post_init__(self):
+        hints = field_types(type(self))
+        for field in dataclasses.fields(self):
+            where = f"{type(self).__name__}.{field.name}"
+            value = coerce(getattr(self, field.name), hints[field.name], where)
+            object.__setattr__(self, field.name, value)
+        self.validate()
+
+    def validate(self) -> None:
+        """Raise `ConfigError` where fields are out of range or do not fit together."""
+
+
+@functools.cache
+def field_types(cls: type) -> dict[str, Any]:
+    """The resolved type of each field of a config class."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def unknown(what: str, name: object, legal: typing.Iterable[str]) -> ConfigError:
+    """The error for a name that is not among the legal ones, with the nearest match."""
+    legal = sorted(legal)
+    near = difflib.get_close_matches(str(name), legal, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return ConfigError(f"unknown {what} {name!r}: the legal ones are {', '.join(legal)}{hint}")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `ConfigError(message)` unless the condition holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def describe_type(hint: Any) -> str:
+    """A field type as a user would say it: "a number", "one of 'layer', 'rms'"."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(repr(a) for a in typing.get_args(hint))
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe_type(a) for a in typing.get_args(hint))
+    if origin is tuple:
+        return "a list of " + describe_type(typing.get_args(hint)[0])
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+    if hint is types.NoneType:
+        return "none"
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def coerce(value: Any, hint: Any, where: str) -> Any:
+    """The value as its field's type, or a `ConfigError` that names the field."""
+    wrong = ConfigError(f"{where}={value!r} is not {describe_type(hint)}.")
+    origin = typing.get_origin(hint)
+    if origin in (Union, types.UnionType):
+        arms = typing.get_args(hint)
+        if value is None and types.NoneType in arms:
+            return None
+        for arm in arms:
+            try:
+                return coerce(value, arm, where)
+            except ConfigError:
+                continue
+        raise wrong
+    if origin is Literal:
+        if value in typing.get_args(hint) and not isinstance(value, bool):
+            return value
+        raise wrong
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise wrong
+        item = typing.get_args(hint)[0]
+        return tuple(coerce(v, item, where) for v in value)
+    if isinstance(hint, type) and issubclass(hint, Config):
+        if isinstance(value, hint):
+            return value
+        registry = getattr(hint, "registry", None)
+        if registry is not None and isinstance(value, (str, Mapping)):
+            return registry.build(value)
+        if isinstance(value, Mapping):
+            return from_dict(hint, value)
+        raise wrong
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    raise wrong
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The config as plain JSON values; registered parts carry their `kind` first."""
+    kind = {"kind": config.kind} if hasattr(config, "kind") else {}  # pyright: ignore
+    return kind | {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Config):
+        return to_dict(value)
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
+    """The inverse of `to_dict`; fields that are not given keep their defaults.
+
+    Raises:
+        ConfigError: for an unknown key or a value of the wrong type.
+    """
+    legal = [f.name for f in dataclasses.fields(cls)]
+    kind = getattr(cls, "kind", None)
+    given = {k: v for k, v in data.items() if not (k == "kind" and v == kind)}
+    for name in given:
+        if name not in legal:
+            raise unknown(f"field of {cls.__name__}", name, legal)
+    return cls(**given)
+
+
+def to_json(config: Config, indent: int | None = 2) -> str:
+    """The config as JSON text, in field order."""
+    return json.dumps(to_dict(config), indent=indent)
+
+
+def from_json(cls: type[C], text: str) -> C:
+    """The inverse of `to_json`."""
+    return from_dict(cls, json.loads(text))
+
+
+def config_hash(config: Config) -> str:
+    """Twelve hex digits that depend on the config's values only, not on field order or session."""
+    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def difference(old: Config, new: Config) -> list[str]:
+    """The lines "path: old -> new" of every field in which two configs differ."""
+    before, after = _flatten(to_dict(old)), _flatten(to_dict(new))
+    missing = "(absent)"
+    return [
+        f"{path}: {before.get(path, missing)} -> {after.get(path, missing)}"
+        for path in {**before, **after}
+        if before.get(path, missing) != after.get(path, missing)
+    ]
+
+
+def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def override(config: C, *assignments: str) -> C:
+    """Swap parts and set fields: `override(config, "bias=huber", "bias.delta=0.5")`.
+
+    A path may leave out leading names where what remains is unambiguous: on a run's config,
+    `bias.delta` finds `model.rule.bias.delta`. All assignments are tried as one change, left to
+    right, so a part is swapped before its fields are set.
+
+    Raises:
+        ConfigError: for a missing "=", an unknown or ambiguous path, or a value of the wrong type.
+    """
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"{assignment!r} is not of the form key=value, e.g. bias=huber.")
+        config = _assign(config, _resolve(config, path.strip().split(".")), text.strip())
+    return config
+
+
+def _resolve(config: Config, path: list[str]) -> list[str]:
+    """The full path from the config's root: breadth first, the shallowest match wins."""
+    level: list[tuple[list[str], Config]] = [([], config)]
+    seen: list[str] = []
+    while level:
+        found = [p for p, c in level if path[0] in field_types(type(c))]
+        if len(found) == 1:
+            return found[0] + path
+        if found:
+            full = ", ".join(".".join(p + path) for p in found)
+            raise ConfigError(f"key {path[0]!r} is ambiguous: write one of {full}.")
+        children = [
+            ([*p, f.name], getattr(c, f.name)) for p, c in level for f in dataclasses.fields(c)
+        ]
+        seen += [".".join(p) for p, _ in children]
+        level = [(p, c) for p, c in children if isinstance(c, Config)]
+    names = {name for name in seen} | {name.rsplit(".", 1)[-1] for name in seen}
+    near = difflib.get_close_matches(path[0], sorted(names), n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    raise ConfigError(f"unknown key {'.'.join(path)!r}: the legal ones are {', '.join(seen)}{hint}")
+
+
+def _assign(config: C, path: list[str], text: str) -> C:
+    name, rest = path[0], path[1:]
+    hints = field_types(type(config))
+    if name not in hints:
+        raise unknown(f"field of {type(config).__name__}", name, hints)
+    if rest:
+        child = getattr(config, name)
+        if not isinstance(child, Config):
+            raise ConfigError(f"{name}={child!r} has no field {'.'.join(rest)!r}.")
+        value = _assign(child, rest, text)
+    else:
+        value = _parse(text, hints[name])
+    return dataclasses.replace(config, **{name: value})  # pyright: ignore
+
+
+def _parse(text: str, hint: Any) -> Any:
+    """Command-line text as a JSON value where it is one and the field is not a string."""
+    if hint is str:
+        return text
+    word = text.lower()
+    if word in ("none", "null") and types.NoneType in typing.get_args(hint):
+        return None
+    if word in ("true", "false"):
+        return word == "true"
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

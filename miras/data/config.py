@@ -1,0 +1,70 @@
+"""What to read and how to cut it into rows, as plain data.
+
+Nothing is opened here: paths and names are resolved by ``corpus`` when a loader is made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+
+from miras.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The corpus, the tokenizer and the shape of a batch.
+
+    Attributes:
+        source: ``"stdlib"`` (the running Python's own sources), a file, folder or glob of text
+            (plain, .gz, .bz2 or .xz), or ``"tfds:NAME"`` with an optional config, version and text
+            feature: ``"tfds:wiki40b/en"``, ``"tfds:lm1b:1.1.0"``, ``"tfds:pg19#book_text"``.
+        tokenizer: ``"byte"``, the path of a SentencePiece ``.model``, or the path of a Hugging Face
+            ``tokenizer.json``.
+        sequence: tokens in a row, > 0.
+        batch: rows in a batch, over all processes together, > 0.
+        validation: fraction of the documents held out, in (0, 1); unused where a TFDS set has a
+            validation split of its own.
+        seed: order of the training documents, in [0, 2**32).
+        cache: folder for prepared data sets; ``None`` is ``$MIRAS_CACHE`` or ``~/.cache/miras``.
+
+    Raises:
+        ConfigError: a value is outside the ranges above.
+    """
+
+    source: str = "stdlib"
+    tokenizer: str = "byte"
+    sequence: int = 256
+    batch: int = 8
+    validation: float = 0.05
+    seed: int = 0
+    cache: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("source", "tokenizer"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value:
+                raise ConfigError(f"data.{name}={value!r} must be a non-empty string.")
+        for name in ("sequence", "batch"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"data.{name}={value!r} must be a whole number of at least 1.")
+        if not isinstance(self.validation, (int, float)) or not 0 < self.validation < 1:
+            raise ConfigError(
+                f"data.validation={self.validation!r} must lie strictly between 0 and 1: it is the "
+                "fraction of documents held out, for example 0.05."
+            )
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise ConfigError(f"data.seed={self.seed!r} must be a whole number in [0, 2**32).")
+        if self.cache is not None and not isinstance(self.cache, str):
+            raise ConfigError(f"data.cache={self.cache!r} must be a folder's path or None.")
+
+    @property
+    def cache_dir(self) -> pathlib.Path:
+        """The folder of prepared data sets, resolved as the class describes."""
+        return (
+            pathlib.Path(self.cache or os.environ.get("MIRAS_CACHE") or "~/.cache/miras")
+            .expanduser()
+            .absolute()
+        )

@@ -1,0 +1,87 @@
+"""Random access to the text of documents, the form in which every source is handed on.
+
+Where documents come from is ``local_text`` and ``tfds_text``; which of them are held out is
+``corpus``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from miras.data.files import cut, piece_bytes
+
+_READ_AT_ONCE = 1024
+
+
+class Documents(Sequence[bytes]):
+    """Documents as bytes, with random access: a Grain source.
+
+    Args:
+        source: records with ``__getitem__`` and ``__getitems__``, as ``tfds.data_source`` gives.
+        feature: the record's key that holds the text.
+        fingerprint: a string that names the content.
+        indices: the records that belong here, in order; all by default.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        feature: str,
+        fingerprint: str,
+        indices: np.ndarray | None = None,
+    ) -> None:
+        self._source = source
+        self._feature = feature
+        self.fingerprint = fingerprint
+        self._indices = np.arange(len(source)) if indices is None else indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Returns one document's bytes."""
+        return as_bytes(self._source[int(self._indices[index])][self._feature])
+
+    def __repr__(self) -> str:
+        return f"Documents({len(self)} of {self.fingerprint})"
+
+    def keys(self) -> np.ndarray:
+        """A hash of each document's content, uint64 [len(self)]."""
+        keys = []
+        for start in range(0, len(self), _READ_AT_ONCE):
+            wanted = self._indices[start : start + _READ_AT_ONCE].tolist()
+            for record in self._source.__getitems__(wanted):
+                digest = hashlib.blake2b(as_bytes(record[self._feature]), digest_size=8).digest()
+                keys.append(int.from_bytes(digest, "little"))
+        return np.array(keys, np.uint64)
+
+    def select(self, indices: np.ndarray) -> Documents:
+        """Returns the documents at ``indices``."""
+        return Documents(self._source, self._feature, self.fingerprint, self._indices[indices])
+
+
+class Pieces:
+    """A lone long record cut into documents, with the interface of a TFDS data source."""
+
+    def __init__(self, text: bytes, feature: str) -> None:
+        self._pieces = list(cut(io.BytesIO(text), piece_bytes(len(text))))
+        self._feature = feature
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def __getitem__(self, index: int) -> dict[str, bytes]:
+        return {self._feature: self._pieces[index]}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
+        return [self[i] for i in indices]
+
+
+def as_bytes(text: Any) -> bytes:
+    """The bytes of a record's text, which sources give as bytes or as a string."""
+    return text.encode("utf-8") if isinstance(text, str) else bytes(text)

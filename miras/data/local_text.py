@@ -1,0 +1,152 @@
+"""The TFDS builder that keeps a corpus of local files as an array_record data set.
+
+Which files and how they are cut is ``files``; which documents are held out is ``corpus``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import pathlib
+import platform
+import re
+from collections.abc import Iterator
+
+import tensorflow_datasets as tfds
+from absl import logging as absl_logging
+
+from miras.data.files import PIECE_BYTES, TextFile, find_files, read_documents
+from miras.errors import ConfigError
+
+SPLIT = "documents"
+"""The data set's only split; ``corpus`` divides it by document."""
+
+
+class _OfflineInfo(tfds.core.DatasetInfo):
+    """Keeps TFDS from asking its public bucket about a data set that only exists here."""
+
+    def initialize_from_bucket(self) -> None:
+        pass
+
+
+class LocalText(tfds.core.GeneratorBasedBuilder):
+    """Text files as documents: features ``text`` (bytes as stored) and ``name``.
+
+    The data set's config is a hash of every file's name and content, so a changed corpus is a new
+    data set. Its metadata records ``sha256`` (that hash in full), ``source``, ``files`` and
+    ``python``.
+
+    Args:
+        source: as ``files.find_files`` takes it.
+        data_dir: folder of prepared data sets.
+
+    Raises:
+        ConfigError: the source is missing, empty or unreadable.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    # Nothing is downloaded, so there are no checksums; TFDS 4.9.10 looks for their file with
+    # importlib_resources, which it does not declare and a fresh environment lacks.
+    url_infos = None
+
+    def __init__(self, *, source: str = "stdlib", data_dir: str | None = None) -> None:
+        self._source = source
+        self._files = find_files(source)
+        self._sha256 = _corpus_hash(self._files)
+        label = re.sub(r"\W+", "_", pathlib.PurePath(source).name).strip("_") or "files"
+        config = tfds.core.BuilderConfig(
+            name=f"{label[:40]}-{self._sha256[:16]}",
+            description=f"Local text from {source}",
+        )
+        super().__init__(data_dir=data_dir, config=config, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return _OfflineInfo(
+            builder=self,
+            description="Text files, one document each.",
+            features=tfds.features.FeaturesDict(
+                {"text": tfds.features.Text(), "name": tfds.features.Text()}
+            ),
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(
+                sha256=self._sha256,
+                source=self._source,
+                files=len(self._files),
+                python=platform.python_version(),
+            ),
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager  # nothing is downloaded
+        return {SPLIT: self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, bytes]]]:
+        n = -1
+        for n, (name, text) in enumerate(read_documents(self._files)):
+            # A name on disk need not be UTF-8.
+            yield n, {"text": text, "name": name.encode("utf-8", "surrogateescape")}
+        if n < 0:
+            raise ConfigError(
+                f"data source {self._source!r} is an empty corpus: all of its "
+                f"{len(self._files)} files are empty; give files with text."
+            )
+
+
+def prepare(source: str, cache: pathlib.Path) -> tfds.core.DatasetBuilder:
+    """Returns the prepared data set of ``source``, made on the first call and found on later ones.
+
+    TFDS writes to a temporary folder and renames it when complete, so an interrupted run leaves
+    nothing that a later one would read.
+
+    Args:
+        source: as ``files.find_files`` takes it.
+        cache: folder of prepared data sets; made if missing.
+
+    Raises:
+        ConfigError: the source is missing, empty or unreadable, or the cache cannot be written.
+    """
+    try:
+        with _quiet():
+            builder = LocalText(source=source, data_dir=str(cache))
+        if builder.data_path.exists():
+            return builder
+        logging.getLogger(__name__).info("preparing %s in %s", source, builder.data_dir)
+        try:
+            with _quiet():
+                builder.download_and_prepare(
+                    download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+                )
+        except (OSError, RuntimeError):
+            # Another process may have finished the same data set first; its copy is as good.
+            if not builder.data_path.exists():
+                raise
+            with _quiet():
+                builder = LocalText(source=source, data_dir=str(cache))
+        return builder
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"the data cache {str(cache)!r} cannot be written ({error}): free some space there, or "
+            "set data.cache or MIRAS_CACHE to a folder you can write to."
+        ) from error
+
+
+def _corpus_hash(files: list[TextFile]) -> str:
+    digest = hashlib.sha256(f"{LocalText.VERSION} {PIECE_BYTES}".encode())
+    for file in files:
+        name = file.name.encode("utf-8", "surrogateescape")
+        digest.update(len(name).to_bytes(8, "little") + name + file.digest())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hushes TFDS, which speaks of downloads on both streams and warns of unlisted configs."""
+    verbosity = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        absl_logging.set_verbosity(verbosity)

@@ -1,0 +1,89 @@
+"""Layout: where chunks begin, and how tokens are placed so that each tile lies in one chunk.
+
+A chunk is C tokens of one segment, counted from the segment's start, so its edges depend on the
+data when segments begin anywhere or a state stops inside a chunk. The fast path moves tokens into
+tiles of C slots whose edges are chunk edges, leaving slots empty where a chunk is cut short.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from miras.typing import Array
+
+
+class Positions(NamedTuple):
+    """Where each token stands.
+
+    Attributes:
+        position: [B, T], tokens since its chunk began, in [0, C).
+        reset: [B, T], whether it begins a segment other than the one before it.
+        end_position: [B], the position of the next token after the call.
+        end_segment: [B], the segment id after the call.
+    """
+
+    position: Array
+    reset: Array
+    end_position: Array
+    end_segment: Array
+
+
+def positions(
+    segment_ids: Array | None, start_position: Array, start_segment: Array, length: int, chunk: int
+) -> Positions:
+    """Positions of `length` tokens after a state.
+
+    Args:
+        segment_ids: [B, T], or None for the state's segment going on.
+        start_position: [B], the state's position.
+        start_segment: [B], the state's segment.
+        length: T.
+        chunk: C.
+    """
+    time = jnp.arange(length)[None, :]
+    if segment_ids is None:
+        absolute = start_position[:, None] + time
+        reset = jnp.zeros(absolute.shape, bool)
+        end_segment = start_segment
+    else:
+        before = jnp.concatenate([start_segment[:, None], segment_ids[:, :-1]], axis=1)
+        reset = segment_ids != before
+        begin = jnp.where(reset, time, -start_position[:, None])
+        absolute = time - jax.lax.cummax(begin, axis=1)
+        end_segment = segment_ids[:, -1]
+    position = (absolute % chunk).astype(jnp.int32)
+    return Positions(position, reset, (position[:, -1] + 1) % chunk, end_segment)
+
+
+class Placement(NamedTuple):
+    """A placement of T tokens in N tiles of C slots.
+
+    Attributes:
+        source: [B, N * C], the token in each slot, T where it is empty.
+        slot: [B, T], the slot of each token.
+    """
+
+    source: Array
+    slot: Array
+
+
+def tiles_needed(at: Positions) -> Array:
+    """The number of tiles that each row fills, [B]."""
+    return _tile_of(at)[:, -1] + 1
+
+
+def place(at: Positions, chunk: int, tiles: int) -> Placement:
+    """Place each token in its chunk's tile at its position."""
+    batch, length = at.position.shape
+    slot = _tile_of(at) * chunk + at.position
+    row = jnp.arange(batch)[:, None]
+    empty = jnp.full((batch, tiles * chunk), length, jnp.int32)
+    tokens = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
+    return Placement(empty.at[row, slot].set(tokens, mode="drop"), slot)
+
+
+def _tile_of(at: Positions) -> Array:
+    """Which tile holds each token: a new one at each chunk edge, which a reset is too."""
+    edge = (at.position == 0).at[:, 0].set(False)
+    return jnp.cumsum(edge.astype(jnp.int32), axis=1)

@@ -1,0 +1,192 @@
+"""The XLA backend: a `lax.scan` over tiles, each one call of the chunk step."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from miras.engine.chunk import Fast, Tile, chunk_step, select
+from miras.engine.layout import Positions, place, positions, tiles_needed
+from miras.engine.state import State, dual_start, initial_state, split_fixed
+from miras.rule import Rule
+from miras.typing import Array, Weights
+
+
+def run(
+    rule: Rule,
+    W0: Weights,
+    q: Array,
+    k: Array,
+    v: Array,
+    gates: dict[str, Array],
+    *,
+    chunk: int,
+    state: State | None,
+    segment_ids: Array | None,
+    mask: Array | None,
+) -> tuple[Array, State, Array]:
+    """All tokens, chunk by chunk.
+
+    Args and results are those of `miras.scan` after its checks, every gate present, plus the inner
+    loss of each token at its snapshot, [B, T, H].
+    """
+    batch, length, heads, _ = q.shape
+    dtype = jnp.promote_types(jnp.float32, q.dtype)
+    fast, fixed = split_fixed(rule, W0)
+    aligned = state is None and segment_ids is None
+    start = initial_state(rule, W0, batch, dtype) if state is None else state
+    at = positions(segment_ids, start.position, start.segment, length, chunk)
+    write = jnp.ones((batch, length), dtype) if mask is None else mask.astype(dtype)
+
+    origin = dual_start(rule, {name: leaf.astype(dtype) for name, leaf in fast.items()})
+    step = functools.partial(chunk_step, rule)
+    over_heads = jax.vmap(step, (0, 0, Tile(0, 0, 0, 0, None, None, None)))  # pyright: ignore
+    over_rows = jax.vmap(over_heads, (None, 0, 0))
+    fixed = {name: leaf.astype(dtype) for name, leaf in fixed.items()}
+
+    def tile_step(memory: Fast, xs: tuple[Tile, Array | None]):
+        tile, reset = xs
+        tile = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == q.dtype else x, tile)
+        if reset is not None:
+            memory = _restart(memory, origin, reset)
+        if rule.reads_linearly and rule.retention.lag and tile.write.shape[-1] > 1:
+            # Memora's lag token: the chunk's first token is a run of its own, behind which the
+            # link fires; the rest follow linearly.
+            first, rest = _split_first(tile)
+            memory, y_first, loss_first = over_rows(fixed, memory, first)
+            memory, y_rest, loss_rest = over_rows(fixed, memory, rest)
+            y = jnp.concatenate([y_first, y_rest], axis=2)
+            return memory, (y, jnp.concatenate([loss_first, loss_rest], axis=2))
+        memory, y, loss = over_rows(fixed, memory, tile)
+        return memory, (y, loss)
+
+    fire_at = 0 if rule.retention.lag else chunk - 1
+    token_streams = {"q": q, "k": k, "v": v, "write": write, "gates": gates}
+
+    def in_chunks(tiles: int):
+        """Tiles of `chunk` slots; tokens are moved unless chunk edges are known to be static."""
+        size = tiles * chunk
+        if aligned:
+            present = jnp.broadcast_to(jnp.arange(size) < length, (batch, size))
+            moved = jax.tree.map(lambda x: _pad(x, size), token_streams)
+            resets = None
+        else:
+            placement = place(at, chunk, tiles)
+            present = placement.source < length
+            source = jnp.minimum(placement.source, length - 1)
+            moved = jax.tree.map(lambda x: _take(x, source), token_streams)
+            moved["write"] = moved["write"] * present.astype(dtype)
+            resets = _take(at.reset, source) & present
+        by_tile = present.reshape(batch, tiles, chunk)
+        xs = _tiles(
+            moved,
+            tiles,
+            chunk,
+            fresh=None if aligned else by_tile[:, :, 0],
+            fire=by_tile[:, :, fire_at],
+            reset=None if resets is None else resets.reshape(batch, tiles, chunk)[:, :, 0],
+        )
+        memory, (y, loss) = jax.lax.scan(tile_step, Fast(start.A, start.S, start.R, start.L), xs)
+        y, loss = _untile(y), _untile(loss)
+        if aligned:
+            return memory, y[:, :length], loss[:, :length]
+        return memory, _take(y, placement.slot), _take(loss, placement.slot)
+
+    def by_token():
+        """Tiles of one token, right wherever chunks begin."""
+        xs = _tiles(
+            token_streams,
+            length,
+            1,
+            fresh=at.position == 0,
+            fire=at.position == fire_at,
+            reset=None if segment_ids is None else at.reset,
+        )
+        memory, (y, loss) = jax.lax.scan(tile_step, Fast(start.A, start.S, start.R, start.L), xs)
+        return memory, _untile(y), _untile(loss)
+
+    if aligned:
+        memory, y, loss = in_chunks(math.ceil(length / chunk))
+    elif length == 1 or chunk == 1:
+        memory, y, loss = by_token()
+    else:
+        tiles = math.ceil(length / chunk) + (state is not None)
+        if segment_ids is None:
+            memory, y, loss = in_chunks(tiles)
+        else:
+            # Segments that begin at chunk edges need no more tiles than one segment does.
+            fits = jnp.max(tiles_needed(at)) <= tiles
+            memory, y, loss = jax.lax.cond(
+                fits, functools.partial(in_chunks, tiles), jax.checkpoint(by_token)
+            )
+    return y.astype(q.dtype), _state(memory, at), loss
+
+
+def _state(memory: Fast, at: Positions) -> State:
+    return State(*memory, position=at.end_position, segment=at.end_segment)
+
+
+def _restart(memory: Fast, origin: Weights, reset: Array) -> Fast:
+    """A = unlink(W0) and S = 0 in the rows that begin a segment; the chunk step renews R and L."""
+
+    def rows(leaf: Array) -> Array:
+        return reset.reshape(-1, *[1] * (leaf.ndim - 1))
+
+    A = {n: jnp.where(rows(leaf), origin[n][None], leaf) for n, leaf in memory.A.items()}
+    S = memory.S and {n: jnp.where(rows(leaf), 0.0, leaf) for n, leaf in memory.S.items()}
+    return memory._replace(A=A, S=S)
+
+
+def _pad(x: Array, size: int) -> Array:
+    return jnp.pad(x, [(0, 0), (0, size - x.shape[1])] + [(0, 0)] * (x.ndim - 2))
+
+
+def _take(x: Array, index: Array) -> Array:
+    """Gather along time, per row: x [B, T, ...], index [B, S]."""
+    return jnp.take_along_axis(x, index.reshape(*index.shape, *[1] * (x.ndim - 2)), axis=1)
+
+
+def _tiles(
+    streams: dict, tiles: int, size: int, fresh: Array | None, fire: Array, reset: Array | None
+) -> tuple[Tile, Array | None]:
+    """Token streams [B, N * C, (H, ...)] as a stack of tiles [N, B, (H,) C, ...]."""
+
+    def tiled(x: Array) -> Array:
+        x = x.reshape(x.shape[0], tiles, size, *x.shape[2:])
+        return jnp.moveaxis(x, 0, 1)
+
+    def by_head(x: Array) -> Array:
+        return jnp.moveaxis(tiled(x), 3, 2)
+
+    tile = Tile(
+        q=by_head(streams["q"]),
+        k=by_head(streams["k"]),
+        v=by_head(streams["v"]),
+        gates={name: by_head(x) for name, x in streams["gates"].items()},
+        write=tiled(streams["write"]),
+        fresh=None if fresh is None else fresh.T,
+        fire=fire.T,
+    )
+    return tile, None if reset is None else reset.T
+
+
+def _untile(x: Array) -> Array:
+    """[N, B, H, C, ...] back to [B, N * C, H, ...]."""
+    x = jnp.moveaxis(x, 2, 3)
+    x = jnp.moveaxis(x, 0, 1)
+    return x.reshape(x.shape[0], -1, *x.shape[3:])
+
+
+def _split_first(tile: Tile) -> tuple[Tile, Tile]:
+    """The tile's first token, which carries its flags, and the rest."""
+
+    def cut(part: slice) -> dict:
+        streams = {"q": tile.q, "k": tile.k, "v": tile.v, "gates": tile.gates}
+        cut_streams = jax.tree.map(lambda x: x[:, :, part], streams)
+        return {**cut_streams, "write": tile.write[:, part]}
+
+    never = jnp.zeros(tile.fire.shape, bool)
+    first = Tile(**cut(slice(0, 1)), fresh=tile.fresh, fire=tile.fire)
+    rest = Tile(**cut(slice(1, None)), fresh=never, fire=never)
+    return first, rest

@@ -1,0 +1,9 @@
+"""The one exception of miras that is the user's to mend; the command line prints it in one line."""
+
+
+class ConfigError(ValueError):
+    """A configuration, path or value that cannot be used.
+
+    The message is one sentence that names the offending value, the legal ones and the fix. The
+    command line prints it and exits with code 2; as a ``ValueError`` it needs no import to catch.
+    """

@@ -1,0 +1,41 @@
+"""Gate: what a part of a rule wants to know about each token.
+
+Parts declare gates; `miras.scan` takes their values; `miras.layers.gates` builds the projections
+that make them from the token. Nothing here projects anything.
+"""
+
+import dataclasses
+import math
+from typing import Literal
+
+import numpy as np
+
+Range = Literal["bounded", "log_unit", "positive"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gate:
+    """One per-token, per-head input of a rule.
+
+    Attributes:
+        name: key in the `gates` dict of `miras.scan`: lr, log_decay, log_momentum or threshold.
+        value: in natural units (eta, alpha, mu, delta): held where the gate is not given, and
+            where a projection starts.
+        range: "bounded" is (0, upper); "log_unit" is the log of (0, 1]; "positive" is (0, inf).
+        learned: whether a layer computes it from the token.
+        upper: end of the range of a bounded gate.
+        spread: of a "log_unit" gate: head h starts at 1 - (1 - value) * spread^h.
+    """
+
+    name: str
+    value: float
+    range: Range
+    learned: bool
+    upper: float = math.inf
+    spread: float = 1.0
+
+    def constant(self, heads: int) -> np.ndarray:
+        """The held value per head, [H], in the gate's own units (a log for "log_unit")."""
+        if self.range == "log_unit":
+            return np.log1p((self.value - 1) * self.spread ** np.arange(heads))
+        return np.full(heads, self.value)

@@ -1,0 +1,60 @@
+"""Gate projections: from a token to exactly the gates that a rule's parts declare as learned."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from miras.gate import Gate
+from miras.layers.param import param
+from miras.rule import Rule
+from miras.typing import Array
+
+
+def squash(gate: Gate, logits: Array) -> Array:
+    """Any number into the gate's range, in its own units (a log for "log_unit")."""
+    if gate.range == "bounded":
+        return gate.upper * jax.nn.sigmoid(logits)
+    if gate.range == "log_unit":
+        return jax.nn.log_sigmoid(logits)
+    return jax.nn.softplus(logits)
+
+
+def unsquash(gate: Gate, heads: int) -> np.ndarray:
+    """The logits per head, [H], at which the gate has its starting value; finite."""
+    value = gate.constant(heads)
+    if gate.range == "log_unit":
+        value = np.exp(np.minimum(value, math.log1p(-1e-4)))  # alpha = 1 would need infinity
+        return np.log(value / (1 - value))
+    if gate.range == "bounded":
+        return np.log(value / (gate.upper - value))
+    return np.log(np.expm1(value))
+
+
+class GateProjections(nnx.Module):
+    """One value per token, head and learned gate; starts at the gate's value for every token.
+
+    Args:
+        rule: whose gates to make.
+        width: of the tokens.
+        heads: H.
+    """
+
+    def __init__(self, rule: Rule, width: int, heads: int):
+        self.learned = tuple(gate for gate in rule.gates if gate.learned)
+        self.kernels = nnx.Dict()
+        self.biases = nnx.Dict()
+        for gate in self.learned:
+            self.kernels[gate.name] = param(jnp.zeros((width, heads)), ("embed", "heads"))
+            start = jnp.asarray(unsquash(gate, heads), jnp.float32)
+            self.biases[gate.name] = param(start, ("heads",))
+
+    def __call__(self, x: Array) -> dict[str, Array]:
+        """[B, T, width] to a dict of [B, T, H], float32."""
+        x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+        return {
+            gate.name: squash(gate, x @ self.kernels[gate.name][...] + self.biases[gate.name][...])
+            for gate in self.learned
+        }

@@ -1,0 +1,34 @@
+"""Root-mean-square and l2 normalisation."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from miras.layers.param import Axes, param
+from miras.typing import Array
+
+
+class RMSNorm(nnx.Module):
+    """x / rms(x) * scale over the last axis, computed in float32 (arXiv 1910.07467).
+
+    Args:
+        shape: of the learned scale; its last dimension is the normalised one.
+        axes: logical names of the scale's dimensions.
+        eps: added to the mean square.
+    """
+
+    def __init__(self, shape: tuple[int, ...], axes: Axes, eps: float = 1e-6):
+        self.scale = param(jnp.ones(shape, jnp.float32), axes)
+        self.eps = eps
+
+    def __call__(self, x: Array) -> Array:
+        """[..., *shape] in the dtype of x."""
+        y = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+        return (y * self.scale[...]).astype(x.dtype)
+
+
+def l2_normalise(x: Array, eps: float = 1e-6) -> Array:
+    """x / ||x||_2 over the last axis, computed in float32, in the dtype of x."""
+    y = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+    return (y * jax.lax.rsqrt(jnp.sum(y * y, axis=-1, keepdims=True) + eps)).astype(x.dtype)

@@ -1,0 +1,26 @@
+"""SwiGLU: the feed-forward half of a block."""
+
+import jax
+from flax import nnx
+
+from miras.layers.param import Linear
+from miras.typing import Array
+
+
+class SwiGLU(nnx.Module):
+    """(silu(x @ gate) * (x @ up)) @ down (arXiv 2002.05202).
+
+    Args:
+        width: of the tokens.
+        hidden: of the middle.
+        rngs: stream `params`.
+    """
+
+    def __init__(self, width: int, hidden: int, rngs: nnx.Rngs):
+        self.gate = Linear((width, hidden), ("embed", "mlp"), rngs)
+        self.up = Linear((width, hidden), ("embed", "mlp"), rngs)
+        self.down = Linear((hidden, width), ("mlp", "embed"), rngs)
+
+    def __call__(self, x: Array) -> Array:
+        """[..., width] to [..., width]."""
+        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))

@@ -1,0 +1,71 @@
+"""The contract of a memory: what is written, and how it is read."""
+
+import dataclasses
+from typing import ClassVar, Protocol
+
+import jax
+
+from miras.config import Config
+from miras.registry import Registry
+from miras.typing import Array, Weights
+
+
+class Reader(Protocol):
+    """The only way in which a memory touches its weights.
+
+    The engine swaps readers behind one `apply`: plain weights, weights with taps for gradients, or
+    the weights as they stand after each token of a chunk, which are never formed.
+    """
+
+    def linear(self, name: str, x: Array) -> Array:
+        """x @ W[name]: [C, in] to [C, out]."""
+        ...
+
+    def scale(self, name: str, x: Array) -> Array:
+        """x * W[name]: [C, out] to [C, out]."""
+        ...
+
+    def shift(self, name: str, x: Array) -> Array:
+        """x + W[name]: [C, out] to [C, out]."""
+        ...
+
+    def fixed(self, name: str) -> Array:
+        """A weight that the inner loop reads and never writes."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory(Config):
+    """Memory structure M(W, x).
+
+    To add one: subclass with frozen fields, implement `init` and `apply`, decorate with
+    `@miras.memory.register("kind")`. Each weight name may be read once in `apply`, through the
+    reader only. Names listed by `fixed` stay as they are while the memory learns.
+    """
+
+    registry: ClassVar[Registry["Memory"]] = Registry("memory")
+
+    def init(self, key: jax.Array, dk: int, dv: int) -> Weights:
+        """Initial weights of one head, leaves [in, out] or [out], float32.
+
+        Keys are l2-normalised, so a fan-in scaled first layer would see inputs sqrt(dk) too small:
+        members scale for inputs of unit norm.
+        """
+        raise NotImplementedError
+
+    def apply(self, read: Reader, x: Array) -> Array:
+        """M(W, x): [C, dk] to [C, dv]."""
+        raise NotImplementedError
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Names of weights that only the outer loop trains."""
+        return ()
+
+    def flops(self, dk: int, dv: int) -> int:
+        """Multiply-adds of one read of one token, times two."""
+        shapes = jax.eval_shape(lambda: self.init(jax.random.key(0), dk, dv))
+        return sum(2 * leaf.size for leaf in shapes.values())
+
+
+register = Memory.registry.register

@@ -1,0 +1,23 @@
+"""Matrix memory: the outer-product state of linear attention and of the delta rule."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from miras.memory.base import Memory, Reader, register
+from miras.typing import Array, Weights
+
+
+@register("matrix")
+@dataclasses.dataclass(frozen=True)
+class Matrix(Memory):
+    """M(W, x) = x @ w1 with w1 of shape [dk, dv]. MIRAS (2504.13173), section 3."""
+
+    def init(self, key: jax.Array, dk: int, dv: int) -> Weights:
+        """w1 = 0: an empty memory reads nothing."""
+        return {"w1": jnp.zeros((dk, dv), jnp.float32)}
+
+    def apply(self, read: Reader, x: Array) -> Array:
+        """x @ w1."""
+        return read.linear("w1", x)

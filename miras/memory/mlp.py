@@ -1,0 +1,102 @@
+"""MLP memory: the deep memory of TTT, Titans and MIRAS."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from miras.config import require
+from miras.memory.base import Memory, Reader, register
+from miras.typing import Array, Weights
+
+Activation = Literal["relu", "gelu", "gelu_exact", "silu", "tanh", "identity"]
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "gelu": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu_exact": functools.partial(jax.nn.gelu, approximate=False),
+    "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
+    "identity": lambda x: x,
+}
+
+
+@register("mlp")
+@dataclasses.dataclass(frozen=True)
+class MLP(Memory):
+    """M(W, x) = x + norm(act(... act(x @ w1) ...) @ wn).
+
+    w1 is [dk, hidden], wn [hidden, dv], those between [hidden, hidden], hidden = expansion * dk;
+    depth 1 is the single matrix w1 [dk, dv]. TTT (2407.04620) section 2.7, Titans (2501.00663)
+    section 3.1, MIRAS (2504.13173) section 5.3.
+
+    Attributes:
+        depth: number of weight matrices, >= 1.
+        expansion: hidden width over dk.
+        activation: between the matrices; "gelu" is the tanh form, "gelu_exact" the erf form.
+        residual: add x, which needs dk = dv.
+        norm: of the output before the residual, without learned parameters unless `affine`.
+        affine: a scale and a shift after the norm, trained by the outer loop only (TTT).
+        eps: added to the variance (layer) or the mean square (rms).
+    """
+
+    depth: int = 2
+    expansion: int = 4
+    activation: Activation = "gelu"
+    residual: bool = True
+    norm: Literal["layer", "rms"] | None = "layer"
+    affine: bool = False
+    eps: float = 1e-6
+
+    def validate(self) -> None:
+        require(self.depth >= 1, f"MLP.depth={self.depth} must be at least 1.")
+        require(self.expansion >= 1, f"MLP.expansion={self.expansion} must be at least 1.")
+        require(self.eps > 0, f"MLP.eps={self.eps} must be positive.")
+        require(
+            not self.affine or self.norm is not None,
+            "MLP.affine=True needs a norm: set norm to 'layer' or 'rms'.",
+        )
+
+    def init(self, key: jax.Array, dk: int, dv: int) -> Weights:
+        """Normal weights under which a step of lr 1 answers a unit-norm key about in full.
+
+        With a norm at the end all weights have unit variance: the norm takes out the scale, and
+        each layer's tangent kernel is of order one. Without one, layers behind an activation are
+        scaled by their fan-in, so that outputs have about unit variance.
+        """
+        require(
+            dk == dv or not self.residual,
+            f"an MLP memory with residual=True needs dk = dv, not dk={dk}, dv={dv}.",
+        )
+        hidden = self.expansion * dk
+        widths = [dk] + [hidden] * (self.depth - 1) + [dv]
+        keys = jax.random.split(key, self.depth)
+        weights = {}
+        for i, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:])):
+            # Behind a GELU of a unit normal the mean square is about 0.42.
+            std = 1.0 if i == 0 or self.norm is not None else (0.42 * fan_in) ** -0.5
+            weights[f"w{i + 1}"] = std * jax.random.normal(keys[i], (fan_in, fan_out), jnp.float32)
+        if self.affine:
+            weights |= {"scale": jnp.ones(dv, jnp.float32), "shift": jnp.zeros(dv, jnp.float32)}
+        return weights
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """The affine's scale and shift."""
+        return ("scale", "shift") if self.affine else ()
+
+    def apply(self, read: Reader, x: Array) -> Array:
+        """x + norm(MLP(x))."""
+        z = read.linear("w1", x)
+        for i in range(2, self.depth + 1):
+            z = read.linear(f"w{i}", ACTIVATIONS[self.activation](z))
+        if self.norm == "layer":
+            z = z - jnp.mean(z, axis=-1, keepdims=True)
+        if self.norm is not None:
+            z = z * jax.lax.rsqrt(jnp.mean(z * z, axis=-1, keepdims=True) + self.eps)
+        if self.affine:
+            z = z * read.fixed("scale") + read.fixed("shift")
+        return x + z if self.residual else z

@@ -1,0 +1,25 @@
+"""Vector memory: one number per channel, the state of element-wise linear RNNs."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from miras.config import require
+from miras.memory.base import Memory, Reader, register
+from miras.typing import Array, Weights
+
+
+@register("vector")
+@dataclasses.dataclass(frozen=True)
+class Vector(Memory):
+    """M(W, x) = x * w1 with w1 of shape [D]; needs dk = dv = D. MIRAS (2504.13173), section 3."""
+
+    def init(self, key: jax.Array, dk: int, dv: int) -> Weights:
+        """w1 = 0."""
+        require(dk == dv, f"a vector memory needs dk = dv, not dk={dk}, dv={dv}; use 'matrix'.")
+        return {"w1": jnp.zeros(dv, jnp.float32)}
+
+    def apply(self, read: Reader, x: Array) -> Array:
+        """x * w1."""
+        return read.scale("w1", x)

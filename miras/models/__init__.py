@@ -1,0 +1,18 @@
+"""Models: embedding, blocks and head around the layers."""
+
+from miras.layers import Health, LayerState
+from miras.models.config import LanguageModelConfig
+from miras.models.decoding import decode_step, generate, prefill, sample, stream
+from miras.models.language_model import LanguageModel
+
+__all__ = [
+    "Health",
+    "LanguageModel",
+    "LanguageModelConfig",
+    "LayerState",
+    "decode_step",
+    "generate",
+    "prefill",
+    "sample",
+    "stream",
+]

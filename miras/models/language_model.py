@@ -1,0 +1,136 @@
+"""LanguageModel: Llama's macro-architecture around memory layers."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from miras.layers import Health, LayerState, MemoryLayer, RMSNorm, SwiGLU
+from miras.layers.param import Linear, normal
+from miras.models.config import LanguageModelConfig
+from miras.typing import Array
+
+
+class Block(nnx.Module):
+    """x + memory(norm(x)), then x + SwiGLU(norm(x))."""
+
+    def __init__(self, config: LanguageModelConfig, rngs: nnx.Rngs):
+        self.memory_norm = RMSNorm((config.width,), ("embed",))
+        self.memory = MemoryLayer(
+            config.rule,
+            config.width,
+            config.heads,
+            chunk=config.chunk,
+            conv=config.conv,
+            activation=config.activation,
+            lr_by_position=config.lr_by_position,
+            rngs=rngs,
+        )
+        self.mlp_norm = RMSNorm((config.width,), ("embed",))
+        self.mlp = SwiGLU(config.width, config.mlp_width, rngs)
+
+    def __call__(self, x: Array, state: LayerState | None, inputs: "Inputs", health: bool):
+        """One block; see `MemoryLayer.__call__`."""
+        y, state, measured = self.memory(
+            self.memory_norm(x),
+            segment_ids=inputs.segment_ids,
+            mask=inputs.mask,
+            state=state,
+            health=health,
+        )
+        x = x + y
+        return x + self.mlp(self.mlp_norm(x)), state, measured
+
+
+class Inputs(NamedTuple):
+    """What every block sees besides the residual stream."""
+
+    segment_ids: Array | None
+    mask: Array | None
+
+
+class LanguageModel(nnx.Module):
+    """Next-token model: embedding, blocks under one scan, norm, head.
+
+    Every parameter is float32 and names its logical axes: vocab, embed, heads, mlp, layers.
+
+    Args:
+        config: the model as data.
+        rngs: stream `params`.
+    """
+
+    def __init__(self, config: LanguageModelConfig, rngs: nnx.Rngs):
+        self.config = config
+        std = config.width**-0.5  # unit logits behind the tied head, unit tokens behind the norm
+        self.embedding = normal(rngs, (config.vocab, config.width), ("vocab", "embed"), std)
+
+        @nnx.split_rngs(splits=config.layers)
+        @nnx.vmap(transform_metadata={nnx.PARTITION_NAME: "layers"})
+        def blocks(rngs: nnx.Rngs) -> Block:
+            return Block(config, rngs)
+
+        self.blocks = blocks(rngs)
+        self.norm = RMSNorm((config.width,), ("embed",))
+        if not config.tie:
+            self.head = Linear((config.width, config.vocab), ("embed", "vocab"), rngs)
+
+    def init_state(self, batch: int) -> LayerState:
+        """The state before the first token, leaves [layers, B, ...]; its size never grows."""
+        dtype = jnp.dtype(self.config.dtype)
+        make = nnx.vmap(lambda block: block.memory.init_state(batch, dtype), in_axes=0)
+        return make(self.blocks)
+
+    def __call__(
+        self,
+        tokens: Array,
+        *,
+        segment_ids: Array | None = None,
+        mask: Array | None = None,
+        state: LayerState | None = None,
+    ) -> tuple[Array, LayerState]:
+        """Logits of each next token.
+
+        Args:
+            tokens: [B, T] int, in [0, vocab).
+            segment_ids: [B, T] int; memories and convolutions start anew where it changes.
+            mask: [B, T] bool; tokens with False are not written.
+            state: where to go on from, as returned by an earlier call or by `init_state`.
+
+        Returns:
+            logits [B, T, vocab] float32, and the state after the last token.
+        """
+        logits, state, _ = self._forward(tokens, Inputs(segment_ids, mask), state, health=False)
+        return logits, state
+
+    def health(
+        self, tokens: Array, *, segment_ids: Array | None = None, mask: Array | None = None
+    ) -> Health:
+        """The memories' health over a batch, leaves [layers]."""
+        _, _, health = self._forward(tokens, Inputs(segment_ids, mask), None, health=True)
+        assert health is not None
+        return health
+
+    def _forward(
+        self, tokens: Array, inputs: Inputs, state: LayerState | None, health: bool
+    ) -> tuple[Array, LayerState, Health | None]:
+        dtype = jnp.dtype(self.config.dtype)
+        x = self.embedding[...][tokens].astype(dtype)
+
+        def block(block: Block, x: Array, state: LayerState | None, inputs: Inputs):
+            x, state, measured = block(x, state, inputs, health)
+            return x, (state, measured)
+
+        body = nnx.remat(block) if self.config.remat else block
+        over_layers = nnx.scan(
+            body,
+            in_axes=(0, nnx.Carry, None if state is None else 0, None),
+            out_axes=(nnx.Carry, 0),
+        )
+        x, (state, measured) = over_layers(self.blocks, x, state, inputs)
+        x = self.norm(x)
+        if self.config.tie:
+            logits = x @ self.embedding[...].T.astype(dtype)
+        else:
+            logits = self.head(x)
+        return logits.astype(jnp.promote_types(jnp.float32, dtype)), state, measured

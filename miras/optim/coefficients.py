@@ -1,0 +1,59 @@
+"""Coefficients: a linear memory algorithm as weights on past gradients.
+
+Over the tokens s <= t of a chunk (or of a part of one), with write_s = 0 for masked tokens,
+
+    S_t = mu_t S_{t-1} - E_s                     E_s = eta_s g_s
+    A_t = alpha_t A_{t-1} + write_t S_t
+
+unrolls to A_t = beta_t A_0 + p_t S_0 - sum_s c[t, s] E_s and
+S_t = m_t S_0 - sum_s n[t, s] E_s. Algorithms provide c, beta, p, n and m; see DESIGN notes in
+docs/concepts.md for the derivation.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from miras.typing import Array
+
+MIN_LOG = -100.0  # e^-100 is 0 in float32: a smaller gate could not forget more, but 0 * inf is nan
+
+
+class Coefficients(NamedTuple):
+    """The weights with which a chunk's C gradients and its initial state enter each token's state.
+
+    Attributes:
+        c: [C, C], lower triangular: gradient s in A_t.
+        beta: [C], A_0 in A_t.
+        p: [C], S_0 in A_t; None without momentum.
+        n: [C, C], gradient s in S_t; None without momentum.
+        m: [C], S_0 in S_t; None without momentum.
+    """
+
+    c: Array
+    beta: Array
+    p: Array | None = None
+    n: Array | None = None
+    m: Array | None = None
+
+
+def products(log_gate: Array | None, size: int, dtype) -> tuple[Array, Array]:
+    """All cumulative products of a gate given by its log.
+
+    Args:
+        log_gate: [C], <= 0; None for a gate that is 1 throughout.
+        size: C.
+        dtype: of the result.
+
+    Returns:
+        L[t, s] = prod_{s < i <= t} gate_i, lower triangular with unit diagonal, and the products
+        from the start, prod_{i <= t} gate_i, [C]. Each exponent is summed on its own, never as a
+        difference of two long sums, so nothing overflows or cancels.
+    """
+    row, column = jnp.arange(size)[:, None], jnp.arange(size)[None, :]
+    lower = (row >= column).astype(dtype)
+    if log_gate is None:
+        return lower, jnp.ones(size, dtype)
+    log_gate = jnp.maximum(log_gate, MIN_LOG)
+    between = (lower * log_gate[None, :]) @ (row > column).astype(dtype)
+    return lower * jnp.exp(between), jnp.exp(lower @ log_gate)

@@ -1,0 +1,62 @@
+"""l_q retention: Moneta's normalisation of the accumulated gradients."""
+
+import dataclasses
+from typing import ClassVar, Literal
+
+import jax.numpy as jnp
+
+from miras.config import require
+from miras.norms import power, whole_norm
+from miras.retention.base import Decaying, LinkEvery, register
+from miras.typing import Leaf
+
+
+@register("lq")
+@dataclasses.dataclass(frozen=True)
+class Lq(Decaying):
+    """A_t = alpha_t A_{t-1} + S_t, W_t = link(A_t). MIRAS (2504.13173), variant 4, equation 24.
+
+    Norms are taken per head and per matrix. Of the two forms of the link,
+
+    - "printed": W = A / ||A||_q^(q-2), as in the paper. Of degree 3 - q in A: with Moneta's q = 4
+      a larger A gives a smaller W. Dual start A = W ||W||_q^((q-2)/(3-q)); at q = 3, where only
+      the direction of A counts, A = W.
+    - "mirror": W = sign(A) |A|^(q-1) / ||A||_q^(q-2), the gradient of 1/2 ||A||_q^2, from which the
+      paper derives it (Shalev-Shwartz 2012, section 2.6). Its inverse is the same map with
+      q' = q / (q - 1).
+
+    Both are the identity at q = 2. An all-zero A is mapped to itself.
+
+    Attributes:
+        q: > 1; Moneta takes 4.
+        form: "printed" or "mirror".
+        link_every: see `Retention`.
+    """
+
+    linear: ClassVar[bool] = False
+
+    q: float = 4.0
+    form: Literal["printed", "mirror"] = "printed"
+    link_every: LinkEvery = "token"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def validate(self) -> None:
+        super().validate()
+        require(self.q > 1, f"Lq.q={self.q} must be above 1.")
+
+    def link(self, A: Leaf) -> Leaf:
+        """Dual to primal."""
+        if self.form == "mirror":
+            return _mirror(A, self.q)
+        return A / whole_norm(A, self.q) ** (self.q - 2)
+
+    def unlink(self, W: Leaf) -> Leaf:
+        """Primal to dual."""
+        if self.form == "mirror":
+            return _mirror(W, self.q / (self.q - 1))
+        if self.q == 3:
+            return W
+        return W * whole_norm(W, self.q) ** ((self.q - 2) / (3 - self.q))
+
+
+def _mirror(x: Leaf, q: float) -> Leaf:
+    return jnp.sign(x) * power(jnp.abs(x), q - 1) / whole_norm(x, q) ** (q - 2)

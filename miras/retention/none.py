@@ -1,0 +1,11 @@
+"""No retention gate: everything written stays."""
+
+import dataclasses
+
+from miras.retention.base import Retention, register
+
+
+@register("none")
+@dataclasses.dataclass(frozen=True)
+class NoRetention(Retention):
+    """A_t = A_{t-1} + S_t, W_t = A_t."""

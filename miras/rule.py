@@ -1,0 +1,104 @@
+"""Rule: the four choices and their order, checked to fit together."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+
+from miras.bias import L2, Bias
+from miras.config import Config, require
+from miras.gate import Gate
+from miras.memory import Matrix, Memory
+from miras.optim import GD, Algorithm
+from miras.retention import NoRetention, Retention
+from miras.typing import Weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule(Config):
+    """One point of the MIRAS design space (arXiv 2504.13173, section 3).
+
+        g_t = grad_W loss(M(W_r, k_t), v_t)       bias, at the snapshot W_r before the chunk
+        S_t = mu_t S_{t-1} - eta_t g_t            algorithm
+        A_t = alpha_t A_{t-1} + S_t               retention, in the dual space
+        W_t = link(A_t)                           retention, mirror map
+        y_t = M(W_t, q_t)
+
+    Each part is given as a config object, as a registered name, or as a dict with a `kind`.
+
+    Attributes:
+        memory: M; see `miras.memory`.
+        bias: the loss; see `miras.bias`.
+        retention: alpha and the link; see `miras.retention`.
+        algorithm: the inner optimiser; see `miras.optim`.
+        order: "learn_first" takes g_t before anything is forgotten (Titans, MIRAS); "decay_first"
+            at the decayed state alpha_t W_r (Gated DeltaNet, Mamba-2). They differ where the
+            gradient depends on the state and the decay is not 1.
+
+    Raises:
+        ConfigError: for a combination that has no meaning, with the reason.
+    """
+
+    memory: Memory = Matrix()
+    bias: Bias = L2()
+    retention: Retention = NoRetention()
+    algorithm: Algorithm = GD()
+    order: Literal["learn_first", "decay_first"] = "learn_first"
+
+    def validate(self) -> None:
+        require(
+            self.order == "learn_first" or self.retention.linear,
+            f"order='decay_first' takes the gradient at alpha_t W, which {self.kinds()['retention']!r}"
+            " retention does not define since its W is not linear in its state: use"
+            " order='learn_first', or retention 'none' or 'l2'.",
+        )
+
+    def kinds(self) -> dict[str, str]:
+        """The registered name of each part."""
+        parts = ("memory", "bias", "retention", "algorithm")
+        return {part: getattr(self, part).kind for part in parts}
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """Every gate that the parts consume."""
+        return (*self.algorithm.gates(), *self.retention.gates(), *self.bias.gates())
+
+    @property
+    def reads_linearly(self) -> bool:
+        """Whether reads inside a chunk follow a linear recursion that is not the dual state's own."""
+        return not self.retention.linear and self.retention.link_every == "chunk"
+
+    @property
+    def links_every_token(self) -> bool:
+        """Whether each read needs its own W_t = link(A_t)."""
+        return not self.retention.linear and self.retention.link_every == "token"
+
+    def init_raw(self, key: jax.Array, dk: int, dv: int | None = None, heads: int = 1) -> Weights:
+        """Initial weights before the retention's constraint, as an outer optimiser trains them."""
+        keys = jax.random.split(key, heads)
+        return jax.vmap(lambda k: self.memory.init(k, dk, dk if dv is None else dv))(keys)
+
+    def constrain(self, raw: Weights) -> Weights:
+        """The primal W0 of raw weights, leaves [H, ...]."""
+        fixed = self.memory.fixed
+        return {
+            name: leaf if name in fixed else jax.vmap(self.retention.constrain)(leaf)
+            for name, leaf in raw.items()
+        }
+
+    def init(self, key: jax.Array, dk: int, dv: int | None = None, heads: int = 1) -> Weights:
+        """Initial primal weights W0.
+
+        Args:
+            key: PRNG key.
+            dk: width of keys and queries.
+            dv: width of values; dk if not given.
+            heads: H.
+
+        Returns:
+            Leaves [H, in, out] or [H, out], float32.
+
+        Raises:
+            ConfigError: where the memory does not allow these widths.
+        """
+        return self.constrain(self.init_raw(key, dk, dv, heads))

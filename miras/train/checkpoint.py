@@ -1,0 +1,164 @@
+"""Checkpoints: the training state and the place in the data, saved together by Orbax.
+
+A checkpoint is a folder named by its step. Orbax writes it beside that name and renames it when it
+is whole, so that what has the name was whole once.
+"""
+
+import pathlib
+from typing import Any, NamedTuple
+
+from orbax.checkpoint import v1 as ocp
+
+from miras.errors import ConfigError
+from miras.train.state import TrainState
+
+
+class Restored(NamedTuple):
+    """What was read from disk.
+
+    Attributes:
+        state: the training state.
+        step: updates that it has seen.
+        damaged: newer checkpoints that could not be read, with the reason of each.
+    """
+
+    state: TrainState
+    step: int
+    damaged: dict[int, str]
+
+
+def saved_steps(folder: pathlib.Path) -> list[int]:
+    """The steps that have a checkpoint in a folder, ascending."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(p.name) for p in folder.iterdir() if p.is_dir() and p.name.isdigit())
+
+
+def restore(folder: pathlib.Path, like: TrainState, data: Any = None) -> Restored | None:
+    """The newest checkpoint that can be read, or None where there is none at all.
+
+    Args:
+        folder: where the checkpoints lie; nothing is written to it.
+        like: abstract state, see `state.abstract`.
+        data: iterator whose position is set to the saved one; None leaves the position unread.
+
+    Raises:
+        ConfigError: where there are checkpoints and none can be read, or where the position is one
+            in other data.
+    """
+    damaged: dict[int, str] = {}
+    for step in reversed(saved_steps(folder)):
+        path = folder.absolute() / str(step)
+        try:
+            # One at a time: where one item of several fails, Orbax never awaits the others.
+            if data is not None:
+                ocp.load_checkpointables(path, {"data": data})
+            state = ocp.load_checkpointables(path, {"state": like})["state"]
+        except Exception as error:  # a damaged file may surface as nearly any exception
+            cause = _innermost(error)
+            if isinstance(cause, ConfigError):
+                raise cause from None
+            damaged[step] = _first_line(error)
+            continue
+        return Restored(state, step, damaged)
+    if damaged:
+        raise ConfigError(
+            f"none of the checkpoints in {folder} can be read (steps {_listed(damaged)}; "
+            f"{next(iter(damaged.values()))}): give another run folder to start anew."
+        )
+    return None
+
+
+def set_aside(folder: pathlib.Path, damaged: dict[int, str]) -> str:
+    """Rename damaged checkpoints, so that their steps can be saved again; says so in a sentence."""
+    for step in damaged:
+        target = folder / f"{step}.damaged"
+        number = 1
+        while target.exists():
+            number += 1
+            target = folder / f"{step}.damaged-{number}"
+        (folder / str(step)).rename(target)
+    reason = next(iter(damaged.values()))
+    return f"checkpoint {_listed(damaged)} is damaged and was set aside ({reason})"
+
+
+class Checkpoints:
+    """Saves checkpoints in the background and keeps the newest.
+
+    Args:
+        folder: where they lie; made if need be.
+        keep: how many to keep. An older one goes only after a newer one is whole.
+    """
+
+    def __init__(self, folder: pathlib.Path, keep: int):
+        self.folder = folder
+        policies = ocp.training
+        self._orbax = ocp.training.Checkpointer(
+            folder.absolute(),
+            save_decision_policy=policies.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=policies.preservation_policies.LatestN(keep),
+            cleanup_tmp_directories=True,
+        )
+
+    def save(self, step: int, state: TrainState, data: Any) -> None:
+        """Copy state and position, and write them while the run goes on.
+
+        Raises:
+            ConfigError: where this checkpoint or the one before it could not be written.
+        """
+        try:
+            self._orbax.save_checkpointables_async(step, {"state": state, "data": data})
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def wait(self) -> None:
+        """Return when all is written.
+
+        Raises:
+            ConfigError: where it could not be.
+        """
+        try:
+            self._orbax.wait()
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Wait, and let go of Orbax's threads."""
+        try:
+            self._orbax.close()
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> ConfigError:
+        return ConfigError(
+            f"could not save a checkpoint in {self.folder} ({_first_line(error)}); "
+            f"{last_good(self.folder)}: free space or make the folder writable, and give the same "
+            "command to go on."
+        )
+
+
+def last_good(folder: pathlib.Path) -> str:
+    """Which checkpoint a run would go on from, as part of a sentence."""
+    steps = saved_steps(folder)
+    return (
+        f"the last good checkpoint is step {steps[-1]}" if steps else "no checkpoint is there yet"
+    )
+
+
+def _listed(steps: dict[int, str]) -> str:
+    return ", ".join(str(step) for step in steps)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What an exception was raised from in the end; Orbax wraps what went wrong several times."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    """The innermost cause in one line of at most 200 characters."""
+    error = _innermost(error)
+    lines = str(error).strip().splitlines() or [""]
+    text = f"{type(error).__name__}: {lines[0].strip()}" if lines[0] else type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,109 @@
+"""What a training run is, as plain data: the model, the data and the outer optimiser's recipe.
+
+The model's fields stand in `miras.models`, the data's in `miras.data`. Nothing is built here.
+"""
+
+import dataclasses
+
+from miras.config import Config, require
+from miras.data import DataConfig
+from miras.models import LanguageModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(Config):
+    """The outer optimiser's recipe, and how often a run looks at itself and saves itself.
+
+    AdamW with decoupled weight decay on matrices only, the gradient clipped by its global norm, a
+    linear warm-up and a cosine to a tenth of the peak.
+
+    Attributes:
+        steps: optimiser updates, >= 1.
+        learning_rate: the peak, > 0.
+        warmup: updates of linear warm-up, in [0, steps); None is 100, or a tenth of a run of fewer
+            than 1000 steps.
+        weight_decay: times the learning rate, per update, >= 0.
+        beta1: decay of Adam's first moment, in [0, 1).
+        beta2: decay of Adam's second moment, in [0, 1).
+        clip: largest global norm of the gradient, > 0.
+        accumulate: batches of `data.batch` rows whose gradients make one update, >= 1.
+        eval_every: updates between measurements on held-out text, >= 1; the last is always
+            measured.
+        eval_batches: batches of held-out text per measurement, >= 1.
+        log_every: updates between lines of the logs, >= 1.
+        health_every: updates between measurements of the inner memories, >= 1.
+        checkpoint_every: updates between checkpoints, >= 1; the first and the last are always
+            saved.
+        keep: checkpoints kept, the newest, >= 1; with 1 there is none to fall back on.
+        seed: of the model's initial parameters, in [0, 2**32).
+
+    Raises:
+        ConfigError: for a value out of range.
+    """
+
+    steps: int = 1000
+    learning_rate: float = 3e-3
+    warmup: int | None = None
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    clip: float = 1.0
+    accumulate: int = 1
+    eval_every: int = 100
+    eval_batches: int = 8
+    log_every: int = 10
+    health_every: int = 100
+    checkpoint_every: int = 100
+    keep: int = 3
+    seed: int = 0
+
+    def validate(self) -> None:
+        """Check the ranges above."""
+        at_least_one = (
+            "steps",
+            "accumulate",
+            "eval_every",
+            "eval_batches",
+            "log_every",
+            "health_every",
+            "checkpoint_every",
+            "keep",
+        )
+        for name in at_least_one:
+            value = getattr(self, name)
+            require(value >= 1, f"train.{name}={value} must be at least 1.")
+        for name in ("learning_rate", "clip"):
+            value = getattr(self, name)
+            require(0 < value < float("inf"), f"train.{name}={value} must be positive and finite.")
+        require(
+            0 <= self.weight_decay < float("inf"),
+            f"train.weight_decay={self.weight_decay} must be at least 0 and finite.",
+        )
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"train.{name}={value} must lie in [0, 1).")
+        require(
+            self.warmup is None or self.warmup >= 0,
+            f"train.warmup={self.warmup} must be at least 0, or none.",
+        )
+        require(0 <= self.seed < 2**32, f"train.seed={self.seed} must lie in [0, 2**32).")
+
+    @property
+    def warmup_steps(self) -> int:
+        """Updates of linear warm-up: `warmup`, or 100, or a tenth of a short run."""
+        return min(100, self.steps // 10) if self.warmup is None else self.warmup
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig(Config):
+    """Everything that decides a run's outcome; two runs with one config end alike.
+
+    Attributes:
+        model: the model and its memory rule.
+        data: the text, the tokenizer and the shape of a batch.
+        train: the recipe.
+    """
+
+    model: LanguageModelConfig
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)

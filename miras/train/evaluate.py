@@ -1,0 +1,64 @@
+"""Bits per byte on held-out text, of a model in training or of a run read from disk."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from flax import nnx
+
+from miras.config import override
+from miras.data import make_loader
+from miras.train.load import Run
+from miras.train.state import Params
+from miras.train.step import Batch, Totals, make_eval_step
+
+
+class HeldOut(NamedTuple):
+    """How well a model predicts text.
+
+    Attributes:
+        loss: nats per token.
+        bits_per_byte: sum(nats) / ln 2 / sum(bytes), which does not depend on the tokenizer.
+        perplexity: exp(loss), per token.
+        tokens: how many were predicted.
+    """
+
+    loss: float
+    bits_per_byte: float
+    perplexity: float
+    tokens: int
+
+
+def evaluate(
+    step: Callable[[Params, Batch], Totals], params: Params, batches: Iterable[Batch]
+) -> HeldOut:
+    """Measure a model on batches, each target counted once."""
+    nats = targets = size = 0.0
+    for batch in batches:
+        totals = step(params, batch)
+        nats += float(totals.nats)
+        targets += float(totals.targets)
+        size += float(totals.bytes)
+    loss = nats / max(targets, 1)
+    bits = nats / math.log(2) / max(size, 1)
+    perplexity = math.exp(loss) if loss < 700 else math.inf  # exp(710) overflows
+    return HeldOut(loss, bits, perplexity, int(targets))
+
+
+def evaluate_run(run: Run, source: str | None = None, batches: int | None = None) -> HeldOut:
+    """Measure a run on its held-out text, or on that of another source.
+
+    Args:
+        run: as `load_run` gives it.
+        source: as `data.source`; the run's own if not given.
+        batches: how many to read; all of the held-out text if not given.
+
+    Raises:
+        ConfigError: for a source that cannot be used.
+    """
+    data = run.config.data if source is None else override(run.config.data, f"source={source}")
+    loader = make_loader(data, "validation", align=run.config.model.chunk)
+    graphdef, params = nnx.split(run.model, nnx.Param)
+    step = make_eval_step(graphdef)
+    return evaluate(step, nnx.to_pure_dict(params), itertools.islice(loader, batches))

@@ -1,0 +1,53 @@
+"""A run read from its folder: the model as it was last saved, to measure or to sample from."""
+
+import os
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+
+from miras.data import Tokenizer, make_tokenizer
+from miras.errors import ConfigError
+from miras.models import LanguageModel
+from miras.train import checkpoint
+from miras.train.config import RunConfig
+from miras.train.optimizer import decay_mask, make_optimizer
+from miras.train.run_folder import RunFolder
+from miras.train.state import abstract, create, structure
+
+
+class Run(NamedTuple):
+    """A run read from its folder.
+
+    Attributes:
+        config: what it was started with.
+        model: with the parameters of the newest checkpoint that could be read.
+        step: the updates that they have seen.
+        damaged: newer checkpoints that could not be read, with the reasons.
+        tokenizer: the run's.
+    """
+
+    config: RunConfig
+    model: LanguageModel
+    step: int
+    damaged: dict[int, str]
+    tokenizer: Tokenizer
+
+
+def load_run(out: str | os.PathLike[str]) -> Run:
+    """Read a run's config and its newest checkpoint; nothing is written.
+
+    Raises:
+        ConfigError: where the folder holds no run, or no checkpoint that can be read.
+    """
+    folder = RunFolder(out)
+    config = folder.read_config()
+    tokenizer = make_tokenizer(config.data.tokenizer)
+    graphdef, params = structure(config.model)
+    optimizer = make_optimizer(config.train, decay_mask(params))
+    like = jax.eval_shape(lambda: create(config.model, optimizer, config.train.seed))
+    restored = checkpoint.restore(folder.checkpoints, abstract(like))
+    if restored is None:
+        raise ConfigError(f"{folder.path} holds no checkpoint yet: train it first.")
+    model = nnx.merge(graphdef, restored.state.params)
+    return Run(config, model, restored.step, restored.damaged, tokenizer)

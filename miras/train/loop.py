@@ -1,0 +1,258 @@
+"""The training loop: what happens when, from the first step or from the newest checkpoint."""
+
+import contextlib
+import itertools
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from miras.config import require
+from miras.data import make_loader, make_tokenizer
+from miras.errors import ConfigError
+from miras.train import checkpoint
+from miras.train.checkpoint import Checkpoints
+from miras.train.config import RunConfig
+from miras.train.evaluate import evaluate
+from miras.train.metrics import Metrics, read_metrics
+from miras.train.nonfinite import NonFiniteError, locate
+from miras.train.optimizer import decay_mask, make_optimizer, schedule
+from miras.train.plot import plot_loss
+from miras.train.progress import Reporter
+from miras.train.run_folder import RunFolder
+from miras.train.state import Params, TrainState, abstract, create, place, structure
+from miras.train.step import (
+    Batch,
+    Measured,
+    make_eval_step,
+    make_health_step,
+    make_train_step,
+    nats_per_target,
+)
+from miras.train.window import Window
+
+
+class Result(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        folder: where it lies.
+        state: the training state after the last step.
+        resumed_from: the step it went on from; None for a new run.
+        held_out: bits per byte on held-out text after the last step.
+    """
+
+    folder: pathlib.Path
+    state: TrainState
+    resumed_from: int | None
+    held_out: float
+
+
+def train(
+    config: RunConfig, out: str | os.PathLike[str], *, console: Console | None = None
+) -> Result:
+    """Train a model, or go on where the run in a folder stopped.
+
+    A run that goes on ends with the same parameters as one that was never stopped, bit for bit on
+    the same machine.
+
+    Args:
+        config: the run.
+        out: its folder; made if need be.
+        console: where progress is told; the standard output if not given.
+
+    Raises:
+        ConfigError: for text that cannot be used, a folder of another run or in use, or a disk that
+            is full or read-only. Checkpoints already written stay as they are.
+        NonFiniteError: where a step was not finite; it is neither applied nor saved.
+    """
+    folder = RunFolder(out)
+    folder.check(config)
+    session = Session(config, folder, console or Console())
+    with folder.locked():
+        folder.check(config)  # another process may have been first
+        folder.write_config(config)
+        try:
+            return session.run()
+        except OSError as error:
+            raise ConfigError(
+                f"the run in {folder.path} stopped at a disk error ({error}); "
+                f"{checkpoint.last_good(folder.checkpoints)}: free space or make the folder "
+                "writable, and give the same command to go on."
+            ) from error
+
+
+class Session:
+    """One process's share of a run: what it reads, computes with and writes.
+
+    Building one opens the text and writes nothing.
+
+    Raises:
+        ConfigError: for text or a tokenizer that cannot be used.
+    """
+
+    def __init__(self, config: RunConfig, folder: RunFolder, console: Console):
+        self.config, self.recipe = config, config.train
+        self.folder, self.console = folder, console
+        _check_vocabulary(config)
+        align = config.model.chunk
+        self.data = make_loader(config.data, "train", align=align)
+        held_out = make_loader(config.data, "validation", align=align)
+        self.held_out = list(itertools.islice(held_out, self.recipe.eval_batches))
+        self.graphdef, params = structure(config.model)
+        self.optimizer = make_optimizer(self.recipe, decay_mask(params))
+        self.schedule = schedule(self.recipe)
+        self.train_step = make_train_step(self.graphdef, self.optimizer)
+        self.eval_step = make_eval_step(self.graphdef)
+        self.health_step = make_health_step(self.graphdef)
+
+    def run(self) -> Result:
+        """Restore or create the state, and take the steps that remain."""
+        folder, total = self.folder, self.recipe.steps
+        make = jax.jit(lambda: create(self.config.model, self.optimizer, self.recipe.seed))
+        like = abstract(jax.eval_shape(make))
+        restored = checkpoint.restore(folder.checkpoints, like, self.data)
+        start = 0 if restored is None else restored.step
+        with contextlib.ExitStack() as stack:
+            reporter = stack.enter_context(Reporter(self.console, total, start))
+            if restored is not None and restored.damaged:
+                aside = checkpoint.set_aside(folder.checkpoints, restored.damaged)
+                reporter.say(f"warning: {aside}; going on from step {start}.")
+            checkpoints = Checkpoints(folder.checkpoints, self.recipe.keep)
+            stack.callback(checkpoints.close)
+            metrics = Metrics(folder.metrics, folder.tensorboard, after=start)
+            stack.callback(metrics.close)
+            if restored is None:
+                state = place(make())
+                checkpoints.save(0, state, self.data)
+            else:
+                state = restored.state
+                reporter.say(
+                    f"the run in {folder.path} is finished: {total} of {total} steps."
+                    if start == total
+                    else f"going on from step {start} of {total} in {folder.path}."
+                )
+            if start < total:
+                state = self._steps(state, start, checkpoints, metrics, reporter)
+        plot_loss(read_metrics(folder.metrics), f"Run {folder.path.name}", folder.plot)
+        return Result(
+            folder=folder.path,
+            state=state,
+            resumed_from=None if restored is None else start,
+            held_out=evaluate(self.eval_step, state.params, self.held_out).bits_per_byte,
+        )
+
+    def _steps(
+        self,
+        state: TrainState,
+        start: int,
+        checkpoints: Checkpoints,
+        metrics: Metrics,
+        reporter: Reporter,
+    ) -> TrainState:
+        recipe = self.recipe
+        window = Window()
+        alive = place(jnp.array(True))
+        before: Taken | None = None
+        for step in range(start + 1, recipe.steps + 1):
+            batches = self._next_batches()
+            state, measured = self.train_step(state, batches, alive)
+            alive = measured.finite
+            # A step is looked at once the next is dispatched, so that the device has no pause.
+            if before is not None:
+                self._settle(before, state.params, checkpoints, window)
+            before = Taken(step, batches, measured)
+            log, held_out, health, save = (
+                step % every == 0 or step == recipe.steps
+                for every in (
+                    recipe.log_every,
+                    recipe.eval_every,
+                    recipe.health_every,
+                    recipe.checkpoint_every,
+                )
+            )
+            if log or held_out or health or save or step == start + 1:
+                self._settle(before, state.params, checkpoints, window)
+                before = None
+            if step == start + 1 and not log:
+                window.restart_clock()  # the first step compiled
+            reporter.step(step)
+            if log:
+                values = window.means() | {"learning_rate": float(self.schedule(step - 1))}
+                metrics.write(step, "train", values)
+                reporter.measured(
+                    step, values["loss"], values["bits_per_byte"], values["tokens_per_second"]
+                )
+                window = Window()
+            if health:
+                found = self.health_step(state.params, _batch(batches, 0))
+                metrics.write(step, "health", _by_layer(jax.device_get(found)._asdict()))
+            if held_out:
+                quality = evaluate(self.eval_step, state.params, self.held_out)
+                metrics.write(step, "held_out", quality._asdict())
+                reporter.say(
+                    f"step {step}: {quality.bits_per_byte:.3f} bits per byte on held-out text"
+                )
+            if save:
+                checkpoints.save(step, state, self.data)
+            if health or held_out or save:
+                window.restart_clock()
+        return state
+
+    def _next_batches(self) -> Batch:
+        """The batches of one update, [accumulate, batch, sequence]."""
+        batches = [next(self.data) for _ in range(self.recipe.accumulate)]
+        return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+
+    def _settle(
+        self, taken: "Taken", params: Params, checkpoints: Checkpoints, window: "Window"
+    ) -> None:
+        """Wait for a step, add it up, and stop the run if it was not finite."""
+        measured = jax.device_get(taken.measured)
+        if measured.finite:
+            window.add(measured)
+            return
+        checkpoints.wait()
+        places = (
+            locate(self.graphdef, self.health_step, params, _batch(taken.batches, i))
+            for i in range(self.recipe.accumulate)
+        )
+        place = next(filter(None, places), "the update, whose size is not finite")
+        raise NonFiniteError(
+            f"step {taken.step} is not finite (loss {nats_per_target(measured.totals):g}, gradient "
+            f"norm {measured.gradient_norm:g}), first in {place}; the step was not applied and "
+            f"{checkpoint.last_good(self.folder.checkpoints)}: try a lower train.learning_rate "
+            "or train.clip, in another folder."
+        )
+
+
+class Taken(NamedTuple):
+    """A step that was dispatched."""
+
+    step: int
+    batches: Batch
+    measured: Measured
+
+
+def _batch(batches: Batch, index: int) -> Batch:
+    return {name: array[index] for name, array in batches.items()}
+
+
+def _check_vocabulary(config: RunConfig) -> None:
+    size = make_tokenizer(config.data.tokenizer).vocab_size
+    require(
+        config.model.vocab >= size,
+        f"model.vocab={config.model.vocab} is too small for tokenizer {config.data.tokenizer!r}: "
+        f"use model.vocab={size}.",
+    )
+
+
+def _by_layer(value: Any) -> Any:
+    """Arrays [layers] as lists."""
+    if isinstance(value, dict):
+        return {name: _by_layer(item) for name, item in value.items()}
+    return value.tolist()

@@ -1,0 +1,59 @@
+"""Where the first NaN or infinity stands, once a step has met one."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from miras.models import Health
+from miras.train.state import Params
+from miras.train.step import Batch, total_loss
+
+
+class NonFiniteError(RuntimeError):
+    """A loss, gradient or update was NaN or infinite; the message names the step and the layer."""
+
+
+def locate(
+    graphdef: nnx.GraphDef,
+    health: Callable[[Params, Batch], Health],
+    params: Params,
+    batch: Batch,
+) -> str | None:
+    """Name the first place that is not finite on one batch, or None where all of it is.
+
+    The layers are looked at in the order of the forward pass, then the output head, then the
+    gradients.
+
+    Args:
+        graphdef: the model's structure.
+        health: compiled, see `step.make_health_step`.
+        params: the parameters before the step that failed.
+        batch: one of the step's batches.
+    """
+    measures = jax.tree_util.tree_leaves_with_path(jax.device_get(health(params, batch)))
+    bad = [(_first_layer(leaf), path) for path, leaf in measures if not np.isfinite(leaf).all()]
+    if bad:
+        layer = min(layer for layer, _ in bad)
+        names = [_name(path) for at, path in bad if at == layer]
+        return f"layer {layer} ({', '.join(names)})"
+    gradient = jax.jit(
+        jax.value_and_grad(lambda params: total_loss(graphdef, params, batch), has_aux=True)
+    )
+    (nats, _), gradients = gradient(params)
+    if not jnp.isfinite(nats):
+        return "the output head (all layers are finite)"
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+        if not np.isfinite(leaf).all():
+            return f"the gradient of {_name(path)} (the forward pass is finite)"
+    return None
+
+
+def _first_layer(leaf: np.ndarray) -> int:
+    return int(np.argmin(np.isfinite(leaf)))
+
+
+def _name(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")

@@ -1,0 +1,141 @@
+"""A run's folder: which config it belongs to, and who is writing to it.
+
+    config.json  config_hash  metrics.jsonl  tensorboard/  checkpoints/  loss.png  lock
+
+What is in the files is the business of `metrics`, `checkpoint` and `plot`.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import pathlib
+import time
+from collections.abc import Iterator
+
+from miras.config import config_hash, difference, from_json, to_json
+from miras.errors import ConfigError
+from miras.train.config import RunConfig
+
+_OURS_BEFORE_CONFIG = {"lock", "config_hash", "config.json.new"}
+
+
+class RunFolder:
+    """The paths in a run's folder. Making one touches nothing."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = pathlib.Path(path).expanduser()
+        self.config = self.path / "config.json"
+        self.hash = self.path / "config_hash"
+        self.metrics = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.checkpoints = self.path / "checkpoints"
+        self.plot = self.path / "loss.png"
+        self.lock = self.path / "lock"
+
+    def read_config(self) -> RunConfig:
+        """The config that the run was started with.
+
+        Raises:
+            ConfigError: where the folder is not one of a run.
+        """
+        if not self.config.is_file():
+            raise ConfigError(
+                f"{self.path} is not a run's folder, since it has no config.json: give the folder "
+                "that `miras train` wrote."
+            )
+        try:
+            return from_json(RunConfig, self.config.read_text())
+        except (ConfigError, ValueError, TypeError, OSError) as error:
+            raise ConfigError(
+                f"{self.config} cannot be read ({error}): it is damaged or of another version of "
+                "miras; give another run folder."
+            ) from error
+
+    def check(self, config: RunConfig) -> None:
+        """Refuse a folder that is another run's, or something else; nothing is written.
+
+        Raises:
+            ConfigError: showing each field that differs.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"{self.path} is a file: give a folder for the run.")
+        if self.config.exists():
+            saved = self.read_config()
+            if config_hash(saved) != config_hash(config):
+                lines = "; ".join(difference(saved, config))
+                raise ConfigError(
+                    f"{self.path} holds a run of another config ({lines}): give the same config to "
+                    "go on with it, or another folder with --out."
+                )
+        elif self.path.is_dir() and {p.name for p in self.path.iterdir()} - _OURS_BEFORE_CONFIG:
+            raise ConfigError(
+                f"{self.path} is not empty and holds no run: give another folder with --out."
+            )
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; made if need be.
+
+        The operating system frees the lock of a process that ends in any way, so what a killed run
+        leaves behind is taken over.
+
+        Raises:
+            ConfigError: where another process holds it, or the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise ConfigError(cannot_write(self.path, error)) from error
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise ConfigError(cannot_write(self.lock, error)) from error
+                raise ConfigError(
+                    f"{self.path} is in use by the run of process {_read_pid(handle)}: wait for it "
+                    "to end, or give another folder with --out."
+                ) from error
+            try:
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+            except OSError as error:
+                raise ConfigError(cannot_write(self.lock, error)) from error
+            yield
+        finally:
+            os.close(handle)
+
+    def write_config(self, config: RunConfig) -> None:
+        """Save the config and its hash, where they are not saved yet.
+
+        Raises:
+            ConfigError: where they cannot be written.
+        """
+        if self.config.exists() and self.hash.exists():
+            return
+        try:
+            self.hash.write_text(config_hash(config) + "\n")
+            new = self.path / "config.json.new"
+            new.write_text(to_json(config) + "\n")
+            os.replace(new, self.config)
+        except OSError as error:
+            raise ConfigError(cannot_write(self.path, error)) from error
+
+
+def cannot_write(path: pathlib.Path, error: OSError) -> str:
+    """The sentence for a path that the disk or its permissions refuse."""
+    return (
+        f"cannot write {path} ({error.strerror or error}): free space or make it writable, or "
+        "give another folder with --out."
+    )
+
+
+def _read_pid(handle: int) -> str:
+    """The process id in a lock that was just found taken; its holder may be about to write it."""
+    for _ in range(10):
+        if text := os.pread(handle, 32, 0).decode(errors="replace").strip():
+            return text
+        time.sleep(0.01)
+    return "unknown"

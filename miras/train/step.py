@@ -1,0 +1,116 @@
+"""One update of the parameters, one look at held-out text, one look at the memories.
+
+Pure functions of a state and batches, to be compiled once; when they are called is in `loop`.
+A batch is what `miras.data.make_loader` gives.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from miras.models import Health
+from miras.train.optimizer import Gradient, gradient_norm
+from miras.train.state import Params, TrainState
+from miras.typing import Array
+
+Batch = Mapping[str, Array]
+
+
+class Totals(NamedTuple):
+    """Sums over targets, which add up over batches.
+
+    Attributes:
+        nats: negative log likelihood.
+        targets: number of targets.
+        bytes: bytes of text that the targets stand for.
+    """
+
+    nats: Array
+    targets: Array
+    bytes: Array
+
+
+class Measured(NamedTuple):
+    """What one update reports.
+
+    Attributes:
+        totals: over the update's batches.
+        gradient_norm: of the mean gradient, before clipping.
+        finite: whether losses, gradients and updates were, in this step and all before it.
+    """
+
+    totals: Totals
+    gradient_norm: Array
+    finite: Array
+
+
+def nats_per_target(totals: Totals) -> float:
+    """The loss."""
+    return float(totals.nats) / max(float(totals.targets), 1.0)
+
+
+def bits_per_byte(totals: Totals) -> float:
+    """sum(nats) / ln 2 / sum(bytes), which does not depend on the tokenizer."""
+    return float(totals.nats) / math.log(2) / max(float(totals.bytes), 1.0)
+
+
+def total_loss(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> tuple[Array, Totals]:
+    """Summed negative log likelihood of a batch's targets in nats, and its totals."""
+    model = nnx.merge(graphdef, params)
+    logits, _ = model(batch["inputs"], segment_ids=batch["segment_ids"])
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
+    nats = jnp.sum(losses, where=batch["mask"])
+    targets = jnp.sum(batch["mask"], dtype=jnp.float32)
+    return nats, Totals(nats, targets, jnp.sum(batch["target_bytes"]))
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, Batch, Array], tuple[TrainState, Measured]]:
+    """A compiled `step(state, batches, alive)`, which gives the next state and its measures.
+
+    `batches` carries a leading axis of batches whose gradients make one update. The state's buffers
+    are donated. Where anything is not finite the state comes back as it was, and so it does
+    where `alive` is false: handing each step's `finite` to the next stops a run at its first
+    bad step without waiting for a step before the next is dispatched.
+    """
+    loss = jax.value_and_grad(functools.partial(total_loss, graphdef), has_aux=True)
+
+    def accumulate(carry, batch: Batch):
+        params, opt_state, finite = carry
+        (nats, totals), gradient = loss(params, batch)
+        updates, opt_state = optimizer.update(Gradient(gradient, totals.targets), opt_state, params)
+        norms = jnp.stack([nats, optax.tree.norm(gradient), optax.tree.norm(updates)])
+        finite &= jnp.all(jnp.isfinite(norms))
+        return (optax.apply_updates(params, updates), opt_state, finite), totals
+
+    def step(state: TrainState, batches: Batch, alive: Array):
+        start = (state.params, state.opt_state, alive)
+        (params, opt_state, finite), totals = jax.lax.scan(accumulate, start, batches)
+        after = TrainState(params, opt_state, state.step + 1, state.key)
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
+        totals = jax.tree.map(lambda x: jnp.sum(x, axis=0), totals)
+        return kept, Measured(totals, gradient_norm(opt_state), finite)
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def make_eval_step(graphdef: nnx.GraphDef) -> Callable[[Params, Batch], Totals]:
+    """A compiled `evaluate(params, batch)`."""
+    return jax.jit(lambda params, batch: total_loss(graphdef, params, batch)[1])
+
+
+def make_health_step(graphdef: nnx.GraphDef) -> Callable[[Params, Batch], Health]:
+    """A compiled `health(params, batch)`: the inner memories' measures, [layers] each."""
+
+    def health(params: Params, batch: Batch) -> Health:
+        model = nnx.merge(graphdef, params)
+        return model.health(batch["inputs"], segment_ids=batch["segment_ids"], mask=batch["mask"])
+
+    return jax.jit(health)
