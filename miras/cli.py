@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from miras import __version__
 from miras.config import override
 from miras.errors import ConfigError
 
@@ -66,9 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Train and run sequence models that learn while they read.",
         epilog="`miras COMMAND --help` tells more about a command.",
     )
-    import miras
-
-    parser.add_argument("--version", action="version", version=f"miras {miras.__version__}")
+    parser.add_argument("--version", action="version", version=f"miras {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
     train = commands.add_parser(
@@ -117,9 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--seed", type=int, default=0, help="another seed, another text")
     generate.set_defaults(run=_generate)
 
-    presets = commands.add_parser(
-        "presets", help="list the named models", description="The named models and their parts."
-    )
+    presets = commands.add_parser("presets", help="list the named models and their parts")
     presets.set_defaults(run=_presets)
 
     describe = commands.add_parser(

@@ -85,7 +85,9 @@ class MemoryLayer(nnx.Module):
         )
         if lr_by_position:
             self.lr_correction = param(jnp.zeros(chunk), (None,))
-        self.norm = RMSNorm((heads, head), ("heads", None))
+        # The eps bounds the gain on reads near 0, as of a query that matches no key yet: with 1e-6
+        # they alone make the outer gradient of a matrix memory eight times larger.
+        self.norm = RMSNorm((heads, head), ("heads", None), eps=1e-3)
         self.gate = Linear((width, width), ("embed", "heads"), rngs)
         self.out = Linear((width, width), ("heads", "embed"), rngs)
 

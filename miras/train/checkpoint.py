@@ -4,12 +4,16 @@ A checkpoint is a folder named by its step. Orbax writes it beside that name and
 is whole, so that what has the name was whole once.
 """
 
+import contextlib
+import os
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 from orbax.checkpoint import v1 as ocp
 
 from miras.errors import ConfigError
+from miras.train.quiet import quiet, settle
 from miras.train.state import TrainState
 
 
@@ -48,25 +52,33 @@ def restore(folder: pathlib.Path, like: TrainState, data: Any = None) -> Restore
     """
     damaged: dict[int, str] = {}
     for step in reversed(saved_steps(folder)):
-        path = folder.absolute() / str(step)
-        try:
-            # One at a time: where one item of several fails, Orbax never awaits the others.
-            if data is not None:
-                ocp.load_checkpointables(path, {"data": data})
-            state = ocp.load_checkpointables(path, {"state": like})["state"]
-        except Exception as error:  # a damaged file may surface as nearly any exception
-            cause = _innermost(error)
-            if isinstance(cause, ConfigError):
-                raise cause from None
-            damaged[step] = _first_line(error)
-            continue
-        return Restored(state, step, damaged)
+        with quiet():
+            found = _read(folder.absolute() / str(step), like, data)
+            if isinstance(found, str):
+                settle()
+        if not isinstance(found, str):
+            return Restored(found, step, damaged)
+        damaged[step] = found
     if damaged:
         raise ConfigError(
             f"none of the checkpoints in {folder} can be read (steps {_listed(damaged)}; "
             f"{next(iter(damaged.values()))}): give another run folder to start anew."
         )
     return None
+
+
+def _read(path: pathlib.Path, like: TrainState, data: Any) -> TrainState | str:
+    """The state in a checkpoint, or the reason why it cannot be read."""
+    try:
+        # One at a time: where one item of several fails, Orbax never awaits the others.
+        if data is not None:
+            ocp.load_checkpointables(path, {"data": data})
+        return ocp.load_checkpointables(path, {"state": like})["state"]
+    except Exception as error:  # a damaged file may surface as nearly any exception
+        cause = _innermost(error)
+        if isinstance(cause, ConfigError):
+            raise cause from None
+        return _first_line(cause)
 
 
 def set_aside(folder: pathlib.Path, damaged: dict[int, str]) -> str:
@@ -92,6 +104,8 @@ class Checkpoints:
 
     def __init__(self, folder: pathlib.Path, keep: int):
         self.folder = folder
+        self._quiet = contextlib.ExitStack()
+        self._quiet.enter_context(quiet())
         policies = ocp.training
         self._orbax = ocp.training.Checkpointer(
             folder.absolute(),
@@ -123,13 +137,19 @@ class Checkpoints:
             raise self._failed(error) from error
 
     def close(self) -> None:
-        """Wait, and let go of Orbax's threads."""
-        try:
-            self._orbax.close()
-        except Exception as error:
-            raise self._failed(error) from error
+        """Wait, and let go of Orbax's threads.
+
+        Raises:
+            ConfigError: where a checkpoint could not be written.
+        """
+        with self._quiet:
+            try:
+                self._orbax.close()
+            except Exception as error:
+                raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> ConfigError:
+        settle()
         return ConfigError(
             f"could not save a checkpoint in {self.folder} ({_first_line(error)}); "
             f"{last_good(self.folder)}: free space or make the folder writable, and give the same "
@@ -159,6 +179,9 @@ def _innermost(error: BaseException) -> BaseException:
 def _first_line(error: BaseException) -> str:
     """The innermost cause in one line of at most 200 characters."""
     error = _innermost(error)
+    # tensorstore's messages run to kilobytes; the operating system's reason stands at their end.
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(code[1]))
     lines = str(error).strip().splitlines() or [""]
     text = f"{type(error).__name__}: {lines[0].strip()}" if lines[0] else type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."

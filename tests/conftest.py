@@ -1,0 +1,15 @@
+"""What every test shares: one CPU device, and double precision on request."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+
+@pytest.fixture
+def float64():
+    """Run a test in double precision."""
+    with jax.enable_x64(True):
+        yield

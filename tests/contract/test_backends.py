@@ -1,0 +1,58 @@
+"""Every legal combination of members: `xla` equals `reference`, in value and in gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import miras
+from tests import cases
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+RULES = cases.legal_rules()
+
+
+def value_and_gradients(rule, backend, args, weights, **options):
+    def objective(W0, q, k, v, gates):
+        y, state = miras.scan(rule, W0, q, k, v, gates, backend=backend, **options)
+        total = jnp.sum(weights * y)
+        for leaf in jax.tree.leaves((state.A, state.S)):
+            total = total + jnp.mean(jnp.sin(leaf))
+        return total, (y, state.A, state.S)
+
+    return jax.value_and_grad(objective, argnums=(0, 1, 2, 3, 4), has_aux=True)(*args)
+
+
+def compare(rule, *, T, chunk, seed=0, **options):
+    args = jax.tree.map(jnp.asarray, cases.inputs(rule, B=1, T=T, H=2, D=2, seed=seed))
+    weights = np.random.default_rng(seed).normal(size=(1, T, 2, 2))
+    want = value_and_gradients(rule, "reference", args, weights, chunk=chunk, **options)
+    got = value_and_gradients(rule, "xla", args, weights, chunk=chunk, **options)
+    assert jax.tree.structure(want) == jax.tree.structure(got)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(want):
+        assert np.isfinite(leaf).all(), path
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), got, want)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RULES)
+def test_every_legal_combination(name):
+    # Op by op: compiling two programs for each of some hundreds of rules would take far longer.
+    with jax.disable_jit():
+        compare(RULES[name], T=4, chunk=3)
+
+
+COMPILED = [
+    "matrix-l2-l2-momentum-decay_first",
+    "mlp-huber_mixture-l2-momentum-learn_first",
+    "mlp-lp3-lq_chunk-gd-learn_first",
+    "mlp-l2-kl_chunk-momentum-learn_first",
+]
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_with_segments_and_mask(name):
+    segments = jnp.asarray([[0] * 3 + [1] * 6 + [2] * 2])
+    mask = jnp.asarray([[True] * 4 + [False] + [True] * 6])
+    compare(RULES[name], T=11, chunk=4, segment_ids=segments, mask=mask)

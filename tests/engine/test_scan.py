@@ -1,0 +1,186 @@
+"""Properties of `miras.scan` that hold for every rule: splits, traces, dtypes, masks, errors."""
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import miras
+from tests import cases
+
+RULES = {
+    "linear": miras.Rule("matrix", "dot", "none", "gd"),
+    "delta": miras.Rule("matrix", "l2", "l2", "gd", order="decay_first"),
+    "titans": miras.Rule("mlp", "l2", "l2", "momentum"),
+    "yaad": miras.Rule("mlp", "huber", "l2", "gd"),
+    "moneta": miras.Rule("mlp", "lp", {"kind": "lq", "link_every": "chunk"}, "gd"),
+    "memora": miras.Rule("mlp", "l2", {"kind": "kl", "link_every": "chunk"}, "momentum"),
+    "memora_token": miras.Rule("vector", "l2", "kl", "gd"),
+}
+by_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+
+
+def cut(tree, start, stop):
+    return jax.tree.map(lambda x: x[:, start:stop], tree)
+
+
+@by_rule
+@pytest.mark.parametrize("cuts", [(3,), (4, 8), (5, 6), (1, 10)])
+@pytest.mark.usefixtures("float64")
+def test_any_split_gives_the_whole(rule, cuts):
+    W0, *streams = cases.inputs(rule)
+    whole, end = miras.scan(rule, W0, *streams, chunk=4)
+    state, outputs = None, []
+    for start, stop in zip((0, *cuts), (*cuts, 11)):
+        y, state = miras.scan(rule, W0, *cut(streams, start, stop), chunk=4, state=state)
+        outputs.append(y)
+    np.testing.assert_allclose(np.concatenate(outputs, axis=1), whole, rtol=1e-12, atol=1e-12)
+    for name in end.A:
+        np.testing.assert_allclose(state.A[name], end.A[name], rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(state.position, end.position)
+
+
+@hypothesis.settings(max_examples=25, deadline=None, derandomize=True)
+@hypothesis.given(data=st.data())
+def test_segments_anywhere_equal_separate_runs(data):
+    with jax.enable_x64(True):
+        lengths = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
+        chunk = data.draw(st.integers(1, 6))
+        rule = RULES[data.draw(st.sampled_from(sorted(RULES)))]
+        T = sum(lengths)
+        W0, *streams = cases.inputs(rule, B=1, T=T, H=1, D=2)
+        ids = np.repeat(np.arange(len(lengths)), lengths)[None]
+        with jax.disable_jit():
+            packed, _ = miras.scan(rule, W0, *streams, chunk=chunk, segment_ids=jnp.asarray(ids))
+            edges = np.cumsum([0, *lengths])
+            separate = [
+                miras.scan(rule, W0, *cut(streams, a, b), chunk=chunk, backend="reference")[0]
+                for a, b in zip(edges[:-1], edges[1:])
+            ]
+    np.testing.assert_allclose(packed, np.concatenate(separate, axis=1), rtol=1e-9, atol=1e-9)
+
+
+@by_rule
+@pytest.mark.usefixtures("float64")
+def test_a_segment_that_goes_on_in_the_next_call_is_not_reset(rule):
+    W0, *streams = cases.inputs(rule)
+    ids = jnp.asarray([[0, 0, 0, 5, 5, 5, 5, 5, 7, 7, 7]] * 2)
+    whole, _ = miras.scan(rule, W0, *streams, chunk=4, segment_ids=ids)
+    first, state = miras.scan(rule, W0, *cut(streams, 0, 5), chunk=4, segment_ids=ids[:, :5])
+    second, _ = miras.scan(
+        rule, W0, *cut(streams, 5, 11), chunk=4, segment_ids=ids[:, 5:], state=state
+    )
+    np.testing.assert_allclose(np.concatenate([first, second], 1), whole, rtol=1e-12, atol=1e-12)
+
+
+@by_rule
+def test_one_trace_for_two_calls(rule):
+    traces = []
+
+    @jax.jit
+    def run(W0, *streams):
+        traces.append(1)
+        return miras.scan(rule, W0, *streams, chunk=4)
+
+    for seed in (0, 1):
+        run(*cases.inputs(rule, seed=seed, dtype=np.float32))
+    assert len(traces) == 1
+
+
+@by_rule
+def test_bfloat16_inputs_keep_a_float32_state(rule):
+    W0, q, k, v, gates = cases.inputs(rule, dtype=np.float32)
+    exact, _ = miras.scan(rule, W0, q, k, v, gates, chunk=4)
+    low = [jnp.asarray(x, jnp.bfloat16) for x in (q, k, v)]
+    y, state = miras.scan(rule, W0, *low, gates, chunk=4)
+    assert y.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.A)} == {jnp.dtype("float32")}
+    scale = float(np.abs(exact).max())
+    # q, k and v each carry a relative rounding of 2^-9, and y is rounded once more.
+    np.testing.assert_allclose(y.astype(np.float32), exact, atol=8 * 2**-8 * scale)
+
+
+@by_rule
+@pytest.mark.usefixtures("float64")
+def test_masked_tokens_leave_no_trace(rule):
+    W0, q, k, v, gates = cases.inputs(rule)
+    mask = jnp.asarray(np.random.default_rng(0).uniform(size=q.shape[:2]) > 0.4)
+    garbage = jnp.where(mask[..., None, None], 0.0, 1e3)
+    y, state = miras.scan(rule, W0, q, k, v, gates, chunk=4, mask=mask)
+    other, other_state = miras.scan(
+        rule, W0, q, k + garbage, v - garbage, gates, chunk=4, mask=mask
+    )
+    np.testing.assert_allclose(y, other, rtol=1e-12, atol=1e-12)
+    for name in state.A:
+        np.testing.assert_allclose(state.A[name], other_state.A[name], rtol=1e-12, atol=1e-12)
+
+
+def test_gates_not_given_are_held_at_the_config():
+    rule = miras.Rule(
+        "matrix", {"kind": "huber", "delta": 0.7}, {"kind": "l2", "decay": 0.8},
+        {"kind": "momentum", "lr": 0.05, "momentum": 0.6},
+    )  # fmt: skip
+    W0, q, k, v, _ = cases.inputs(rule, dtype=np.float32)
+    full = lambda x: np.full(q.shape[:3], x, np.float32)  # noqa: E731
+    given = {
+        "lr": full(0.05),
+        "log_decay": full(np.log(0.8)),
+        "log_momentum": full(np.log(0.6)),
+        "threshold": full(0.7),
+    }
+    y, _ = miras.scan(rule, W0, q, k, v, chunk=4)
+    want, _ = miras.scan(rule, W0, q, k, v, given, chunk=4)
+    np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-6)
+
+
+def test_a_constant_decay_spreads_over_heads_as_in_retnet():
+    rule = miras.preset("retnet").rule
+    (gate,) = rule.retention.gates()
+    np.testing.assert_allclose(np.exp(gate.constant(4)), 1 - 2.0 ** (-5 - np.arange(4)))
+
+
+@pytest.mark.usefixtures("float64")
+def test_total_forgetting_is_finite():
+    rule = RULES["titans"]
+    W0, q, k, v, gates = cases.inputs(rule)
+    gates["log_decay"] = np.full_like(gates["log_decay"], -np.inf)
+    value, grads = jax.value_and_grad(
+        lambda k: jnp.sum(miras.scan(rule, W0, q, k, v, gates, chunk=4)[0] ** 2)
+    )(jnp.asarray(k))
+    assert np.isfinite(value)
+    assert np.isfinite(grads).all()
+
+
+BAD = {
+    "chunk": (dict(chunk=0), "chunk=0 must be a whole number of at least 1"),
+    "backend": (dict(backend="xl"), "did you mean 'xla'"),
+    "refine": (dict(refine=1), "refine=1 is not available"),
+    "exact": (dict(exact=True), "exact=True is not available"),
+    "mask": (dict(mask=np.ones((2, 3), bool)), r"mask has shape \(2, 3\): it must be \[B, T\]"),
+    "gate": (dict(gates={"log_decya": 0}), "unknown gate .* did you mean 'log_decay'"),
+    "gate shape": (dict(gates={"lr": np.ones((2, 11))}), r"gate 'lr' has shape \(2, 11\)"),
+    "q": (dict(q=np.ones((2, 11, 4), np.float32)), r"q has shape \(2, 11, 4\): it must be"),
+    "dtype": (dict(v=np.ones((2, 11, 2, 4), np.int32)), "v has dtype int32: use float32"),
+    "W0": (dict(W0={"w1": np.ones((2, 4, 4))}), "W0 has leaves .* needs"),
+    "empty": (dict(q=np.ones((2, 0, 2, 4)), k=np.ones((2, 0, 2, 4)), v=np.ones((2, 0, 2, 4))),
+              "T must be at least 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_clear_sentence(change, message):
+    rule = RULES["titans"]
+    W0, q, k, v, gates = cases.inputs(rule, dtype=np.float32)
+    call = dict(W0=W0, q=q, k=k, v=v, gates=gates, chunk=4) | change
+    with pytest.raises(miras.ConfigError, match=message):
+        miras.scan(rule, **call)
+
+
+def test_a_state_of_another_rule_is_refused():
+    W0, *streams = cases.inputs(RULES["titans"], dtype=np.float32)
+    _, state = miras.scan(RULES["titans"], W0, *streams, chunk=4)
+    W0, *streams = cases.inputs(RULES["yaad"], dtype=np.float32)
+    with pytest.raises(miras.ConfigError, match="state is of another rule or batch"):
+        miras.scan(RULES["yaad"], W0, *streams, chunk=4, state=state)

@@ -1,0 +1,63 @@
+"""A model's costs, held against counts made another way."""
+
+import io
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+from rich.console import Console
+
+from miras.config import override
+from miras.describe import costs, table
+from miras.engine import initial_state
+from miras.models import LanguageModel
+from miras.presets import PRESETS, preset
+
+
+@pytest.mark.parametrize(
+    ("name", "chunk"), [("linear_attention", 64), ("titans_lmm", 16), ("memora", 16), ("yaad", 64)]
+)
+def test_flops_are_what_xla_counts(name, chunk):
+    """One layer and one chunk, since XLA counts the body of a loop once.
+
+    Element-wise operations, which the formula leaves out, are most of what remains.
+    """
+    config = override(
+        preset(name), "layers=1", "remat=false", "width=256", "heads=4", f"chunk={chunk}"
+    )
+    graphdef, params = nnx.split(nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0))))
+    forward = jax.jit(lambda params, tokens: nnx.merge(graphdef, params)(tokens))
+    tokens = jax.ShapeDtypeStruct((1, chunk), jnp.int32)
+    counted = forward.lower(nnx.to_pure_dict(params), tokens).compile().cost_analysis()
+    assert costs(config).flops == pytest.approx(counted["flops"] / chunk, rel=0.15)
+
+
+def test_parameters_and_state_are_those_of_a_real_model():
+    config = override(preset("titans_lmm"), "width=32", "layers=3", "heads=2")
+    model = LanguageModel(config, nnx.Rngs(0))
+    found = costs(config)
+    assert found.parameters == sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    weights = config.rule.init(jax.random.key(0), 16, heads=2)
+    memory = jax.tree.leaves(initial_state(config.rule, weights, batch=1))
+    tail = 3 * (3 * 32 + 1)  # three inputs of q, k and v with their segment ids
+    assert found.state_bytes == 3 * (sum(x.nbytes for x in memory) + 4 * tail)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_described_by_its_parts_equation_and_costs(name):
+    console = Console(width=200, record=True, file=io.StringIO())
+    config = preset(name)
+    console.print(table(PRESETS[name], config))
+    told = console.export_text()
+    for kind in config.rule.kinds().values():
+        assert f"{kind}(" in told
+    assert PRESETS[name].equation in told
+    assert PRESETS[name].source in told
+    assert f"{costs(config).parameters:,}" in told
+
+
+def test_a_changed_rule_does_not_pass_for_the_presets_equation():
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table(PRESETS["yaad"], override(preset("yaad"), "bias=l2")))
+    assert "its rule was changed" in console.export_text()

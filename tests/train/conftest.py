@@ -1,0 +1,85 @@
+"""A run small enough to train many times over, on text that the tests write."""
+
+import dataclasses
+import io
+import os
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from miras.config import override
+from miras.data import DataConfig
+from miras.models import LanguageModelConfig
+from miras.rule import Rule
+from miras.train import RunConfig, TrainConfig
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Every run compiles its own steps: quickly, and the same program once a session."""
+    settings = {  # name: (while these tests run, otherwise)
+        "jax_compilation_cache_dir": (str(tmp_path_factory.mktemp("compiled")), None),
+        "jax_persistent_cache_min_compile_time_secs": (0.0, 1.0),
+        "jax_disable_most_optimizations": (True, False),
+    }
+    for name, (value, _) in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)  # for the processes that tests start
+    yield
+    for name, (_, value) in settings.items():
+        jax.config.update(name, value)
+        del os.environ[name.upper()]
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory):
+    """A folder of forty documents of words, of 100 to 2,000 bytes."""
+    folder = tmp_path_factory.mktemp("text")
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("etaoinshr"), rng.integers(2, 7))) for _ in range(50)]
+    for n, size in enumerate(np.geomspace(25, 500, 40).astype(int)):
+        (folder / f"{n:02}.txt").write_text(" ".join(rng.choice(words, size)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """The cache of prepared text."""
+    return tmp_path_factory.mktemp("prepared")
+
+
+@pytest.fixture(scope="session")
+def tiny(text, prepared):
+    """Makes a run's config: one layer of matrix memories, 8 steps, a checkpoint every 2."""
+    model = LanguageModelConfig(
+        Rule(memory="matrix", bias="dot", retention="none", algorithm="gd"),
+        width=16,
+        layers=1,
+        heads=2,
+        chunk=8,
+        remat=False,
+    )
+    data = DataConfig(source=str(text), sequence=32, batch=2, validation=0.2, cache=str(prepared))
+    recipe = TrainConfig(
+        steps=8,
+        warmup=2,
+        eval_every=4,
+        eval_batches=2,
+        log_every=2,
+        health_every=4,
+        checkpoint_every=2,
+    )
+
+    def make(*assignments: str, **train) -> RunConfig:
+        config = RunConfig(model, data, dataclasses.replace(recipe, **train))
+        return override(config, *assignments)
+
+    return make
+
+
+@pytest.fixture
+def console():
+    """A console that writes to memory; `console.file.getvalue()` is what it was told."""
+    return Console(file=io.StringIO(), width=200)
