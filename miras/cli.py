@@ -157,12 +157,9 @@ def _run_config(name: str, assignments: list[str], source: str | None) -> "RunCo
 
 
 def _train(args: argparse.Namespace) -> int:
-    from miras.presets import preset
-
-    name, assignments = _split(args.words)
-    preset(name)  # a wrong name is told before what is slow to import
     from miras.train import NonFiniteError, train
 
+    name, assignments = _split(args.words)
     config = _run_config(name, assignments, args.data)
     console = Console()
     try:
@@ -202,12 +199,12 @@ def _eval(args: argparse.Namespace) -> int:
 
 
 def _generate(args: argparse.Namespace) -> int:
-    import numpy as np
+    import jax.numpy as jnp
 
     from miras.models import stream
 
     run = _load(args.folder)
-    prompt = np.append(np.int32(run.tokenizer.bos_id), run.tokenizer.encode(args.prompt))
+    prompt = jnp.asarray([run.tokenizer.bos_id, *run.tokenizer.encode(args.prompt)])
     tokens = stream(
         run.model,
         prompt[None],

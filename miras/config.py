@@ -210,7 +210,7 @@ def _resolve(config: Config, path: list[str]) -> list[str]:
         ]
         seen += [".".join(p) for p, _ in children]
         level = [(p, c) for p, c in children if isinstance(c, Config)]
-    names = {name for name in seen} | {name.rsplit(".", 1)[-1] for name in seen}
+    names = set(seen) | {name.rsplit(".", 1)[-1] for name in seen}
     near = difflib.get_close_matches(path[0], sorted(names), n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise ConfigError(f"unknown key {'.'.join(path)!r}: the legal ones are {', '.join(seen)}{hint}")

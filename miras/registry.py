@@ -11,6 +11,7 @@ from miras.config import Config, from_dict, unknown
 from miras.errors import ConfigError
 
 P = TypeVar("P", bound=Config)
+M = TypeVar("M", bound=Config)
 
 
 class Registry(Generic[P]):
@@ -20,14 +21,14 @@ class Registry(Generic[P]):
         self.axis = axis
         self._members: dict[str, type[P]] = {}
 
-    def register(self, kind: str) -> Callable[[type[P]], type[P]]:
+    def register(self, kind: str) -> Callable[[type[M]], type[M]]:
         """Class decorator: make the class known by this name.
 
         Raises:
             ConfigError: when the name is taken.
         """
 
-        def decorate(cls: type[P]) -> type[P]:
+        def decorate(cls: type[M]) -> type[M]:
             if kind in self._members:
                 taken = self._members[kind]
                 raise ConfigError(
@@ -35,7 +36,7 @@ class Registry(Generic[P]):
                     f"{taken.__name__}; choose another name."
                 )
             cls.kind = kind  # pyright: ignore
-            self._members[kind] = cls
+            self._members[kind] = cls  # pyright: ignore
             return cls
 
         return decorate

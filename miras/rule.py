@@ -46,11 +46,12 @@ class Rule(Config):
     order: Literal["learn_first", "decay_first"] = "learn_first"
 
     def validate(self) -> None:
+        """Refuse combinations that have no meaning."""
         require(
             self.order == "learn_first" or self.retention.linear,
-            f"order='decay_first' takes the gradient at alpha_t W, which {self.kinds()['retention']!r}"
-            " retention does not define since its W is not linear in its state: use"
-            " order='learn_first', or retention 'none' or 'l2'.",
+            "order='decay_first' takes the gradient at alpha_t W, which retention "
+            f"{self.kinds()['retention']!r} does not define since its W is not linear in its "
+            "state: use order='learn_first', or retention 'none' or 'l2'.",
         )
 
     def kinds(self) -> dict[str, str]:
@@ -65,7 +66,7 @@ class Rule(Config):
 
     @property
     def reads_linearly(self) -> bool:
-        """Whether reads inside a chunk follow a linear recursion that is not the dual state's own."""
+        """Whether reads inside a chunk follow a linear recursion other than the dual state's."""
         return not self.retention.linear and self.retention.link_every == "chunk"
 
     @property

@@ -64,12 +64,12 @@ def legal_rules() -> dict[str, miras.Rule]:
 
 
 def inputs(rule: miras.Rule, *, B=2, T=11, H=2, D=4, seed=0, dtype=np.float64):
-    """W0, q, k, v and gates for a rule, at sizes at which no update blows up."""
+    """W0, q, k, v and gates for a rule, with steps so small that rounding is not amplified."""
     rng = np.random.default_rng(seed)
     q, k, v = (rng.normal(size=(B, T, H, D)).astype(dtype) for _ in range(3))
     k /= np.linalg.norm(k, axis=-1, keepdims=True)
     span = {
-        "lr": (0.005, 0.05),
+        "lr": (0.002, 0.02),
         "log_decay": (-0.3, 0.0),
         "log_momentum": (-1.0, -0.1),
         "threshold": (0.5, 2.5),

@@ -28,7 +28,7 @@ class Bias(Config):
         raise NotImplementedError
 
     def residual(self, pred: Array, target: Array, threshold: Array | None) -> Array:
-        """d loss / d pred, [C, dv]; differentiable, since the outer loss sees through it."""
+        """D loss / d pred, [C, dv]; differentiable, since the outer loss sees through it."""
         return jax.grad(lambda p: jnp.sum(self.loss(p, target, threshold)))(pred)
 
     def gates(self) -> tuple[Gate, ...]:

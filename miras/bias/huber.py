@@ -35,6 +35,7 @@ class Huber(Bias):
     data_dependent: bool = True
 
     def validate(self) -> None:
+        """Check ranges."""
         require(self.delta > 0, f"Huber.delta={self.delta} must be positive.")
 
     def gates(self) -> tuple[Gate, ...]:

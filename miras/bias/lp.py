@@ -20,6 +20,7 @@ class _Lp(Bias):
     eps: ClassVar[float]
 
     def validate(self) -> None:
+        """Check ranges."""
         require(self.exponent >= 1, f"Lp.p={self.exponent} must be at least 1.")
         require(self.sharpness > 0, f"Lp.sharpness={self.sharpness} must be positive.")
         require(self.eps > 0, f"Lp.eps={self.eps} must be positive.")
@@ -67,7 +68,7 @@ class Lp(_Lp):
 
     @property
     def exponent(self) -> float:
-        """p."""
+        """P."""
         return self.p
 
 

@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import jax.numpy as jnp
-
 from miras.bias.base import Bias, register
 from miras.config import require
 from miras.norms import direction, norm
@@ -24,6 +22,7 @@ class Robust(Bias):
     radius: float = 0.1
 
     def validate(self) -> None:
+        """Check ranges."""
         require(self.radius >= 0, f"Robust.radius={self.radius} must not be negative.")
 
     def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:
@@ -32,6 +31,6 @@ class Robust(Bias):
         return 0.5 * (length + self.radius) ** 2
 
     def residual(self, pred: Array, target: Array, threshold: Array | None) -> Array:
-        """r + radius r / ||r||, [C, dv]."""
+        """R + radius r / ||r||, [C, dv]."""
         r = pred - target
         return r + self.radius * direction(r)

@@ -90,6 +90,7 @@ def chunk_step(rule: Rule, fixed: Weights, fast: Fast, tile: Tile) -> tuple[Fast
     coefficients = rule.algorithm.coefficients(log_decay, log_momentum, write)
 
     A, S, R, L = fast
+    momenta = S or {}
     fresh = link(rule, A)
     R = select(tile.fresh, fresh, R)
     L = A if L is None else select(tile.fresh, fresh, L)
@@ -108,16 +109,18 @@ def chunk_step(rule: Rule, fixed: Weights, fast: Fast, tile: Tile) -> tuple[Fast
 
     reader: Reader
     if rule.links_every_token:
-        steps = {n: states_per_token(A[n], S and S[n], writes, coefficients, n, kinds) for n in A}
+        steps = {
+            n: states_per_token(A[n], momenta.get(n), writes, coefficients, n, kinds) for n in A
+        }
         reader = PerToken(jax.vmap(lambda A: link(rule, A))(steps), fixed)
     else:
         reader = DualForm(L, S, writes, coefficients, fixed)
     y = rule.memory.apply(reader, tile.q)
 
     end = last_row(coefficients)
-    A = {n: state_at(end, A[n], S and S[n], writes, n, kinds) for n in A}
+    A = {n: state_at(end, A[n], momenta.get(n), writes, n, kinds) for n in A}
     if rule.reads_linearly:
-        L = {n: state_at(end, L[n], S and S[n], writes, n, kinds) for n in L}
+        L = {n: state_at(end, L[n], momenta.get(n), writes, n, kinds) for n in L}
         linked = link(rule, A)
         R, L = select(tile.fire, linked, R), select(tile.fire, linked, L)
         true_read = rule.memory.apply(Plain(linked, fixed), tile.q)
@@ -152,7 +155,7 @@ def state_at(
     name: str,
     kinds: dict[str, Kind],
 ) -> Array:
-    """beta W_0 + p S_0 - sum_s c[s] grad_s, for one weight and one row of coefficients."""
+    """Beta W_0 + p S_0 - sum_s c[s] grad_s, for one weight and one row of coefficients."""
     state = at.beta * start - weighted_sum(at.c, writes[name], kinds[name])
     if momentum is not None:
         assert at.p is not None
@@ -176,7 +179,7 @@ def states_per_token(
 def momentum_at(
     at: Coefficients, start: Array, writes: Writes, name: str, kinds: dict[str, Kind]
 ) -> Array:
-    """m S_0 - sum_s n[s] grad_s, for one weight and one row of coefficients."""
+    """M S_0 - sum_s n[s] grad_s, for one weight and one row of coefficients."""
     assert at.m is not None
     assert at.n is not None
     return at.m * start - weighted_sum(at.n, writes[name], kinds[name])

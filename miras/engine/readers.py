@@ -55,15 +55,15 @@ class Plain:
     factor: Array | None = None
 
     def linear(self, name: str, x: Array) -> Array:
-        """x @ W."""
+        """X @ W."""
         return self._scaled(x @ self.weights[name])
 
     def scale(self, name: str, x: Array) -> Array:
-        """x * W."""
+        """X * W."""
         return self._scaled(x * self.weights[name])
 
     def shift(self, name: str, x: Array) -> Array:
-        """x + W."""
+        """X + W."""
         return x + self._scaled(jnp.broadcast_to(self.weights[name], x.shape))
 
     def fixed(self, name: str) -> Array:
@@ -94,15 +94,15 @@ class Tapped:
     outputs: dict[str, Array] = dataclasses.field(default_factory=dict)
 
     def linear(self, name: str, x: Array) -> Array:
-        """x @ W + tap."""
+        """X @ W + tap."""
         return self._tap("linear", name, x, self.base.linear(name, x))
 
     def scale(self, name: str, x: Array) -> Array:
-        """x * W + tap."""
+        """X * W + tap."""
         return self._tap("scale", name, x, self.base.scale(name, x))
 
     def shift(self, name: str, x: Array) -> Array:
-        """x + W + tap."""
+        """X + W + tap."""
         return self._tap("shift", name, x, self.base.shift(name, x))
 
     def fixed(self, name: str) -> Array:

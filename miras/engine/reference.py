@@ -65,7 +65,7 @@ def run(
         loss = jnp.where(write, rule.bias.loss(pred[None], v[None], threshold)[0], 0.0)
 
         step = {
-            name: rule.algorithm.step(S and S[name], mu, -gates["lr"] * g[name]) for name in A
+            name: rule.algorithm.step((S or {}).get(name), mu, -gates["lr"] * g[name]) for name in A
         }
         A = choose(write, jax.tree.map(lambda a, s: alpha * a + s, A, step), A)
         S = None if S is None else choose(write, step, S)

@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from miras.engine.chunk import Fast, Tile, chunk_step, select
+from miras.engine.chunk import Fast, Tile, chunk_step
 from miras.engine.layout import Positions, place, positions, tiles_needed
 from miras.engine.state import State, dual_start, initial_state, split_fixed
 from miras.rule import Rule
@@ -31,7 +31,7 @@ def run(
     Args and results are those of `miras.scan` after its checks, every gate present, plus the inner
     loss of each token at its snapshot, [B, T, H].
     """
-    batch, length, heads, _ = q.shape
+    batch, length = q.shape[:2]
     dtype = jnp.promote_types(jnp.float32, q.dtype)
     fast, fixed = split_fixed(rule, W0)
     aligned = state is None and segment_ids is None
@@ -136,7 +136,9 @@ def _restart(memory: Fast, origin: Weights, reset: Array) -> Fast:
         return reset.reshape(-1, *[1] * (leaf.ndim - 1))
 
     A = {n: jnp.where(rows(leaf), origin[n][None], leaf) for n, leaf in memory.A.items()}
-    S = memory.S and {n: jnp.where(rows(leaf), 0.0, leaf) for n, leaf in memory.S.items()}
+    S = None
+    if memory.S is not None:
+        S = {n: jnp.where(rows(leaf), 0.0, leaf) for n, leaf in memory.S.items()}
     return memory._replace(A=A, S=S)
 
 

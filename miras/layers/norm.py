@@ -29,6 +29,6 @@ class RMSNorm(nnx.Module):
 
 
 def l2_normalise(x: Array, eps: float = 1e-6) -> Array:
-    """x / ||x||_2 over the last axis, computed in float32, in the dtype of x."""
+    """X / ||x||_2 over the last axis, computed in float32, in the dtype of x."""
     y = x.astype(jnp.promote_types(jnp.float32, x.dtype))
     return (y * jax.lax.rsqrt(jnp.sum(y * y, axis=-1, keepdims=True) + eps)).astype(x.dtype)

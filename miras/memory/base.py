@@ -18,15 +18,15 @@ class Reader(Protocol):
     """
 
     def linear(self, name: str, x: Array) -> Array:
-        """x @ W[name]: [C, in] to [C, out]."""
+        """X @ W[name]: [C, in] to [C, out]."""
         ...
 
     def scale(self, name: str, x: Array) -> Array:
-        """x * W[name]: [C, out] to [C, out]."""
+        """X * W[name]: [C, out] to [C, out]."""
         ...
 
     def shift(self, name: str, x: Array) -> Array:
-        """x + W[name]: [C, out] to [C, out]."""
+        """X + W[name]: [C, out] to [C, out]."""
         ...
 
     def fixed(self, name: str) -> Array:

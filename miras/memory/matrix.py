@@ -19,5 +19,5 @@ class Matrix(Memory):
         return {"w1": jnp.zeros((dk, dv), jnp.float32)}
 
     def apply(self, read: Reader, x: Array) -> Array:
-        """x @ w1."""
+        """X @ w1."""
         return read.linear("w1", x)

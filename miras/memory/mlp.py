@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Literal
 
@@ -52,6 +53,7 @@ class MLP(Memory):
     eps: float = 1e-6
 
     def validate(self) -> None:
+        """Check ranges."""
         require(self.depth >= 1, f"MLP.depth={self.depth} must be at least 1.")
         require(self.expansion >= 1, f"MLP.expansion={self.expansion} must be at least 1.")
         require(self.eps > 0, f"MLP.eps={self.eps} must be positive.")
@@ -75,7 +77,7 @@ class MLP(Memory):
         widths = [dk] + [hidden] * (self.depth - 1) + [dv]
         keys = jax.random.split(key, self.depth)
         weights = {}
-        for i, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:])):
+        for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
             # Behind a GELU of a unit normal the mean square is about 0.42.
             std = 1.0 if i == 0 or self.norm is not None else (0.42 * fan_in) ** -0.5
             weights[f"w{i + 1}"] = std * jax.random.normal(keys[i], (fan_in, fan_out), jnp.float32)
@@ -89,7 +91,7 @@ class MLP(Memory):
         return ("scale", "shift") if self.affine else ()
 
     def apply(self, read: Reader, x: Array) -> Array:
-        """x + norm(MLP(x))."""
+        """X + norm(MLP(x))."""
         z = read.linear("w1", x)
         for i in range(2, self.depth + 1):
             z = read.linear(f"w{i}", ACTIVATIONS[self.activation](z))

@@ -21,5 +21,5 @@ class Vector(Memory):
         return {"w1": jnp.zeros(dv, jnp.float32)}
 
     def apply(self, read: Reader, x: Array) -> Array:
-        """x * w1."""
+        """X * w1."""
         return read.scale("w1", x)

@@ -42,6 +42,7 @@ class LanguageModelConfig(Config):
     remat: bool = True
 
     def validate(self) -> None:
+        """Check ranges."""
         for name in ("vocab", "width", "layers", "heads", "chunk"):
             value = getattr(self, name)
             require(value >= 1, f"model.{name}={value} must be at least 1.")

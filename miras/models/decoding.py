@@ -28,9 +28,7 @@ def prefill(
     return _forward(graph, params, tokens, state)
 
 
-def decode_step(
-    model: LanguageModel, token: Array, state: LayerState
-) -> tuple[Array, LayerState]:
+def decode_step(model: LanguageModel, token: Array, state: LayerState) -> tuple[Array, LayerState]:
     """Read one token [B]; logits of the next one [B, vocab], and the state.
 
     Equal to the last position of a parallel forward over all tokens so far, to rounding.
@@ -97,9 +95,7 @@ def stream(
     graph, params = nnx.split(model)
     logits, state = _forward(graph, params, jnp.asarray(tokens), None)
     for key in jax.random.split(jax.random.key(seed), length):
-        token, logits, state = _step(
-            graph, params, logits, state, key, temperature, top_k, top_p
-        )
+        token, logits, state = _step(graph, params, logits, state, key, temperature, top_k, top_p)
         yield np.asarray(token)
 
 

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -129,8 +128,5 @@ class LanguageModel(nnx.Module):
         )
         x, (state, measured) = over_layers(self.blocks, x, state, inputs)
         x = self.norm(x)
-        if self.config.tie:
-            logits = x @ self.embedding[...].T.astype(dtype)
-        else:
-            logits = self.head(x)
+        logits = x @ self.embedding[...].T.astype(dtype) if self.config.tie else self.head(x)
         return logits.astype(jnp.promote_types(jnp.float32, dtype)), state, measured

@@ -36,6 +36,7 @@ class Algorithm(Config):
     data_dependent: bool = True
 
     def validate(self) -> None:
+        """Check ranges."""
         name = type(self).__name__
         require(self.lr > 0, f"{name}.lr={self.lr} must be positive.")
         require(

@@ -15,7 +15,7 @@ class GD(Algorithm):
     def coefficients(
         self, log_decay: Array | None, log_momentum: Array | None, write: Array
     ) -> Coefficients:
-        """c = the decay products."""
+        """C = the decay products."""
         c, beta = products(log_decay, write.shape[0], write.dtype)
         return Coefficients(c, beta)
 

@@ -24,6 +24,7 @@ class Momentum(Algorithm):
     momentum: float = 0.9
 
     def validate(self) -> None:
+        """Check ranges."""
         super().validate()
         require(0 < self.momentum < 1, f"Momentum.momentum={self.momentum} must be in (0, 1).")
 
@@ -35,7 +36,7 @@ class Momentum(Algorithm):
     def coefficients(
         self, log_decay: Array | None, log_momentum: Array | None, write: Array
     ) -> Coefficients:
-        """c = La diag(write) Lm and p = La (write * m): masked tokens leave A as it is."""
+        """C = La diag(write) Lm and p = La (write * m): masked tokens leave A as it is."""
         La, beta = products(log_decay, write.shape[0], write.dtype)
         Lm, m = products(log_momentum, write.shape[0], write.dtype)
         return Coefficients(c=La @ (write[:, None] * Lm), beta=beta, p=La @ (write * m), n=Lm, m=m)

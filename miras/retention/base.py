@@ -64,12 +64,13 @@ class Decaying(Retention):
     data_dependent: bool = True
 
     def validate(self) -> None:
+        """Check ranges."""
         name = type(self).__name__
         require(0 < self.decay <= 1, f"{name}.decay={self.decay} must be in (0, 1].")
         require(0 < self.spread <= 1, f"{name}.spread={self.spread} must be in (0, 1].")
 
     def gates(self) -> tuple[Gate, ...]:
-        """log alpha_t."""
+        """Log alpha_t."""
         return (Gate("log_decay", self.decay, "log_unit", self.data_dependent, spread=self.spread),)
 
 

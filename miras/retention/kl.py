@@ -35,15 +35,16 @@ class KL(Decaying):
     link_every: LinkEvery = "token"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def validate(self) -> None:
+        """Check ranges."""
         super().validate()
         require(self.scale > 0, f"KL.scale={self.scale} must be positive.")
 
     def link(self, A: Leaf) -> Leaf:
-        """c softmax(A) along the axis."""
+        """C softmax(A) along the axis."""
         return self.scale * jax.nn.softmax(A, axis=min(self.axis, A.ndim - 1))
 
     def unlink(self, W: Leaf) -> Leaf:
-        """log W."""
+        """Log W."""
         return jnp.log(jnp.maximum(W, jnp.finfo(W.dtype).tiny))
 
     def constrain(self, W: Leaf) -> Leaf:

@@ -40,6 +40,7 @@ class Lq(Decaying):
     link_every: LinkEvery = "token"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def validate(self) -> None:
+        """Check ranges."""
         super().validate()
         require(self.q > 1, f"Lq.q={self.q} must be above 1.")
 

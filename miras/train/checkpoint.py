@@ -53,7 +53,7 @@ def restore(folder: pathlib.Path, like: TrainState, data: Any = None) -> Restore
     damaged: dict[int, str] = {}
     for step in reversed(saved_steps(folder)):
         with quiet():
-            found = _read(folder.absolute() / str(step), like, data)
+            found = _read(str(folder.absolute() / str(step)), like, data)
             if isinstance(found, str):
                 settle()
         if not isinstance(found, str):
@@ -67,7 +67,7 @@ def restore(folder: pathlib.Path, like: TrainState, data: Any = None) -> Restore
     return None
 
 
-def _read(path: pathlib.Path, like: TrainState, data: Any) -> TrainState | str:
+def _read(path: str, like: TrainState, data: Any) -> TrainState | str:
     """The state in a checkpoint, or the reason why it cannot be read."""
     try:
         # One at a time: where one item of several fails, Orbax never awaits the others.
@@ -106,9 +106,9 @@ class Checkpoints:
         self.folder = folder
         self._quiet = contextlib.ExitStack()
         self._quiet.enter_context(quiet())
-        policies = ocp.training
+        policies: Any = ocp.training
         self._orbax = ocp.training.Checkpointer(
-            folder.absolute(),
+            str(folder.absolute()),
             save_decision_policy=policies.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=policies.preservation_policies.LatestN(keep),
             cleanup_tmp_directories=True,

@@ -182,7 +182,9 @@ class Session:
                 window.restart_clock()  # the first step compiled
             reporter.step(step)
             if log:
-                values = window.means() | {"learning_rate": float(self.schedule(step - 1))}
+                values = window.means() | {
+                    "learning_rate": float(jnp.asarray(self.schedule(step - 1)))
+                }
                 metrics.write(step, "train", values)
                 reporter.measured(
                     step, values["loss"], values["bits_per_byte"], values["tokens_per_second"]

@@ -127,10 +127,13 @@ def make_optimizer(config: TrainConfig, decayed: Params) -> optax.GradientTransf
     def weighted(params: Params) -> Gradient:
         return Gradient(params, jnp.zeros(()))
 
-    return optax.GradientTransformation(
-        lambda params: transform.init(weighted(params)),
-        lambda gradient, state, params=None: transform.update(gradient, state, weighted(params)),
-    )
+    def init(params: Params) -> optax.OptState:
+        return transform.init(weighted(params))
+
+    def update(gradient: Gradient, state: optax.OptState, params: Params = None):
+        return transform.update(gradient, state, weighted(params))
+
+    return optax.GradientTransformation(init, update)  # pyright: ignore
 
 
 def gradient_norm(state: optax.OptState) -> Array:

@@ -7,7 +7,7 @@ A batch is what `miras.data.make_loader` gives.
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from miras.train.optimizer import Gradient, gradient_norm
 from miras.train.state import Params, TrainState
 from miras.typing import Array
 
-Batch = Mapping[str, Array]
+Batch = Mapping[str, Any]  # numpy or jax arrays
 
 
 class Totals(NamedTuple):
@@ -31,9 +31,9 @@ class Totals(NamedTuple):
         bytes: bytes of text that the targets stand for.
     """
 
-    nats: Array
-    targets: Array
-    bytes: Array
+    nats: Array | float
+    targets: Array | float
+    bytes: Array | float
 
 
 class Measured(NamedTuple):

@@ -65,7 +65,9 @@ def test_reference_is_the_published_recurrence(name):
 
 
 @pytest.mark.parametrize("backend", ["xla", "reference"])
-@pytest.mark.parametrize("name", ["mlp-l2", "matrix-lq_chunk", "mlp-kl_chunk", "matrix-decay_first"])
+@pytest.mark.parametrize(
+    "name", ["mlp-l2", "matrix-lq_chunk", "mlp-kl_chunk", "matrix-decay_first"]
+)
 def test_masks_and_segments_anywhere(name, backend):
     rng = np.random.default_rng(1)
     mask = rng.uniform(size=(2, 23)) > 0.3

@@ -1,5 +1,7 @@
 """Properties of `miras.scan` that hold for every rule: splits, traces, dtypes, masks, errors."""
 
+import itertools
+
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -57,7 +59,7 @@ def test_segments_anywhere_equal_separate_runs(data):
             edges = np.cumsum([0, *lengths])
             separate = [
                 miras.scan(rule, W0, *cut(streams, a, b), chunk=chunk, backend="reference")[0]
-                for a, b in zip(edges[:-1], edges[1:])
+                for a, b in itertools.pairwise(edges)
             ]
     np.testing.assert_allclose(packed, np.concatenate(separate, axis=1), rtol=1e-9, atol=1e-9)
 

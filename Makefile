@@ -1,0 +1,44 @@
+# Two commands do all the set-up: `make demo` and `make test`. Needs Python >= 3.11 and an index.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_OUT ?= runs/demo
+DEMO ?=
+export JAX_PLATFORMS ?= cpu
+
+.PHONY: help demo test lint types format table clean
+
+help:  ## Show these targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.installed  ## Train the default model on the built-in corpus, then sample from it
+	$(BIN)/miras train yaad --out $(DEMO_OUT) $(DEMO)
+	$(BIN)/miras generate $(DEMO_OUT) --prompt "def " --length 300 --temperature 0.7
+
+test: $(VENV)/.installed  ## Run the tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu" $(PYTEST)
+
+lint: $(VENV)/.installed  ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed  ## Check types
+	$(BIN)/pyright
+
+format: $(VENV)/.installed  ## Mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+table: $(VENV)/.installed  ## Train all presets side by side (README's table; about an hour)
+	$(BIN)/python -m experiments.presets
+
+clean:  ## Remove the environment and all runs
+	rm -rf $(VENV) runs
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "miras needs Python 3.11 or newer, this is " + sys.version.split()[0] + \
+	  ": run make with PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@

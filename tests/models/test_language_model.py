@@ -1,0 +1,191 @@
+"""Every preset as a language model: causality, resets, masks, decoding, starting point."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import miras
+from miras.models import LanguageModel, decode_step, generate, prefill
+from miras.presets import PRESETS
+
+SMALL = ("layers=2", "width=32", "heads=2", "vocab=29", "chunk=4")
+by_preset = pytest.mark.parametrize("name", PRESETS)
+
+
+def build(name: str, *overrides: str) -> LanguageModel:
+    model = LanguageModel(miras.override(miras.preset(name), *SMALL, *overrides), nnx.Rngs(0))
+    # Parameters that start at zero would hide a leak through them.
+    graph, params = nnx.split(model)
+    keys = iter(jax.random.split(jax.random.key(1), len(jax.tree.leaves(params))))
+    params = jax.tree.map(lambda p: p + 0.02 * jax.random.normal(next(keys), p.shape), params)
+    return nnx.merge(graph, params)
+
+
+def tokens(T: int, B: int = 2, seed: int = 0) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).integers(0, 29, (B, T)))
+
+
+def close(got, want):
+    # float32: a few hundred rounded operations on values of the logits' size
+    scale = max(1.0, float(np.abs(want).max()))
+    np.testing.assert_allclose(got, want, atol=512 * np.finfo(np.float32).eps * scale)
+
+
+@by_preset
+def test_no_logit_sees_a_later_token(name):
+    model, x = build(name), tokens(13)
+    forward = jax.jit(lambda x: model(x)[0])
+    base = forward(x)
+    for t in (1, 4, 7, 12):
+        changed = forward(x.at[:, t].set((x[:, t] + 7) % 29))
+        np.testing.assert_array_equal(changed[:, :t], base[:, :t])
+        assert not np.array_equal(changed[:, t:], base[:, t:])
+
+
+@by_preset
+def test_packed_segments_equal_separate_documents(name):
+    model, x = build(name), tokens(13)
+    ids = jnp.asarray([[1] * 5 + [2] * 8] * 2)
+    packed, _ = model(x, segment_ids=ids)
+    close(packed[:, :5], model(x[:, :5])[0])
+    close(packed[:, 5:], model(x[:, 5:])[0])
+
+
+@by_preset
+def test_masked_tokens_do_not_reach_the_others(name):
+    model, x = build(name), tokens(13)
+    mask = jnp.ones((2, 13), bool).at[:, 6:8].set(False)
+    base, _ = model(x, mask=mask)
+    other, _ = model(x.at[:, 6:8].set(3), mask=mask)
+    seen = np.asarray(mask[0])
+    close(other[:, seen], base[:, seen])
+
+
+@by_preset
+def test_decoding_equals_the_parallel_forward(name):
+    model, x = build(name), tokens(11)
+    whole, _ = model(x)
+    logits, state = prefill(model, x[:, :6])
+    close(logits, whole[:, 5])
+    for t in range(6, 11):
+        logits, state = decode_step(model, x[:, t], state)
+        close(logits, whole[:, t])
+
+
+@by_preset
+def test_prefill_in_pieces_and_from_the_initial_state(name):
+    model, x = build(name), tokens(11)
+    whole, _ = model(x)
+    _, state = prefill(model, x[:, :3], model.init_state(2))
+    logits, _ = prefill(model, x[:, 3:], state)
+    close(logits, whole[:, -1])
+
+
+@by_preset
+def test_every_parameter_gets_a_gradient(name):
+    model, x = build(name), tokens(12)
+    graph, params = nnx.split(model)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        logits, _ = nnx.merge(graph, params)(x)
+        return jnp.mean(jax.nn.logsumexp(logits, -1) - logits[..., 0])
+
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient(params)):
+        assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
+        assert np.abs(leaf).max() > 0, jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("chunk", [1, 16, 64])
+@by_preset
+def test_starting_point(name, chunk):
+    """The inner loss falls over a text and the outer gradient is of order one, for any chunk."""
+    config = miras.override(miras.preset(name), "layers=2", f"chunk={chunk}")
+    model = LanguageModel(config, nnx.Rngs(0))
+    text = np.frombuffer(test_starting_point.__doc__.encode() * 8, np.uint8)[: 2 * 256]
+    x = jnp.asarray(text.reshape(2, 256), jnp.int32)
+    graph, params = nnx.split(model)
+
+    @jax.jit
+    def measure(params):
+        def loss(params):
+            logits, _ = nnx.merge(graph, params)(x)
+            target = jnp.take_along_axis(logits[:, :-1], x[:, 1:, None], -1)[..., 0]
+            return jnp.mean(jax.nn.logsumexp(logits[:, :-1], -1) - target)
+
+        grads = jax.grad(loss)(params)
+        early = nnx.merge(graph, params).health(x[:, :64]).inner_loss
+        late = nnx.merge(graph, params).health(x).inner_loss
+        return jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads))), early, late
+
+    norm, early, late = measure(params)
+    assert (late < early).all(), (early, late)
+    assert 0.1 < norm < 10
+
+
+def test_health_names_what_the_rule_has():
+    health = build("yaad").health(tokens(12))
+    assert set(health.gates) == {"lr", "decay", "threshold"}
+    assert all(leaf.shape == (2,) for leaf in jax.tree.leaves(health))
+    np.testing.assert_allclose(health.gates["decay"], 0.999, atol=2e-3)
+    assert (health.update_ratio > 0).all()
+
+
+def test_lr_by_position_falls_inside_the_chunk():
+    layer = build("ttt_mlp").blocks.memory
+    assert layer.lr_correction[...].shape == (2, 4)
+
+
+def test_untied_head_bfloat16_and_no_remat():
+    x = tokens(12)
+    exact, _ = build("yaad", "tie=false", "remat=false")(x)
+    close(build("yaad", "tie=false")(x)[0], exact)
+    low, state = build("yaad", "tie=false", "dtype=bfloat16")(x)
+    assert low.dtype == jnp.float32
+    assert state.memory.A["w1"].dtype == jnp.float32
+    np.testing.assert_allclose(low, exact, atol=0.1 * float(np.abs(exact).max()))
+
+
+def test_every_parameter_names_its_axes():
+    known = {"layers", "vocab", "embed", "heads", "mlp", None}
+    state = nnx.state(build("ttt_mlp", "tie=false"), nnx.Param)
+    for path, leaf in nnx.to_flat_state(state):
+        names = leaf.get_metadata()["out_sharding"]
+        assert len(names) == leaf[...].ndim, path
+        assert set(names) <= known, path
+        assert (names[0] == "layers") == (path[0] == "blocks"), path
+
+
+def test_generation_repeats_with_its_seed_and_obeys_its_limits():
+    model, x = build("yaad"), tokens(5)
+    first = generate(model, x, 8, temperature=0.8, top_k=5, top_p=0.9, seed=3)
+    assert first.shape == (2, 8)
+    np.testing.assert_array_equal(
+        first, generate(model, x, 8, temperature=0.8, top_k=5, top_p=0.9, seed=3)
+    )
+    assert not np.array_equal(first, generate(model, x, 8, seed=4))
+    greedy = generate(model, x, 4, temperature=0)
+    np.testing.assert_array_equal(greedy, generate(model, x, 4, top_k=1, seed=9))
+    np.testing.assert_array_equal(greedy, generate(model, x, 4, top_p=1e-6, seed=9))
+    np.testing.assert_array_equal(greedy[:, 0], jnp.argmax(model(x)[0][:, -1], -1))
+    assert generate(model, x, 0).shape == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(prompt=np.zeros((1, 0), np.int32)), "prompt must hold at least one token"),
+        (dict(prompt=np.full((1, 2), 29)), r"tokens outside \[0, 29\)"),
+        (dict(length=-1), "length=-1 must not be negative"),
+        (dict(temperature=-0.5), "temperature=-0.5 must not be negative"),
+        (dict(top_k=0), "top_k=0 must be at least 1"),
+        (dict(top_p=1.5), r"top_p=1.5 must be in \(0, 1\]"),
+    ],
+)
+def test_bad_generation_options(options, message):
+    call = {"prompt": np.zeros((1, 2), np.int32), "length": 2} | options
+    with pytest.raises(miras.ConfigError, match=message):
+        generate(build("linear_attention"), **call)

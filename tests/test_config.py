@@ -1,0 +1,123 @@
+"""Configs: overrides, JSON, hash, registries and their errors."""
+
+import dataclasses
+import subprocess
+import sys
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+
+import miras
+from miras.config import difference
+from miras.memory import Memory
+from miras.models import LanguageModelConfig
+from miras.presets import PRESETS
+from tests import cases
+
+RULE = miras.Rule(memory="mlp", bias="l2", retention="l2", algorithm="momentum")
+
+
+def test_parts_from_names_objects_and_dicts():
+    by_name = miras.Rule(memory="mlp", bias="huber", retention="kl", algorithm="momentum")
+    by_object = miras.Rule(
+        miras.memory.MLP(), miras.bias.Huber(), miras.retention.KL(), miras.optim.Momentum()
+    )
+    by_dict = miras.Rule(
+        {"kind": "mlp"}, {"kind": "huber"}, {"kind": "kl"}, {"kind": "momentum", "momentum": 0.9}
+    )
+    assert by_name == by_object == by_dict
+    assert miras.bias.Lp(2.5) == miras.Rule(bias={"kind": "lp", "p": 2.5}).bias
+    assert miras.retention.Lq(3.0, "mirror").form == "mirror"
+
+
+def test_override_swaps_parts_and_sets_fields():
+    rule = miras.override(RULE, "bias=huber", "bias.delta=0.5", "memory.depth=3", "norm=none")
+    assert rule.bias == miras.bias.Huber(delta=0.5)
+    assert rule.memory == miras.memory.MLP(depth=3, norm=None)
+    model = miras.override(miras.preset("yaad"), "bias=lp", "bias.p=3", "width=64", "tie=false")
+    assert (model.rule.bias, model.width, model.tie) == (miras.bias.Lp(p=3.0), 64, False)
+    whole = miras.override(RULE, 'retention={"kind": "lq", "q": 3.5}')
+    assert whole.retention == miras.retention.Lq(q=3.5)
+
+
+ERRORS = {
+    "bias=hubr": "unknown bias 'hubr': the legal ones are dot, .*did you mean 'huber'",
+    "bias.delt=1": "unknown field of L2 'delt'",
+    "widht=3": "unknown key 'widht': .*did you mean 'width'",
+    "bias": "'bias' is not of the form key=value",
+    "width=abc": "width='abc' is not a whole number",
+    "width=1.5": "width=1.5 is not a whole number",
+    "width=true": "width=True is not a whole number",
+    "width=-4": "model.width=-4 must be at least 1",
+    "heads=3": "model.width=128 must be a multiple of model.heads=3",
+    "memory.norm=batch": "norm='batch' is not one of 'layer', 'rms' or none",
+    "memory.depth=0": "MLP.depth=0 must be at least 1",
+    "retention.decay=1.5": r"L2.decay=1.5 must be in \(0, 1\]",
+    "algorithm.momentum.x=1": "momentum=.* has no field 'x'",
+    "data_dependent=true": "is ambiguous: write one of",
+    "tie=maybe": "tie='maybe' is not true or false",
+    'bias={"p": 3}': "has no 'kind': add one of",
+}
+
+
+@pytest.mark.parametrize(("assignment", "message"), ERRORS.items(), ids=ERRORS)
+def test_override_errors_name_value_and_legal_ones(assignment, message):
+    with pytest.raises(miras.ConfigError, match=message):
+        miras.override(LanguageModelConfig(rule=RULE), assignment)
+
+
+def test_an_order_without_meaning_is_refused_with_the_reason():
+    with pytest.raises(miras.ConfigError, match=r"order='decay_first' .* use order='learn_first'"):
+        miras.Rule(retention="kl", order="decay_first")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_round_trip_through_json(name):
+    config = miras.preset(name)
+    again = miras.from_json(LanguageModelConfig, miras.to_json(config))
+    assert again == config
+    assert miras.config_hash(again) == miras.config_hash(config)
+
+
+@hypothesis.given(name=st.sampled_from(sorted(cases.legal_rules())))
+@hypothesis.settings(max_examples=40, deadline=None)
+def test_every_rule_round_trips(name):
+    rule = cases.legal_rules()[name]
+    assert miras.from_dict(miras.Rule, miras.to_dict(rule)) == rule
+
+
+def test_hash_is_the_same_in_another_process_and_sees_every_field():
+    code = "import miras; print(miras.config_hash(miras.preset('yaad')))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    mine = miras.config_hash(miras.preset("yaad"))
+    assert out.stdout.strip() == mine
+    assert miras.config_hash(miras.override(miras.preset("yaad"), "bias.delta=5.1")) != mine
+
+
+def test_difference_names_paths():
+    old = miras.preset("yaad")
+    new = miras.override(old, "width=64", "bias=l2")
+    lines = difference(old, new)
+    assert "width: 128 -> 64" in lines
+    assert "rule.bias.kind: huber -> l2" in lines
+    assert "rule.bias.delta: 5.0 -> (absent)" in lines
+
+
+def test_from_dict_refuses_unknown_keys():
+    with pytest.raises(miras.ConfigError, match="unknown field of Rule 'memry'"):
+        miras.from_dict(miras.Rule, {"memry": "mlp"})
+
+
+def test_unknown_preset():
+    with pytest.raises(miras.ConfigError, match=r"unknown preset 'yad': .* did you mean 'yaad'"):
+        miras.preset("yad")
+
+
+def test_a_name_is_registered_once():
+    with pytest.raises(miras.ConfigError, match="memory 'mlp' is already registered"):
+
+        @miras.memory.register("mlp")
+        @dataclasses.dataclass(frozen=True)
+        class Another(Memory):
+            pass
