@@ -4,6 +4,7 @@ Every configurable thing in miras is a frozen dataclass below `Config`. What the
 with the classes; this file only checks, converts and compares them.
 """
 
+import copy
 import dataclasses
 import difflib
 import functools
@@ -181,7 +182,7 @@ def override(config: C, *assignments: str) -> C:
 
     A path may leave out leading names where what remains is unambiguous: on a run's config,
     `bias.delta` finds `model.rule.bias.delta`. All assignments are tried as one change, left to
-    right, so a part is swapped before its fields are set.
+    right, so a part is swapped before its fields are set; ranges are checked at the end.
 
     Raises:
         ConfigError: for a missing "=", an unknown or ambiguous path, or a value of the wrong type.
@@ -191,7 +192,7 @@ def override(config: C, *assignments: str) -> C:
         if not equals or not path:
             raise ConfigError(f"{assignment!r} is not of the form key=value, e.g. bias=huber.")
         config = _assign(config, _resolve(config, path.strip().split(".")), text.strip())
-    return config
+    return _checked(config)
 
 
 def _resolve(config: Config, path: list[str]) -> list[str]:
@@ -228,7 +229,18 @@ def _assign(config: C, path: list[str], text: str) -> C:
         value = _assign(child, rest, text)
     else:
         value = _parse(text, hints[name])
-    return dataclasses.replace(config, **{name: value})  # pyright: ignore
+    value = coerce(value, hints[name], f"{type(config).__name__}.{name}")
+    changed = copy.copy(config)  # ranges are checked when all assignments are made
+    object.__setattr__(changed, name, value)
+    return changed
+
+
+def _checked(config: C) -> C:
+    """The same config built anew from its leaves up, so that every `validate` runs."""
+    fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    return type(config)(
+        **{n: _checked(v) if isinstance(v, Config) else v for n, v in fields.items()}
+    )
 
 
 def _parse(text: str, hint: Any) -> Any:

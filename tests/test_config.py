@@ -41,6 +41,14 @@ def test_override_swaps_parts_and_sets_fields():
     assert whole.retention == miras.retention.Lq(q=3.5)
 
 
+def test_fields_that_fit_only_together_may_come_in_any_order():
+    model = miras.preset("yaad")
+    assert miras.override(model, "heads=3", "width=96").heads == 3
+    assert miras.override(model, "width=96", "heads=3").width == 96
+    with pytest.raises(miras.ConfigError, match="must be a multiple of"):
+        miras.override(model, "heads=3", "width=97")
+
+
 ERRORS = {
     "bias=hubr": "unknown bias 'hubr': the legal ones are dot, .*did you mean 'huber'",
     "bias.delt=1": "unknown field of L2 'delt'",

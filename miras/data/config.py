@@ -3,17 +3,16 @@
 Nothing is opened here: paths and names are resolved by ``corpus`` when a loader is made.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import pathlib
 
+from miras.config import Config
 from miras.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Config):
     """The corpus, the tokenizer and the shape of a batch.
 
     Attributes:
@@ -41,7 +40,8 @@ class DataConfig:
     seed: int = 0
     cache: str | None = None
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
+        """Check the ranges above."""
         for name in ("source", "tokenizer"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value:

@@ -26,8 +26,9 @@ def run(
     state: State | None,
     segment_ids: Array | None,
     mask: Array | None,
+    segments_at_chunks: bool,
 ) -> tuple[Array, State, Array]:
-    """All tokens, one by one; see `miras.engine.xla.run`."""
+    """All tokens, one by one; right wherever segments begin. See `miras.engine.xla.run`."""
     batch, length, _, _ = q.shape
     dtype = jnp.promote_types(jnp.float32, q.dtype)
     cast = lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree)  # noqa: E731

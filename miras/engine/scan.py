@@ -91,11 +91,15 @@ def scan_with_loss(
     state: State | None = None,
     segment_ids: Array | None = None,
     mask: Array | None = None,
+    segments_at_chunks: bool = False,
     backend: Backend = "auto",
 ) -> tuple[Array, State, Array]:
     """`scan`, with the inner loss of each token at its snapshot (the surprise), [B, T, H], third.
 
-    Masked tokens have loss 0. Where the loss is not used, XLA drops what only it needs.
+    Masked tokens have loss 0. Where the loss is not used, XLA drops what only it needs. With
+    `segments_at_chunks` the caller promises that without a state segments begin at multiples of
+    the chunk only, as the data pipeline sees to; no other layout is compiled then, and a segment
+    that begins elsewhere is not reset.
     """
     gates = dict(gates or {})
     _check(rule, W0, q, k, v, gates, chunk, state, segment_ids, mask, backend)
@@ -117,6 +121,7 @@ def scan_with_loss(
         state=state,
         segment_ids=segment_ids,
         mask=mask,
+        segments_at_chunks=segments_at_chunks,
     )
 
 

@@ -25,16 +25,16 @@ def run(
     state: State | None,
     segment_ids: Array | None,
     mask: Array | None,
+    segments_at_chunks: bool,
 ) -> tuple[Array, State, Array]:
     """All tokens, chunk by chunk.
 
-    Args and results are those of `miras.scan` after its checks, every gate present, plus the inner
-    loss of each token at its snapshot, [B, T, H].
+    Args and results are those of `scan_with_loss` after its checks, every gate present.
     """
     batch, length = q.shape[:2]
     dtype = jnp.promote_types(jnp.float32, q.dtype)
     fast, fixed = split_fixed(rule, W0)
-    aligned = state is None and segment_ids is None
+    aligned = state is None and (segment_ids is None or segments_at_chunks)
     start = initial_state(rule, W0, batch, dtype) if state is None else state
     at = positions(segment_ids, start.position, start.segment, length, chunk)
     write = jnp.ones((batch, length), dtype) if mask is None else mask.astype(dtype)
@@ -72,7 +72,7 @@ def run(
         if aligned:
             present = jnp.broadcast_to(jnp.arange(size) < length, (batch, size))
             moved = jax.tree.map(lambda x: _pad(x, size), token_streams)
-            resets = None
+            resets = None if segment_ids is None else _pad(at.reset, size)
         else:
             placement = place(at, chunk, tiles)
             present = placement.source < length

@@ -107,6 +107,7 @@ class MemoryLayer(nnx.Module):
         segment_ids: Array | None = None,
         mask: Array | None = None,
         state: LayerState | None = None,
+        segments_at_chunks: bool = False,
         health: bool = False,
     ) -> tuple[Array, LayerState, Health | None]:
         """Tokens x [B, T, width] to outputs of the same shape, the state after them, and health.
@@ -116,6 +117,7 @@ class MemoryLayer(nnx.Module):
             segment_ids: [B, T]; see `miras.scan`.
             mask: [B, T]; see `miras.scan`.
             state: where to go on from.
+            segments_at_chunks: see `miras.engine.scan_with_loss`.
             health: measure it; None is returned otherwise.
         """
         batch, length, _ = x.shape
@@ -146,6 +148,7 @@ class MemoryLayer(nnx.Module):
             state=memory_state,
             segment_ids=segment_ids,
             mask=mask,
+            segments_at_chunks=segments_at_chunks,
         )
         y = self.norm(y).reshape(batch, length, self.width) * jax.nn.silu(self.gate(x))
         y = self.out(y)

@@ -29,13 +29,22 @@ class Block(nnx.Module):
         self.mlp_norm = RMSNorm((config.width,), ("embed",))
         self.mlp = SwiGLU(config.width, config.mlp_width, rngs)
 
-    def __call__(self, x: Array, state: LayerState | None, inputs: "Inputs", health: bool):
+    def __call__(
+        self,
+        x: Array,
+        state: LayerState | None,
+        inputs: "Inputs",
+        *,
+        segments_at_chunks: bool,
+        health: bool,
+    ):
         """One block; see `MemoryLayer.__call__`."""
         y, state, measured = self.memory(
             self.memory_norm(x),
             segment_ids=inputs.segment_ids,
             mask=inputs.mask,
             state=state,
+            segments_at_chunks=segments_at_chunks,
             health=health,
         )
         x = x + y
@@ -87,6 +96,7 @@ class LanguageModel(nnx.Module):
         segment_ids: Array | None = None,
         mask: Array | None = None,
         state: LayerState | None = None,
+        segments_at_chunks: bool = False,
     ) -> tuple[Array, LayerState]:
         """Logits of each next token.
 
@@ -95,29 +105,45 @@ class LanguageModel(nnx.Module):
             segment_ids: [B, T] int; memories and convolutions start anew where it changes.
             mask: [B, T] bool; tokens with False are not written.
             state: where to go on from, as returned by an earlier call or by `init_state`.
+            segments_at_chunks: promise that segments begin at multiples of the chunk only, as the
+                data pipeline sees to; saves compiling for segments anywhere.
 
         Returns:
             logits [B, T, vocab] float32, and the state after the last token.
         """
-        logits, state, _ = self._forward(tokens, Inputs(segment_ids, mask), state, health=False)
+        inputs = Inputs(segment_ids, mask)
+        logits, state, _ = self._forward(tokens, inputs, state, segments_at_chunks, health=False)
         return logits, state
 
     def health(
-        self, tokens: Array, *, segment_ids: Array | None = None, mask: Array | None = None
+        self,
+        tokens: Array,
+        *,
+        segment_ids: Array | None = None,
+        mask: Array | None = None,
+        segments_at_chunks: bool = False,
     ) -> Health:
-        """The memories' health over a batch, leaves [layers]."""
-        _, _, health = self._forward(tokens, Inputs(segment_ids, mask), None, health=True)
+        """The memories' health over a batch, leaves [layers]; arguments as `__call__`."""
+        inputs = Inputs(segment_ids, mask)
+        _, _, health = self._forward(tokens, inputs, None, segments_at_chunks, health=True)
         assert health is not None
         return health
 
     def _forward(
-        self, tokens: Array, inputs: Inputs, state: LayerState | None, health: bool
+        self,
+        tokens: Array,
+        inputs: Inputs,
+        state: LayerState | None,
+        segments_at_chunks: bool,
+        health: bool,
     ) -> tuple[Array, LayerState, Health | None]:
         dtype = jnp.dtype(self.config.dtype)
         x = self.embedding[...][tokens].astype(dtype)
 
         def block(block: Block, x: Array, state: LayerState | None, inputs: Inputs):
-            x, state, measured = block(x, state, inputs, health)
+            x, state, measured = block(
+                x, state, inputs, segments_at_chunks=segments_at_chunks, health=health
+            )
             return x, (state, measured)
 
         body = nnx.remat(block) if self.config.remat else block

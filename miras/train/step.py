@@ -63,7 +63,7 @@ def bits_per_byte(totals: Totals) -> float:
 def total_loss(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> tuple[Array, Totals]:
     """Summed negative log likelihood of a batch's targets in nats, and its totals."""
     model = nnx.merge(graphdef, params)
-    logits, _ = model(batch["inputs"], segment_ids=batch["segment_ids"])
+    logits, _ = model(batch["inputs"], segment_ids=batch["segment_ids"], segments_at_chunks=True)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
     nats = jnp.sum(losses, where=batch["mask"])
     targets = jnp.sum(batch["mask"], dtype=jnp.float32)
@@ -111,6 +111,8 @@ def make_health_step(graphdef: nnx.GraphDef) -> Callable[[Params, Batch], Health
 
     def health(params: Params, batch: Batch) -> Health:
         model = nnx.merge(graphdef, params)
-        return model.health(batch["inputs"], segment_ids=batch["segment_ids"], mask=batch["mask"])
+        return model.health(
+            batch["inputs"], segment_ids=batch["segment_ids"], segments_at_chunks=True
+        )
 
     return jax.jit(health)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import miras
+from miras.engine import scan_with_loss
 from tests import cases
 
 RULES = {
@@ -75,6 +76,20 @@ def test_a_segment_that_goes_on_in_the_next_call_is_not_reset(rule):
         rule, W0, *cut(streams, 5, 11), chunk=4, segment_ids=ids[:, 5:], state=state
     )
     np.testing.assert_allclose(np.concatenate([first, second], 1), whole, rtol=1e-12, atol=1e-12)
+
+
+@by_rule
+@pytest.mark.usefixtures("float64")
+def test_the_promise_of_aligned_segments_changes_nothing_when_kept(rule):
+    W0, *streams = cases.inputs(rule)
+    ids = jnp.asarray([[0] * 4 + [1] * 4 + [2] * 3, [5] * 8 + [6] * 3])
+    want, end, _ = scan_with_loss(rule, W0, *streams, chunk=4, segment_ids=ids)
+    got, state, _ = scan_with_loss(
+        rule, W0, *streams, chunk=4, segment_ids=ids, segments_at_chunks=True
+    )
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(state.A["w1"], end.A["w1"], rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(state.segment, end.segment)
 
 
 @by_rule
