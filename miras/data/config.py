@@ -7,8 +7,7 @@ import dataclasses
 import os
 import pathlib
 
-from miras.config import Config
-from miras.errors import ConfigError
+from miras.config import Config, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,22 +42,16 @@ class DataConfig(Config):
     def validate(self) -> None:
         """Check the ranges above."""
         for name in ("source", "tokenizer"):
-            value = getattr(self, name)
-            if not isinstance(value, str) or not value:
-                raise ConfigError(f"data.{name}={value!r} must be a non-empty string.")
+            require(bool(getattr(self, name)), f"data.{name}='' must not be empty.")
         for name in ("sequence", "batch"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"data.{name}={value!r} must be a whole number of at least 1.")
-        if not isinstance(self.validation, (int, float)) or not 0 < self.validation < 1:
-            raise ConfigError(
-                f"data.validation={self.validation!r} must lie strictly between 0 and 1: it is the "
-                "fraction of documents held out, for example 0.05."
-            )
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
-            raise ConfigError(f"data.seed={self.seed!r} must be a whole number in [0, 2**32).")
-        if self.cache is not None and not isinstance(self.cache, str):
-            raise ConfigError(f"data.cache={self.cache!r} must be a folder's path or None.")
+            require(value >= 1, f"data.{name}={value} must be at least 1.")
+        require(
+            0 < self.validation < 1,
+            f"data.validation={self.validation} must lie strictly between 0 and 1: it is the "
+            "fraction of documents held out, for example 0.05.",
+        )
+        require(0 <= self.seed < 2**32, f"data.seed={self.seed} must lie in [0, 2**32).")
 
     @property
     def cache_dir(self) -> pathlib.Path:

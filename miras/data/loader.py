@@ -17,7 +17,7 @@ from miras.data.packing import Batch, Layout, PackedDataset, TokenizedDocument
 from miras.data.tokenizer import Tokenizer, make_tokenizer
 from miras.errors import ConfigError
 
-_LANES = 64  # enough that neighbouring batches hardly share a document
+_LANES = 128  # enough that neighbouring batches hardly share a document
 
 
 def make_loader(
@@ -78,7 +78,8 @@ def make_loader(
         available = len(documents)
     # Unshuffled data keeps its order; shuffled data never has a document in two lanes of a pass.
     lanes = min(max(_LANES, rows), available) if shuffle else 1
-    layout = Layout(config.sequence, rows, align, lanes, first, stride)
+    rotate = config.seed if shuffle else None
+    layout = Layout(config.sequence, rows, align, lanes, first, stride, rotate)
     identity = {
         "corpus": documents.fingerprint,
         "documents": len(documents),

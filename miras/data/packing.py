@@ -40,6 +40,9 @@ class Layout:
         align: segments start at multiples of it.
         lanes: documents read side by side.
         first, stride: of the packed rows, hand out ``[first::stride]``.
+        rotate: seed by which each document is begun at a random row and read round; None begins
+            each at its start. Rows carry no state into each other, so nothing is lost, and early
+            batches see more than the heads of files.
     """
 
     sequence: int
@@ -48,6 +51,7 @@ class Layout:
     lanes: int = 1
     first: int = 0
     stride: int = 1
+    rotate: int | None = None
 
 
 class PackedDataset(grain.IterDataset[Batch]):
@@ -80,11 +84,26 @@ class PackedDataset(grain.IterDataset[Batch]):
 
 @dataclasses.dataclass
 class _Lane:
-    """A place in one document; its tokens are fetched when first needed."""
+    """A place in one document; its tokens are fetched when first needed.
+
+    `offset` counts the tokens read so far, beginning at a token that the layout decides.
+    """
 
     index: int
     offset: int = 0
     document: TokenizedDocument | None = None
+
+    def run(self, layout: Layout, room: int) -> tuple[int, int, int]:
+        """Where to read on: first token, past the last, and the document's length."""
+        assert self.document is not None
+        length = len(self.document.byte_lengths)
+        begin = 0
+        if layout.rotate is not None:
+            rows = length // layout.sequence + 1
+            random = np.random.default_rng((layout.rotate, self.index))
+            begin = int(random.integers(rows)) * layout.sequence % length
+        start = (begin + self.offset) % length
+        return start, start + min(room, length - start, length - self.offset), length
 
 
 class PackedIterator(grain.DatasetIterator[Batch]):
@@ -137,8 +156,8 @@ class PackedIterator(grain.DatasetIterator[Batch]):
                 break
             assert place.document is not None
             tokens, lengths = place.document
-            start, count = place.offset, min(len(lengths) - place.offset, sequence - position)
-            stop, end = start + count, position + count
+            start, stop, length = place.run(self._layout, sequence - position)
+            end = position + stop - start
             segment += 1
             batch["inputs"][row, position:end] = tokens[start:stop]
             batch["targets"][row, position:end] = tokens[start + 1 : stop + 1]
@@ -147,8 +166,8 @@ class PackedIterator(grain.DatasetIterator[Batch]):
             aligned = -(-end // align) * align
             batch["segment_ids"][row, position:aligned] = segment
             position = aligned
-            place.offset = stop
-            if stop == len(lengths):
+            place.offset += stop - start
+            if place.offset == length:
                 self._lanes[lane] = None
         return position > 0
 

@@ -18,7 +18,7 @@ class LanguageModelConfig(Config):
         layers: blocks.
         heads: memories in a layer, each of width / heads.
         chunk: tokens that share a snapshot of the memory; part of the model.
-        mlp_ratio: SwiGLU's hidden width over `width`, rounded to a multiple of 16.
+        mlp_ratio: SwiGLU's hidden width over `width`, rounded to a multiple of 8.
         conv: taps of the causal convolution on q, k and v; 0 for none.
         activation: after that convolution.
         lr_by_position: TTT's 1 / (1 + position in the chunk) on the inner learning rate.
@@ -56,4 +56,4 @@ class LanguageModelConfig(Config):
     @property
     def mlp_width(self) -> int:
         """SwiGLU's hidden width."""
-        return max(16, round(self.width * self.mlp_ratio / 16) * 16)
+        return max(8, round(self.width * self.mlp_ratio / 8) * 8)

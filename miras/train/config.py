@@ -50,7 +50,7 @@ class TrainConfig(Config):
     clip: float = 1.0
     accumulate: int = 1
     eval_every: int = 100
-    eval_batches: int = 8
+    eval_batches: int = 16
     log_every: int = 10
     health_every: int = 100
     checkpoint_every: int = 100

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from flax import nnx
 
 from miras.config import override
-from miras.data import make_loader
+from miras.data import DataConfig, make_loader
 from miras.train.load import Run
 from miras.train.state import Params
 from miras.train.step import Batch, Totals, make_eval_step
@@ -46,6 +46,13 @@ def evaluate(
     return HeldOut(loss, bits, perplexity, int(targets))
 
 
+def sample(data: DataConfig, chunk: int, batches: int | None) -> Iterable[Batch]:
+    """Held-out batches: all in order, or the same few, drawn from all documents, every time."""
+    few = batches is not None
+    loader = make_loader(data, "validation", align=chunk, epochs=1, shuffle=few)
+    return itertools.islice(loader, batches)
+
+
 def evaluate_run(run: Run, source: str | None = None, batches: int | None = None) -> HeldOut:
     """Measure a run on its held-out text, or on that of another source.
 
@@ -58,7 +65,7 @@ def evaluate_run(run: Run, source: str | None = None, batches: int | None = None
         ConfigError: for a source that cannot be used.
     """
     data = run.config.data if source is None else override(run.config.data, f"source={source}")
-    loader = make_loader(data, "validation", align=run.config.model.chunk)
+    loader = sample(data, run.config.model.chunk, batches)
     graphdef, params = nnx.split(run.model, nnx.Param)
     step = make_eval_step(graphdef)
-    return evaluate(step, nnx.to_pure_dict(params), itertools.islice(loader, batches))
+    return evaluate(step, nnx.to_pure_dict(params), loader)

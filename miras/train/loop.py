@@ -1,7 +1,6 @@
 """The training loop: what happens when, from the first step or from the newest checkpoint."""
 
 import contextlib
-import itertools
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from miras.errors import ConfigError
 from miras.train import checkpoint
 from miras.train.checkpoint import Checkpoints
 from miras.train.config import RunConfig
-from miras.train.evaluate import evaluate
+from miras.train.evaluate import evaluate, sample
 from miras.train.metrics import Metrics, read_metrics
 from miras.train.nonfinite import NonFiniteError, locate
 from miras.train.optimizer import decay_mask, make_optimizer, schedule
@@ -101,8 +100,7 @@ class Session:
         _check_vocabulary(config)
         align = config.model.chunk
         self.data = make_loader(config.data, "train", align=align)
-        held_out = make_loader(config.data, "validation", align=align)
-        self.held_out = list(itertools.islice(held_out, self.recipe.eval_batches))
+        self.held_out = list(sample(config.data, align, self.recipe.eval_batches))
         self.graphdef, params = structure(config.model)
         self.optimizer = make_optimizer(self.recipe, decay_mask(params))
         self.schedule = schedule(self.recipe)

@@ -3,7 +3,6 @@
 import itertools
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -146,18 +145,6 @@ def test_orbax_restores_the_position_in_the_middle_of_a_document(config, tmp_pat
         other = next(restored)
         for name in batch:
             np.testing.assert_array_equal(batch[name], other[name])
-
-
-def test_a_byte_loader_gives_two_million_tokens_a_second(tmp_path, cache):
-    (tmp_path / "long.txt").write_bytes(b"what is read is learned while it is read\n" * 50_000)
-    config = DataConfig(source=str(tmp_path / "long.txt"), cache=cache, sequence=256, batch=8)
-    loader = make_loader(config, "train", align=16)
-    speeds = []
-    for _ in range(5):
-        start = time.process_time()
-        tokens = sum(int(b["mask"].sum()) for b in itertools.islice(loader, 200))
-        speeds.append(tokens / (time.process_time() - start))
-    assert max(speeds) > 2e6
 
 
 def test_tensorflow_is_never_imported(folder, cache):

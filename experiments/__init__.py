@@ -1,0 +1,1 @@
+"""Experiments: one small file each, with its command, cost and expected result on top."""
