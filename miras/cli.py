@@ -233,7 +233,7 @@ def _presets(args: argparse.Namespace) -> int:
 
     table = Table("name", "memory", "bias", "retention", "algorithm", "paper", box=SIMPLE_HEAD)
     for name, entry in PRESETS.items():
-        paper = entry.source.split(", eq")[0]
+        paper = entry.source[entry.source.index("arXiv") :].split(",")[0]
         table.add_row(name, *entry.build().rule.kinds().values(), paper)
     Console().print(table)
     return 0

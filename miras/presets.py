@@ -90,7 +90,7 @@ def retnet() -> LanguageModelConfig:
 @_preset(
     "DeltaNet, chunked form",
     "W = W - b_t k^T (k W_r - v)",
-    "Yang et al., arXiv 2406.06484, eq. 5, errors read at the chunk's snapshot",
+    "Yang et al., arXiv 2406.06484, section 2; errors read at the chunk's snapshot",
 )
 def deltanet() -> LanguageModelConfig:
     """Delta rule on a matrix; b_t starts at 1/16, so that 16 equal keys do not overshoot."""
@@ -108,7 +108,7 @@ def deltanet() -> LanguageModelConfig:
 @_preset(
     "TTT-MLP",
     "W = W - eta_t / (1 + i) grad 1/2 ||k + LN(MLP_W(k)) - v||^2, i the position in the chunk",
-    "Sun et al., arXiv 2407.04620, eq. 3-6 and section 2.7",
+    "Sun et al., arXiv 2407.04620, section 2",
 )
 def ttt_mlp() -> LanguageModelConfig:
     """MLP memory with a learned LayerNorm affine and no forgetting."""
@@ -161,7 +161,7 @@ def moneta() -> LanguageModelConfig:
 @_preset(
     "Yaad",
     "W = a_t W - eta_t (grad 1/2 ||r||^2 if ||r|| <= delta_t else delta_t grad ||r||_1)",
-    "Behrouz et al., arXiv 2504.13173, eq. 26",
+    "Behrouz et al., arXiv 2504.13173, section 5.3",
 )
 def yaad() -> LanguageModelConfig:
     """Huber mixture with a threshold from the token, l2 retention."""
@@ -178,7 +178,7 @@ def yaad() -> LanguageModelConfig:
 @_preset(
     "Memora",
     "W = c softmax(a_t log W - eta_t grad 1/2 ||M(k) - v||^2)",
-    "Behrouz et al., arXiv 2504.13173, eq. 27",
+    "Behrouz et al., arXiv 2504.13173, section 5.3 and eq. 21",
 )
 def memora() -> LanguageModelConfig:
     """l2 bias, KL retention on the scaled simplex."""

@@ -7,6 +7,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 
+# Compiling is most of the time of most tests; what is computed stays the same.
+jax.config.update("jax_disable_most_optimizations", True)
+
 
 @pytest.fixture
 def float64():

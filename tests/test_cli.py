@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 
@@ -21,13 +20,11 @@ SMALL = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory):
-    """Prepared text in a folder of its own; quick compilation."""
-    jax.config.update("jax_disable_most_optimizations", True)
+def cache(tmp_path_factory):
+    """Prepared text in a folder of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIRAS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

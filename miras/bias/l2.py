@@ -11,7 +11,7 @@ from miras.typing import Array
 @register("l2")
 @dataclasses.dataclass(frozen=True)
 class L2(Bias):
-    """loss = 1/2 ||r||^2 with r = pred - v; residual r. MIRAS (2504.13173), equation 9."""
+    """loss = 1/2 ||r||^2 with r = pred - v; residual r. MIRAS (2504.13173), table 1."""
 
     def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:
         """1/2 ||r||^2, [C]."""

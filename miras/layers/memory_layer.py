@@ -56,7 +56,7 @@ class MemoryLayer(nnx.Module):
         conv: taps of the convolution on q, k and v; 0 for none.
         activation: "silu" after the convolution (Titans), or None.
         lr_by_position: divide eta by 1 + the token's position in its chunk, with a learned
-            correction per position (TTT 2407.04620, appendix).
+            correction per position (TTT, 2407.04620).
         rngs: stream `params`.
     """
 

@@ -10,7 +10,7 @@ from miras.typing import Array
 @register("gd")
 @dataclasses.dataclass(frozen=True)
 class GD(Algorithm):
-    """S_t = -eta_t g_t. MIRAS (2504.13173), equation 5."""
+    """S_t = -eta_t g_t. MIRAS (2504.13173), section 3."""
 
     def coefficients(
         self, log_decay: Array | None, log_momentum: Array | None, write: Array

@@ -14,7 +14,7 @@ from miras.typing import Leaf
 @register("kl")
 @dataclasses.dataclass(frozen=True)
 class KL(Decaying):
-    """W_t = c softmax(alpha_t log W_{t-1} - eta_t g_t). MIRAS (2504.13173), equations 21 and 27.
+    """W_t = c softmax(alpha_t log W_{t-1} - eta_t g_t). MIRAS (2504.13173), equation 21.
 
     In the dual space A = log W (up to a shift per slice, which the softmax ignores) this is
     A_t = alpha_t A_{t-1} + S_t, W_t = c softmax(A_t), so that no logarithm is taken on the way. The

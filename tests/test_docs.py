@@ -1,0 +1,48 @@
+"""Every code block of the README and of docs/ runs, in order, in an empty folder."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def runnable(page: pathlib.Path) -> list[tuple[str, str]]:
+    """The page's blocks; `make` has targets of its own in CI and runs there."""
+    blocks = BLOCK.findall(page.read_text())
+    return [(language, code) for language, code in blocks if not code.startswith("make ")]
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_runs(page, tmp_path, tmp_path_factory):
+    bin_folder = tmp_path_factory.mktemp("bin")
+    command = bin_folder / "miras"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m miras "$@"\n')
+    command.chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{bin_folder}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+    }
+    for language, code in runnable(page):
+        argv = ["bash", "-euc", code] if language == "bash" else [sys.executable, "-c", code]
+        done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_page_is_found():
+    assert {"README.md", "concepts.md", "data.md", "training.md"} <= {page.name for page in PAGES}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page):
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
