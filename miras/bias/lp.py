@@ -75,7 +75,7 @@ class Lp(_Lp):
 @register("l1")
 @dataclasses.dataclass(frozen=True)
 class L1(_Lp):
-    """loss = ||r||_1; residual sign(r). The value-less memory of MIRAS (2504.13173), equations 10-12.
+    """loss = ||r||_1; residual sign(r): value-less memory. MIRAS (2504.13173), equations 10-12.
 
     Attributes:
         smooth: tanh(sharpness r) for sign(r).

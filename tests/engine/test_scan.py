@@ -1,5 +1,6 @@
 """Properties of `miras.scan` that hold for every rule: splits, traces, dtypes, masks, errors."""
 
+import functools
 import itertools
 
 import hypothesis
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 import miras
+from miras.config import to_dict
 from miras.engine import scan_with_loss
 from tests import cases
+from tests.conformance import oracle
 
 RULES = {
     "linear": miras.Rule("matrix", "dot", "none", "gd"),
@@ -30,7 +33,7 @@ def cut(tree, start, stop):
 
 
 @by_rule
-@pytest.mark.parametrize("cuts", [(3,), (4, 8), (5, 6), (1, 10)])
+@pytest.mark.parametrize("cuts", [(3, 5, 6, 10), (4, 8)])
 @pytest.mark.usefixtures("float64")
 def test_any_split_gives_the_whole(rule, cuts):
     W0, *streams = cases.inputs(rule)
@@ -45,24 +48,34 @@ def test_any_split_gives_the_whole(rule, cuts):
     np.testing.assert_array_equal(state.position, end.position)
 
 
-@hypothesis.settings(max_examples=25, deadline=None, derandomize=True)
-@hypothesis.given(data=st.data())
-def test_segments_anywhere_equal_separate_runs(data):
+@functools.cache
+def packed_run(name, chunk):
+    """One compiled program for any segments."""
+    return jax.jit(
+        lambda W0, streams, ids: miras.scan(
+            RULES[name], W0, *streams, chunk=chunk, segment_ids=ids
+        )[0]
+    )
+
+
+@hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
+@hypothesis.given(
+    name=st.sampled_from(["delta", "memora"]),
+    chunk=st.sampled_from([1, 3, 4]),
+    starts=st.sets(st.integers(1, 11)),
+)
+def test_segments_anywhere_equal_separate_documents(name, chunk, starts):
+    rule, edges = RULES[name], [0, *sorted(starts), 12]
+    parts = {a: to_dict(getattr(rule, a)) for a in ("memory", "bias", "retention", "algorithm")}
     with jax.enable_x64(True):
-        lengths = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
-        chunk = data.draw(st.integers(1, 6))
-        rule = RULES[data.draw(st.sampled_from(sorted(RULES)))]
-        T = sum(lengths)
-        W0, *streams = cases.inputs(rule, B=1, T=T, H=1, D=2)
-        ids = np.repeat(np.arange(len(lengths)), lengths)[None]
-        with jax.disable_jit():
-            packed, _ = miras.scan(rule, W0, *streams, chunk=chunk, segment_ids=jnp.asarray(ids))
-            edges = np.cumsum([0, *lengths])
-            separate = [
-                miras.scan(rule, W0, *cut(streams, a, b), chunk=chunk, backend="reference")[0]
-                for a, b in itertools.pairwise(edges)
-            ]
-    np.testing.assert_allclose(packed, np.concatenate(separate, axis=1), rtol=1e-9, atol=1e-9)
+        W0, *streams = cases.inputs(rule, B=1, T=12, H=1, D=3)
+        ids = np.repeat(np.arange(len(edges) - 1), np.diff(edges))[None]
+        packed = packed_run(name, chunk)(W0, streams, ids)
+    q, k, v, gates = streams
+    for a, b in itertools.pairwise(edges):
+        alone = dict(zip(("q", "k", "v", "gates"), cut([q, k, v, gates], a, b)))
+        want, _ = oracle.run(**parts, order=rule.order, W0=W0, **alone, chunk=chunk)
+        np.testing.assert_allclose(packed[:, a:b], want, rtol=1e-9, atol=1e-9)
 
 
 @by_rule

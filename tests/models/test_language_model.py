@@ -1,5 +1,7 @@
 """Every preset as a language model: causality, resets, masks, decoding, starting point."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ SMALL = ("layers=2", "width=32", "heads=2", "vocab=29", "chunk=4")
 by_preset = pytest.mark.parametrize("name", PRESETS)
 
 
+@functools.cache
 def build(name: str, *overrides: str) -> LanguageModel:
     model = LanguageModel(miras.override(miras.preset(name), *SMALL, *overrides), nnx.Rngs(0))
     # Parameters that start at zero would hide a leak through them.
@@ -27,6 +30,16 @@ def tokens(T: int, B: int = 2, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).integers(0, 29, (B, T)))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _forward(graph, params, x, options):
+    return nnx.merge(graph, params)(x, **options)
+
+
+def forward(model, x, **options):
+    """Logits and state, compiled once for each model and shape."""
+    return _forward(*nnx.split(model), x, options)
+
+
 def close(got, want):
     # float32: a few hundred rounded operations on values of the logits' size
     scale = max(1.0, float(np.abs(want).max()))
@@ -36,10 +49,9 @@ def close(got, want):
 @by_preset
 def test_no_logit_sees_a_later_token(name):
     model, x = build(name), tokens(13)
-    forward = jax.jit(lambda x: model(x)[0])
-    base = forward(x)
+    base, _ = forward(model, x)
     for t in (1, 4, 7, 12):
-        changed = forward(x.at[:, t].set((x[:, t] + 7) % 29))
+        changed, _ = forward(model, x.at[:, t].set((x[:, t] + 7) % 29))
         np.testing.assert_array_equal(changed[:, :t], base[:, :t])
         assert not np.array_equal(changed[:, t:], base[:, t:])
 
@@ -48,17 +60,17 @@ def test_no_logit_sees_a_later_token(name):
 def test_packed_segments_equal_separate_documents(name):
     model, x = build(name), tokens(13)
     ids = jnp.asarray([[1] * 5 + [2] * 8] * 2)
-    packed, _ = model(x, segment_ids=ids)
-    close(packed[:, :5], model(x[:, :5])[0])
-    close(packed[:, 5:], model(x[:, 5:])[0])
+    packed, _ = forward(model, x, segment_ids=ids)
+    close(packed[:, :5], forward(model, x[:, :5])[0])
+    close(packed[:, 5:], forward(model, x[:, 5:])[0])
 
 
 @by_preset
 def test_masked_tokens_do_not_reach_the_others(name):
     model, x = build(name), tokens(13)
     mask = jnp.ones((2, 13), bool).at[:, 6:8].set(False)
-    base, _ = model(x, mask=mask)
-    other, _ = model(x.at[:, 6:8].set(3), mask=mask)
+    base, _ = forward(model, x, mask=mask)
+    other, _ = forward(model, x.at[:, 6:8].set(3), mask=mask)
     seen = np.asarray(mask[0])
     close(other[:, seen], base[:, seen])
 
@@ -66,7 +78,7 @@ def test_masked_tokens_do_not_reach_the_others(name):
 @by_preset
 def test_decoding_equals_the_parallel_forward(name):
     model, x = build(name), tokens(11)
-    whole, _ = model(x)
+    whole, _ = forward(model, x)
     logits, state = prefill(model, x[:, :6])
     close(logits, whole[:, 5])
     for t in range(6, 11):
@@ -77,7 +89,7 @@ def test_decoding_equals_the_parallel_forward(name):
 @by_preset
 def test_prefill_in_pieces_and_from_the_initial_state(name):
     model, x = build(name), tokens(11)
-    whole, _ = model(x)
+    whole, _ = forward(model, x)
     _, state = prefill(model, x[:, :3], model.init_state(2))
     logits, _ = prefill(model, x[:, 3:], state)
     close(logits, whole[:, -1])
@@ -141,9 +153,9 @@ def test_lr_by_position_falls_inside_the_chunk():
 
 def test_untied_head_bfloat16_and_no_remat():
     x = tokens(12)
-    exact, _ = build("yaad", "tie=false", "remat=false")(x)
-    close(build("yaad", "tie=false")(x)[0], exact)
-    low, state = build("yaad", "tie=false", "dtype=bfloat16")(x)
+    exact, _ = forward(build("yaad", "tie=false", "remat=false"), x)
+    close(forward(build("yaad", "tie=false"), x)[0], exact)
+    low, state = forward(build("yaad", "tie=false", "dtype=bfloat16"), x)
     assert low.dtype == jnp.float32
     assert state.memory.A["w1"].dtype == jnp.float32
     np.testing.assert_allclose(low, exact, atol=0.1 * float(np.abs(exact).max()))
@@ -170,7 +182,7 @@ def test_generation_repeats_with_its_seed_and_obeys_its_limits():
     greedy = generate(model, x, 4, temperature=0)
     np.testing.assert_array_equal(greedy, generate(model, x, 4, top_k=1, seed=9))
     np.testing.assert_array_equal(greedy, generate(model, x, 4, top_p=1e-6, seed=9))
-    np.testing.assert_array_equal(greedy[:, 0], jnp.argmax(model(x)[0][:, -1], -1))
+    np.testing.assert_array_equal(greedy[:, 0], jnp.argmax(forward(model, x)[0][:, -1], -1))
     assert generate(model, x, 0).shape == (2, 0)
 
 
