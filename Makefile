@@ -29,7 +29,7 @@ format: $(VENV)/.installed  ## Mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-table: $(VENV)/.installed  ## Train all presets side by side (README's table; about an hour)
+table: $(VENV)/.installed  ## Train all presets side by side (README's table; about 25 minutes)
 	$(BIN)/python -m experiments.presets
 
 clean:  ## Remove the environment and all runs

@@ -216,8 +216,8 @@ def _generate(args: argparse.Namespace) -> int:
     )
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     print(args.prompt, end="", flush=True)
-    ids: list[int] = []
-    shown = 0
+    ids = [int(token) for token in prompt[1:]]
+    shown = len(run.tokenizer.decode_bytes(ids))  # some tokenizers drop a leading space
     for token in tokens:
         ids.append(int(token[0]))
         text = run.tokenizer.decode_bytes(ids)

@@ -10,6 +10,8 @@ import difflib
 import functools
 import hashlib
 import json
+import math
+import numbers
 import types
 import typing
 from collections.abc import Mapping
@@ -87,8 +89,9 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
                 continue
         raise wrong
     if origin is Literal:
-        if value in typing.get_args(hint) and not isinstance(value, bool):
-            return value
+        for legal in typing.get_args(hint):
+            if value == legal and type(value) is type(legal):
+                return legal
         raise wrong
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
@@ -104,8 +107,14 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
         if isinstance(value, Mapping):
             return from_dict(hint, value)
         raise wrong
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+    if hint is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        if math.isfinite(value):
+            return float(value)
+        raise ConfigError(f"{where}={value!r} must be finite.")
+    if hint is int and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        if float(value).is_integer():
+            return int(float(value))
+        raise wrong
     if isinstance(hint, type) and type(value) is hint:
         return value
     raise wrong
@@ -131,6 +140,8 @@ def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
     Raises:
         ConfigError: for an unknown key or a value of the wrong type.
     """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{data!r} is not a mapping of the fields of {cls.__name__}.")
     legal = [f.name for f in dataclasses.fields(cls)]
     kind = getattr(cls, "kind", None)
     given = {k: v for k, v in data.items() if not (k == "kind" and v == kind)}
@@ -245,10 +256,11 @@ def _checked(config: C) -> C:
 
 def _parse(text: str, hint: Any) -> Any:
     """Command-line text as a JSON value where it is one and the field is not a string."""
-    if hint is str:
+    arms = typing.get_args(hint)
+    if hint is str or (str in arms and text.lower() not in ("none", "null")):
         return text
     word = text.lower()
-    if word in ("none", "null") and types.NoneType in typing.get_args(hint):
+    if word in ("none", "null") and types.NoneType in arms:
         return None
     if word in ("true", "false"):
         return word == "true"

@@ -51,7 +51,7 @@ class Registry(Generic[P]):
         Raises:
             ConfigError: naming the legal kinds and the nearest match.
         """
-        if kind not in self._members:
+        if not isinstance(kind, str) or kind not in self._members:
             raise unknown(self.axis, kind, self._members)
         return self._members[kind]
 

@@ -48,7 +48,7 @@ class Rule(Config):
     def validate(self) -> None:
         """Refuse combinations that have no meaning."""
         require(
-            self.order == "learn_first" or self.retention.linear,
+            self.order == "learn_first" or self.retention.linked is None,
             "order='decay_first' takes the gradient at alpha_t W, which retention "
             f"{self.kinds()['retention']!r} does not define since its W is not linear in its "
             "state: use order='learn_first', or retention 'none' or 'l2'.",
@@ -67,12 +67,12 @@ class Rule(Config):
     @property
     def reads_linearly(self) -> bool:
         """Whether reads inside a chunk follow a linear recursion other than the dual state's."""
-        return not self.retention.linear and self.retention.link_every == "chunk"
+        return self.retention.linked == "chunk"
 
     @property
     def links_every_token(self) -> bool:
         """Whether each read needs its own W_t = link(A_t)."""
-        return not self.retention.linear and self.retention.link_every == "token"
+        return self.retention.linked == "token"
 
     def init_raw(self, key: jax.Array, dk: int, dv: int | None = None, heads: int = 1) -> Weights:
         """Initial weights before the retention's constraint, as an outer optimiser trains them."""

@@ -6,6 +6,7 @@ import sys
 
 import hypothesis
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 
 import miras
@@ -39,6 +40,7 @@ def test_override_swaps_parts_and_sets_fields():
     assert (model.rule.bias, model.width, model.tie) == (miras.bias.Lp(p=3.0), 64, False)
     whole = miras.override(RULE, 'retention={"kind": "lq", "q": 3.5}')
     assert whole.retention == miras.retention.Lq(q=3.5)
+    assert miras.override(model, "width=1e2", "heads=1").width == 100
 
 
 def test_fields_that_fit_only_together_may_come_in_any_order():
@@ -56,6 +58,8 @@ ERRORS = {
     "bias": "'bias' is not of the form key=value",
     "width=abc": "width='abc' is not a whole number",
     "width=1.5": "width=1.5 is not a whole number",
+    "mlp_ratio=Infinity": "mlp_ratio=inf must be finite",
+    "retention.decay=nan": "decay='nan' is not a number",
     "width=true": "width=True is not a whole number",
     "width=-4": "model.width=-4 must be at least 1",
     "heads=3": "model.width=128 must be a multiple of model.heads=3",
@@ -115,6 +119,17 @@ def test_difference_names_paths():
 def test_from_dict_refuses_unknown_keys():
     with pytest.raises(miras.ConfigError, match="unknown field of Rule 'memry'"):
         miras.from_dict(miras.Rule, {"memry": "mlp"})
+
+
+def test_types_are_exact_and_numpy_numbers_welcome():
+    with pytest.raises(miras.ConfigError, match=r"KL.axis=1.0 is not one of 0, 1"):
+        miras.retention.KL(axis=1.0)
+    with pytest.raises(miras.ConfigError, match="unknown memory"):
+        miras.Rule(memory={"kind": ["mlp"]})
+    with pytest.raises(miras.ConfigError, match="is not a mapping"):
+        miras.from_json(miras.Rule, "[]")
+    assert miras.memory.MLP(depth=np.int64(3)).depth == 3
+    assert type(miras.bias.Huber(delta=np.float32(0.5)).delta) is float
 
 
 def test_unknown_preset():

@@ -1,7 +1,6 @@
 """l_p biases: Moneta's loss, and the value-less l_1."""
 
 import dataclasses
-from typing import ClassVar
 
 import jax.numpy as jnp
 
@@ -11,43 +10,23 @@ from miras.norms import power
 from miras.typing import Array
 
 
-@dataclasses.dataclass(frozen=True)
-class _Lp(Bias):
-    """The family; members have the fields `smooth`, `sharpness` and `eps`, and an exponent."""
+def _loss(r: Array, p: float) -> Array:
+    """||r||_p^p / p: [C, dv] to [C]."""
+    return jnp.sum(power(jnp.abs(r), p), axis=-1) / p
 
-    smooth: ClassVar[bool]
-    sharpness: ClassVar[float]
-    eps: ClassVar[float]
 
-    def validate(self) -> None:
-        """Check ranges."""
-        require(self.exponent >= 1, f"Lp.p={self.exponent} must be at least 1.")
-        require(self.sharpness > 0, f"Lp.sharpness={self.sharpness} must be positive.")
-        require(self.eps > 0, f"Lp.eps={self.eps} must be positive.")
-
-    @property
-    def exponent(self) -> float:
-        """The p of the norm."""
-        raise NotImplementedError
-
-    def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:
-        """||r||_p^p / p, [C]."""
-        p = self.exponent
-        return jnp.sum(power(jnp.abs(pred - target), p), axis=-1) / p
-
-    def residual(self, pred: Array, target: Array, threshold: Array | None) -> Array:
-        """sign(r) |r|^(p-1), [C, dv]; smoothed for p < 2."""
-        r, p = pred - target, self.exponent
-        if p >= 2:
-            return r * power(jnp.abs(r), p - 2)
-        if self.smooth:
-            return jnp.tanh(self.sharpness * r) * (r * r + self.eps) ** ((p - 1) / 2)
-        return jnp.sign(r) * power(jnp.abs(r), p - 1)
+def _residual(r: Array, p: float, smooth: bool, sharpness: float, eps: float) -> Array:
+    """sign(r) |r|^(p-1), [C, dv]; smoothed, if asked, where p < 2."""
+    if p >= 2:
+        return r * power(jnp.abs(r), p - 2)
+    if smooth:
+        return jnp.tanh(sharpness * r) * (r * r + eps) ** ((p - 1) / 2)
+    return jnp.sign(r) * power(jnp.abs(r), p - 1)
 
 
 @register("lp")
 @dataclasses.dataclass(frozen=True)
-class Lp(_Lp):
+class Lp(Bias):
     """loss = ||r||_p^p / p; residual sign(r) |r|^(p-1). MIRAS (2504.13173), equations 10-12.
 
     For p >= 2 the residual is exact. For p < 2 its derivative, which the outer loss needs, is
@@ -62,19 +41,28 @@ class Lp(_Lp):
     """
 
     p: float = 3.0
-    smooth: bool = True  # pyright: ignore[reportIncompatibleVariableOverride]
-    sharpness: float = 10.0  # pyright: ignore[reportIncompatibleVariableOverride]
-    eps: float = 1e-6  # pyright: ignore[reportIncompatibleVariableOverride]
+    smooth: bool = True
+    sharpness: float = 10.0
+    eps: float = 1e-6
 
-    @property
-    def exponent(self) -> float:
-        """P."""
-        return self.p
+    def validate(self) -> None:
+        """Check ranges."""
+        require(self.p >= 1, f"Lp.p={self.p} must be at least 1.")
+        require(self.sharpness > 0, f"Lp.sharpness={self.sharpness} must be positive.")
+        require(self.eps > 0, f"Lp.eps={self.eps} must be positive.")
+
+    def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+        """||r||_p^p / p, [C]."""
+        return _loss(pred - target, self.p)
+
+    def residual(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+        """sign(r) |r|^(p-1), [C, dv]."""
+        return _residual(pred - target, self.p, self.smooth, self.sharpness, self.eps)
 
 
 @register("l1")
 @dataclasses.dataclass(frozen=True)
-class L1(_Lp):
+class L1(Bias):
     """loss = ||r||_1; residual sign(r): value-less memory. MIRAS (2504.13173), equations 10-12.
 
     Attributes:
@@ -82,11 +70,17 @@ class L1(_Lp):
         sharpness: nu of the tanh.
     """
 
-    eps: ClassVar[float] = 1e-6
-    smooth: bool = True  # pyright: ignore[reportIncompatibleVariableOverride]
-    sharpness: float = 10.0  # pyright: ignore[reportIncompatibleVariableOverride]
+    smooth: bool = True
+    sharpness: float = 10.0
 
-    @property
-    def exponent(self) -> float:
-        """1."""
-        return 1.0
+    def validate(self) -> None:
+        """Check ranges."""
+        require(self.sharpness > 0, f"L1.sharpness={self.sharpness} must be positive.")
+
+    def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+        """||r||_1, [C]."""
+        return _loss(pred - target, 1.0)
+
+    def residual(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+        """sign(r), [C, dv]."""
+        return _residual(pred - target, 1.0, self.smooth, self.sharpness, eps=1.0)

@@ -134,7 +134,7 @@ def chunk_step(rule: Rule, fixed: Weights, fast: Fast, tile: Tile) -> tuple[Fast
 
 
 def _unless_masked(log_gate: Array | None, write: Array) -> Array | None:
-    return None if log_gate is None else log_gate * write
+    return None if log_gate is None else jnp.where(write > 0, log_gate, 0.0)
 
 
 def last_row(coefficients: Coefficients) -> Coefficients:

@@ -1,5 +1,6 @@
 """scan: the public functional contract; checks its input, fills in gates and picks a backend."""
 
+import functools
 from typing import Literal
 
 import jax
@@ -101,16 +102,13 @@ def scan_with_loss(
     the chunk only, as the data pipeline sees to; no other layout is compiled then, and a segment
     that begins elsewhere is not reset.
     """
-    gates = dict(gates or {})
+    W0 = {name: jnp.asarray(leaf) for name, leaf in W0.items()}
+    q, k, v = jnp.asarray(q), jnp.asarray(k), jnp.asarray(v)
+    gates = {name: jnp.asarray(gate) for name, gate in (gates or {}).items()}
+    mask = None if mask is None else jnp.asarray(mask)
+    segment_ids = None if segment_ids is None else jnp.asarray(segment_ids)
     _check(rule, W0, q, k, v, gates, chunk, state, segment_ids, mask, backend)
-    batch, length, heads, _ = q.shape
-    dtype = jnp.promote_types(jnp.float32, q.dtype)
-    for gate in rule.gates:
-        if gate.name not in gates:
-            held = jnp.asarray(gate.constant(heads), dtype)
-            gates[gate.name] = jnp.broadcast_to(held, (batch, length, heads))
-    gates = {name: jnp.asarray(gate, dtype) for name, gate in gates.items()}
-    return BACKENDS[backend](
+    return _run(
         rule,
         W0,
         q,
@@ -122,7 +120,21 @@ def scan_with_loss(
         segment_ids=segment_ids,
         mask=mask,
         segments_at_chunks=segments_at_chunks,
+        backend=backend,
     )
+
+
+@functools.partial(jax.jit, static_argnames=("rule", "chunk", "segments_at_chunks", "backend"))
+def _run(rule, W0, q, k, v, gates, *, backend, **options):
+    """The backend with every gate present; compiled once for each rule, shape and option."""
+    batch, length, heads, _ = q.shape
+    dtype = jnp.promote_types(jnp.float32, q.dtype)
+    for gate in rule.gates:
+        if gate.name not in gates:
+            held = jnp.asarray(gate.constant(heads), dtype)
+            gates[gate.name] = jnp.broadcast_to(held, (batch, length, heads))
+    gates = {name: gate.astype(dtype) for name, gate in gates.items()}
+    return BACKENDS[backend](rule, W0, q, k, v, gates, **options)
 
 
 def _check(rule, W0, q, k, v, gates, chunk, state, segment_ids, mask, backend) -> None:
@@ -148,8 +160,8 @@ def _check(rule, W0, q, k, v, gates, chunk, state, segment_ids, mask, backend) -
         if name not in legal:
             raise unknown(f"gate of this rule ({rule.kinds()})", name, legal)
         require(
-            jnp.shape(gate) == (batch, length, heads),
-            f"gate {name!r} has shape {jnp.shape(gate)}: it must be [B, T, H] = "
+            gate.shape == (batch, length, heads),
+            f"gate {name!r} has shape {gate.shape}: it must be [B, T, H] = "
             f"{(batch, length, heads)}.",
         )
     for name, x in {"segment_ids": segment_ids, "mask": mask}.items():
@@ -157,6 +169,14 @@ def _check(rule, W0, q, k, v, gates, chunk, state, segment_ids, mask, backend) -
             x is None or x.shape == (batch, length),
             f"{name} has shape {getattr(x, 'shape', None)}: it must be [B, T] = {(batch, length)}.",
         )
+    require(
+        mask is None or mask.dtype == bool,
+        f"mask has dtype {getattr(mask, 'dtype', None)}: it must be bool.",
+    )
+    require(
+        segment_ids is None or jnp.issubdtype(segment_ids.dtype, jnp.integer),
+        f"segment_ids has dtype {getattr(segment_ids, 'dtype', None)}: it must be integer.",
+    )
     expected = jax.eval_shape(lambda: rule.init(jax.random.key(0), dk, v.shape[3], heads))
     shapes = {name: leaf.shape for name, leaf in expected.items()}
     given = {name: leaf.shape for name, leaf in W0.items()}

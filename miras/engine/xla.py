@@ -49,7 +49,7 @@ def run(
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def tile_step(memory: Fast, xs: tuple[Tile, Array | None]):
         tile, reset = xs
-        tile = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == q.dtype else x, tile)
+        tile = tile._replace(**{x: getattr(tile, x).astype(dtype) for x in ("q", "k", "v")})
         if reset is not None:
             memory = _restart(memory, origin, reset)
         if rule.reads_linearly and rule.retention.lag and tile.write.shape[-1] > 1:
@@ -64,11 +64,12 @@ def run(
         return memory, (y, loss)
 
     fire_at = 0 if rule.retention.lag else chunk - 1
+    slots = min(chunk, length) if aligned else chunk
     token_streams = {"q": q, "k": k, "v": v, "write": write, "gates": gates}
 
     def in_chunks(tiles: int):
-        """Tiles of `chunk` slots; tokens are moved unless chunk edges are known to be static."""
-        size = tiles * chunk
+        """Tiles of a chunk's slots; tokens are moved unless chunk edges are known to be static."""
+        size = tiles * slots
         if aligned:
             present = jnp.broadcast_to(jnp.arange(size) < length, (batch, size))
             moved = jax.tree.map(lambda x: _pad(x, size), token_streams)
@@ -80,14 +81,15 @@ def run(
             moved = jax.tree.map(lambda x: _take(x, source), token_streams)
             moved["write"] = moved["write"] * present.astype(dtype)
             resets = _take(at.reset, source) & present
-        by_tile = present.reshape(batch, tiles, chunk)
+        by_tile = present.reshape(batch, tiles, slots)
+        never = jnp.zeros((batch, tiles), bool)
         xs = _tiles(
             moved,
             tiles,
-            chunk,
+            slots,
             fresh=None if aligned else by_tile[:, :, 0],
-            fire=by_tile[:, :, fire_at],
-            reset=None if resets is None else resets.reshape(batch, tiles, chunk)[:, :, 0],
+            fire=by_tile[:, :, fire_at] if fire_at < slots else never,
+            reset=None if resets is None else resets.reshape(batch, tiles, slots)[:, :, 0],
         )
         memory, (y, loss) = jax.lax.scan(tile_step, Fast(start.A, start.S, start.R, start.L), xs)
         y, loss = _untile(y), _untile(loss)
@@ -110,7 +112,7 @@ def run(
 
     if aligned:
         memory, y, loss = in_chunks(math.ceil(length / chunk))
-    elif length == 1 or chunk == 1:
+    elif chunk == 1 or length == 1 or 8 * length <= chunk:  # shorter than the tiles' overhead
         memory, y, loss = by_token()
     else:
         tiles = math.ceil(length / chunk) + (state is not None)

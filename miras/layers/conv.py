@@ -5,12 +5,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 
-from miras.layers.param import normal
+from miras.layers.param import Axes, normal
 from miras.typing import Array
 
 
 class ConvState(NamedTuple):
-    """The last width - 1 inputs and their segment ids: [B, width - 1, D] and [B, width - 1]."""
+    """The last width - 1 inputs and their segment ids: [B, width - 1, *shape], [B, width - 1]."""
 
     inputs: Array
     segments: Array
@@ -20,26 +20,27 @@ class CausalConv(nnx.Module):
     """y_t = sum_{j < width} kernel[j] * x_{t-j}, for each channel, inside a segment.
 
     Args:
-        channels: D.
+        shape: of a token's channels.
+        axes: their logical names.
         width: taps; 4 in MIRAS (2504.13173), section 5.3, and in Mamba.
         rngs: stream `params`.
     """
 
-    def __init__(self, channels: int, width: int, rngs: nnx.Rngs):
-        self.channels, self.width = channels, width
-        self.kernel = normal(rngs, (width, channels), (None, "heads"), width**-0.5)
+    def __init__(self, shape: tuple[int, ...], axes: Axes, width: int, rngs: nnx.Rngs):
+        self.shape, self.width = shape, width
+        self.kernel = normal(rngs, (width, *shape), (None, *axes), width**-0.5)
 
     def init_state(self, batch: int, dtype) -> ConvState:
         """Zeros before the first token."""
         tail = self.width - 1
         return ConvState(
-            jnp.zeros((batch, tail, self.channels), dtype), jnp.zeros((batch, tail), jnp.int32)
+            jnp.zeros((batch, tail, *self.shape), dtype), jnp.zeros((batch, tail), jnp.int32)
         )
 
     def __call__(
         self, x: Array, segments: Array, mask: Array | None, state: ConvState
     ) -> tuple[Array, ConvState]:
-        """Convolve x [B, T, D]; a masked token is a zero input to the tokens after it.
+        """Convolve x [B, T, *shape]; a masked token is a zero input to the tokens after it.
 
         Args:
             x: inputs.
@@ -47,7 +48,8 @@ class CausalConv(nnx.Module):
             mask: [B, T] bool or None.
             state: what came before.
         """
-        visible = x if mask is None else x * mask[..., None].astype(x.dtype)
+        per_token = (slice(None), slice(None), *[None] * len(self.shape))
+        visible = x if mask is None else jnp.where(mask[per_token], x, 0)
         inputs = jnp.concatenate([state.inputs.astype(x.dtype), visible], axis=1)
         ids = jnp.concatenate([state.segments, segments.astype(jnp.int32)], axis=1)
         length, tail = x.shape[1], self.width - 1
@@ -55,6 +57,6 @@ class CausalConv(nnx.Module):
         y = kernel[0] * x
         for lag in range(1, self.width):
             past = slice(tail - lag, tail - lag + length)
-            same = (ids[:, past] == segments)[..., None]
+            same = (ids[:, past] == segments)[per_token]
             y = y + jnp.where(same, kernel[lag] * inputs[:, past], 0)
         return y, ConvState(inputs[:, length:], ids[:, length:])

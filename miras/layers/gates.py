@@ -30,7 +30,7 @@ def unsquash(gate: Gate, heads: int) -> np.ndarray:
         return np.log(value / (1 - value))
     if gate.range == "bounded":
         return np.log(value / (gate.upper - value))
-    return np.log(np.expm1(value))
+    return value + np.log(-np.expm1(-value))  # log(exp(value) - 1) without overflow
 
 
 class GateProjections(nnx.Module):

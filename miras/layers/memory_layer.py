@@ -21,7 +21,7 @@ class LayerState(NamedTuple):
     """What the layer carries between calls: the memories and the convolution's tail."""
 
     memory: State
-    conv: ConvState
+    conv: ConvState | None
 
 
 class Health(NamedTuple):
@@ -76,8 +76,9 @@ class MemoryLayer(nnx.Module):
         self.rule, self.width, self.heads, self.chunk = rule, width, heads, chunk
         self.activation, self.lr_by_position = activation, lr_by_position
         head = width // heads
-        self.qkv = Linear((width, 3 * width), ("embed", "heads"), rngs)
-        self.conv = CausalConv(3 * width, max(conv, 1), rngs)
+        axes = (None, "heads", None)
+        self.qkv = Linear((width, 3, heads, head), ("embed", *axes), rngs)
+        self.conv = CausalConv((3, heads, head), axes, conv, rngs) if conv else None
         self.gates = GateProjections(rule, width, heads)
         raw = rule.init_raw(rngs.params(), head, head, heads)
         self.memory = nnx.Dict(
@@ -98,7 +99,7 @@ class MemoryLayer(nnx.Module):
     def init_state(self, batch: int, dtype=jnp.float32) -> LayerState:
         """The state before the first token."""
         memory = initial_state(self.rule, self.initial_memory(), batch)
-        return LayerState(memory, self.conv.init_state(batch, dtype))
+        return LayerState(memory, self.conv.init_state(batch, dtype) if self.conv else None)
 
     def __call__(
         self,
@@ -121,21 +122,26 @@ class MemoryLayer(nnx.Module):
             health: measure it; None is returned otherwise.
         """
         batch, length, _ = x.shape
-        conv_state = self.conv.init_state(batch, x.dtype) if state is None else state.conv
         memory_state = None if state is None else state.memory
         segments = segment_ids
         if segments is None:
             last = jnp.zeros(batch, jnp.int32) if memory_state is None else memory_state.segment
             segments = jnp.broadcast_to(last[:, None], (batch, length))
-        mixed, conv_state = self.conv(self.qkv(x), segments, mask, conv_state)
+        mixed, conv_state = self.qkv(x), None
+        if self.conv is not None:
+            conv_state = None if state is None else state.conv
+            before = conv_state or self.conv.init_state(batch, x.dtype)
+            mixed, conv_state = self.conv(mixed, segments, mask, before)
         if self.activation == "silu":
             mixed = jax.nn.silu(mixed)
-        mixed = mixed.reshape(batch, length, 3, self.heads, -1)
         q, k, v = l2_normalise(mixed[:, :, 0]), l2_normalise(mixed[:, :, 1]), mixed[:, :, 2]
 
         gates = self.gates(x)
         if self.lr_by_position:
-            gates["lr"] = gates["lr"] * self._position_rate(segments, memory_state, batch, length)
+            (rate,) = (g for g in self.rule.gates if g.name == "lr")
+            held = jnp.asarray(rate.constant(self.heads), jnp.float32)
+            by_position = self._position_rate(segments, memory_state, batch, length)
+            gates["lr"] = gates.get("lr", held) * by_position
         W0 = self.initial_memory()
         y, memory, loss = scan_with_loss(
             self.rule,

@@ -10,7 +10,7 @@ Axes = tuple[str | None, ...]
 
 
 def param(value: Array, axes: Axes) -> nnx.Param:
-    """A trained array; `axes` names each dimension (embed, heads, head, mlp, vocab, ... or None).
+    """A trained array; `axes` names each dimension (vocab, embed, heads, mlp, layers or None).
 
     The names are metadata: nothing is placed on devices here, so no mesh need be in context.
     """
@@ -31,11 +31,10 @@ class Linear(nnx.Module):
         shape: kernel shape [in, *out].
         axes: logical names of the kernel's dimensions.
         rngs: stream `params`.
-        scale: times the fan-in standard deviation in^-1/2.
     """
 
-    def __init__(self, shape: tuple[int, ...], axes: Axes, rngs: nnx.Rngs, scale: float = 1.0):
-        self.kernel = normal(rngs, shape, axes, scale * shape[0] ** -0.5)
+    def __init__(self, shape: tuple[int, ...], axes: Axes, rngs: nnx.Rngs):
+        self.kernel = normal(rngs, shape, axes, shape[0] ** -0.5)
 
     def __call__(self, x: Array) -> Array:
         """[..., in] to [..., *out], in the dtype of x."""

@@ -80,7 +80,7 @@ def stream(
     top_p: float | None = None,
     seed: int = 0,
 ) -> Iterator[np.ndarray]:
-    """Yield `length` new tokens, [B] each, after a prompt [B, T]; arguments as `generate`."""
+    """`length` new tokens, [B] each, one by one, after a prompt [B, T]; arguments as `generate`."""
     require(prompt.ndim == 2 and prompt.shape[1] >= 1, "the prompt must hold at least one token.")
     tokens = np.asarray(prompt)
     vocab = model.config.vocab
@@ -92,11 +92,18 @@ def stream(
     require(temperature >= 0, f"temperature={temperature} must not be negative.")
     require(top_k is None or top_k >= 1, f"top_k={top_k} must be at least 1.")
     require(top_p is None or 0 < top_p <= 1, f"top_p={top_p} must be in (0, 1].")
-    graph, params = nnx.split(model)
-    logits, state = _forward(graph, params, jnp.asarray(tokens), None)
-    for key in jax.random.split(jax.random.key(seed), length):
-        token, logits, state = _step(graph, params, logits, state, key, temperature, top_k, top_p)
-        yield np.asarray(token)
+    require(0 <= seed < 2**32, f"seed={seed} must lie in [0, 2**32).")
+
+    def tokens_one_by_one() -> Iterator[np.ndarray]:
+        graph, params = nnx.split(model)
+        logits, state = _forward(graph, params, jnp.asarray(tokens), None)
+        for key in jax.random.split(jax.random.key(seed), length):
+            token, logits, state = _step(
+                graph, params, logits, state, key, temperature, top_k, top_p
+            )
+            yield np.asarray(token)
+
+    return tokens_one_by_one()
 
 
 def generate(

@@ -154,5 +154,6 @@ class LanguageModel(nnx.Module):
         )
         x, (state, measured) = over_layers(self.blocks, x, state, inputs)
         x = self.norm(x)
-        logits = x @ self.embedding[...].T.astype(dtype) if self.config.tie else self.head(x)
-        return logits.astype(jnp.promote_types(jnp.float32, dtype)), state, measured
+        head = self.embedding[...].T if self.config.tie else self.head.kernel[...]
+        logits = jnp.matmul(x, head.astype(dtype), preferred_element_type=jnp.float32)
+        return logits, state, measured

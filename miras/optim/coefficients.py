@@ -6,17 +6,18 @@ Over the tokens s <= t of a chunk (or of a part of one), with write_s = 0 for ma
     A_t = alpha_t A_{t-1} + write_t S_t
 
 unrolls to A_t = beta_t A_0 + p_t S_0 - sum_s c[t, s] E_s and
-S_t = m_t S_0 - sum_s n[t, s] E_s. Algorithms provide c, beta, p, n and m; see DESIGN notes in
-docs/concepts.md for the derivation.
+S_t = m_t S_0 - sum_s n[t, s] E_s. Algorithms provide c, beta, p, n and m.
 """
 
+import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from miras.typing import Array
 
-MIN_LOG = -100.0  # e^-100 is 0 in float32: a smaller gate could not forget more, but 0 * inf is nan
+MIN_LOG = -100.0  # 4e-44: a smaller gate forgets no more, but an infinite one gives 0 * inf
 
 
 class Coefficients(NamedTuple):
@@ -55,5 +56,6 @@ def products(log_gate: Array | None, size: int, dtype) -> tuple[Array, Array]:
     if log_gate is None:
         return lower, jnp.ones(size, dtype)
     log_gate = jnp.maximum(log_gate, MIN_LOG)
-    between = (lower * log_gate[None, :]) @ (row > column).astype(dtype)
-    return lower * jnp.exp(between), jnp.exp(lower @ log_gate)
+    summed = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    between = summed(lower * log_gate[None, :], (row > column).astype(dtype))
+    return lower * jnp.exp(between), jnp.exp(summed(lower, log_gate))

@@ -16,8 +16,9 @@ class Retention(Config):
     """Retention gate: A_t = alpha_t A_{t-1} + S_t in the dual space, W_t = link(A_t) in the primal.
 
     To add one: subclass with frozen fields, say by `gates` which gates it needs, implement `link`
-    and `unlink` if the map is not the identity (and then set `linear = False`), decorate with
-    `@miras.retention.register("kind")`. Both maps see one weight of one head, [in, out] or [out].
+    and `unlink` if the map is not the identity (and then say by `linked` when it fires), decorate
+    with `@miras.retention.register("kind")`. Both maps see one weight of one head,
+    [in, out] or [out].
 
     A map that is not the identity has a field `link_every`. "token" reads W_t = link(A_t) after
     every token: the definition. "chunk" is what the papers train with: the link fires once a chunk
@@ -28,9 +29,12 @@ class Retention(Config):
     """
 
     registry: ClassVar[Registry["Retention"]] = Registry("retention")
-    linear: ClassVar[bool] = True
     lag: ClassVar[bool] = False
-    link_every: ClassVar[LinkEvery] = "token"
+
+    @property
+    def linked(self) -> LinkEvery | None:
+        """When the link fires; None where it is the identity."""
+        return None
 
     def gates(self) -> tuple[Gate, ...]:
         """The gates consumed; without a `log_decay` nothing is forgotten."""

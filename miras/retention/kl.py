@@ -27,17 +27,21 @@ class KL(Decaying):
         link_every: see `Retention`.
     """
 
-    linear: ClassVar[bool] = False
     lag: ClassVar[bool] = True
 
     scale: float = 1.0
     axis: Literal[0, 1] = 0
-    link_every: LinkEvery = "token"  # pyright: ignore[reportIncompatibleVariableOverride]
+    link_every: LinkEvery = "token"
 
     def validate(self) -> None:
         """Check ranges."""
         super().validate()
         require(self.scale > 0, f"KL.scale={self.scale} must be positive.")
+
+    @property
+    def linked(self) -> LinkEvery:
+        """`link_every`."""
+        return self.link_every
 
     def link(self, A: Leaf) -> Leaf:
         """C softmax(A) along the axis."""

@@ -1,7 +1,7 @@
 """l_q retention: Moneta's normalisation of the accumulated gradients."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 
@@ -25,7 +25,9 @@ class Lq(Decaying):
       paper derives it (Shalev-Shwartz 2012, section 2.6). Its inverse is the same map with
       q' = q / (q - 1).
 
-    Both are the identity at q = 2. An all-zero A is mapped to itself.
+    Both are the identity at q = 2. An all-zero A is mapped to itself, but near 0 the printed form
+    with q > 3 has no bound: start such a memory at weights of order one, not at 0. Learned initial
+    weights are the dual's under "mirror", whose inverse has an infinite slope at 0.
 
     Attributes:
         q: > 1; Moneta takes 4.
@@ -33,22 +35,34 @@ class Lq(Decaying):
         link_every: see `Retention`.
     """
 
-    linear: ClassVar[bool] = False
-
     q: float = 4.0
     form: Literal["printed", "mirror"] = "printed"
-    link_every: LinkEvery = "token"  # pyright: ignore[reportIncompatibleVariableOverride]
+    link_every: LinkEvery = "token"
 
     def validate(self) -> None:
         """Check ranges."""
         super().validate()
         require(self.q > 1, f"Lq.q={self.q} must be above 1.")
+        require(
+            self.form == "mirror" or self.q == 3 or abs(self.q - 3) >= 0.25,
+            f"Lq.q={self.q} in the printed form is too near 3, where a primal weight's dual start "
+            "W ||W||_q^((q-2)/(3-q)) leaves the range of floats: take 3 itself, or stay 0.25 away.",
+        )
+
+    @property
+    def linked(self) -> LinkEvery:
+        """`link_every`."""
+        return self.link_every
 
     def link(self, A: Leaf) -> Leaf:
         """Dual to primal."""
         if self.form == "mirror":
             return _mirror(A, self.q)
         return A / whole_norm(A, self.q) ** (self.q - 2)
+
+    def constrain(self, W: Leaf) -> Leaf:
+        """Under "mirror", any array as the dual start."""
+        return self.link(W) if self.form == "mirror" else W
 
     def unlink(self, W: Leaf) -> Leaf:
         """Primal to dual."""
@@ -60,4 +74,6 @@ class Lq(Decaying):
 
 
 def _mirror(x: Leaf, q: float) -> Leaf:
+    if q >= 2:  # with the slope at 0 that the map has there
+        return x * power(jnp.abs(x), q - 2) / whole_norm(x, q) ** (q - 2)
     return jnp.sign(x) * power(jnp.abs(x), q - 1) / whole_norm(x, q) ** (q - 2)

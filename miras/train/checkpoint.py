@@ -104,15 +104,16 @@ class Checkpoints:
 
     def __init__(self, folder: pathlib.Path, keep: int):
         self.folder = folder
-        self._quiet = contextlib.ExitStack()
-        self._quiet.enter_context(quiet())
         policies: Any = ocp.training
-        self._orbax = ocp.training.Checkpointer(
-            str(folder.absolute()),
-            save_decision_policy=policies.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policies.preservation_policies.LatestN(keep),
-            cleanup_tmp_directories=True,
-        )
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(quiet())
+            self._orbax = ocp.training.Checkpointer(
+                str(folder.absolute()),
+                save_decision_policy=policies.save_decision_policies.FixedIntervalPolicy(1),
+                preservation_policy=policies.preservation_policies.LatestN(keep),
+                cleanup_tmp_directories=True,
+            )
+            self._quiet = stack.pop_all()
 
     def save(self, step: int, state: TrainState, data: Any) -> None:
         """Copy state and position, and write them while the run goes on.

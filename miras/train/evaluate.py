@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from flax import nnx
 
-from miras.config import override
+from miras.config import override, require
 from miras.data import DataConfig, make_loader
 from miras.train.load import Run
 from miras.train.state import Params
@@ -49,6 +49,7 @@ def evaluate(
 def sample(data: DataConfig, chunk: int, batches: int | None) -> Iterable[Batch]:
     """Held-out batches: all in order, or the same few, drawn from all documents, every time."""
     few = batches is not None
+    require(batches is None or batches >= 1, f"batches={batches} must be at least 1.")
     loader = make_loader(data, "validation", align=chunk, epochs=1, shuffle=few)
     return itertools.islice(loader, batches)
 

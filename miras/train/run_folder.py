@@ -39,7 +39,11 @@ class RunFolder:
         Raises:
             ConfigError: where the folder is not one of a run.
         """
-        if not self.config.is_file():
+        try:
+            found = self.config.is_file()
+        except OSError:
+            found = False
+        if not found:
             raise ConfigError(
                 f"{self.path} is not a run's folder, since it has no config.json: give the folder "
                 "that `miras train` wrote."
@@ -58,6 +62,13 @@ class RunFolder:
         Raises:
             ConfigError: showing each field that differs.
         """
+        try:
+            self.path.exists()
+        except OSError as error:
+            raise ConfigError(
+                f"{str(self.path)[:60]!r}... cannot be a run's folder ({error.strerror}): give "
+                "another with --out."
+            ) from error
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"{self.path} is a file: give a folder for the run.")
         if self.config.exists():

@@ -105,18 +105,28 @@ def test_the_promise_of_aligned_segments_changes_nothing_when_kept(rule):
     np.testing.assert_array_equal(state.segment, end.segment)
 
 
+@pytest.fixture
+def compilations():
+    """Names of the programs compiled while a test runs."""
+    compiled = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return compiled
+
+
 @by_rule
-def test_one_trace_for_two_calls(rule):
-    traces = []
-
-    @jax.jit
-    def run(W0, *streams):
-        traces.append(1)
-        return miras.scan(rule, W0, *streams, chunk=4)
-
-    for seed in (0, 1):
-        run(*cases.inputs(rule, seed=seed, dtype=np.float32))
-    assert len(traces) == 1
+def test_nothing_is_compiled_for_a_second_call(rule, compilations):
+    W0, *streams = jax.tree.map(jnp.asarray, cases.inputs(rule, dtype=np.float32))
+    state = None
+    for call in range(3):
+        before = len(compilations)
+        _, state = miras.scan(rule, W0, *streams, chunk=4, state=state)
+        # The second call is the first one that goes on from a state; the third is like it.
+        assert (len(compilations) > before) == (call < 2)
 
 
 @by_rule
@@ -176,11 +186,18 @@ def test_total_forgetting_is_finite():
     rule = RULES["titans"]
     W0, q, k, v, gates = cases.inputs(rule)
     gates["log_decay"] = np.full_like(gates["log_decay"], -np.inf)
-    value, grads = jax.value_and_grad(
-        lambda k: jnp.sum(miras.scan(rule, W0, q, k, v, gates, chunk=4)[0] ** 2)
-    )(jnp.asarray(k))
-    assert np.isfinite(value)
-    assert np.isfinite(grads).all()
+    gates["log_momentum"] = np.full_like(gates["log_momentum"], -np.inf)
+    mask = jnp.asarray(np.random.default_rng(0).uniform(size=q.shape[:2]) > 0.4)
+    _, half = miras.scan(rule, W0, *cut([q, k, v, gates], 0, 3), chunk=4)
+
+    def total(k, state):
+        y, _ = miras.scan(rule, W0, q, k, v, gates, chunk=4, mask=mask, state=state)
+        return jnp.sum(y**2)
+
+    for state in (None, half):
+        value, grads = jax.value_and_grad(total)(jnp.asarray(k), state)
+        assert np.isfinite(value)
+        assert np.isfinite(grads).all()
 
 
 BAD = {
@@ -188,6 +205,8 @@ BAD = {
     "backend": (dict(backend="xl"), "did you mean 'xla'"),
     "refine": (dict(refine=1), "refine=1 is not available"),
     "exact": (dict(exact=True), "exact=True is not available"),
+    "mask type": (dict(mask=np.ones((2, 11))), "mask has dtype .* must be bool"),
+    "segments": (dict(segment_ids=np.ones((2, 11))), "segment_ids has dtype .* integer"),
     "mask": (dict(mask=np.ones((2, 3), bool)), r"mask has shape \(2, 3\): it must be \[B, T\]"),
     "gate": (dict(gates={"log_decya": 0}), "unknown gate .* did you mean 'log_decay'"),
     "gate shape": (dict(gates={"lr": np.ones((2, 11))}), r"gate 'lr' has shape \(2, 11\)"),
