@@ -6,7 +6,7 @@ DEMO_OUT ?= runs/demo
 DEMO ?=
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: help demo test lint types format table clean
+.PHONY: help demo test lint types docs format table clean
 
 help:  ## Show these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -24,6 +24,9 @@ lint: $(VENV)/.installed  ## Check style
 
 types: $(VENV)/.installed  ## Check types
 	$(BIN)/pyright
+
+docs: $(VENV)/.installed  ## Build the documentation into site/
+	$(BIN)/mkdocs build --strict --quiet
 
 format: $(VENV)/.installed  ## Mend style
 	$(BIN)/ruff check --fix .
