@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= runs/demo
-DEMO ?=
+DEMO ?= steps=200 sequence=128 learning_rate=6e-3 warmup=20 eval_every=50
 export JAX_PLATFORMS ?= cpu
 
 .PHONY: help demo test lint types docs format table clean
