@@ -72,4 +72,5 @@ def test_masks_and_segments_anywhere(name, backend):
     rng = np.random.default_rng(1)
     mask = rng.uniform(size=(2, 23)) > 0.3
     segments = np.stack([np.repeat([3, 1, 2], [5, 11, 7]), np.repeat([0, 9], [16, 7])])
+    agree(RULES[name], 4, backend, T=23, mask=mask)
     agree(RULES[name], 4, backend, T=23, mask=mask, segment_ids=segments.astype(np.int32))
