@@ -1,6 +1,7 @@
 """The command line: reads arguments, calls what does the work, and says what came of it.
 
-What only one command needs is imported inside it, so that help and tables come at once.
+What only one command needs is imported inside it: help and tables start no jax backend and load no
+data library.
 """
 
 import argparse

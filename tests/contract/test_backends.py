@@ -1,5 +1,6 @@
 """Every legal combination of members: `xla` equals `reference`, in value and in gradient."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,10 +30,8 @@ def compare(rule, *, T, chunk, seed=0, **options):
     weights = np.random.default_rng(seed).normal(size=(1, T, 2, 2))
     want = value_and_gradients(rule, "reference", args, weights, chunk=chunk, **options)
     got = value_and_gradients(rule, "xla", args, weights, chunk=chunk, **options)
-    assert jax.tree.structure(want) == jax.tree.structure(got)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(want):
-        assert np.isfinite(leaf).all(), path
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), got, want)
+    chex.assert_tree_all_finite(want)
+    chex.assert_trees_all_close(got, want, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.slow
