@@ -23,7 +23,7 @@ lint: $(VENV)/.installed  ## Check style
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.installed  ## Check types
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(VENV)/.installed  ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict --quiet

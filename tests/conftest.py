@@ -16,3 +16,10 @@ def float64():
     """Run a test in double precision."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Drop what a module compiled, or some gigabytes gather in a process."""
+    yield
+    jax.clear_caches()

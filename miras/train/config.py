@@ -74,10 +74,9 @@ class TrainConfig(Config):
             require(value >= 1, f"train.{name}={value} must be at least 1.")
         for name in ("learning_rate", "clip"):
             value = getattr(self, name)
-            require(0 < value < float("inf"), f"train.{name}={value} must be positive and finite.")
+            require(value > 0, f"train.{name}={value} must be positive.")
         require(
-            0 <= self.weight_decay < float("inf"),
-            f"train.weight_decay={self.weight_decay} must be at least 0 and finite.",
+            self.weight_decay >= 0, f"train.weight_decay={self.weight_decay} must be at least 0."
         )
         for name in ("beta1", "beta2"):
             value = getattr(self, name)

@@ -39,7 +39,7 @@ def compare(rule, *, T, chunk, seed=0, **options):
 def test_every_legal_combination(name):
     # Op by op: compiling two programs for each of some hundreds of rules would take far longer.
     with jax.disable_jit():
-        compare(RULES[name], T=4, chunk=3)
+        compare(RULES[name], T=3, chunk=2)
 
 
 COMPILED = [
