@@ -17,6 +17,7 @@ from rich.table import Table
 from miras import __version__
 from miras.config import override
 from miras.errors import ConfigError
+from miras.staleness import command as staleness
 
 if TYPE_CHECKING:
     from miras.train import Run, RunConfig
@@ -127,6 +128,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     _words(describe, "a preset and fields of the model, as in width=256")
     describe.set_defaults(run=_describe)
+
+    staleness.add_parser(commands, staleness.Sources(new=_run_config, load=_load))
     return parser
 
 

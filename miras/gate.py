@@ -11,20 +11,24 @@ from typing import Literal
 import numpy as np
 
 Range = Literal["bounded", "log_unit", "positive"]
+Side = Literal["head", "key", "value", "slot"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Gate:
-    """One per-token, per-head input of a rule.
+    """One per-token input of a rule.
 
     Attributes:
-        name: key in the `gates` dict of `miras.scan`: lr, log_decay, log_momentum or threshold.
+        name: key in the `gates` dict of `miras.scan`, such as lr, log_decay or threshold.
         value: in natural units (eta, alpha, mu, delta): held where the gate is not given, and
             where a projection starts.
         range: "bounded" is (0, upper); "log_unit" is the log of (0, 1]; "positive" is (0, inf).
         learned: whether a layer computes it from the token.
         upper: end of the range of a bounded gate.
         spread: of a "log_unit" gate: head h starts at 1 - (1 - value) * spread^h.
+        side: what it has a value for: "head" is one per head, [B, T, H]; "key", "value" and "slot"
+            one per channel of that side of the memory, [B, T, H, D].
+        slopes: of a "log_unit" gate: "alibi" gives head h of H the log -2^(-8 (h + 1) / H) instead.
     """
 
     name: str
@@ -33,9 +37,13 @@ class Gate:
     learned: bool
     upper: float = math.inf
     spread: float = 1.0
+    side: Side = "head"
+    slopes: Literal["spread", "alibi"] = "spread"
 
     def constant(self, heads: int) -> np.ndarray:
         """The held value per head, [H], in the gate's own units (a log for "log_unit")."""
+        if self.slopes == "alibi":
+            return -(2.0 ** (-8 * (np.arange(heads) + 1) / heads))
         if self.range == "log_unit":
             return np.log1p((self.value - 1) * self.spread ** np.arange(heads))
         return np.full(heads, self.value)

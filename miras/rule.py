@@ -5,6 +5,7 @@ from typing import Literal
 
 import jax
 
+from miras import legality
 from miras.bias import L2, Bias
 from miras.config import Config, require
 from miras.gate import Gate
@@ -19,10 +20,10 @@ class Rule(Config):
     """One point of the MIRAS design space (arXiv 2504.13173, section 3).
 
         g_t = grad_W loss(M(W_r, k_t), v_t)       bias, at the snapshot W_r before the chunk
-        S_t = mu_t S_{t-1} - eta_t g_t            algorithm
-        A_t = alpha_t A_{t-1} + S_t               retention, in the dual space
+        U_t = -eta_t g_t, S_t, ...                algorithm, the step
+        A_t = alpha_t A_{t-1} + U_t               retention, in the dual space
         W_t = link(A_t)                           retention, mirror map
-        y_t = M(W_t, q_t)
+        y_t = M(W_t, q_t)                         read
 
     Each part is given as a config object, as a registered name, or as a dict with a `kind`.
 
@@ -34,6 +35,8 @@ class Rule(Config):
         order: "learn_first" takes g_t before anything is forgotten (Titans, MIRAS); "decay_first"
             at the decayed state alpha_t W_r (Gated DeltaNet, Mamba-2). They differ where the
             gradient depends on the state and the decay is not 1.
+        read: "token" reads W_t, after the token's own write (Titans, TTT, MIRAS, the delta family);
+            "snapshot" reads W_r, the memory before the chunk (LaCT's apply-then-update).
 
     Raises:
         ConfigError: for a combination that has no meaning, with the reason.
@@ -44,15 +47,12 @@ class Rule(Config):
     retention: Retention = NoRetention()
     algorithm: Algorithm = GD()
     order: Literal["learn_first", "decay_first"] = "learn_first"
+    read: Literal["token", "snapshot"] = "token"
 
     def validate(self) -> None:
         """Refuse combinations that have no meaning."""
-        require(
-            self.order == "learn_first" or self.retention.linked is None,
-            "order='decay_first' takes the gradient at alpha_t W, which retention "
-            f"{self.kinds()['retention']!r} does not define since its W is not linear in its "
-            "state: use order='learn_first', or retention 'none' or 'l2'.",
-        )
+        for legal, reason in legality.of_rule(self):
+            require(legal, reason)
 
     def kinds(self) -> dict[str, str]:
         """The registered name of each part."""
@@ -62,17 +62,25 @@ class Rule(Config):
     @property
     def gates(self) -> tuple[Gate, ...]:
         """Every gate that the parts consume."""
-        return (*self.algorithm.gates(), *self.retention.gates(), *self.bias.gates())
+        parts = (self.algorithm, self.retention, self.bias, self.memory)
+        return tuple(gate for part in parts for gate in part.gates())
 
     @property
     def reads_linearly(self) -> bool:
         """Whether reads inside a chunk follow a linear recursion other than the dual state's."""
-        return self.retention.linked == "chunk"
+        return self.retention.linked == "chunk" and not self.retention.proximal
 
     @property
-    def links_every_token(self) -> bool:
-        """Whether each read needs its own W_t = link(A_t)."""
-        return self.retention.linked == "token"
+    def forms_weights(self) -> bool:
+        """Whether W_t has to be formed for each token, since it is not linear in the gradients."""
+        if self.retention.linked == "token":
+            return True
+        if self.algorithm.acts == "chunk":
+            return False
+        per_channel = any(
+            gate.side != "head" for gate in self.retention.gates() if "decay" in gate.name
+        )
+        return not self.algorithm.linear or (per_channel and not self.algorithm.local)
 
     def init_raw(self, key: jax.Array, dk: int, dv: int | None = None, heads: int = 1) -> Weights:
         """Initial weights before the retention's constraint, as an outer optimiser trains them."""

@@ -22,6 +22,7 @@ class Bias(Config):
     """
 
     registry: ClassVar[Registry["Bias"]] = Registry("bias")
+    slope: ClassVar[float | None] = None  # a where the residual is a pred - v: closed forms exist
 
     def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:
         """Loss per token: pred and target [C, dv], threshold [C] or None, to [C]."""

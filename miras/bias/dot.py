@@ -1,6 +1,7 @@
 """Dot-product bias: the similarity that Hebbian rules and linear attention maximise."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 
@@ -12,6 +13,8 @@ from miras.typing import Array
 @dataclasses.dataclass(frozen=True)
 class Dot(Bias):
     """loss = -<pred, v>; residual -v. MIRAS (2504.13173), table 1."""
+
+    slope: ClassVar[float | None] = 0.0
 
     def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:
         """-<pred, v>, [C]."""

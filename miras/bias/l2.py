@@ -1,6 +1,7 @@
 """Squared-error bias: the delta rule's loss."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 
@@ -12,6 +13,8 @@ from miras.typing import Array
 @dataclasses.dataclass(frozen=True)
 class L2(Bias):
     """loss = 1/2 ||r||^2 with r = pred - v; residual r. MIRAS (2504.13173), table 1."""
+
+    slope: ClassVar[float | None] = 1.0
 
     def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:
         """1/2 ||r||^2, [C]."""

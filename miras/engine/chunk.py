@@ -7,48 +7,60 @@ per-token oracle in `reference`.
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from miras.engine.readers import (
-    DualForm,
-    Kind,
-    PerToken,
-    Plain,
-    Writes,
-    factored_gradients,
-    weighted_sum,
-)
+from miras.engine import least_squares
+from miras.engine.decay import decay_of
+from miras.engine.exact import exact_gradients
+from miras.engine.gradients import Gradients, associated, gradients
+from miras.engine.readers import Plain
+from miras.engine.tokens import Tokens, Window, band, behind, next_window, tokens_of
+from miras.engine.trajectory import Linear, Memory, Steps, last, link, trajectory
 from miras.memory import Reader
+from miras.optim import Newton
 from miras.optim.coefficients import Coefficients
 from miras.rule import Rule
 from miras.typing import Array, Weights
 
 
+class Semantics(NamedTuple):
+    """At which weights gradients are taken: see `miras.scan`."""
+
+    refine: int = 0
+    exact: bool = False
+
+
 class Fast(NamedTuple):
-    """One head's memory: dual state A, momentum S, snapshot R, in-chunk weights L (see `State`)."""
+    """One head's memory between tiles; see `State` for A, S, V, R, L, window and sweeps."""
 
     A: Weights
     S: Weights | None
+    V: Weights | None
     R: Weights
     L: Weights | None
+    window: Window | None
+    sweeps: tuple[Memory, ...]
 
 
 class Tile(NamedTuple):
     """A run of C tokens of one head that lie in one chunk.
 
     Attributes:
-        q, k, v: [C, D].
-        gates: by name, [C], logs for decay and momentum.
+        q: [C, dk].
+        k: [C, dk], or [C, R, dk] with R terms a token.
+        v: [C, dv], or [C, R, dv].
+        k_write: as k; None where keys are written along themselves.
+        gates: by name, [C, ...], logs for decay and momentum.
         write: [C], 1 or 0: whether the token writes and decays.
         fresh: scalar bool: the run begins a chunk, so the snapshot is taken anew; None says that
             it always does.
-        fire: scalar bool: with a link per chunk, it fires after the run's last token.
+        fire: scalar bool: what happens once a chunk happens after the run's last token.
     """
 
     q: Array
     k: Array
     v: Array
+    k_write: Array | None
     gates: dict[str, Array]
     write: Array
     fresh: Array | None
@@ -62,124 +74,167 @@ def select(condition: Array | None, new: Weights, old: Weights) -> Weights:
     return {name: jnp.where(condition, new[name], old[name]) for name in old}
 
 
-def link(rule: Rule, A: Weights) -> Weights:
-    """The primal weights of a dual state."""
-    return {name: rule.retention.link(leaf) for name, leaf in A.items()}
-
-
-def chunk_step(rule: Rule, fixed: Weights, fast: Fast, tile: Tile) -> tuple[Fast, Array, Array]:
+def chunk_step(
+    rule: Rule, how: Semantics, fixed: Weights, fast: Fast, tile: Tile
+) -> tuple[Fast, Array, Array]:
     """Write a run of tokens into a memory and read it after each of them.
 
         X_s, D_s        factored gradients of loss(M(R, k_s), v_s)
         E_s             write_s eta_s D_s
         y_t             M(W_t, q_t), W_t = beta_t W_0 + p_t S_0 - sum_{s<=t} c[t,s] X_s^T E_s
 
+    with further forms of W_t where it is not linear in the gradients (`trajectory`), and other
+    weights than R at which gradients are taken (`how`).
+
     Args:
         rule: the four parts.
+        how: `refine` and `exact`.
         fixed: weights that only the outer loop trains.
         fast: the memory before the run.
         tile: the tokens.
 
     Returns:
-        The memory after the run, y [C, dv], and the inner loss of each token at the snapshot [C].
+        The memory after the run, y [C, dv], and the inner loss of each token where its gradient
+        was taken [C].
     """
-    write = tile.write
-    log_decay = _unless_masked(tile.gates.get("log_decay"), write)
-    log_momentum = _unless_masked(tile.gates.get("log_momentum"), write)
-    threshold = tile.gates.get("threshold")
-    coefficients = rule.algorithm.coefficients(log_decay, log_momentum, write)
+    tokens = tokens_of(rule, fixed, tile.k, tile.v, tile.k_write, tile.gates, tile.write)
+    fast = _begin(rule, fast, tile.fresh)
+    start = Memory(fast.A, fast.S, fast.V)
+    steps = _steps(rule, fast, tokens)
 
-    A, S, R, L = fast
-    momenta = S or {}
-    fresh = link(rule, A)
-    R = select(tile.fresh, fresh, R)
-    L = A if L is None else select(tile.fresh, fresh, L)
+    found, moved, sweeps = _learn(rule, how, fixed, fast, tokens, steps)
+    path = trajectory(rule, start, moved, fixed)
+    end = path.end()
 
-    decay_first = rule.order == "decay_first" and log_decay is not None
-    factor = jnp.exp(log_decay)[:, None] if decay_first else None  # pyright: ignore
-    writes, kinds, pred = factored_gradients(
-        rule.memory,
-        Plain(R, fixed, factor),
-        tile.k,
-        lambda pred: rule.bias.residual(pred, tile.v, threshold),
-    )
-    loss = write * rule.bias.loss(pred, tile.v, threshold)
-    rate = (write * tile.gates["lr"])[:, None]
-    writes = {name: w._replace(E=rate * w.E) for name, w in writes.items()}
-
-    reader: Reader
-    if rule.links_every_token:
-        steps = {
-            n: states_per_token(A[n], momenta.get(n), writes, coefficients, n, kinds) for n in A
-        }
-        reader = PerToken(jax.vmap(lambda A: link(rule, A))(steps), fixed)
-    else:
-        reader = DualForm(L, S, writes, coefficients, fixed)
-    y = rule.memory.apply(reader, tile.q)
-
-    end = last_row(coefficients)
-    A = {n: state_at(end, A[n], momenta.get(n), writes, n, kinds) for n in A}
+    y = _read(rule, fixed, fast, path, moved, tile.q)
+    R, L = fast.R, fast.L
     if rule.reads_linearly:
-        L = {n: state_at(end, L[n], momenta.get(n), writes, n, kinds) for n in L}
-        linked = link(rule, A)
-        R, L = select(tile.fire, linked, R), select(tile.fire, linked, L)
-        true_read = rule.memory.apply(Plain(linked, fixed), tile.q)
-        is_last = (jnp.arange(y.shape[0]) == y.shape[0] - 1)[:, None]
-        y = jnp.where(is_last & tile.fire, true_read, y)
-    else:
-        L = None
-    if S is not None:
-        S = {n: momentum_at(end, S[n], writes, n, kinds) for n in S}
-    return Fast(A, S, R, L), y, loss
+        assert L is not None
+        in_chunk = trajectory(rule, Memory(L, fast.S, fast.V), moved, fixed).end()
+        linked = link(rule, end.A)
+        R, L = select(tile.fire, linked, R), select(tile.fire, linked, in_chunk.A)
+        y = _last_read(rule, fixed, linked, tile, y)
+    if rule.algorithm.acts == "chunk":
+        end = _act(rule, end, moved, tile.fire)
+    if rule.retention.proximal and rule.retention.linked == "chunk":
+        gates = {name: last(gate) for name, gate in tokens.gates.items()}
+        near = {n: rule.retention.prox(leaf, fast.R[n], gates) for n, leaf in end.A.items()}
+        end = end._replace(A=select(tile.fire, near, end.A))
+        y = _last_read(rule, fixed, end.A, tile, y)
+    window = None
+    if fast.window is not None:
+        window = next_window(tokens, fast.window)
+    size = tile.write.shape[0]
+    loss = tile.write * found.loss[-size:]
+    return Fast(end.A, end.S, end.V, R, L, window, sweeps), y, loss
 
 
-def _unless_masked(log_gate: Array | None, write: Array) -> Array | None:
-    return None if log_gate is None else jnp.where(write > 0, log_gate, 0.0)
+def _begin(rule: Rule, fast: Fast, fresh: Array | None) -> Fast:
+    """At a chunk's start: a new snapshot, and all that counts within a chunk set to its start."""
+    linked = link(rule, fast.A)
+    R = select(fresh, linked, fast.R)
+    L = None if fast.L is None else select(fresh, linked, fast.L)
+    S = fast.S
+    if S is not None and rule.algorithm.acts == "chunk" and not _has_momentum(rule):
+        S = select(fresh, {name: jnp.zeros_like(leaf) for name, leaf in S.items()}, S)
+    memory = Memory(fast.A, S, fast.V)
+    sweeps = tuple(
+        Memory(*(None if b is None else select(fresh, a, b) for a, b in zip(memory, sweep)))
+        for sweep in fast.sweeps
+    )
+    return fast._replace(S=S, R=R, L=L, sweeps=sweeps)
 
 
-def last_row(coefficients: Coefficients) -> Coefficients:
-    """The coefficients of the last token: c and n [C], the rest scalars.
-
-    A masked sum instead of an index, since Triton has no static slice.
-    """
-    size = coefficients.beta.shape[0]
-    last = (jnp.arange(size) == size - 1).astype(coefficients.beta.dtype)
-    return Coefficients(*(None if c is None else last @ c for c in coefficients))  # pyright: ignore
+def _has_momentum(rule: Rule) -> bool:
+    return any(gate.name == "log_momentum" for gate in rule.algorithm.gates())
 
 
-def state_at(
-    at: Coefficients,
-    start: Array,
-    momentum: Array | None,
-    writes: Writes,
-    name: str,
-    kinds: dict[str, Kind],
-) -> Array:
-    """Beta W_0 + p S_0 - sum_s c[s] grad_s, for one weight and one row of coefficients."""
-    state = at.beta * start - weighted_sum(at.c, writes[name], kinds[name])
-    if momentum is not None:
-        assert at.p is not None
-        state = state + at.p * momentum
-    return state
+def _steps(rule: Rule, fast: Fast, tokens: Tokens) -> Steps:
+    """All that moves the memory but the gradients."""
+    decays = {name: decay_of(rule.memory, name, tokens.log_decays) for name in fast.A}
+    weights = band(rule, fast.window, tokens)
+    coefficients = None
+    if not rule.forms_weights:
+        known: dict[int, Coefficients] = {}
+        coefficients = {}
+        for name, decay in decays.items():
+            key = id(decay.scalar)
+            if key not in known:
+                known[key] = rule.algorithm.coefficients(
+                    decay.scalar, tokens.log_momentum, tokens.rate, tokens.write, weights
+                )
+            coefficients[name] = known[key]
+    mu = None if tokens.log_momentum is None else jnp.exp(tokens.log_momentum)
+    return Steps({}, {}, decays, coefficients, weights, mu, tokens.rate, tokens.write, tokens.gates)
 
 
-def states_per_token(
-    start: Array,
-    momentum: Array | None,
-    writes: Writes,
-    coefficients: Coefficients,
-    name: str,
-    kinds: dict[str, Kind],
-) -> Array:
-    """A_t for every token of the run: [C, in, out] or [C, out]."""
-    read = Coefficients(coefficients.c, coefficients.beta, coefficients.p)
-    return jax.vmap(lambda at: state_at(at, start, momentum, writes, name, kinds))(read)
+def _learn(
+    rule: Rule, how: Semantics, fixed: Weights, fast: Fast, tokens: Tokens, steps: Steps
+) -> tuple[Gradients, Steps, tuple[Memory, ...]]:
+    """The gradients that move the memory, the steps with them, and the sweeps' new memories."""
+    if isinstance(rule.algorithm, Newton):
+        found = least_squares.writes(rule, fast.R, tokens.terms[0], fixed)
+        return found, _with(steps, found), ()
+    if how.exact:
+        ((name, _),) = fast.A.items()
+        nothing = steps._replace(writes={name: ()}, kinds={name: "linear"})
+        before = Linear(rule, Memory(fast.A, fast.S, fast.V), nothing, fixed).before()
+        found = exact_gradients(rule, name, before.trails[name], tokens.terms, fixed)  # pyright: ignore
+        return found, _with(steps, found), ()
+    decays = steps.decays if rule.order == "decay_first" else None
+    tokens = tokens if fast.window is None else behind(fast.window, tokens)
+    found = _at(rule, Plain(fast.R, fixed, decays), tokens)
+    moved, sweeps = _with(steps, found), []
+    for sweep in fast.sweeps:
+        path = trajectory(rule, sweep, moved, fixed)
+        sweeps.append(path.end())
+        found = _at(rule, path.before(), tokens)
+        moved = _with(steps, found)
+    return found, moved, tuple(sweeps)
 
 
-def momentum_at(
-    at: Coefficients, start: Array, writes: Writes, name: str, kinds: dict[str, Kind]
-) -> Array:
-    """M S_0 - sum_s n[s] grad_s, for one weight and one row of coefficients."""
-    assert at.m is not None
-    assert at.n is not None
-    return at.m * start - weighted_sum(at.n, writes[name], kinds[name])
+def _with(steps: Steps, found: Gradients) -> Steps:
+    return steps._replace(writes=found.writes, kinds=found.kinds)
+
+
+def _at(rule: Rule, reader: Reader, tokens: Tokens) -> Gradients:
+    """The gradients of the tokens, behind those of a window, at the weights that a reader gives."""
+    found = gradients(rule, reader, tokens.terms, tokens.threshold)
+    direct = associated(rule, tokens.terms[0], tokens.gates)
+    if direct is None:
+        return found
+    return Gradients(*direct, found.loss)
+
+
+def _read(rule: Rule, fixed: Weights, fast: Fast, path, steps: Steps, q: Array) -> Array:
+    """Y [C, dv]."""
+    if rule.read == "snapshot":
+        return rule.memory.apply(Plain(fast.R, fixed), q)
+    if isinstance(rule.algorithm, Newton):
+        return least_squares.read(rule, path, q)
+    if rule.reads_linearly:
+        assert fast.L is not None
+        path = trajectory(rule, Memory(fast.L, fast.S, fast.V), steps, fixed)
+    return rule.memory.apply(path.after(), q)
+
+
+def _last_read(rule: Rule, fixed: Weights, W: Weights, tile: Tile, y: Array) -> Array:
+    """The last token of a chunk reads what the chunk's end has made of the memory."""
+    if rule.read == "snapshot":
+        return y
+    true_read = rule.memory.apply(Plain(W, fixed), tile.q)
+    is_last = (jnp.arange(y.shape[0]) == y.shape[0] - 1)[:, None]
+    return jnp.where(is_last & tile.fire, true_read, y)
+
+
+def _act(rule: Rule, end: Memory, steps: Steps, fire: Array) -> Memory:
+    """What an algorithm that acts per chunk adds at its end."""
+    rate = 1.0 if steps.rate is None else last(steps.rate)
+    A, V = {}, {}
+    for name, leaf in end.A.items():
+        assert end.S is not None
+        U, V[name] = rule.algorithm.transform(
+            end.S[name], None if end.V is None else end.V[name], rate
+        )
+        A[name] = leaf + U
+    return Memory(select(fire, A, end.A), end.S, None if end.V is None else select(fire, V, end.V))

@@ -1,18 +1,17 @@
-"""Readers: the ways in which a memory's weights are read and their gradients factored.
+"""Readers: the ways in which a memory's weights are read.
 
-For a weight W [in, out] read as x_s @ W by token s, the gradient of the token's loss is the outer
-product of X_s (the input) and D_s (the loss's derivative by the output); it is never formed. What
-holds for `linear` holds for `scale` and `shift` with element-wise products.
+A memory sees its weights through one of these only, so that one `apply` serves for the snapshot,
+for gradients, and for the weights as they stand at each token of a chunk.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from miras.memory import Memory, Reader
+from miras.engine.decay import Decay, Sums, read_writes
+from miras.memory import Reader
 from miras.optim.coefficients import Coefficients
 from miras.typing import Array, Leaf, Weights
 
@@ -20,150 +19,143 @@ Kind = Literal["linear", "scale", "shift"]
 
 
 class Write(NamedTuple):
-    """The factored gradients of one weight over C tokens: inputs X [C, in] and outputs' E [C, out].
+    """The factored gradients of one weight over K tokens: inputs X [K, in] and outputs' E [K, out].
 
-    E may already be scaled per token (by eta_t).
+    For a weight read as x @ W by token s, the gradient of the token's loss is the outer product of
+    X_s (the input) and E_s (the loss's derivative by the output); it is never formed. What holds
+    for `linear` holds for `scale` and `shift` with element-wise products. E may already be scaled
+    per token (by eta_t).
     """
 
     X: Array
     E: Array
 
 
-Writes = dict[str, Write]
-
-
-def weighted_sum(weights: Array, write: Write, kind: Kind) -> Leaf:
-    """sum_s weights[s] grad_s, with weights [C]: one weight's shape."""
-    weighted = weights[:, None] * write.E
-    if kind == "linear":
-        return jax.lax.dot_general(write.X, weighted, (((0,), (0,)), ((), ())))
-    return jnp.sum(weighted * write.X if kind == "scale" else weighted, axis=0)
+# By weight name; a token may have several terms, each a `Write`.
+Writes = dict[str, tuple[Write, ...]]
 
 
 @dataclasses.dataclass
 class Plain:
-    """Reads one set of weights for all tokens, optionally times a factor per token.
+    """Reads one set of weights for all tokens, optionally decayed for each token.
 
     Attributes:
         weights: leaves [in, out] or [out].
         constants: weights that the memory declares as fixed.
-        factor: [C, 1]: token t reads factor_t * W.
+        decays: by weight name: token t reads alpha_t * W.
     """
 
     weights: Weights
     constants: Weights
-    factor: Array | None = None
+    decays: Mapping[str, Decay] | None = None
 
     def linear(self, name: str, x: Array) -> Array:
         """X @ W."""
-        return self._scaled(x @ self.weights[name])
+        if self.decays is None:
+            return x @ self.weights[name]
+        decay = self.decays[name]
+        x = x if decay.row is None else x * jnp.exp(decay.row)
+        return self._scaled(name, x @ self.weights[name])
 
     def scale(self, name: str, x: Array) -> Array:
         """X * W."""
-        return self._scaled(x * self.weights[name])
+        return self._scaled(name, x * self.weights[name])
 
     def shift(self, name: str, x: Array) -> Array:
         """X + W."""
-        return x + self._scaled(jnp.broadcast_to(self.weights[name], x.shape))
+        return x + self._scaled(name, jnp.broadcast_to(self.weights[name], x.shape))
 
     def fixed(self, name: str) -> Array:
         """A fixed weight."""
         return self.constants[name]
 
-    def _scaled(self, y: Array) -> Array:
-        return y if self.factor is None else self.factor * y
+    def _scaled(self, name: str, y: Array) -> Array:
+        if self.decays is None:
+            return y
+        decay = self.decays[name]
+        y = y if decay.column is None else y * jnp.exp(decay.column)
+        return y if decay.scalar is None else y * jnp.exp(decay.scalar)[:, None]
 
 
-@dataclasses.dataclass
-class Tapped:
-    """Reads through another reader, records each input and adds a tap to each output.
+class Trail(NamedTuple):
+    """One weight over the tokens of a chunk, as a linear recursion leaves it.
 
-    The derivative of a loss by a tap, at tap 0, is the D of the factored gradient.
+        W_t = beta_t W_0 + p_t S_0 - sum_s c[t, s] X_s^T E_s
 
     Attributes:
-        base: the reader that reads.
-        taps: zeros [C, out] by weight name; None records only.
-        inputs: filled on the way: X by weight name.
-        kinds: filled on the way: how each weight was read.
+        start: W_0.
+        momentum: S_0; None without.
+        writes: the tokens' factored gradients, by term.
+        at: c, beta and p.
+        row: sums of log decays of rows; None without.
+        column: the same of columns.
     """
 
-    base: Reader
-    taps: Weights | None
-    inputs: dict[str, Array] = dataclasses.field(default_factory=dict)
-    kinds: dict[str, Kind] = dataclasses.field(default_factory=dict)
-    outputs: dict[str, Array] = dataclasses.field(default_factory=dict)
-
-    def linear(self, name: str, x: Array) -> Array:
-        """X @ W + tap."""
-        return self._tap("linear", name, x, self.base.linear(name, x))
-
-    def scale(self, name: str, x: Array) -> Array:
-        """X * W + tap."""
-        return self._tap("scale", name, x, self.base.scale(name, x))
-
-    def shift(self, name: str, x: Array) -> Array:
-        """X + W + tap."""
-        return self._tap("shift", name, x, self.base.shift(name, x))
-
-    def fixed(self, name: str) -> Array:
-        """A fixed weight."""
-        return self.base.fixed(name)
-
-    def _tap(self, kind: Kind, name: str, x: Array, y: Array) -> Array:
-        assert name not in self.inputs, f"memory weight {name!r} is read twice in one apply"
-        self.inputs[name], self.kinds[name], self.outputs[name] = x, kind, y
-        return y if self.taps is None else y + self.taps[name]
+    start: Leaf
+    momentum: Leaf | None
+    writes: tuple[Write, ...]
+    at: Coefficients
+    row: Sums | None
+    column: Sums | None
 
 
 @dataclasses.dataclass
 class DualForm:
-    """Reads the weights as they stand after each token of a chunk, without forming them.
+    """Reads the weights as they stand at each token of a chunk, without forming them.
 
-        beta_t (x_t @ W_0) + p_t (x_t @ S_0) - sum_{s<=t} c[t, s] (x_t . X_s) E_s
+        beta_t (x_t @ W_0) + p_t (x_t @ S_0) - sum_s c[t, s] (x_t . X_s) E_s
 
     Attributes:
-        W: weights at the start of the chunk.
-        S: momentum at the start; None without momentum.
-        writes: the chunk's factored gradients, E scaled by eta.
-        coefficients: c, beta and p.
+        trails: by weight name.
         constants: weights that the memory declares as fixed.
     """
 
-    W: Weights
-    S: Weights | None
-    writes: Writes
-    coefficients: Coefficients
+    trails: dict[str, Trail]
     constants: Weights
 
     def linear(self, name: str, x: Array) -> Array:
         """x_t @ W_t."""
-        write = self.writes[name]
-        scores = self.coefficients.c * (x @ write.X.T)
-        return self._start(name, lambda W: x @ W) - scores @ write.E
+        trail = self.trails[name]
+        decayed = x if trail.row is None else x * jnp.exp(trail.row.at)
+        y = self._start(trail, decayed @ trail.start)
+        if trail.momentum is not None:
+            y = y + _column(trail.at.p) * (x @ trail.momentum)
+        for write in trail.writes:
+            y = y - read_writes(trail.at.c, x, write.X, write.E, trail.row, trail.column)
+        return y
 
     def scale(self, name: str, x: Array) -> Array:
         """x_t * W_t."""
-        write = self.writes[name]
-        return x * (self._start(name, _rows) - self.coefficients.c @ (write.E * write.X))
+        return x * self._vector(name, [write.E * write.X for write in self.trails[name].writes])
 
     def shift(self, name: str, x: Array) -> Array:
         """x_t + W_t."""
-        return x + self._start(name, _rows) - self.coefficients.c @ self.writes[name].E
+        return x + self._vector(name, [write.E for write in self.trails[name].writes])
 
     def fixed(self, name: str) -> Array:
         """A fixed weight."""
         return self.constants[name]
 
-    def _start(self, name: str, read: Callable[[Leaf], Array]) -> Array:
-        y = self.coefficients.beta[:, None] * read(self.W[name])
-        if self.S is not None:
-            assert self.coefficients.p is not None
-            y = y + self.coefficients.p[:, None] * read(self.S[name])
+    def _start(self, trail: Trail, read: Array) -> Array:
+        y = read if trail.column is None else read * jnp.exp(trail.column.at)
+        return _column(trail.at.beta) * y
+
+    def _vector(self, name: str, gradients: list[Array]) -> Array:
+        """W_t of a weight [out], for all tokens: [C, out]."""
+        trail = self.trails[name]
+        y = self._start(trail, trail.start[None, :])
+        if trail.momentum is not None:
+            y = y + _column(trail.at.p) * trail.momentum[None, :]
+        one = jnp.ones((trail.at.c.shape[0], 1), trail.at.c.dtype)
+        for gradient in gradients:
+            X = jnp.ones((gradient.shape[0], 1), gradient.dtype)
+            y = y - read_writes(trail.at.c, one, X, gradient, None, trail.column)
         return y
 
 
-def _rows(vector: Leaf) -> Array:
-    return vector[None, :]
+def _column(x: Array | None) -> Array:
+    assert x is not None
+    return x[:, None]
 
 
 @dataclasses.dataclass
@@ -190,39 +182,34 @@ class PerToken:
         return self.constants[name]
 
 
-def factored_gradients(
-    memory: Memory, reader: Reader, k: Array, residual: Callable[[Array], Array]
-) -> tuple[Writes, dict[str, Kind], Array]:
-    """The gradients of all weights for all tokens, in factored form.
+@dataclasses.dataclass
+class OwnSteps:
+    """Reads through another reader, less the steps that the token itself has already taken.
 
-    Args:
-        memory: the structure M.
-        reader: the weights at which gradients are taken.
-        k: keys [C, dk].
-        residual: d loss / d pred as a function of pred [C, dv].
-
-    Returns:
-        X and D by weight name, how each weight is read, and pred [C, dv].
+    Attributes:
+        base: the reader of the weights before the token.
+        writes: the token's earlier terms, E scaled by eta.
     """
 
-    def forward(taps: Weights | None):
-        tapped = Tapped(reader, taps)
-        pred = memory.apply(tapped, k)
-        return pred, tapped
+    base: Reader
+    writes: Writes
 
-    recorded = Tapped(reader, None)
-    shapes = jax.eval_shape(lambda: _outputs(memory, recorded, k))
-    taps = {name: jnp.zeros(s.shape, s.dtype) for name, s in shapes.items()}
+    def linear(self, name: str, x: Array) -> Array:
+        """x_t @ (W - sum_j X_j^T E_j)."""
+        y = self.base.linear(name, x)
+        for write in self.writes[name]:
+            y = y - jnp.sum(x * write.X, axis=-1, keepdims=True) * write.E
+        return y
 
-    def tapped_forward(taps: Weights):
-        pred, tapped = forward(taps)
-        return pred, tapped.inputs
+    def scale(self, name: str, x: Array) -> Array:
+        """x_t * (W - sum_j X_j E_j)."""
+        steps = [write.X * write.E for write in self.writes[name]]
+        return self.base.scale(name, x) - x * sum(steps)
 
-    pred, vjp, inputs = jax.vjp(tapped_forward, taps, has_aux=True)
-    (D,) = vjp(residual(pred))
-    return {name: Write(inputs[name], D[name]) for name in taps}, recorded.kinds, pred
+    def shift(self, name: str, x: Array) -> Array:
+        """x_t + (W - sum_j E_j)."""
+        return self.base.shift(name, x) - sum(write.E for write in self.writes[name])
 
-
-def _outputs(memory: Memory, recorder: Tapped, k: Array) -> dict[str, Array]:
-    memory.apply(recorder, k)
-    return recorder.outputs
+    def fixed(self, name: str) -> Array:
+        """A fixed weight."""
+        return self.base.fixed(name)

@@ -5,6 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from miras.engine import least_squares
+from miras.engine.tokens import Window
+from miras.engine.trajectory import Memory
+from miras.optim import Newton
 from miras.rule import Rule
 from miras.typing import Array, Weights
 
@@ -15,19 +19,26 @@ class State:
     """The state of B x H memories. A pytree; splitting a sequence anywhere is exact.
 
     Attributes:
-        A: dual state, leaves [B, H, in, out] or [B, H, out], float32 (float64 for float64 inputs).
+        A: dual state, leaves [B, H, in, out] or [B, H, out], float32 (float64 for float64 inputs);
+            the weights themselves where the retention is linear or proximal.
         S: momentum buffer, as A; None where the algorithm has none.
+        V: second buffer, as A; None where the algorithm has none.
         R: the chunk's snapshot W_r, primal, at which gradients are taken.
         L: weights as read inside the chunk, where they follow a linear recursion of their own
-            (a non-linear link with link_every="chunk"); None elsewhere.
+            (a link with link_every="chunk"); None elsewhere.
+        window: the last tokens, [B, H, w - 1, ...], where a step looks at several; else None.
+        sweeps: with `refine`, the memories that the earlier sweeps imply inside the chunk.
         position: tokens read since the chunk began, [B], in [0, chunk).
         segment: id of the current segment, [B].
     """
 
     A: Weights
     S: Weights | None
+    V: Weights | None
     R: Weights
     L: Weights | None
+    window: Window | None
+    sweeps: tuple[Memory, ...]
     position: Array
     segment: Array
 
@@ -40,29 +51,56 @@ def split_fixed(rule: Rule, W0: Weights) -> tuple[Weights, Weights]:
 
 def dual_start(rule: Rule, fast: Weights) -> Weights:
     """unlink(W0) per head, leaves [H, ...]."""
+    if isinstance(rule.algorithm, Newton):
+        return least_squares.start(rule, fast)
     return {name: jax.vmap(rule.retention.unlink)(leaf) for name, leaf in fast.items()}
 
 
-def initial_state(rule: Rule, W0: Weights, batch: int, dtype=jnp.float32) -> State:
-    """The state before the first token, of `batch` rows."""
+def initial_state(
+    rule: Rule, W0: Weights, batch: int, dk: int, dv: int, *, refine: int = 0, dtype=jnp.float32
+) -> State:
+    """The state before the first token.
+
+    Args:
+        rule: the four parts.
+        W0: initial primal weights, leaves [H, ...].
+        batch: B.
+        dk: width of keys.
+        dv: width of values.
+        refine: as it will be given to `miras.scan`.
+        dtype: of the state.
+    """
     fast, _ = split_fixed(rule, W0)
+    fast = {name: leaf.astype(dtype) for name, leaf in fast.items()}
 
     def rows(leaf):
-        return jnp.broadcast_to(leaf.astype(dtype), (batch, *leaf.shape))
+        return jnp.broadcast_to(leaf, (batch, *leaf.shape))
 
-    primal = {name: rows(leaf) for name, leaf in fast.items()}
-    dual = {
-        name: rows(leaf)
-        for name, leaf in dual_start(
-            rule, {name: leaf.astype(dtype) for name, leaf in fast.items()}
-        ).items()
-    }
-    zeros = {name: jnp.zeros_like(leaf) for name, leaf in dual.items()}
+    A = {name: rows(leaf) for name, leaf in dual_start(rule, fast).items()}
+    primal = A if isinstance(rule.algorithm, Newton) else {n: rows(w) for n, w in fast.items()}
+    zeros = {name: jnp.zeros_like(leaf) for name, leaf in A.items()}
+    keeps = rule.algorithm.keeps
+    memory = Memory(A, zeros if "S" in keeps else None, zeros if "V" in keeps else None)
+    size = rule.algorithm.window - 1
+    window = None
+    if size:
+        heads = next(iter(fast.values())).shape[0]
+        shape = (batch, heads, size)
+        has_threshold = any(gate.name == "threshold" for gate in rule.gates)
+        window = Window(
+            k=jnp.zeros((*shape, dk), dtype),
+            v=jnp.zeros((*shape, dv), dtype),
+            weight=jnp.zeros(shape, dtype),
+            threshold=jnp.ones(shape, dtype) if has_threshold else None,
+        )
     return State(
-        A=dual,
-        S=zeros if rule.algorithm.has_momentum else None,
+        A=memory.A,
+        S=memory.S,
+        V=memory.V,
         R=primal,
         L=primal if rule.reads_linearly else None,
+        window=window,
+        sweeps=(memory,) * refine,
         position=jnp.zeros(batch, jnp.int32),
         segment=jnp.zeros(batch, jnp.int32),
     )

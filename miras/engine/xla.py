@@ -1,14 +1,16 @@
 """The XLA backend: a `lax.scan` over tiles, each one call of the chunk step."""
 
+import dataclasses
 import functools
 import math
 
 import jax
 import jax.numpy as jnp
 
-from miras.engine.chunk import Fast, Tile, chunk_step
+from miras.engine.chunk import Fast, Semantics, Tile, chunk_step
 from miras.engine.layout import Positions, place, positions, tiles_needed
 from miras.engine.state import State, dual_start, initial_state, split_fixed
+from miras.optim import Newton
 from miras.rule import Rule
 from miras.typing import Array, Weights
 
@@ -22,6 +24,8 @@ def run(
     gates: dict[str, Array],
     *,
     chunk: int,
+    how: Semantics,
+    k_write: Array | None,
     state: State | None,
     segment_ids: Array | None,
     mask: Array | None,
@@ -34,14 +38,22 @@ def run(
     batch, length = q.shape[:2]
     dtype = jnp.promote_types(jnp.float32, q.dtype)
     fast, fixed = split_fixed(rule, W0)
-    aligned = state is None and (segment_ids is None or segments_at_chunks)
-    start = initial_state(rule, W0, batch, dtype) if state is None else state
+    start = state
+    if start is None:
+        widths = k.shape[-1], v.shape[-1]
+        start = initial_state(rule, W0, batch, *widths, refine=how.refine, dtype=dtype)
+    if how.exact or isinstance(rule.algorithm, Newton):  # chunks are tiles only: begin one here
+        start = dataclasses.replace(start, position=jnp.zeros_like(start.position))
+        aligned = segment_ids is None or (segments_at_chunks and state is None)
+    else:
+        aligned = state is None and (segment_ids is None or segments_at_chunks)
     at = positions(segment_ids, start.position, start.segment, length, chunk)
     write = jnp.ones((batch, length), dtype) if mask is None else mask.astype(dtype)
 
     origin = dual_start(rule, {name: leaf.astype(dtype) for name, leaf in fast.items()})
-    step = functools.partial(chunk_step, rule)
-    over_heads = jax.vmap(step, (0, 0, Tile(0, 0, 0, 0, None, None, None)))  # pyright: ignore
+    step = functools.partial(chunk_step, rule, how)
+    per_head = Tile(0, 0, 0, 0, 0, None, None, None)  # pyright: ignore
+    over_heads = jax.vmap(step, (0, 0, per_head))
     over_rows = jax.vmap(over_heads, (None, 0, 0))
     fixed = {name: leaf.astype(dtype) for name, leaf in fixed.items()}
 
@@ -49,7 +61,7 @@ def run(
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def tile_step(memory: Fast, xs: tuple[Tile, Array | None]):
         tile, reset = xs
-        tile = tile._replace(**{x: getattr(tile, x).astype(dtype) for x in ("q", "k", "v")})
+        tile = tile._replace(**_cast(tile, dtype))
         if reset is not None:
             memory = _restart(memory, origin, reset)
         if rule.reads_linearly and rule.retention.lag and tile.write.shape[-1] > 1:
@@ -65,7 +77,8 @@ def run(
 
     fire_at = 0 if rule.retention.lag else chunk - 1
     slots = min(chunk, length) if aligned else chunk
-    token_streams = {"q": q, "k": k, "v": v, "write": write, "gates": gates}
+    token_streams = {"q": q, "k": k, "v": v, "k_write": k_write, "write": write, "gates": gates}
+    first = Fast(start.A, start.S, start.V, start.R, start.L, start.window, start.sweeps)
 
     def in_chunks(tiles: int):
         """Tiles of a chunk's slots; tokens are moved unless chunk edges are known to be static."""
@@ -91,7 +104,7 @@ def run(
             fire=by_tile[:, :, fire_at] if fire_at < slots else never,
             reset=None if resets is None else resets.reshape(batch, tiles, slots)[:, :, 0],
         )
-        memory, (y, loss) = jax.lax.scan(tile_step, Fast(start.A, start.S, start.R, start.L), xs)
+        memory, (y, loss) = jax.lax.scan(tile_step, first, xs)
         y, loss = _untile(y), _untile(loss)
         if aligned:
             return memory, y[:, :length], loss[:, :length]
@@ -107,7 +120,7 @@ def run(
             fire=at.position == fire_at,
             reset=None if segment_ids is None else at.reset,
         )
-        memory, (y, loss) = jax.lax.scan(tile_step, Fast(start.A, start.S, start.R, start.L), xs)
+        memory, (y, loss) = jax.lax.scan(tile_step, first, xs)
         return memory, _untile(y), _untile(loss)
 
     if aligned:
@@ -131,17 +144,26 @@ def _state(memory: Fast, at: Positions) -> State:
     return State(*memory, position=at.end_position, segment=at.end_segment)
 
 
+def _cast(tile: Tile, dtype) -> dict[str, Array | None]:
+    streams = {name: getattr(tile, name) for name in ("q", "k", "v", "k_write")}
+    return {name: None if x is None else x.astype(dtype) for name, x in streams.items()}
+
+
 def _restart(memory: Fast, origin: Weights, reset: Array) -> Fast:
-    """A = unlink(W0) and S = 0 in the rows that begin a segment; the chunk step renews R and L."""
+    """A = unlink(W0) and empty buffers in the rows that begin a segment.
+
+    The chunk step renews what else depends on them, since a segment begins a chunk.
+    """
 
     def rows(leaf: Array) -> Array:
         return reset.reshape(-1, *[1] * (leaf.ndim - 1))
 
     A = {n: jnp.where(rows(leaf), origin[n][None], leaf) for n, leaf in memory.A.items()}
-    S = None
-    if memory.S is not None:
-        S = {n: jnp.where(rows(leaf), 0.0, leaf) for n, leaf in memory.S.items()}
-    return memory._replace(A=A, S=S)
+    empty = lambda tree: jax.tree.map(lambda x: jnp.where(rows(x), 0.0, x), tree)  # noqa: E731
+    window = memory.window
+    if window is not None:
+        window = window._replace(weight=empty(window.weight))
+    return memory._replace(A=A, S=empty(memory.S), V=empty(memory.V), window=window)
 
 
 def _pad(x: Array, size: int) -> Array:
@@ -169,6 +191,7 @@ def _tiles(
         q=by_head(streams["q"]),
         k=by_head(streams["k"]),
         v=by_head(streams["v"]),
+        k_write=None if streams["k_write"] is None else by_head(streams["k_write"]),
         gates={name: by_head(x) for name, x in streams["gates"].items()},
         write=tiled(streams["write"]),
         fresh=None if fresh is None else fresh.T,
@@ -188,7 +211,8 @@ def _split_first(tile: Tile) -> tuple[Tile, Tile]:
     """The tile's first token, which carries its flags, and the rest."""
 
     def cut(part: slice) -> dict:
-        streams = {"q": tile.q, "k": tile.k, "v": tile.v, "gates": tile.gates}
+        names = ("q", "k", "v", "k_write", "gates")
+        streams = {name: getattr(tile, name) for name in names}
         cut_streams = jax.tree.map(lambda x: x[:, :, part], streams)
         return {**cut_streams, "write": tile.write[:, part]}
 

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from miras.gate import Gate
-from miras.layers.param import param
+from miras.layers.param import Linear, LowRank, param
 from miras.rule import Rule
 from miras.typing import Array
 
@@ -34,27 +34,54 @@ def unsquash(gate: Gate, heads: int) -> np.ndarray:
 
 
 class GateProjections(nnx.Module):
-    """One value per token, head and learned gate; starts at the gate's value for every token.
+    """A value per token for each learned gate; starts at the gate's value for every token.
+
+    Gates per head come from a linear projection, gates per channel from one of low rank (MIRAS,
+    2504.13173, section 5.3).
 
     Args:
         rule: whose gates to make.
         width: of the tokens.
         heads: H.
+        rank: of the projections of gates per channel.
+        terms: associations a token makes, each with its own rate; None for one.
+        rngs: stream `params`.
     """
 
-    def __init__(self, rule: Rule, width: int, heads: int):
+    def __init__(
+        self,
+        rule: Rule,
+        width: int,
+        heads: int,
+        *,
+        rank: int,
+        terms: int | None,
+        rngs: nnx.Rngs,
+    ):
         self.learned = tuple(gate for gate in rule.gates if gate.learned)
         self.kernels = nnx.Dict()
         self.biases = nnx.Dict()
+        head = width // heads
+        channels = {"key": head, "value": head, "slot": getattr(rule.memory, "count", None)}
         for gate in self.learned:
-            self.kernels[gate.name] = param(jnp.zeros((width, heads)), ("embed", "heads"))
+            shape = (heads,)
+            if gate.name == "lr" and terms is not None:
+                shape += (terms,)
+            axes = ("heads", *[None] * (len(shape) - 1))
+            if gate.side == "head":
+                kernel = Linear((width, *shape), ("embed", *axes), rngs, start=0.0)
+            else:
+                shape, axes = (*shape, channels[gate.side]), (*axes, None)
+                kernel = LowRank(width, rank, shape, axes, rngs)
+            self.kernels[gate.name] = kernel
             start = jnp.asarray(unsquash(gate, heads), jnp.float32)
-            self.biases[gate.name] = param(start, ("heads",))
+            start = jnp.broadcast_to(start.reshape(heads, *[1] * (len(shape) - 1)), shape)
+            self.biases[gate.name] = param(start, axes)
 
     def __call__(self, x: Array) -> dict[str, Array]:
-        """[B, T, width] to a dict of [B, T, H], float32."""
+        """[B, T, width] to a dict of [B, T, H, ...], float32."""
         x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
         return {
-            gate.name: squash(gate, x @ self.kernels[gate.name][...] + self.biases[gate.name][...])
+            gate.name: squash(gate, self.kernels[gate.name](x) + self.biases[gate.name][...])
             for gate in self.learned
         }

@@ -6,6 +6,7 @@ from typing import ClassVar, Protocol
 import jax
 
 from miras.config import Config
+from miras.gate import Gate, Side
 from miras.registry import Registry
 from miras.typing import Array, Weights
 
@@ -40,7 +41,8 @@ class Memory(Config):
 
     To add one: subclass with frozen fields, implement `init` and `apply`, decorate with
     `@miras.memory.register("kind")`. Each weight name may be read once in `apply`, through the
-    reader only. Names listed by `fixed` stay as they are while the memory learns.
+    reader only. Names listed by `fixed` stay as they are while the memory learns. `sides` says
+    which weights gates per channel act on; `miras.testing.check_memory` checks the whole.
     """
 
     registry: ClassVar[Registry["Memory"]] = Registry("memory")
@@ -61,6 +63,39 @@ class Memory(Config):
     def fixed(self) -> tuple[str, ...]:
         """Names of weights that only the outer loop trains."""
         return ()
+
+    def sides(self, name: str) -> tuple[Side | None, ...]:
+        """What each dimension of a weight stands for: "key", "value", "slot", or None.
+
+        A gate per channel acts on the dimension of its side; a weight without that side sees the
+        geometric mean over the channels.
+        """
+        del name
+        return (None, None)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether M(W, x) = features(x) @ w1, the memory that closed forms are known for."""
+        return False
+
+    def features(self, read: Reader, x: Array) -> Array:
+        """What the first weight multiplies: x itself but for feature maps."""
+        del read
+        return x
+
+    def gates(self) -> tuple[Gate, ...]:
+        """The gates that the memory consumes; see `associations`."""
+        return ()
+
+    def associations(
+        self, k: Array, v: Array, gates: dict[str, Array]
+    ) -> dict[str, tuple[Array, Array]] | None:
+        """What a dot bias writes where that is not its gradient: (key, value) by weight, or None.
+
+        Slots that the token itself chooses (ABC, GSA) are written so: w <- w + eta key^T value.
+        """
+        del k, v, gates
+        return None
 
 
 register = Memory.registry.register

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from miras.gate import Side
 from miras.memory.base import Memory, Reader, register
 from miras.typing import Array, Weights
 
@@ -21,3 +22,13 @@ class Matrix(Memory):
     def apply(self, read: Reader, x: Array) -> Array:
         """X @ w1."""
         return read.linear("w1", x)
+
+    def sides(self, name: str) -> tuple[Side | None, ...]:
+        """Rows are key channels, columns value channels."""
+        del name
+        return ("key", "value")
+
+    @property
+    def is_linear(self) -> bool:
+        """Yes."""
+        return True

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.config import require
+from miras.gate import Side
 from miras.memory.base import Memory, Reader, register
 from miras.typing import Array, Weights
 
@@ -25,6 +26,15 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+def normalise(z: Array, norm: Literal["layer", "rms"] | None, eps: float) -> Array:
+    """LayerNorm or RMSNorm without learned parameters, over the last axis."""
+    if norm == "layer":
+        z = z - jnp.mean(z, axis=-1, keepdims=True)
+    if norm is not None:
+        z = z * jax.lax.rsqrt(jnp.mean(z * z, axis=-1, keepdims=True) + eps)
+    return z
+
+
 @register("mlp")
 @dataclasses.dataclass(frozen=True)
 class MLP(Memory):
@@ -36,7 +46,8 @@ class MLP(Memory):
 
     Attributes:
         depth: number of weight matrices, >= 1.
-        expansion: hidden width over dk.
+        expansion: hidden width over dk, where `hidden` is not given.
+        hidden: hidden width.
         activation: between the matrices; "gelu" is the tanh form, "gelu_exact" the erf form.
         residual: add x, which needs dk = dv.
         norm: of the output before the residual, without learned parameters unless `affine`.
@@ -46,6 +57,7 @@ class MLP(Memory):
 
     depth: int = 2
     expansion: int = 4
+    hidden: int | None = None
     activation: Activation = "gelu"
     residual: bool = True
     norm: Literal["layer", "rms"] | None = "layer"
@@ -56,6 +68,10 @@ class MLP(Memory):
         """Check ranges."""
         require(self.depth >= 1, f"MLP.depth={self.depth} must be at least 1.")
         require(self.expansion >= 1, f"MLP.expansion={self.expansion} must be at least 1.")
+        require(
+            self.hidden is None or self.hidden >= 1,
+            f"MLP.hidden={self.hidden} must be at least 1, or none.",
+        )
         require(self.eps > 0, f"MLP.eps={self.eps} must be positive.")
         require(
             not self.affine or self.norm is not None,
@@ -73,7 +89,7 @@ class MLP(Memory):
             dk == dv or not self.residual,
             f"an MLP memory with residual=True needs dk = dv, not dk={dk}, dv={dv}.",
         )
-        hidden = self.expansion * dk
+        hidden = self.hidden or self.expansion * dk
         widths = [dk] + [hidden] * (self.depth - 1) + [dv]
         keys = jax.random.split(key, self.depth)
         weights = {}
@@ -90,15 +106,16 @@ class MLP(Memory):
         """The affine's scale and shift."""
         return ("scale", "shift") if self.affine else ()
 
+    def sides(self, name: str) -> tuple[Side | None, ...]:
+        """Rows of w1 are key channels, columns of wn value channels."""
+        return ("key" if name == "w1" else None, "value" if name == f"w{self.depth}" else None)
+
     def apply(self, read: Reader, x: Array) -> Array:
         """X + norm(MLP(x))."""
         z = read.linear("w1", x)
         for i in range(2, self.depth + 1):
             z = read.linear(f"w{i}", ACTIVATIONS[self.activation](z))
-        if self.norm == "layer":
-            z = z - jnp.mean(z, axis=-1, keepdims=True)
-        if self.norm is not None:
-            z = z * jax.lax.rsqrt(jnp.mean(z * z, axis=-1, keepdims=True) + self.eps)
+        z = normalise(z, self.norm, self.eps)
         if self.affine:
             z = z * read.fixed("scale") + read.fixed("shift")
         return x + z if self.residual else z

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.config import require
+from miras.gate import Side
 from miras.memory.base import Memory, Reader, register
 from miras.typing import Array, Weights
 
@@ -23,3 +24,8 @@ class Vector(Memory):
     def apply(self, read: Reader, x: Array) -> Array:
         """X * w1."""
         return read.scale("w1", x)
+
+    def sides(self, name: str) -> tuple[Side | None, ...]:
+        """Each entry is a channel."""
+        del name
+        return ("key",)

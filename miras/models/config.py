@@ -3,7 +3,9 @@
 import dataclasses
 from typing import Literal
 
+from miras import legality
 from miras.config import Config, require
+from miras.layers.config import LayerConfig
 from miras.rule import Rule
 
 
@@ -18,10 +20,10 @@ class LanguageModelConfig(Config):
         layers: blocks.
         heads: memories in a layer, each of width / heads.
         chunk: tokens that share a snapshot of the memory; part of the model.
+        refine: sweeps towards the online rule inside each chunk; see `miras.scan`.
+        exact: the online rule in closed form; see `miras.scan`.
         mlp_ratio: SwiGLU's hidden width over `width`, rounded to a multiple of 8.
-        conv: taps of the causal convolution on q, k and v; 0 for none.
-        activation: after that convolution.
-        lr_by_position: TTT's 1 / (1 + position in the chunk) on the inner learning rate.
+        layer: how the memory's inputs are made from tokens; see `miras.layers.LayerConfig`.
         tie: one matrix for embedding and head.
         dtype: of activations and matrix products; parameters, memory and logits are float32.
         remat: recompute each block in the backward pass instead of keeping its activations.
@@ -33,10 +35,10 @@ class LanguageModelConfig(Config):
     layers: int = 4
     heads: int = 4
     chunk: int = 16
+    refine: int = 0
+    exact: bool = False
     mlp_ratio: float = 8 / 3
-    conv: int = 4
-    activation: Literal["silu"] | None = None
-    lr_by_position: bool = False
+    layer: LayerConfig = dataclasses.field(default_factory=LayerConfig)
     tie: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = True
@@ -51,7 +53,9 @@ class LanguageModelConfig(Config):
             f"model.width={self.width} must be a multiple of model.heads={self.heads}.",
         )
         require(self.mlp_ratio > 0, f"model.mlp_ratio={self.mlp_ratio} must be positive.")
-        require(self.conv >= 0, f"model.conv={self.conv} must not be negative.")
+        for legal, reason in legality.of_semantics(self.rule, self.refine, self.exact):
+            require(legal, reason)
+        self.layer.check_rule(self.rule)
 
     @property
     def mlp_width(self) -> int:

@@ -9,7 +9,9 @@ import numpy as np
 from flax import nnx
 
 from miras.config import require
+from miras.engine import reserve
 from miras.layers import LayerState
+from miras.memory import KV
 from miras.models.language_model import LanguageModel
 from miras.typing import Array
 
@@ -25,7 +27,15 @@ def prefill(
 ) -> tuple[Array, LayerState]:
     """Read tokens [B, T] in parallel; logits of the next one [B, vocab], and the state."""
     graph, params = nnx.split(model)
+    if state is not None:
+        state = with_room(model, state, tokens.shape[1])
     return _forward(graph, params, tokens, state)
+
+
+def with_room(model: LanguageModel, state: LayerState, tokens: int) -> LayerState:
+    """The state with room for more tokens, where it grows (kv memories), so that shapes stay."""
+    memory = model.config.rule.memory
+    return reserve(state, memory, tokens) if isinstance(memory, KV) else state
 
 
 def decode_step(model: LanguageModel, token: Array, state: LayerState) -> tuple[Array, LayerState]:
@@ -97,6 +107,7 @@ def stream(
     def tokens_one_by_one() -> Iterator[np.ndarray]:
         graph, params = nnx.split(model)
         logits, state = _forward(graph, params, jnp.asarray(tokens), None)
+        state = with_room(model, state, length)
         for key in jax.random.split(jax.random.key(seed), length):
             token, logits, state = _step(
                 graph, params, logits, state, key, temperature, top_k, top_p

@@ -20,10 +20,10 @@ class Block(nnx.Module):
             config.rule,
             config.width,
             config.heads,
+            config=config.layer,
             chunk=config.chunk,
-            conv=config.conv,
-            activation=config.activation,
-            lr_by_position=config.lr_by_position,
+            refine=config.refine,
+            exact=config.exact,
             rngs=rngs,
         )
         self.mlp_norm = RMSNorm((config.width,), ("embed",))
@@ -34,6 +34,7 @@ class Block(nnx.Module):
         x: Array,
         state: LayerState | None,
         inputs: "Inputs",
+        depth: Array,
         *,
         segments_at_chunks: bool,
         health: bool,
@@ -45,6 +46,7 @@ class Block(nnx.Module):
             mask=inputs.mask,
             state=state,
             segments_at_chunks=segments_at_chunks,
+            depth=depth,
             health=health,
         )
         x = x + y
@@ -140,19 +142,20 @@ class LanguageModel(nnx.Module):
         dtype = jnp.dtype(self.config.dtype)
         x = self.embedding[...][tokens].astype(dtype)
 
-        def block(block: Block, x: Array, state: LayerState | None, inputs: Inputs):
+        def block(block: Block, x: Array, state: LayerState | None, inputs: Inputs, depth: Array):
             x, state, measured = block(
-                x, state, inputs, segments_at_chunks=segments_at_chunks, health=health
+                x, state, inputs, depth, segments_at_chunks=segments_at_chunks, health=health
             )
             return x, (state, measured)
 
+        depth = jnp.arange(self.config.layers) / max(1, self.config.layers - 1)
         body = nnx.remat(block) if self.config.remat else block
         over_layers = nnx.scan(
             body,
-            in_axes=(0, nnx.Carry, None if state is None else 0, None),
+            in_axes=(0, nnx.Carry, None if state is None else 0, None, 0),
             out_axes=(nnx.Carry, 0),
         )
-        x, (state, measured) = over_layers(self.blocks, x, state, inputs)
+        x, (state, measured) = over_layers(self.blocks, x, state, inputs, depth)
         x = self.norm(x)
         head = self.embedding[...].T if self.config.tie else self.head.kernel[...]
         logits = jnp.matmul(x, head.astype(dtype), preferred_element_type=jnp.float32)

@@ -3,9 +3,30 @@
 The outer optimiser, which trains the model's parameters, is optax and lives in `miras.train`.
 """
 
+from miras.optim.adaptive import Adaptive
 from miras.optim.base import Algorithm, register
 from miras.optim.coefficients import Coefficients
 from miras.optim.gd import GD
-from miras.optim.momentum import Momentum
+from miras.optim.implicit import Implicit
+from miras.optim.momentum import Momentum, Nesterov
+from miras.optim.multi_step import MultiStep
+from miras.optim.muon import Muon
+from miras.optim.newton import Newton
+from miras.optim.nonparametric import NonParametric
+from miras.optim.omega import Omega
 
-__all__ = ["GD", "Algorithm", "Coefficients", "Momentum", "register"]
+__all__ = [
+    "GD",
+    "Adaptive",
+    "Algorithm",
+    "Coefficients",
+    "Implicit",
+    "Momentum",
+    "MultiStep",
+    "Muon",
+    "Nesterov",
+    "Newton",
+    "NonParametric",
+    "Omega",
+    "register",
+]

@@ -5,35 +5,47 @@ model's own parameters is optax and lives in `miras.train`.
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from miras.config import Config, require
 from miras.gate import Gate
 from miras.optim.coefficients import Coefficients
 from miras.registry import Registry
-from miras.typing import Array
+from miras.typing import Array, Leaf
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Algorithm(Config):
-    """Memory algorithm: from a token's gradient to the step S_t added to the dual state.
+    """Memory algorithm: from a token's gradient to the step U_t added to the dual state.
 
-    To add one: subclass with frozen fields, implement `coefficients` (the chunk form) and `step`
-    (one token of the same recursion, the oracle's form), declare further gates, decorate with
-    `@miras.optim.register("kind")`.
+        G_t = sum_i weight_i g_i    over the last `window` tokens; g_t alone for a window of 1
+        (S_t, V_t), U_t             by `step`, from the buffers before it and G_t
+        A_t = alpha_t A_{t-1} + U_t
+
+    To add one: subclass with frozen fields and implement `step`, one token of the recursion. If
+    U_t is linear in the gradients, implement `coefficients` too, its form for a whole chunk, else
+    set `linear` to False: then weights are formed for each token. Declare further gates, decorate
+    with `@miras.optim.register("kind")`; `miras.testing.check_algorithm` checks the whole.
 
     Attributes:
         lr: eta where it is not given per token, and where a learned one starts.
         max_lr: end of a learned rate's range (0, max_lr).
         data_dependent: whether a layer computes eta_t from the token.
+        granularity: what eta_t has a value for: "head", or the "key" channels (rows of the
+            gradient) or "value" channels (its columns) of a linear memory.
     """
 
     registry: ClassVar[Registry["Algorithm"]] = Registry("algorithm")
-    has_momentum: ClassVar[bool] = False
+    linear: ClassVar[bool] = True  # U_t is linear in the gradients: `coefficients` exist
+    local: ClassVar[bool] = False  # U_t is -eta_t g_t alone, so decays per channel factor
+    sequential: ClassVar[bool] = False  # a token's terms are steps one after another
+    takes_terms: ClassVar[bool] = True  # several rank-one terms a token have a meaning
+    window: ClassVar[int] = 1  # tokens whose losses make up one step
 
     lr: float = 0.1
     max_lr: float = 1.0
     data_dependent: bool = True
+    granularity: Literal["head", "key", "value"] = "head"
 
     def validate(self) -> None:
         """Check ranges."""
@@ -44,18 +56,84 @@ class Algorithm(Config):
             f"{name}.lr={self.lr} must be below max_lr={self.max_lr} when it is data-dependent.",
         )
 
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """The buffers carried from token to token: none, ("S",), or ("S", "V")."""
+        return ()
+
+    @property
+    def terms(self) -> int:
+        """Rank-one terms a token is given where its keys have no axis of their own for them."""
+        return 1
+
+    @property
+    def acts(self) -> Literal["token", "chunk"]:
+        """Whether U_t is added after every token, or once, by `transform`, at a chunk's end."""
+        return "token"
+
+    @property
+    def lr_at(self) -> Literal["gradient", "update"]:
+        """Where eta_t enters: it scales the gradient that buffers see, or the step they give."""
+        return "gradient"
+
     def gates(self) -> tuple[Gate, ...]:
         """eta_t."""
-        return (Gate("lr", self.lr, "bounded", self.data_dependent, upper=self.max_lr),)
+        return (
+            Gate(
+                "lr",
+                self.lr,
+                "bounded",
+                self.data_dependent,
+                upper=self.max_lr,
+                side=self.granularity,
+            ),
+        )
+
+    def effective(self, gates: dict[str, Array], k: Array) -> dict[str, Array]:
+        """The gates as the recursion uses them; k is a token's key(s) [..., dk]."""
+        del k
+        return gates
 
     def coefficients(
-        self, log_decay: Array | None, log_momentum: Array | None, write: Array
+        self,
+        log_decay: Array | None,
+        log_momentum: Array | None,
+        rate: Array | None,
+        write: Array,
+        band: Array | None,
     ) -> Coefficients:
-        """The chunk form: log gates [C] (None = 1 throughout) and write [C] of 0 and 1."""
+        """The chunk form.
+
+        Args:
+            log_decay: [C], None where nothing decays.
+            log_momentum: [C], None without momentum.
+            rate: [C], eta_t where `lr_at` is "update", else None.
+            write: [C], 1 or 0.
+            band: [C, K], the weight of gradient s in G_t; None for a window of 1, where K = C.
+        """
         raise NotImplementedError
 
-    def step(self, S: Array | None, momentum: Array | None, update: Array) -> Array:
-        """S_t from S_{t-1} (None without momentum), mu_t and the update -eta_t g_t."""
+    def step(
+        self,
+        S: Leaf | None,
+        V: Leaf | None,
+        G: Leaf,
+        momentum: Array | None,
+        rate: Array | float,
+    ) -> tuple[Leaf | None, Leaf | None, Leaf]:
+        """One token of the recursion: S_t, V_t and U_t, for one weight.
+
+        Args:
+            S: first buffer, None if not kept.
+            V: second buffer, None if not kept.
+            G: the gradient, times eta_t where `lr_at` is "gradient".
+            momentum: mu_t, None without.
+            rate: eta_t where `lr_at` is "update", else 1.
+        """
+        raise NotImplementedError
+
+    def transform(self, S: Leaf, V: Leaf | None, rate: Array | float) -> tuple[Leaf, Leaf | None]:
+        """What an algorithm that acts per chunk adds at the chunk's end, and the new V."""
         raise NotImplementedError
 
 

@@ -2,7 +2,7 @@
 
 Over the tokens s <= t of a chunk (or of a part of one), with write_s = 0 for masked tokens,
 
-    S_t = mu_t S_{t-1} - E_s                     E_s = eta_s g_s
+    S_t = mu_t S_{t-1} - E_t                     E_t = eta_t g_t
     A_t = alpha_t A_{t-1} + write_t S_t
 
 unrolls to A_t = beta_t A_0 + p_t S_0 - sum_s c[t, s] E_s and
@@ -24,10 +24,11 @@ class Coefficients(NamedTuple):
     """The weights with which a chunk's C gradients and its initial state enter each token's state.
 
     Attributes:
-        c: [C, C], lower triangular: gradient s in A_t.
+        c: [C, K], gradient s in A_t; K = C and lower triangular, but for a window of tokens that
+            reaches back over the first.
         beta: [C], A_0 in A_t.
         p: [C], S_0 in A_t; None without momentum.
-        n: [C, C], gradient s in S_t; None without momentum.
+        n: [C, K], gradient s in S_t; None without momentum.
         m: [C], S_0 in S_t; None without momentum.
     """
 

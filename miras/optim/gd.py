@@ -1,24 +1,24 @@
 """Gradient descent: one step on each token's own loss."""
 
 import dataclasses
+from typing import ClassVar
 
 from miras.optim.base import Algorithm, register
 from miras.optim.coefficients import Coefficients, products
-from miras.typing import Array
 
 
 @register("gd")
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GD(Algorithm):
-    """S_t = -eta_t g_t. MIRAS (2504.13173), section 3."""
+    """U_t = -eta_t g_t. MIRAS (2504.13173), section 3."""
 
-    def coefficients(
-        self, log_decay: Array | None, log_momentum: Array | None, write: Array
-    ) -> Coefficients:
+    local: ClassVar[bool] = True
+
+    def coefficients(self, log_decay, log_momentum, rate, write, band) -> Coefficients:
         """C = the decay products."""
         c, beta = products(log_decay, write.shape[0], write.dtype)
         return Coefficients(c, beta)
 
-    def step(self, S: Array | None, momentum: Array | None, update: Array) -> Array:
+    def step(self, S, V, G, momentum, rate):
         """-eta_t g_t."""
-        return update
+        return None, None, -G

@@ -1,48 +1,89 @@
-"""Gradient descent with momentum: Titans' past and momentary surprise."""
+"""Gradient descent with momentum: Titans' past and momentary surprise, and Nesterov's form."""
 
 import dataclasses
-from typing import ClassVar
+
+import jax.numpy as jnp
 
 from miras.config import require
 from miras.gate import Gate
 from miras.optim.base import Algorithm, register
-from miras.optim.coefficients import Coefficients, products
+from miras.optim.coefficients import MIN_LOG, Coefficients, products
 from miras.typing import Array
 
 
+def momentum_gate(value: float, learned: bool) -> Gate:
+    """Log mu_t."""
+    return Gate("log_momentum", value, "log_unit", learned)
+
+
 @register("momentum")
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Momentum(Algorithm):
-    """S_t = mu_t S_{t-1} - eta_t g_t. Titans (2501.00663), equations 9-10 and 14.
+    """S_t = mu_t S_{t-1} - eta_t g_t, U_t = S_t. Titans (2501.00663), equations 9-10 and 14.
 
     Attributes:
         momentum: mu where it is not given per token, and where a learned one starts; in (0, 1).
     """
-
-    has_momentum: ClassVar[bool] = True
 
     momentum: float = 0.9
 
     def validate(self) -> None:
         """Check ranges."""
         super().validate()
-        require(0 < self.momentum < 1, f"Momentum.momentum={self.momentum} must be in (0, 1).")
+        name = type(self).__name__
+        require(0 < self.momentum < 1, f"{name}.momentum={self.momentum} must be in (0, 1).")
+
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """S."""
+        return ("S",)
 
     def gates(self) -> tuple[Gate, ...]:
         """eta_t and log mu_t."""
-        mu = Gate("log_momentum", self.momentum, "log_unit", self.data_dependent)
-        return (*super().gates(), mu)
+        return (*super().gates(), momentum_gate(self.momentum, self.data_dependent))
 
-    def coefficients(
-        self, log_decay: Array | None, log_momentum: Array | None, write: Array
-    ) -> Coefficients:
+    def coefficients(self, log_decay, log_momentum, rate, write, band) -> Coefficients:
         """C = La diag(write) Lm and p = La (write * m): masked tokens leave A as it is."""
         La, beta = products(log_decay, write.shape[0], write.dtype)
         Lm, m = products(log_momentum, write.shape[0], write.dtype)
         return Coefficients(c=La @ (write[:, None] * Lm), beta=beta, p=La @ (write * m), n=Lm, m=m)
 
-    def step(self, S: Array | None, momentum: Array | None, update: Array) -> Array:
+    def step(self, S, V, G, momentum, rate):
         """mu_t S_{t-1} - eta_t g_t."""
-        assert S is not None
-        assert momentum is not None
-        return momentum * S + update
+        S = momentum * S - G
+        return S, None, S
+
+
+@register("nesterov")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Nesterov(Momentum):
+    """S_t = mu_t S_{t-1} - eta_t g_t, U_t = mu_t S_t - eta_t g_t.
+
+    Nesterov's momentum in the form that takes the gradient where the weights are (Sutskever et al.
+    2013, section 2; as optax and PyTorch have it), with mu_t of the token at hand.
+    """
+
+    def coefficients(self, log_decay, log_momentum, rate, write, band) -> Coefficients:
+        """C = La diag(write) (diag(mu) Lm + 1)."""
+        size = write.shape[0]
+        La, beta = products(log_decay, size, write.dtype)
+        Lm, m = products(log_momentum, size, write.dtype)
+        mu = _mu(log_momentum)
+        ahead = mu[:, None] * Lm + _identity(size, write.dtype)
+        return Coefficients(
+            c=La @ (write[:, None] * ahead), beta=beta, p=La @ (write * mu * m), n=Lm, m=m
+        )
+
+    def step(self, S, V, G, momentum, rate):
+        """Mu_t S_t - eta_t g_t."""
+        S = momentum * S - G
+        return S, None, momentum * S - G
+
+
+def _mu(log_momentum: Array) -> Array:
+    return jnp.exp(jnp.maximum(log_momentum, MIN_LOG))
+
+
+def _identity(size: int, dtype) -> Array:
+    row, column = jnp.arange(size)[:, None], jnp.arange(size)[None, :]
+    return (row == column).astype(dtype)

@@ -6,39 +6,58 @@ from typing import ClassVar, Literal
 from miras.config import Config, require
 from miras.gate import Gate
 from miras.registry import Registry
-from miras.typing import Leaf
+from miras.typing import Array, Leaf
 
 LinkEvery = Literal["chunk", "token"]
+Granularity = Literal["head", "key", "value", "key_value", "slot"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Retention(Config):
-    """Retention gate: A_t = alpha_t A_{t-1} + S_t in the dual space, W_t = link(A_t) in the primal.
+    """Retention gate: how A_t comes of alpha_t A_{t-1} + U_t, and W_t of A_t.
 
-    To add one: subclass with frozen fields, say by `gates` which gates it needs, implement `link`
-    and `unlink` if the map is not the identity (and then say by `linked` when it fires), decorate
-    with `@miras.retention.register("kind")`. Both maps see one weight of one head,
-    [in, out] or [out].
+    Three geometries:
 
-    A map that is not the identity has a field `link_every`. "token" reads W_t = link(A_t) after
-    every token: the definition. "chunk" is what the papers train with: the link fires once a chunk
-    and the reads in between follow the linear recursion W_t = alpha_t W_{t-1} + S_t from there. It
-    fires on the chunk's last token, or on its first where the member sets `lag = True`: then that
-    token takes one true step and the chunk's other gradients are taken after it. With chunk = 1
-    both are the definition.
+    - linear: W_t = A_t = alpha_t A_{t-1} + U_t. Nothing to implement.
+    - dual (mirror descent): A_t as above, W_t = link(A_t). Implement `link`, `unlink` and, so that
+      any learned start is legal, `constrain`.
+    - proximal: W_t = prox(alpha_t W_{t-1} + U_t, W_{t-1}), the state is the weight itself. Set
+      `proximal` to True and implement `prox`.
+
+    To add one: subclass with frozen fields, say by `gates` which gates it needs, implement the
+    above and, unless linear, `linked`, decorate with `@miras.retention.register("kind")`. All maps
+    see one weight of one head, [in, out] or [out]. `miras.testing.check_retention` checks the
+    whole.
+
+    A geometry that is not linear has a field `link_every`. "token" applies the map after every
+    token: the definition. "chunk" is what the papers train with: the map fires once a chunk and the
+    reads in between follow the linear recursion W_t = alpha_t W_{t-1} + U_t from there. It fires on
+    the chunk's last token, or on its first where the member sets `lag = True`: then that token
+    takes one true step and the chunk's other gradients are taken after it. With chunk = 1 both are
+    the definition.
     """
 
     registry: ClassVar[Registry["Retention"]] = Registry("retention")
     lag: ClassVar[bool] = False
+    proximal: ClassVar[bool] = False
 
     @property
     def linked(self) -> LinkEvery | None:
-        """When the link fires; None where it is the identity."""
+        """When the link or the proximal map fires; None where the geometry is linear."""
         return None
 
     def gates(self) -> tuple[Gate, ...]:
         """The gates consumed; without a `log_decay` nothing is forgotten."""
         return ()
+
+    def effective(self, gates: dict[str, Array]) -> dict[str, Array]:
+        """The gates as the linear recursion uses them, and further ones for `prox`."""
+        return gates
+
+    def key(self, gates: dict[str, Array], k: Array) -> Array:
+        """The key that is written along: the token's own, but where writing is tied to decay."""
+        del gates
+        return k
 
     def link(self, A: Leaf) -> Leaf:
         """The mirror map, dual to primal."""
@@ -49,8 +68,13 @@ class Retention(Config):
         return W
 
     def constrain(self, W: Leaf) -> Leaf:
-        """A smooth map from any array to a primal weight in the link's range."""
+        """A smooth map from any array to a primal weight in the map's range."""
         return W
+
+    def prox(self, new: Leaf, old: Leaf, gates: dict[str, Array]) -> Leaf:
+        """The proximal map: W_t of alpha_t W_{t-1} + U_t and W_{t-1}; gates are the token's."""
+        del old, gates
+        return new
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,22 +84,49 @@ class Decaying(Retention):
     Attributes:
         decay: alpha where it is not given per token, and where a learned one starts.
         spread: head h holds 1 - (1 - decay) * spread^h; RetNet's heads are 31/32 and 0.5.
+        slopes: "spread", or "alibi": head h of H holds exp(-2^(-8 (h + 1) / H)) whatever `decay`
+            (Lightning Attention, 2401.04658).
         data_dependent: whether a layer computes alpha_t from the token.
+        granularity: what alpha_t has a value for: each "head"; each "key" channel, so that rows of
+            a matrix decay apart (GLA, gate `log_decay` [B, T, H, Dk]); each "value" channel
+            (columns, gate `log_decay_value` [B, T, H, Dv]); "key_value" both, as a product; each
+            "slot" of a slot memory.
+        min_log_decay: log alpha_t per channel is held above it, so that ratios of products over a
+            block of 16 tokens stay inside float32's range; in [-5, 0).
     """
 
     decay: float = 0.99
     spread: float = 1.0
+    slopes: Literal["spread", "alibi"] = "spread"
     data_dependent: bool = True
+    granularity: Granularity = "head"
+    min_log_decay: float = -5.0
 
     def validate(self) -> None:
         """Check ranges."""
         name = type(self).__name__
         require(0 < self.decay <= 1, f"{name}.decay={self.decay} must be in (0, 1].")
         require(0 < self.spread <= 1, f"{name}.spread={self.spread} must be in (0, 1].")
+        require(
+            -5 <= self.min_log_decay < 0,
+            f"{name}.min_log_decay={self.min_log_decay} must be in [-5, 0).",
+        )
 
     def gates(self) -> tuple[Gate, ...]:
-        """Log alpha_t."""
-        return (Gate("log_decay", self.decay, "log_unit", self.data_dependent, spread=self.spread),)
+        """Log alpha_t, and that of the value channels."""
+        sides = {"key_value": ("key", "value")}.get(self.granularity, (self.granularity,))
+        return tuple(
+            Gate(
+                "log_decay_value" if side == "value" else "log_decay",
+                self.decay,
+                "log_unit",
+                self.data_dependent,
+                spread=self.spread,
+                slopes=self.slopes,
+                side=side,  # pyright: ignore[reportArgumentType]
+            )
+            for side in sides
+        )
 
 
 register = Retention.registry.register

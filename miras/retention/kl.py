@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from miras.config import require
 from miras.retention.base import Decaying, LinkEvery, register
-from miras.typing import Leaf
+from miras.typing import Array, Leaf
 
 
 @register("kl")
@@ -21,9 +21,14 @@ class KL(Decaying):
     paper's training form, `link_every="chunk"`, has Memora's lag token: the first token of a chunk
     takes the true step, the rest follow the linear recursion from there.
 
+    With `coupled` learning and retaining share one budget, as equation 21 is printed:
+    W_t = c softmax((1 - lam) log W_{t-1} - eta' g_t), lam = (1/alpha)/(1/alpha + 1/eta),
+    eta' = 1/(1/alpha + 1/eta), of the gates alpha_t and eta_t.
+
     Attributes:
         scale: c, the sum of each slice; > 0.
         axis: of a slice: 0 is `in`, 1 is `out`; a vector weight has one axis.
+        coupled: see above; for gates per head.
         link_every: see `Retention`.
     """
 
@@ -31,17 +36,31 @@ class KL(Decaying):
 
     scale: float = 1.0
     axis: Literal[0, 1] = 0
+    coupled: bool = False
     link_every: LinkEvery = "token"
 
     def validate(self) -> None:
         """Check ranges."""
         super().validate()
         require(self.scale > 0, f"KL.scale={self.scale} must be positive.")
+        require(
+            not self.coupled or self.granularity == "head",
+            f"KL.coupled=True needs granularity='head', not {self.granularity!r}.",
+        )
 
     @property
     def linked(self) -> LinkEvery:
         """`link_every`."""
         return self.link_every
+
+    def effective(self, gates: dict[str, Array]) -> dict[str, Array]:
+        """Coupled: log(1 - lam) = log(alpha / (alpha + eta)), eta' = alpha eta / (alpha + eta)."""
+        if not self.coupled:
+            return gates
+        eta, log_alpha = gates["lr"], gates["log_decay"]
+        alpha = jnp.exp(log_alpha)
+        log_keep = log_alpha - jnp.log(alpha + eta)
+        return {**gates, "log_decay": log_keep, "lr": eta * jnp.exp(log_keep)}
 
     def link(self, A: Leaf) -> Leaf:
         """C softmax(A) along the axis."""

@@ -1,15 +1,52 @@
-"""l2 retention: weight decay, local and global, of RetNet, Mamba-2, Titans and Yaad."""
+"""l2 retention: weight decay, local and global, of RetNet, GLA, Mamba-2, Titans and Yaad."""
 
 import dataclasses
 
+import jax.numpy as jnp
+
+from miras.config import require
 from miras.retention.base import Decaying, register
+from miras.typing import Array
 
 
 @register("l2")
 @dataclasses.dataclass(frozen=True)
 class L2(Decaying):
-    """A_t = alpha_t A_{t-1} + S_t, W_t = A_t; alpha_t per head. MIRAS (2504.13173), table 1.
+    """A_t = alpha_t A_{t-1} + U_t, W_t = A_t. MIRAS (2504.13173), table 1.
 
     With `data_dependent=False` alpha is the constant of RetNet (2307.08621); otherwise it comes
-    from the token, as in Mamba-2 (2405.21060) and Titans (2501.00663, equation 13).
+    from the token: per head as in Mamba-2 (2405.21060) and Titans (2501.00663, equation 13), per
+    key channel as in GLA (2312.06635), as a product of key and value channels in DFW.
+
+    Attributes:
+        tied: write along 1 - alpha_t instead of the key (HGRN2, 2404.07904, equation 9); needs
+            granularity="key".
+        discretised: alpha_t^eta_t in place of alpha_t: the decay of a continuous system over a
+            step of length eta_t, exp(-A dt) (Mamba-2, 2405.21060).
     """
+
+    tied: bool = False
+    discretised: bool = False
+
+    def validate(self) -> None:
+        """Check ranges."""
+        super().validate()
+        require(
+            not self.tied or self.granularity == "key",
+            f"L2.tied=True writes along 1 - alpha_t, a key: it needs granularity='key', not "
+            f"{self.granularity!r}.",
+        )
+        require(
+            not self.discretised or self.granularity == "head",
+            f"L2.discretised=True needs granularity='head', not {self.granularity!r}.",
+        )
+
+    def effective(self, gates: dict[str, Array]) -> dict[str, Array]:
+        """eta_t log alpha_t in place of log alpha_t, where discretised."""
+        if not self.discretised:
+            return gates
+        return {**gates, "log_decay": gates["lr"] * gates["log_decay"]}
+
+    def key(self, gates: dict[str, Array], k: Array) -> Array:
+        """1 - alpha_t where tied."""
+        return -jnp.expm1(gates["log_decay"]) if self.tied else k

@@ -1,35 +1,175 @@
-"""Each preset's rule against its paper's own recurrence, in float64, to 1e-9."""
+"""Each preset's rule against its paper's own recurrence, in float64, to 1e-9, at any chunk."""
 
 import inspect
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import miras
+from miras.engine.checks import Call, gate_shape
+from miras.layers.keys import Associations
 from miras.presets import PRESETS
-from tests import cases
-from tests.conformance import oracle_presets
+from tests.conformance import oracle_atlas, oracle_linear, oracle_presets
 
-# What the published recurrences leave out or fix: TTT's learned affine, the simplex's sum.
-PUBLISHED = {"ttt_mlp": ("memory.affine=false",), "memora": ("retention.scale=1",)}
+pytestmark = pytest.mark.usefixtures("float64")
+
+# What the published recurrences leave out or fix: learned affines, the simplex's sum, features.
+PUBLISHED = {
+    "ttt_mlp": ("memory.affine=false",),
+    "ttt_linear": ("memory.affine=false",),
+    "memora": ("retention.scale=1",),
+    "mesa": ("algorithm.iterations=12",),
+}
+INNER = {"omeganet": "mlp", "atlas": "mlp"}
+NAMES = {"atlas++": None, "rwkv7": None, "comba": None, "transformer": None, "sliding_window": None}
+B, H, D = 2, 2, 4
+SPAN = {
+    "lr": (0.02, 0.2),
+    "log_decay": (-0.3, 0.0),
+    "log_decay_value": (-0.3, 0.0),
+    "log_momentum": (-1.0, -0.1),
+    "threshold": (0.5, 2.5),
+    "weight": (0.3, 1.0),
+}
 
 
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("chunk", [1, 16])
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_is_its_papers_recurrence(name, chunk):
+def rule_of(name: str) -> miras.Rule:
+    """The preset's rule, as published, on a memory of the oracle's size."""
     rule = miras.override(miras.preset(name).rule, *PUBLISHED.get(name, ()))
-    W0, q, k, v, gates = cases.inputs(rule, T=21)
-    if name == "retnet":
-        (decay,) = rule.retention.gates()
-        gates["log_decay"] = np.broadcast_to(decay.constant(2), gates["log_decay"].shape)
-    published = getattr(oracle_presets, name)
-    takes_link = "link_every" in inspect.signature(published).parameters
-    options = {"link_every": "chunk"} if takes_link else {}
-    want, last = published(W0, q, k, v, gates, chunk, **options)
-    got, state = miras.scan(rule, W0, q, k, v, gates, chunk=chunk)
+    if name in INNER:
+        memory = {"kind": "mlp", "depth": 2, "expansion": 4}
+        rule = miras.from_dict(miras.Rule, miras.to_dict(rule) | {"memory": memory})
+    return rule
+
+
+def inputs(rule: miras.Rule, T: int, *, terms: int | None = None, seed: int = 0):
+    """W0, streams and gates; gates per head where the preset holds them constant."""
+    rng = np.random.default_rng(seed)
+    shape = (B, T, H) + (() if terms is None else (terms,)) + (D,)
+    q, k, v = rng.normal(size=(B, T, H, D)), rng.normal(size=shape), rng.normal(size=shape)
+    k /= np.linalg.norm(k, axis=-1, keepdims=True)
+    start = rule.init_raw(jax.random.key(seed), D, D, H)
+    raw = {n: np.asarray(w) + 0.3 * rng.normal(size=w.shape) for n, w in start.items()}
+    W0 = {n: np.asarray(w, np.float64) for n, w in rule.constrain(raw).items()}
+    call = Call(W0, jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), {}, None, None, None, None)
+    gates = {}
+    for gate in rule.gates:
+        size = gate_shape(rule, gate, call)
+        gates[gate.name] = rng.uniform(*SPAN[gate.name], size=size)
+    return W0, q, k, v, gates
+
+
+def close(got, want):
     assert np.isfinite(want).all()
     np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
-    if rule.retention.linked is None:
+
+
+def published(name: str):
+    if name == "deltanet":  # oracle_presets has its chunked form
+        return oracle_linear.deltanet_exact
+    for module in (oracle_linear, oracle_atlas, oracle_presets):
+        if hasattr(module, name):
+            return getattr(module, name)
+    raise AssertionError(f"no oracle for preset {name!r}")
+
+
+def against(name: str, chunk: int, T: int, **options):
+    """Run a preset and its oracle on the same numbers."""
+    rule, exact = rule_of(name), miras.preset(name).exact
+    terms = rule.algorithm.terms if name == "deltaproduct" else None
+    W0, q, k, v, gates = inputs(rule, T, terms=terms)
+    oracle_gates = dict(gates)
+    if name in ("retnet", "lightning"):
+        (decay,) = rule.retention.gates()
+        gates["log_decay"] = np.broadcast_to(decay.constant(H), (B, T, H))
+        oracle_gates = dict(gates)
+    if name == "mamba2":  # the paper's a_t is exp(-A dt_t)
+        oracle_gates["log_decay"] = gates["log_decay"] * gates["lr"]
+    if name == "hgrn2":  # whose writes have no rate
+        gates["lr"] = np.ones_like(gates["lr"])
+    oracle = published(name)
+    if "link_every" in inspect.signature(oracle).parameters:
+        options["link_every"] = "chunk"
+    want, last = oracle(W0, q, k, v, oracle_gates, chunk, **options)
+    got, state = miras.scan(rule, W0, q, k, v, gates, chunk=chunk, exact=exact)
+    close(got, want)
+    if rule.retention.linked != "chunk" or rule.retention.proximal:
         for leaf in last:
-            np.testing.assert_allclose(state.A[leaf], last[leaf], rtol=1e-9, atol=1e-9)
+            if name != "mesa":  # whose state is the two sums, not their quotient
+                close(state.A[leaf], last[leaf])
+
+
+OPTIONS = {
+    "mesa": {"ridge": 1.0},
+    "omeganet": {"window": 4},
+    "atlas": {"window": 4},
+    "lact": {"norm_over": "in"},
+}
+
+
+@pytest.mark.parametrize("chunk", [1, 16, 64])
+@pytest.mark.parametrize("name", [n for n in PRESETS if n not in NAMES])
+def test_a_preset_is_its_papers_recurrence(name, chunk):
+    against(name, chunk, 70 if chunk == 64 else 21, **OPTIONS.get(name, {}))
+
+
+@pytest.mark.parametrize("chunk", [1, 16, 64])
+def test_rwkv7(chunk):
+    rule = miras.preset("rwkv7").rule
+    W0, q, kap, v, gates = inputs(rule, 70)
+    rng = np.random.default_rng(5)
+    a, ktilde = rng.uniform(0, 1, size=kap.shape), rng.normal(size=kap.shape)
+    want, last = oracle_linear.rwkv7(W0, q, kap, a, ktilde, v, gates["log_decay"])
+    got, state = miras.scan(
+        rule,
+        W0,
+        q,
+        np.stack([kap, np.zeros_like(kap)], 3),
+        np.stack([np.zeros_like(v), v], 3),
+        {"log_decay": gates["log_decay"]},
+        k_write=np.stack([a * kap, ktilde], 3),
+        chunk=chunk,
+        exact=True,
+    )
+    close(got, want)
+    close(state.A["w1"], last["w1"])
+
+
+@pytest.mark.parametrize("chunk", [1, 16, 64])
+def test_comba(chunk):
+    rule = miras.preset("comba").rule
+    W0, q, k, v, gates = inputs(rule, 70)
+    p = 0.7 * k
+    want, _ = oracle_linear.comba(W0, q, p, k, v, gates, chunk, order="learn_first")
+    got, _ = miras.scan(rule, W0, q, p, v, gates, k_write=k, chunk=chunk, exact=True)
+    close(got, want)
+
+
+@pytest.mark.parametrize("backend", ["xla", "reference"])
+@pytest.mark.parametrize("name", ["transformer", "sliding_window"])
+def test_attention(name, backend):
+    rule = miras.override(miras.preset(name).rule, *(["memory.window=5"] if "win" in name else []))
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(B, 23, H, D)) for _ in range(3))
+    mask = rng.uniform(size=(B, 23)) > 0.3
+    ids = np.stack([np.repeat([3, 1, 3], [5, 11, 7]), np.repeat([0, 9], [16, 7])])
+    options = {"window": 5} if "win" in name else {}
+    want = getattr(oracle_atlas, name)(q, k, v, mask=mask, segment_ids=ids, **options)
+    state, parts = None, []
+    for start, stop in ((0, 9), (9, 10), (10, 23)):
+        cut = slice(start, stop)
+        y, state = miras.scan(
+            rule, {}, q[:, cut], k[:, cut], v[:, cut], mask=mask[:, cut],
+            segment_ids=ids[:, cut], state=state, backend=backend,
+        )  # fmt: skip
+        parts.append(y)
+    close(np.concatenate(parts, 1), want)
+
+
+def test_every_preset_has_an_oracle_or_a_part_of_one():
+    # atlas++ is atlas with the gated MLP that lact holds to its paper.
+    assert set(Associations._fields) == {"q", "k", "v", "k_write"}
+    for name in set(PRESETS) - {"atlas++"}:
+        assert published(name)

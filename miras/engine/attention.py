@@ -1,0 +1,180 @@
+"""Attention: the kv memory, whose write is to keep the token and whose read is a softmax over it.
+
+The only state in miras that grows: by a key and a value a token, up to the memory's window. Where
+queries, keys and segments come from is the layer's business.
+"""
+
+import dataclasses
+import functools
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from miras.config import require
+from miras.memory import KV
+from miras.rule import Rule
+from miras.typing import Array
+
+if TYPE_CHECKING:
+    from miras.engine.checks import Call
+
+T = TypeVar("T")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KVState:
+    """The tokens that B rows of H heads keep, in L places. A pytree.
+
+    With a window w there are w - 1 places, however long the text. Without one, each call adds as
+    many places as it has tokens, unless `reserve` has made room: then places are filled in turn and
+    shapes stay as they are.
+
+    Attributes:
+        k: [B, L, H, Dk].
+        v: [B, L, H, Dv].
+        visible: [B, L], whether a place holds a token that queries may see.
+        segment: [B, L], the number of the token's segment, counted up from 0.
+        length: [], places filled so far.
+        last_id: [B], segment id of the last token.
+        last_segment: [B], its number.
+        reserved: whether there is room for the next call, static.
+    """
+
+    k: Array
+    v: Array
+    visible: Array
+    segment: Array
+    length: Array
+    last_id: Array
+    last_segment: Array
+    reserved: bool = dataclasses.field(default=False, metadata={"static": True})
+
+
+def initial_kv_state(
+    memory: KV, batch: int, heads: int, dk: int, dv: int, dtype=jnp.float32
+) -> KVState:
+    """The state before the first token: no places, or a window's."""
+    places = 0 if memory.window is None else memory.window - 1
+    return KVState(
+        k=jnp.zeros((batch, places, heads, dk), dtype),
+        v=jnp.zeros((batch, places, heads, dv), dtype),
+        visible=jnp.zeros((batch, places), bool),
+        segment=jnp.zeros((batch, places), jnp.int32),
+        length=jnp.asarray(places, jnp.int32),
+        last_id=jnp.zeros(batch, jnp.int32),
+        last_segment=jnp.zeros(batch, jnp.int32),
+    )
+
+
+def reserve(tree: T, memory: KV, tokens: int) -> T:
+    """Every `KVState` in a tree with room for more tokens, so that calls need not grow it.
+
+    Places grow to a power of two. Leaves may carry leading axes, as layers under one scan do.
+    """
+    if memory.window is not None:
+        return tree
+
+    def grow(state: Any) -> Any:
+        if not isinstance(state, KVState):
+            return state
+        places = state.visible.shape[-1]
+        needed = int(jnp.max(state.length)) + tokens
+        extra = 0 if needed <= places else 2 ** max(8, (needed - 1).bit_length()) - places
+
+        def pad(x: Array, behind: int) -> Array:
+            widths = [(0, 0)] * x.ndim
+            widths[x.ndim - behind - 1] = (0, extra)
+            return jnp.pad(x, widths)
+
+        return dataclasses.replace(
+            state,
+            k=pad(state.k, 2),
+            v=pad(state.v, 2),
+            visible=pad(state.visible, 0),
+            segment=pad(state.segment, 0),
+            reserved=True,
+        )
+
+    return jax.tree.map(grow, tree, is_leaf=lambda x: isinstance(x, KVState))
+
+
+def run(rule: Rule, call: "Call", *, plain: bool) -> tuple[Array, KVState, Array]:
+    """All tokens at once; `plain` computes the softmax as written, else jax's own attention.
+
+    Returns:
+        y [B, T, H, Dv], the state after the last token, and an inner loss of 0 [B, T, H].
+    """
+    memory = rule.memory
+    assert isinstance(memory, KV)
+    q, k, v, state = call.q, call.k, call.v, call.state
+    batch, length, heads, dk = q.shape
+    if state is None:
+        state = initial_kv_state(memory, batch, heads, dk, v.shape[-1], k.dtype)
+    assert isinstance(state, KVState)
+    if state.reserved and not isinstance(state.length, jax.core.Tracer):
+        room = state.visible.shape[1] - int(state.length)
+        require(
+            length <= room,
+            f"state has room for {room} more tokens, not {length}: call reserve(state, ...) first.",
+        )
+    return _attend(memory, q, k, v, state, call.segment_ids, call.mask, plain)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 7))
+def _attend(memory: KV, q, k, v, state: KVState, segment_ids, mask, plain):
+    batch, length, heads, dk = q.shape
+    ids = segment_ids
+    if ids is None:
+        ids = jnp.broadcast_to(state.last_id[:, None], (batch, length))
+    before = jnp.concatenate([state.last_id[:, None], ids[:, :-1]], axis=1)
+    segment = state.last_segment[:, None] + jnp.cumsum(ids != before, axis=1).astype(jnp.int32)
+    seen = jnp.ones((batch, length), bool) if mask is None else mask
+    new = {"k": k.astype(state.k.dtype), "v": v.astype(state.v.dtype)}
+    new |= {"visible": seen, "segment": segment}
+    if state.reserved:
+        begin = state.length
+        held = {
+            name: jax.lax.dynamic_update_slice_in_dim(getattr(state, name), x, begin, axis=1)
+            for name, x in new.items()
+        }
+    else:
+        begin = state.visible.shape[1]
+        held = {name: jnp.concatenate([getattr(state, name), x], 1) for name, x in new.items()}
+
+    place = begin + jnp.arange(length)[:, None]
+    other = jnp.arange(held["visible"].shape[1])[None, :]
+    sees = (other <= place) & (True if memory.window is None else other > place - memory.window)
+    sees = sees[None] & (segment[:, :, None] == held["segment"][:, None, :])
+    sees = sees & held["visible"][:, None, :]
+    scale = dk**-0.5 if memory.scale is None else memory.scale
+    keys, values = held["k"].astype(q.dtype), held["v"].astype(q.dtype)
+    if plain or q.dtype == jnp.float64:  # jax's own takes its softmax in float32
+        y = _softmax_attention(q, keys, values, sees, scale)
+    else:
+        y = jax.nn.dot_product_attention(q, keys, values, mask=sees[:, None], scale=scale)
+    y = jnp.where(jnp.any(sees, axis=-1)[:, :, None, None], y, 0)
+
+    if memory.window is not None:
+        kept = memory.window - 1
+        held = {name: x[:, x.shape[1] - kept :] for name, x in held.items()}
+    end = KVState(
+        **held,
+        length=jnp.asarray(held["visible"].shape[1] if not state.reserved else begin + length),
+        last_id=ids[:, -1].astype(jnp.int32),
+        last_segment=segment[:, -1],
+        reserved=state.reserved,
+    )
+    return y, end, jnp.zeros((batch, length, heads), jnp.promote_types(jnp.float32, q.dtype))
+
+
+def _softmax_attention(q, k, v, sees, scale):
+    """softmax(scale q k^T) v over what each query sees; [B, T, H, D]."""
+    scores = scale * jnp.einsum("bthd,bshd->bhts", q, k)
+    scores = jnp.where(sees[:, None], scores, -jnp.inf)
+    peak = jnp.max(jnp.where(sees[:, None], scores, -1e30), axis=-1, keepdims=True)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(peak))
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    weights = weights / jnp.where(total > 0, total, 1.0)
+    return jnp.einsum("bhts,bshd->bthd", weights, v)

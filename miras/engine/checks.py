@@ -1,0 +1,186 @@
+"""Checks: every argument of `scan` against its rule, before anything is compiled."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from miras import legality
+from miras.config import require, unknown
+from miras.engine.attention import KVState
+from miras.engine.state import State, initial_state
+from miras.gate import Gate
+from miras.rule import Rule
+from miras.typing import Array, Weights
+
+AnyState = State | KVState
+
+
+class Call(NamedTuple):
+    """The arrays of one call of `scan`."""
+
+    W0: Weights
+    q: Array
+    k: Array
+    v: Array
+    gates: dict[str, Array]
+    k_write: Array | None
+    state: AnyState | None
+    segment_ids: Array | None
+    mask: Array | None
+
+
+def terms_of(call: Call) -> int | None:
+    """R where keys have an axis of terms, else None."""
+    return call.k.shape[3] if call.k.ndim == 5 else None
+
+
+def gate_shape(rule: Rule, gate: Gate, call: Call) -> tuple[int, ...]:
+    """The shape of a gate in this call."""
+    shape = call.q.shape[:3]
+    terms = terms_of(call)
+    if gate.name == "lr" and terms is not None:
+        shape += (terms,)
+    if gate.side == "head":
+        return shape
+    slots = getattr(rule.memory, "count", None)
+    return (*shape, {"key": call.k.shape[-1], "value": call.v.shape[-1], "slot": slots}[gate.side])
+
+
+def check(rule: Rule, call: Call, chunk: int, refine: int, exact: bool) -> None:
+    """Raise `ConfigError` for what does not fit together."""
+    is_whole = isinstance(chunk, int) and not isinstance(chunk, bool)
+    require(is_whole and chunk >= 1, f"chunk={chunk!r} must be a whole number of at least 1.")
+    for legal, reason in legality.of_semantics(rule, refine, exact):
+        require(legal, reason)
+    _check_streams(call)
+    _check_terms(rule, call)
+    _check_gates(rule, call)
+    _check_labels(call)
+    _check_memory(rule, call, refine)
+
+
+def _check_streams(call: Call) -> None:
+    q, k, v = call.q, call.k, call.v
+    require(q.ndim == 4, f"q has shape {q.shape}: it must be [B, T, H, D].")
+    for name, x in {"k": k, "v": v}.items():
+        require(
+            x.ndim in (4, 5) and x.ndim == k.ndim,
+            f"{name} has shape {x.shape}: it must be [B, T, H, D], or both k and v "
+            "[B, T, H, R, D] with R terms a token.",
+        )
+    for name, x in {"q": q, "k": k, "v": v}.items():
+        require(
+            jnp.issubdtype(x.dtype, jnp.floating),
+            f"{name} has dtype {x.dtype}: use float32, bfloat16 or float64.",
+        )
+    require(
+        q.shape[:3] == k.shape[:3] and q.shape[-1] == k.shape[-1],
+        f"q has shape {q.shape} and k {k.shape}: they must be equal, but for an axis of terms.",
+    )
+    require(
+        k.shape[:-1] == v.shape[:-1],
+        f"k has shape {k.shape} and v {v.shape}: all but the last axis must be equal.",
+    )
+    require(q.shape[1] >= 1, f"q has shape {q.shape}: T must be at least 1.")
+    require(q.shape[0] >= 1, f"q has shape {q.shape}: B must be at least 1.")
+    if call.k_write is not None:
+        require(
+            call.k_write.shape == k.shape,
+            f"k_write has shape {call.k_write.shape}: it must be that of k, {k.shape}.",
+        )
+
+
+def _check_terms(rule: Rule, call: Call) -> None:
+    kinds, terms = rule.kinds(), terms_of(call)
+    if call.k_write is not None:
+        require(
+            rule.memory.is_linear and rule.algorithm.window == 1 and rule.algorithm.takes_terms,
+            f"k_write needs a linear memory, whose gradient is an outer product with the key, and "
+            f"an algorithm without windows: not {kinds['memory']!r} with {kinds['algorithm']!r}.",
+        )
+    if terms is None:
+        return
+    allowed = rule.algorithm.takes_terms and rule.algorithm.window == 1
+    allowed = allowed and rule.algorithm.lr_at == "gradient" and kinds["memory"] != "kv"
+    of_lr = kinds["retention"] == "elastic_net" or any(
+        getattr(rule.retention, name, False) for name in ("coupled", "discretised")
+    )
+    require(
+        allowed and not of_lr,
+        f"k has {terms} terms a token, which {kinds['algorithm']!r} with {kinds['retention']!r} "
+        "does not take: use gd, momentum, nesterov, implicit or multi_step, and a retention that "
+        "is not computed from lr.",
+    )
+    require(
+        not rule.algorithm.sequential or terms == rule.algorithm.terms,
+        f"k has {terms} terms a token, but {kinds['algorithm']}.steps={rule.algorithm.terms}: "
+        "make them equal.",
+    )
+
+
+def _check_gates(rule: Rule, call: Call) -> None:
+    declared = {gate.name: gate for gate in rule.gates}
+    for name, value in call.gates.items():
+        if name not in declared:
+            parts = ", ".join(f"{part} {kind!r}" for part, kind in rule.kinds().items())
+            raise unknown(f"gate of this rule ({parts})", name, declared)
+        wanted = gate_shape(rule, declared[name], call)
+        side = declared[name].side
+        letters = "[B, T, H" + (", R" if len(wanted) - (side != "head") == 4 else "")
+        letters += {"head": "]", "key": ", Dk]", "value": ", Dv]", "slot": ", slots]"}[side]
+        require(
+            value.shape == wanted,
+            f"gate {name!r} has shape {value.shape}: it must be {letters} = {wanted}.",
+        )
+
+
+def _check_labels(call: Call) -> None:
+    batch, length = call.q.shape[:2]
+    for name, x in {"segment_ids": call.segment_ids, "mask": call.mask}.items():
+        require(
+            x is None or x.shape == (batch, length),
+            f"{name} has shape {getattr(x, 'shape', None)}: it must be [B, T] = {(batch, length)}.",
+        )
+    require(
+        call.mask is None or call.mask.dtype == bool,
+        f"mask has dtype {getattr(call.mask, 'dtype', None)}: it must be bool.",
+    )
+    require(
+        call.segment_ids is None or jnp.issubdtype(call.segment_ids.dtype, jnp.integer),
+        f"segment_ids has dtype {getattr(call.segment_ids, 'dtype', None)}: it must be integer.",
+    )
+
+
+def _check_memory(rule: Rule, call: Call, refine: int) -> None:
+    batch, _, heads, dk = call.q.shape
+    dv = call.v.shape[-1]
+    expected = jax.eval_shape(lambda: rule.init(jax.random.key(0), dk, dv, heads))
+    shapes = {name: leaf.shape for name, leaf in expected.items()}
+    given = {name: leaf.shape for name, leaf in call.W0.items()}
+    require(given == shapes, f"W0 has leaves {given}: this rule at these widths needs {shapes}.")
+    for name, leaf in call.W0.items():
+        if not isinstance(leaf, jax.core.Tracer):
+            require(
+                bool(np.isfinite(np.asarray(leaf, np.float64)).all()),
+                f"W0[{name!r}] holds NaN or infinity: start from finite weights.",
+            )
+    if call.state is None:
+        return
+    if rule.kinds()["memory"] == "kv":
+        require(
+            isinstance(call.state, KVState)
+            and call.state.k.shape[0] == batch
+            and call.state.k.shape[2:] == (heads, dk),
+            "state is of another rule or batch: this call needs the state that a kv memory with "
+            f"B={batch}, H={heads}, Dk={dk} returned.",
+        )
+        return
+    wanted = jax.eval_shape(lambda: initial_state(rule, call.W0, batch, dk, dv, refine=refine))
+    describe = lambda s: str(jax.tree.map(lambda x: x.shape, s))  # noqa: E731
+    require(
+        describe(wanted) == describe(call.state),
+        f"state is of another rule, batch or refine: it holds {describe(call.state)}, this call "
+        f"needs {describe(wanted)}.",
+    )

@@ -1,0 +1,104 @@
+"""Exact: the online rule for a whole chunk at once, where it has a closed form.
+
+For a linear memory with a quadratic bias the error of token t at W_{t-1} is linear in the errors
+before it, so the errors of a chunk solve one unit lower triangular system, the WY or UT transform
+of DeltaNet (2406.06484, section 3.2), here with whatever coefficients, terms and keys a rule has:
+
+    E_i = eta_i (a (x_i W_0' - sum_{s < i} c'[i, s] (x_i . X_s) E_s) - v_i)
+
+c', W_0' those of the state at which the error is read, a the bias's slope.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from miras.engine.decay import ratios, scores
+from miras.engine.gradients import Gradients, Term
+from miras.engine.readers import DualForm, Trail, Write
+from miras.rule import Rule
+from miras.typing import Array, Weights
+
+
+def exact_gradients(
+    rule: Rule, name: str, trail: Trail, terms: tuple[Term, ...], fixed: Weights
+) -> Gradients:
+    """The gradients of C tokens, each at the weights just before it.
+
+    Args:
+        rule: with a linear memory, whose one weight is `name`.
+        name: of the weight.
+        trail: how that weight stands before each token; its writes are not looked at.
+        terms: of the tokens.
+        fixed: weights that only the outer loop trains.
+    """
+    slope = rule.bias.slope
+    assert slope is not None
+    reader = DualForm({name: trail._replace(writes=())}, fixed)
+    reads = [rule.memory.features(reader, term.k) for term in terms]
+    keys = [_write_key(rule, reader, term, read) for term, read in zip(terms, reads)]
+    free = [reader.linear(name, x) for x in reads]
+
+    size, count = terms[0].k.shape[0], len(terms)
+    strict = jnp.arange(size)[:, None] > jnp.arange(size)[None, :]
+    rows = []
+    for i, x in enumerate(reads):
+        blocks = []
+        for j, X in enumerate(keys):
+            block = jnp.where(strict, trail.at.c * scores(x, X, trail.row), 0.0)
+            if rule.algorithm.sequential and j < i:
+                own = jnp.sum(x * X, axis=-1, keepdims=True)
+                block = block + own * jnp.eye(size, dtype=own.dtype)
+            blocks.append(block)
+        rows.append(jnp.stack(blocks, axis=-1))  # [C, C, terms]
+    matrix = jnp.stack(rows, axis=1).reshape(size * count, size * count)  # tokens, terms in them
+
+    V, base = _by_token([t.v for t in terms]), _by_token(free)
+    rate = _by_token([t.rate for t in terms])
+    target = rate * (slope * base - V)
+    if slope == 0:
+        E = target
+    elif rate.shape[1] == 1 and trail.column is None:
+        E = _solve(slope * rate * matrix, target)
+    else:
+        by_column = slope * rate.T[:, :, None] * matrix[None]  # one system a value channel
+        if trail.column is not None:
+            ratio = jnp.repeat(jnp.repeat(ratios(trail.column), count, 0), count, 1)
+            same = jnp.repeat(jnp.repeat(jnp.eye(size, dtype=bool), count, 0), count, 1)
+            by_column = by_column * jnp.where(same[:, :, None], 1.0, ratio).transpose(2, 0, 1)
+        by_column = jnp.broadcast_to(by_column, (V.shape[1], *matrix.shape))
+        E = jax.vmap(_solve, (0, 1), 1)(by_column, target)
+    pred = _pred(matrix, base, E, trail, size, count)
+
+    E = E.reshape(size, count, -1)
+    pred = pred.reshape(size, count, -1)
+    writes = tuple(Write(X, E[:, j]) for j, X in enumerate(keys))
+    losses = [rule.bias.loss(pred[:, j], term.v, None) for j, term in enumerate(terms)]
+    return Gradients({name: writes}, {name: "linear"}, sum(losses[1:], losses[0]))
+
+
+def _write_key(rule: Rule, reader: DualForm, term: Term, read: Array) -> Array:
+    key = read if term.k_write is None else rule.memory.features(reader, term.k_write)
+    return key if term.rate_in is None else key * term.rate_in
+
+
+def _by_token(parts: list[Array]) -> Array:
+    """Terms [C, D] each as [C * terms, D], a token's terms side by side."""
+    stacked = jnp.stack(parts, axis=1)
+    return stacked.reshape(-1, stacked.shape[-1])
+
+
+def _solve(lower: Array, target: Array) -> Array:
+    """X with (1 + lower) X = target, lower strictly lower triangular; target [n] or [n, D]."""
+    flat = target if target.ndim == 2 else target[:, None]
+    X = jax.scipy.linalg.solve_triangular(lower, flat, lower=True, unit_diagonal=True)
+    return X if target.ndim == 2 else X[:, 0]
+
+
+def _pred(matrix: Array, base: Array, E: Array, trail: Trail, size: int, count: int) -> Array:
+    """What the memory answered before each write, for the loss."""
+    if trail.column is None:
+        return base - matrix @ E
+    ratio = jnp.repeat(jnp.repeat(ratios(trail.column), count, 0), count, 1)
+    same = jnp.repeat(jnp.repeat(jnp.eye(size, dtype=bool), count, 0), count, 1)
+    ratio = jnp.where(same[:, :, None], 1.0, ratio)
+    return base - jnp.einsum("ij,ijo,jo->io", matrix, ratio, E)

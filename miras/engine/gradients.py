@@ -1,0 +1,164 @@
+"""Gradients: the factored gradients of a run of tokens, for every weight and every term."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from miras.engine.readers import Kind, OwnSteps, Write, Writes
+from miras.memory import Memory, Reader
+from miras.rule import Rule
+from miras.typing import Array, Weights
+
+
+class Term(NamedTuple):
+    """One association of each of K tokens.
+
+    Attributes:
+        k: key at which the error is read, [K, dk].
+        k_write: key along which it is written, [K, dk]; None for k.
+        v: value, [K, dv].
+        rate: what scales the gradient, [K, 1], or [K, dv] per value channel; 0 where masked.
+        rate_in: what scales its key, [K, dk]; None for 1.
+    """
+
+    k: Array
+    k_write: Array | None
+    v: Array
+    rate: Array
+    rate_in: Array | None
+
+
+class Gradients(NamedTuple):
+    """The gradients of a run of K tokens.
+
+    Attributes:
+        writes: by weight, one per term, E scaled by the terms' rates.
+        kinds: how each weight is read.
+        loss: inner loss of each token, summed over its terms, [K].
+    """
+
+    writes: Writes
+    kinds: dict[str, Kind]
+    loss: Array
+
+
+def gradients(
+    rule: Rule, reader: Reader, terms: tuple[Term, ...], threshold: Array | None
+) -> Gradients:
+    """The gradients at the weights that a reader gives, term by term.
+
+    Under a sequential algorithm each term also sees the token's own earlier ones.
+    """
+    writes: Writes = {}
+    kinds: dict[str, Kind] = {}
+    loss = jnp.zeros(terms[0].k.shape[0], terms[0].v.dtype)
+    for j, term in enumerate(terms):
+        at = OwnSteps(reader, writes) if rule.algorithm.sequential and j > 0 else reader
+        found, kinds, pred = factored(
+            rule.memory,
+            at,
+            term.k,
+            lambda pred, v=term.v: rule.bias.residual(pred, v, threshold),
+        )
+        loss = loss + rule.bias.loss(pred, term.v, threshold)
+        for name, write in found.items():
+            X = write.X
+            if term.k_write is not None:
+                X = rule.memory.features(reader, term.k_write)
+            X = X if term.rate_in is None else X * term.rate_in
+            writes[name] = (*writes.get(name, ()), Write(X, term.rate * write.E))
+    return Gradients(writes, kinds, loss)
+
+
+def associated(
+    rule: Rule, term: Term, gates: dict[str, Array]
+) -> tuple[Writes, dict[str, Kind]] | None:
+    """What a memory that is written by association takes, whatever it holds; None for others."""
+    pairs = rule.memory.associations(term.k, term.v, gates)
+    if pairs is None:
+        return None
+    writes: Writes = {name: (Write(x, -term.rate * e),) for name, (x, e) in pairs.items()}
+    return writes, dict.fromkeys(pairs, "linear")
+
+
+@dataclasses.dataclass
+class Tapped:
+    """Reads through another reader, records each input and adds a tap to each output.
+
+    The derivative of a loss by a tap, at tap 0, is the D of the factored gradient.
+
+    Attributes:
+        base: the reader that reads.
+        taps: zeros [C, out] by weight name; None records only.
+        inputs: filled on the way: X by weight name.
+        kinds: filled on the way: how each weight was read.
+        outputs: filled on the way: what each weight gave.
+    """
+
+    base: Reader
+    taps: Weights | None
+    inputs: dict[str, Array] = dataclasses.field(default_factory=dict)
+    kinds: dict[str, Kind] = dataclasses.field(default_factory=dict)
+    outputs: dict[str, Array] = dataclasses.field(default_factory=dict)
+
+    def linear(self, name: str, x: Array) -> Array:
+        """X @ W + tap."""
+        return self._tap("linear", name, x, self.base.linear(name, x))
+
+    def scale(self, name: str, x: Array) -> Array:
+        """X * W + tap."""
+        return self._tap("scale", name, x, self.base.scale(name, x))
+
+    def shift(self, name: str, x: Array) -> Array:
+        """X + W + tap."""
+        return self._tap("shift", name, x, self.base.shift(name, x))
+
+    def fixed(self, name: str) -> Array:
+        """A fixed weight."""
+        return self.base.fixed(name)
+
+    def _tap(self, kind: Kind, name: str, x: Array, y: Array) -> Array:
+        assert name not in self.inputs, f"memory weight {name!r} is read twice in one apply"
+        self.inputs[name], self.kinds[name], self.outputs[name] = x, kind, y
+        return y if self.taps is None else y + self.taps[name]
+
+
+def factored(
+    memory: Memory, reader: Reader, k: Array, residual: Callable[[Array], Array]
+) -> tuple[dict[str, Write], dict[str, Kind], Array]:
+    """The gradients of all weights for all tokens, in factored form.
+
+    Args:
+        memory: the structure M.
+        reader: the weights at which gradients are taken.
+        k: keys [C, dk].
+        residual: d loss / d pred as a function of pred [C, dv].
+
+    Returns:
+        X and D by weight name, how each weight is read, and pred [C, dv].
+    """
+
+    def forward(taps: Weights | None):
+        tapped = Tapped(reader, taps)
+        pred = memory.apply(tapped, k)
+        return pred, tapped
+
+    recorded = Tapped(reader, None)
+    shapes = jax.eval_shape(lambda: _outputs(memory, recorded, k))
+    taps = {name: jnp.zeros(s.shape, s.dtype) for name, s in shapes.items()}
+
+    def tapped_forward(taps: Weights):
+        pred, tapped = forward(taps)
+        return pred, tapped.inputs
+
+    pred, vjp, inputs = jax.vjp(tapped_forward, taps, has_aux=True)
+    (D,) = vjp(residual(pred))
+    return {name: Write(inputs[name], D[name]) for name in taps}, recorded.kinds, pred
+
+
+def _outputs(memory: Memory, recorder: Tapped, k: Array) -> dict[str, Array]:
+    memory.apply(recorder, k)
+    return recorder.outputs

@@ -1,0 +1,178 @@
+"""Tokens: what a tile's tokens write and by how much, masks and gates worked in."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from miras.engine.gradients import Term
+from miras.engine.readers import Plain
+from miras.optim.coefficients import MIN_LOG
+from miras.rule import Rule
+from miras.typing import Array, Weights
+
+
+class Tokens(NamedTuple):
+    """A run of C tokens, ready to be written.
+
+    Attributes:
+        terms: the associations of each token.
+        threshold: delta_t [C], None without.
+        log_decays: by side: [C] for "head", [C, D] for channels; 0 where masked.
+        log_momentum: [C], 0 where masked; None without momentum.
+        rate: eta_t [C] where it scales the update, else None.
+        weight: of the token in the windows it lies in [C], 0 where masked; None without windows.
+        write: [C], 1 or 0.
+        gates: the effective gates [C, ...].
+    """
+
+    terms: tuple[Term, ...]
+    threshold: Array | None
+    log_decays: dict[str, Array]
+    log_momentum: Array | None
+    rate: Array | None
+    weight: Array | None
+    write: Array
+    gates: dict[str, Array]
+
+
+class Window(NamedTuple):
+    """The last w - 1 written tokens: leaves [w - 1, ...], the latest last; weight 0 where none."""
+
+    k: Array
+    v: Array
+    weight: Array
+    threshold: Array | None
+
+
+def tokens_of(
+    rule: Rule,
+    fixed: Weights,
+    k: Array,
+    v: Array,
+    k_write: Array | None,
+    gates: dict[str, Array],
+    write: Array,
+) -> Tokens:
+    """The tokens of a tile; arguments as its fields."""
+    gates = rule.retention.effective(_clamped(rule, gates))
+    gates = rule.algorithm.effective(gates, _features(rule, fixed, k) if _uses_keys(rule) else k)
+    k = rule.retention.key(gates, k)
+    several = k.ndim == 3
+    count = k.shape[1] if several else rule.algorithm.terms
+    at_gradient = rule.algorithm.lr_at == "gradient"
+    side = rule.algorithm.granularity
+
+    def part(x: Array, j: int) -> Array:
+        return x[:, j] if several else x
+
+    terms = []
+    for j in range(count):
+        rate, rate_in = write[:, None], None
+        if at_gradient:
+            lr = part(gates["lr"], j)
+            if side == "key":
+                rate_in = lr
+            else:
+                rate = rate * (lr[:, None] if side == "head" else lr)
+        along = None if k_write is None else part(k_write, j)
+        terms.append(Term(part(k, j), along, part(v, j), rate, rate_in))
+
+    log_decays = {}
+    for name, side_name in _decay_gates(rule, gates):
+        gate = gates[name]
+        masked = write if gate.ndim == 1 else write[:, None]
+        log_decays[side_name] = jnp.where(masked > 0, jnp.maximum(gate, MIN_LOG), 0.0)
+    mu = gates.get("log_momentum")
+    return Tokens(
+        terms=tuple(terms),
+        threshold=gates.get("threshold"),
+        log_decays=log_decays,
+        log_momentum=None if mu is None else jnp.where(write > 0, mu, 0.0),
+        rate=None if at_gradient else gates["lr"],
+        weight=write * gates["weight"] if "weight" in gates else None,
+        write=write,
+        gates=gates,
+    )
+
+
+def _uses_keys(rule: Rule) -> bool:
+    return rule.memory.is_linear
+
+
+def _features(rule: Rule, fixed: Weights, k: Array) -> Array:
+    """phi(k) of keys [C, dk] or [C, R, dk]."""
+    flat = rule.memory.features(Plain({}, fixed), k.reshape(-1, k.shape[-1]))
+    return flat.reshape(*k.shape[:-1], flat.shape[-1])
+
+
+def _clamped(rule: Rule, gates: dict[str, Array]) -> dict[str, Array]:
+    """Log decays per channel held above the retention's `min_log_decay`."""
+    low = getattr(rule.retention, "min_log_decay", MIN_LOG)
+    per_channel = {g.name for g in rule.retention.gates() if g.side != "head"}
+    return {n: jnp.maximum(g, low) if n in per_channel else g for n, g in gates.items()}
+
+
+def _decay_gates(rule: Rule, gates: dict[str, Array]) -> list[tuple[str, str]]:
+    """(gate, side) of each log decay; one computed by the retention itself is per head."""
+    declared = [(g.name, g.side) for g in rule.retention.gates() if "decay" in g.name]
+    if declared or "log_decay" not in gates:
+        return declared  # pyright: ignore
+    return [("log_decay", "head")]
+
+
+def _rank(weight: Array) -> Array:
+    """How many written tokens stand up to each one, itself included; weight > 0 marks a written."""
+    size = weight.shape[0]
+    lower = jnp.arange(size)[:, None] >= jnp.arange(size)[None, :]
+    return lower.astype(weight.dtype) @ (weight > 0).astype(weight.dtype)
+
+
+def band(rule: Rule, window: Window | None, tokens: Tokens) -> Array | None:
+    """The weight of each gradient in each token's step, [C, w - 1 + C]; None for a window of 1."""
+    if window is None:
+        return None
+    assert tokens.weight is not None
+    weight = jnp.concatenate([window.weight, tokens.weight])
+    rank = _rank(weight)
+    size = tokens.write.shape[0]
+    age = rank[-size:, None] - rank[None, :]
+    inside = (age >= 0) & (age < rule.algorithm.window)
+    past = jnp.arange(weight.shape[0])[None, :] <= (
+        window.weight.shape[0] + jnp.arange(size)[:, None]
+    )
+    return jnp.where(inside & past, weight[None, :], 0.0) * tokens.write[:, None]
+
+
+def behind(window: Window, tokens: Tokens) -> Tokens:
+    """The tokens with those of the window before them, for gradients."""
+    (term,) = tokens.terms
+    join = lambda a, b: jnp.concatenate([a, b])  # noqa: E731
+    whole = Term(
+        join(window.k, term.k),
+        None,
+        join(window.v, term.v),
+        join(jnp.ones((window.k.shape[0], 1), term.rate.dtype), term.rate),
+        None,
+    )
+    threshold = tokens.threshold
+    if threshold is not None:
+        assert window.threshold is not None
+        threshold = join(window.threshold, threshold)
+    return tokens._replace(terms=(whole,), threshold=threshold)
+
+
+def next_window(tokens: Tokens, window: Window) -> Window:
+    """The last w - 1 written tokens after a run."""
+    whole = behind(window, tokens)
+    (term,) = whole.terms
+    assert tokens.weight is not None
+    weight = jnp.concatenate([window.weight, tokens.weight])
+    rank = _rank(weight)
+    size = window.weight.shape[0]
+    wanted = rank[-1] - size + 1 + jnp.arange(size)
+    chosen = (rank[None, :] == wanted[:, None]) & (weight > 0)[None, :]
+    pick = chosen.astype(weight.dtype)
+    threshold = None if whole.threshold is None else pick @ whole.threshold
+    if threshold is not None:
+        threshold = jnp.where(jnp.any(chosen, axis=1), threshold, 1.0)
+    return Window(pick @ term.k, pick @ term.v, pick @ weight, threshold)

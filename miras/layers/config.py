@@ -1,0 +1,79 @@
+"""LayerConfig: how a layer makes a memory's inputs from tokens, and tokens from its outputs."""
+
+import dataclasses
+from typing import Literal
+
+from miras.config import Config, require
+from miras.rule import Rule
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerConfig(Config):
+    """The layer around a rule.
+
+    Attributes:
+        conv: taps of the causal convolution on q, k and v; 0 for none.
+        activation: "silu" after that convolution (Titans), or None.
+        qk_norm: "l2" normalises queries and keys per head; None leaves them.
+        keys: what associations a token makes. "plain": one key and value. "product": as many as
+            the algorithm takes steps, each with its own key, value and rate (DeltaProduct,
+            2502.10297). "rwkv7": an erasure along a normalised key and a write along a modulated
+            one (2503.14456). "comba": the error read at a shrunk key (2506.02475).
+        rope: rotary position embedding of q and k (2104.09864), for attention.
+        rope_base: its largest wavelength over 2 pi, > 1.
+        gate_rank: rank of the projections of gates per channel, >= 1; MIRAS takes 32 to 64.
+        output_norm: RMSNorm per head on what is read.
+        output_gate: silu(x @ W) times what is read.
+        decay_by_depth: multiply the logs of decays by 1 - l / (L - 1) + 1e-5 in layer l of L, so
+            that later layers forget less (Lightning Attention, 2401.04658).
+        lr_by_position: divide eta by 1 + the token's position in its chunk, with a learned
+            correction per position (TTT, 2407.04620).
+    """
+
+    conv: int = 4
+    activation: Literal["silu"] | None = None
+    qk_norm: Literal["l2"] | None = "l2"
+    keys: Literal["plain", "product", "rwkv7", "comba"] = "plain"
+    rope: bool = False
+    rope_base: float = 10000.0
+    gate_rank: int = 32
+    output_norm: bool = True
+    output_gate: bool = True
+    decay_by_depth: bool = False
+    lr_by_position: bool = False
+
+    def validate(self) -> None:
+        """Check ranges."""
+        require(self.conv >= 0, f"layer.conv={self.conv} must not be negative.")
+        require(self.gate_rank >= 1, f"layer.gate_rank={self.gate_rank} must be at least 1.")
+        require(self.rope_base > 1, f"layer.rope_base={self.rope_base} must be above 1.")
+
+    def check_rule(self, rule: Rule) -> None:
+        """Refuse keys that the rule cannot write."""
+        kinds = rule.kinds()
+        if self.keys != "plain":
+            require(
+                rule.memory.is_linear and rule.algorithm.takes_terms,
+                f"layer.keys={self.keys!r} writes along other keys than it reads, or several: it "
+                f"needs a linear memory and an algorithm such as gd, not {kinds['memory']!r} with "
+                f"{kinds['algorithm']!r}.",
+            )
+        if self.keys == "product":
+            require(
+                rule.algorithm.sequential,
+                "layer.keys='product' makes a key for each step: use algorithm 'multi_step'.",
+            )
+        if self.decay_by_depth:
+            require(
+                any(g.name == "log_decay" and g.side == "head" for g in rule.retention.gates()),
+                "layer.decay_by_depth needs a retention with a decay per head, such as l2.",
+            )
+        if self.lr_by_position:
+            require(
+                any(gate.name == "lr" and gate.side == "head" for gate in rule.gates),
+                "layer.lr_by_position needs a learning rate per head.",
+            )
+
+    def terms(self, rule: Rule) -> int | None:
+        """Associations a token makes, where keys have an axis for them."""
+        return {"product": rule.algorithm.terms, "rwkv7": 2}.get(self.keys)

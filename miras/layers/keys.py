@@ -1,0 +1,78 @@
+"""Keys: the associations that a layer makes of a token's projections."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from miras.layers.config import LayerConfig
+from miras.layers.norm import l2_normalise
+from miras.layers.param import LowRank, param
+from miras.rule import Rule
+from miras.typing import Array
+
+
+class Associations(NamedTuple):
+    """The streams of `miras.scan`, of which k and v may have an axis of terms."""
+
+    q: Array
+    k: Array
+    v: Array
+    k_write: Array | None
+
+
+class Keys(nnx.Module):
+    """From projections [B, T, streams, H, D] to a memory's queries, keys and values.
+
+    Args:
+        config: of the layer.
+        rule: of the memory.
+        width: of the tokens.
+        heads: H.
+        rngs: stream `params`.
+    """
+
+    def __init__(self, config: LayerConfig, rule: Rule, width: int, heads: int, rngs: nnx.Rngs):
+        self.config, self.terms = config, config.terms(rule) or 1
+        head = width // heads
+        if config.keys == "rwkv7":
+            self.erase = param(jnp.ones((heads, head)), ("heads", None))  # the paper's xi
+            self.mix = param(jnp.ones((heads, head)), ("heads", None))  # its alpha
+            self.rate = LowRank(width, config.gate_rank, (heads, head), ("heads", None), rngs)
+            self.rate_bias = param(jnp.zeros((heads, head)), ("heads", None))
+        if config.keys == "comba":
+            self.shrink = param(jnp.ones(heads), ("heads",))  # p = sigmoid(1) k at the start
+            self.correction = param(jnp.full(heads, 0.02), ("heads",))
+
+    @property
+    def streams(self) -> int:
+        """Projections of head width that a token needs."""
+        return 1 + 2 * self.terms if self.config.keys == "product" else 3
+
+    def __call__(self, mixed: Array, x: Array) -> Associations:
+        """Projections [B, T, streams, H, D] of tokens x [B, T, width]."""
+        norm = l2_normalise if self.config.qk_norm == "l2" else lambda x: x
+        q = norm(mixed[:, :, 0])
+        if self.config.keys == "product":
+            k = jnp.moveaxis(norm(mixed[:, :, 1 : 1 + self.terms]), 2, 3)
+            return Associations(q, k, jnp.moveaxis(mixed[:, :, 1 + self.terms :], 2, 3), None)
+        k, v = norm(mixed[:, :, 1]), mixed[:, :, 2]
+        if self.config.keys == "rwkv7":
+            return self._rwkv7(q, k, v, x)
+        if self.config.keys == "comba":
+            p = jax.nn.sigmoid(self.shrink[...])[:, None].astype(k.dtype) * k
+            q = q - self.correction[...][:, None].astype(k.dtype) * p
+            return Associations(q, p, v, k)
+        return Associations(q, k, v, None)
+
+    def _rwkv7(self, q: Array, k: Array, v: Array, x: Array) -> Associations:
+        """W + ... - (a * kap)^T (kap W) + ktilde^T v: two terms, one of value 0, one of key 0."""
+        kap = l2_normalise(k * self.erase[...].astype(k.dtype))
+        a = jax.nn.sigmoid(self.rate(x) + self.rate_bias[...]).astype(k.dtype)
+        ktilde = k * (1 + (a - 1) * self.mix[...].astype(k.dtype))
+        stack = lambda *parts: jnp.stack(parts, axis=3)  # noqa: E731
+        zero = jnp.zeros_like(k)
+        return Associations(
+            q, stack(kap, zero), stack(jnp.zeros_like(v), v), stack(a * kap, ktilde)
+        )

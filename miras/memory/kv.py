@@ -1,0 +1,42 @@
+"""kv memory: all past tokens as they are, which is softmax attention."""
+
+import dataclasses
+
+import jax
+
+from miras.config import require
+from miras.memory.base import Memory, register
+from miras.typing import Weights
+
+
+@register("kv")
+@dataclasses.dataclass(frozen=True)
+class KV(Memory):
+    """y_t = sum_s softmax_s(scale q_t . k_s) v_s over the tokens s <= t that it keeps.
+
+    The Nadaraya-Watson estimate: the minimiser over y of sum_s exp(scale q_t.k_s) ||y - v_s||^2, so
+    the l2 bias solved without parameters; MIRAS (2504.13173), table 1, and attention (1706.03762).
+    Its state grows by a key and a value a token, up to the window.
+
+    Attributes:
+        window: tokens that a query sees, its own among them, >= 1; None for all.
+        scale: of the scores; 1 / sqrt(dk) if not given.
+    """
+
+    window: int | None = None
+    scale: float | None = None
+
+    def validate(self) -> None:
+        """Check ranges."""
+        require(
+            self.window is None or self.window >= 1,
+            f"KV.window={self.window} must be at least 1, or none.",
+        )
+        require(
+            self.scale is None or self.scale > 0,
+            f"KV.scale={self.scale} must be positive, or none.",
+        )
+
+    def init(self, key: jax.Array, dk: int, dv: int) -> Weights:
+        """No weights."""
+        return {}

@@ -1,0 +1,73 @@
+"""Slot memory: k slots, each a key and a value, read by softmax."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from miras.config import require
+from miras.gate import Gate, Side
+from miras.memory.base import Memory, Reader, register
+from miras.typing import Array, Weights
+
+
+@register("slots")
+@dataclasses.dataclass(frozen=True)
+class Slots(Memory):
+    """M(W, x) = softmax(x @ w1) @ w2: w1 [dk, count] the slots' keys, w2 [count, dv] their values.
+
+    With write="gate" the token says by a gate phi_t how much of it each slot takes,
+
+        w1_t = w1_{t-1} diag(alpha_t) + eta_t k_t^T phi_t
+        w2_t = diag(alpha_t) w2_{t-1} + eta_t phi_t^T v_t
+
+    as ABC (2110.02488); with write="tied" phi_t = 1 - alpha_t per slot, as GSA (2409.07146),
+    equation 4. With write="gradient" it is a two-layer memory like any other.
+
+    Attributes:
+        count: slots, >= 1.
+        write: see above; "gate" and "tied" go with a dot bias, "tied" with l2 retention of
+            granularity="slot".
+        scale: of the scores before the softmax; > 0.
+    """
+
+    count: int = 16
+    write: Literal["gate", "tied", "gradient"] = "gate"
+    scale: float = 1.0
+
+    def validate(self) -> None:
+        """Check ranges."""
+        require(self.count >= 1, f"Slots.count={self.count} must be at least 1.")
+        require(self.scale > 0, f"Slots.scale={self.scale} must be positive.")
+
+    def init(self, key: jax.Array, dk: int, dv: int) -> Weights:
+        """Random keys, so that slots differ, and empty values."""
+        return {
+            "w1": jax.random.normal(key, (dk, self.count), jnp.float32),
+            "w2": jnp.zeros((self.count, dv), jnp.float32),
+        }
+
+    def sides(self, name: str) -> tuple[Side | None, ...]:
+        """Both have a dimension of slots."""
+        return ("key", "slot") if name == "w1" else ("slot", "value")
+
+    def gates(self) -> tuple[Gate, ...]:
+        """phi_t in (0, 1) where the token chooses its slots."""
+        if self.write != "gate":
+            return ()
+        return (Gate("slot", 1 / (1 + self.count), "bounded", True, upper=1.0, side="slot"),)
+
+    def associations(
+        self, k: Array, v: Array, gates: dict[str, Array]
+    ) -> dict[str, tuple[Array, Array]] | None:
+        """(k, phi) and (phi, v)."""
+        if self.write == "gradient":
+            return None
+        phi = gates["slot"] if self.write == "gate" else -jnp.expm1(gates["log_decay"])
+        return {"w1": (k, phi), "w2": (phi, v)}
+
+    def apply(self, read: Reader, x: Array) -> Array:
+        """Softmax over slots."""
+        scores = self.scale * read.linear("w1", x)
+        return read.linear("w2", jax.nn.softmax(scores, axis=-1))

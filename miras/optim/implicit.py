@@ -1,0 +1,29 @@
+"""Implicit gradient descent: Longhorn's proximal step in closed form."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from miras.optim.base import register
+from miras.optim.gd import GD
+from miras.typing import Array
+
+
+@register("implicit")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Implicit(GD):
+    """The minimiser of ||W - W_{t-1}||^2 / 2 + eta_t ||k_t W - v_t||^2 / 2: a rescaled GD step.
+
+        W_t = W_{t-1} - eta_t / (1 + eta_t k_t.k_t) k_t^T (k_t W_{t-1} - v_t)
+
+    Longhorn (2407.14207), theorem 3.1, with eta_t per value channel under granularity="value". For
+    a linear memory with l2 bias, where the step has this form; stable for any eta_t > 0.
+    """
+
+    def effective(self, gates: dict[str, Array], k: Array) -> dict[str, Array]:
+        """Eta_t / (1 + eta_t k.k) in place of eta_t."""
+        lr = gates["lr"]
+        square = jnp.sum(k * k, axis=-1)
+        if lr.ndim > square.ndim:
+            square = square[..., None]
+        return {**gates, "lr": lr / (1 + lr * square)}

@@ -1,0 +1,111 @@
+"""Muon: orthogonalised steps on matrix weights."""
+
+import dataclasses
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+
+from miras.config import require
+from miras.optim.base import register
+from miras.optim.coefficients import Coefficients, products
+from miras.optim.omega import Windowed
+from miras.typing import Leaf
+
+# The quintic of K. Jordan et al., "Muon" (kellerjordan.github.io/posts/muon, 2024): its slope at 0
+# is large, and five steps bring singular values into about [0.7, 1.2].
+QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+def newton_schulz(S: Leaf, steps: int) -> Leaf:
+    """S with its singular values brought near 1; a vector is divided by its length.
+
+    X = S / (||S||_F + 1e-7);  X = a X + (b X X^T + c (X X^T)^2) X, `steps` times
+    """
+    if S.ndim == 1:
+        return S / (_norm(S) + 1e-7)
+    a, b, c = QUINTIC
+    X = S / (_norm(S) + 1e-7)
+    wide = X.shape[0] <= X.shape[1]
+    X = X if wide else X.T
+    for _ in range(steps):
+        gram = X @ X.T
+        X = a * X + (b * gram + c * gram @ gram) @ X
+    return X if wide else X.T
+
+
+def _norm(S: Leaf) -> jax.Array:
+    """Frobenius norm, with a finite gradient at 0."""
+    square = jnp.sum(S * S)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Transformed(Windowed):
+    """Base of algorithms whose step is a non-linear function of the accumulated gradient.
+
+        S_t = mu_t S_{t-1} + e_t G_t        U_t = -f_t T(S_t)
+
+    with every="token". With every="chunk" the memory only decays inside a chunk, and T acts once,
+    at the chunk's last token, with that token's f; without momentum S starts anew with each chunk,
+    and a chunk that is cut short has not acted. Reads inside the chunk then see the snapshot, so
+    the rule needs read="snapshot".
+
+    Attributes:
+        every: when T acts.
+        lr_at: eta_t is f ("update", Atlas) or e, inside the sum ("gradient", LaCT).
+    """
+
+    linear: ClassVar[bool] = False
+    takes_terms: ClassVar[bool] = False
+
+    every: Literal["chunk", "token"] = "token"
+    lr_at: Literal["update", "gradient"] = "update"
+
+    @property
+    def acts(self) -> Literal["token", "chunk"]:
+        """`every`."""
+        return self.every
+
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """S, also without momentum where it adds up over a chunk."""
+        return () if self.momentum is None and self.every == "token" else ("S",)
+
+    def coefficients(self, log_decay, log_momentum, rate, write, band) -> Coefficients:
+        """The chunk's decay and the accumulated gradient; nothing is written before its end."""
+        size = write.shape[0]
+        _, beta = products(log_decay, size, write.dtype)
+        Lm, m = products(log_momentum, size, write.dtype)
+        n = -(Lm if band is None else Lm @ band)
+        return Coefficients(jnp.zeros_like(n), beta, jnp.zeros_like(m), n, m)
+
+    def step(self, S, V, G, momentum, rate):
+        """U_t = -f_t T(S_t)."""
+        new = G if self.momentum is None else momentum * S + G
+        U, V = self.transform(new, V, rate)
+        return (None if self.momentum is None else new), V, U
+
+
+@register("muon")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Muon(Transformed):
+    """T(S) = NewtonSchulz(S): every direction of the step is of about the same length.
+
+    Atlas (2505.23735), section 4, with every="token"; LaCT (2505.23884), section 3, with
+    every="chunk", lr_at="gradient".
+
+    Attributes:
+        steps: Newton-Schulz iterations, >= 1.
+    """
+
+    steps: int = 5
+
+    def validate(self) -> None:
+        """Check ranges."""
+        super().validate()
+        require(self.steps >= 1, f"Muon.steps={self.steps} must be at least 1.")
+
+    def transform(self, S, V, rate):
+        """-f NewtonSchulz(S)."""
+        return -rate * newton_schulz(S, self.steps), V

@@ -1,0 +1,43 @@
+"""Newton's method: the exact minimiser over the whole history, as recursive least squares."""
+
+import dataclasses
+from typing import ClassVar, Literal
+
+from miras.config import require
+from miras.optim.base import register
+from miras.optim.gd import GD
+
+
+@register("newton")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Newton(GD):
+    """The minimiser of sum_s zeta_s eta_s ||k_s W - v_s||^2 + ridge ||W||^2 over all tokens so far.
+
+        H_t = alpha_t H_{t-1} + eta_t k_t^T k_t        H_0 = 0
+        G_t = alpha_t G_{t-1} + eta_t k_t^T v_t        G_0 = ridge W_0
+        W_t = (H_t + ridge I)^{-1} G_t
+
+    with zeta_s the decay since s. MesaNet (2506.05233), equations 4-6; uncovering mesa-optimization
+    (2309.05858), section 3. For a linear memory with l2 bias; it sees every token in full, so the
+    chunk changes nothing but the cost. H is carried as a weight named "H".
+
+    Attributes:
+        ridge: of the regulariser, > 0.
+        solver: "cg", conjugate gradient on all tokens of a chunk at once, whose H_t are never
+            formed; "exact" forms and solves each.
+        iterations: of "cg", >= 1; dk of them are exact but for rounding.
+    """
+
+    takes_terms: ClassVar[bool] = False
+
+    lr: float = 1.0
+    max_lr: float = 2.0
+    ridge: float = 1.0
+    solver: Literal["cg", "exact"] = "cg"
+    iterations: int = 16
+
+    def validate(self) -> None:
+        """Check ranges."""
+        super().validate()
+        require(self.ridge > 0, f"Newton.ridge={self.ridge} must be positive.")
+        require(self.iterations >= 1, f"Newton.iterations={self.iterations} must be at least 1.")

@@ -1,0 +1,11 @@
+"""Presets: the named models of the literature, as plain config.
+
+Each is a `LanguageModelConfig` at the same small size; `miras.override` changes anything. Constants
+that the papers leave open are chosen so that the inner loss falls and the outer gradient is of
+order one at the start, for any chunk (docs/concepts.md, "Starting points").
+"""
+
+from miras.presets import linear, delta, deep, context  # noqa: I001  (the order of the table)
+from miras.presets.registry import PRESETS, Preset, preset, register
+
+__all__ = ["PRESETS", "Preset", "context", "deep", "delta", "linear", "preset", "register"]

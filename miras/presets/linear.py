@@ -1,0 +1,83 @@
+"""Hebbian matrix memories: linear attention and its gates. They are exact at any chunk."""
+
+from miras import bias
+from miras.layers.config import LayerConfig
+from miras.memory import Matrix
+from miras.models.config import LanguageModelConfig
+from miras.optim import GD
+from miras.presets.registry import register
+from miras.retention import L2, NoRetention, Retention
+from miras.rule import Rule
+
+SILU = LayerConfig(activation="silu")
+
+
+def _hebbian(
+    retention: Retention, layer: LayerConfig | None = None, algorithm: GD | None = None
+) -> LanguageModelConfig:
+    algorithm = algorithm or GD(lr=1.0, data_dependent=False)
+    rule = Rule(memory=Matrix(), bias=bias.Dot(), retention=retention, algorithm=algorithm)
+    return LanguageModelConfig(rule, layer=layer or LayerConfig())
+
+
+@register("Linear attention", "W = W + k^T v", "Katharopoulos et al., arXiv 2006.16236, eq. 18")
+def linear_attention() -> LanguageModelConfig:
+    """Hebbian matrix memory without forgetting."""
+    return _hebbian(NoRetention())
+
+
+@register("RetNet", "W = a_h W + k^T v", "Sun et al., arXiv 2307.08621, eq. 6")
+def retnet() -> LanguageModelConfig:
+    """A constant decay 1 - 2^(-5-h) for head h."""
+    return _hebbian(L2(decay=31 / 32, spread=0.5, data_dependent=False))
+
+
+@register(
+    "Lightning Attention-2",
+    "W = a_{h,l} W + k^T v, log a_{h,l} = -2^(-8(h+1)/H) (1 - l/(L-1))",
+    "Qin et al., arXiv 2401.04658, algorithm 1",
+)
+def lightning() -> LanguageModelConfig:
+    """As RetNet, with slopes fixed per head and layer."""
+    return _hebbian(
+        L2(slopes="alibi", data_dependent=False),
+        LayerConfig(activation="silu", decay_by_depth=True),
+    )
+
+
+@register(
+    "Decaying fast weights",
+    "W = (a_t^T b_t) * W + k^T v, a_t per key channel, b_t per value channel",
+    "Mao, arXiv 2210.04243, section 3",
+)
+def dfw() -> LanguageModelConfig:
+    """A decay per row and column, as a product."""
+    return _hebbian(L2(decay=0.99, granularity="key_value"))
+
+
+@register(
+    "Gated linear attention", "W = diag(a_t) W + k^T v", "Yang et al., arXiv 2312.06635, section 4"
+)
+def gla() -> LanguageModelConfig:
+    """A decay per key channel, from the token."""
+    return _hebbian(L2(decay=0.99, granularity="key"))
+
+
+@register(
+    "Mamba-2",
+    "W = a_t W + dt_t k^T v, a_t = exp(-A dt_t)",
+    "Dao and Gu, arXiv 2405.21060, section 7",
+)
+def mamba2() -> LanguageModelConfig:
+    """The step size of a token both writes and forgets."""
+    return _hebbian(L2(decay=0.7, discretised=True), SILU, GD(lr=0.05, max_lr=1.0))
+
+
+@register(
+    "HGRN2",
+    "W = diag(a_t) W + (1 - a_t)^T v",
+    "Qin et al., arXiv 2404.07904, section 3",
+)
+def hgrn2() -> LanguageModelConfig:
+    """What a channel forgets it writes: the key is 1 - a_t."""
+    return _hebbian(L2(decay=0.9, granularity="key", tied=True), SILU)

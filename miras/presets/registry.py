@@ -1,0 +1,63 @@
+"""Preset: a named model of the literature, as plain config."""
+
+import dataclasses
+from collections.abc import Callable
+
+from miras.config import unknown
+from miras.errors import ConfigError
+from miras.models.config import LanguageModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A named model.
+
+    Attributes:
+        name: as given to `miras.preset` and to the command line.
+        title: as the paper calls it.
+        equation: the update in the notation of docs/concepts.md.
+        source: paper and equation.
+        build: makes the config.
+    """
+
+    name: str
+    title: str
+    equation: str
+    source: str
+    build: Callable[[], LanguageModelConfig]
+
+    @property
+    def paper(self) -> str:
+        """The arXiv number."""
+        return self.source[self.source.index("arXiv ") + len("arXiv ") :][:10]
+
+
+PRESETS: dict[str, Preset] = {}
+
+
+def preset(name: str) -> LanguageModelConfig:
+    """The config of a named model; its `rule` is the `Rule`.
+
+    Raises:
+        ConfigError: naming the presets and the nearest match.
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name].build()
+
+
+def register(title: str, equation: str, source: str, name: str | None = None):
+    """Decorator: make what a function builds known by the function's name, or another.
+
+    Raises:
+        ConfigError: when the name is taken.
+    """
+
+    def decorate(build: Callable[[], LanguageModelConfig]) -> Callable[[], LanguageModelConfig]:
+        known = name or build.__name__
+        if known in PRESETS:
+            raise ConfigError(f"preset {known!r} is already registered; choose another name.")
+        PRESETS[known] = Preset(known, title, equation, source, build)
+        return build
+
+    return decorate

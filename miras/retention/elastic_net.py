@@ -1,0 +1,113 @@
+"""Elastic net retention: l2 decay and l1 shrinkage, hard or smooth."""
+
+import dataclasses
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from miras.config import require
+from miras.retention.base import LinkEvery, Retention, register
+from miras.typing import Array, Leaf
+
+
+def shrink(z: Leaf, gamma: Array | float, threshold: str) -> Leaf:
+    """S_gamma(z): sign(z) max(|z| - gamma, 0), or the paper's smooth |z| arctan(z / gamma) 2/pi.
+
+    The smooth form is odd and never 0 away from 0: it damps small weights and forgets none.
+    """
+    if threshold == "hard":
+        return jnp.sign(z) * jnp.maximum(jnp.abs(z) - gamma, 0.0)
+    return jnp.abs(z) * jnp.arctan(z / gamma) * (2 / math.pi)
+
+
+@register("elastic_net")
+@dataclasses.dataclass(frozen=True)
+class ElasticNet(Retention):
+    """l2 and l1 retention at once. MIRAS (2504.13173), equations 22 and 23.
+
+    form="proximal" is learning-retaining (22):
+
+        W_t = S_gamma(lam W_{t-1} - zeta g_t)
+        lam = c2 / (c2 + eta_t)    zeta = eta_t lam    gamma = eta_t c2 / (c1 (eta_t + c2))
+
+    the minimiser of <W, g> + ||W - W_{t-1}||^2 / (2 eta) + ||W||^2 / (2 c2) + ||W||_1 / c1: soft
+    forgetting by lam, and hard forgetting of what falls below gamma. form="ftrl" is follow the
+    regularised leader (23), A_t = A_{t-1} - eta_t g_t, W_t = S_gamma(A_t): weights below the
+    threshold read as zero while their evidence goes on adding up.
+
+    Attributes:
+        form: which of the two.
+        c1: strength of l1, inversely; > 0; for "proximal".
+        c2: strength of l2, inversely; > 0; for "proximal".
+        gamma: the threshold of "ftrl", the paper's eta / c1, constant as in its derivation; > 0.
+        threshold: "hard" (the minimiser's) or "smooth" (as printed), see `shrink`.
+        link_every: see `Retention`; "proximal" with "chunk" shrinks by the last token's gamma.
+    """
+
+    form: Literal["proximal", "ftrl"] = "proximal"
+    c1: float = 100.0
+    c2: float = 10.0
+    gamma: float = 0.01
+    threshold: Literal["hard", "smooth"] = "hard"
+    link_every: LinkEvery = "token"
+
+    def validate(self) -> None:
+        """Check ranges."""
+        for name in ("c1", "c2", "gamma"):
+            value = getattr(self, name)
+            require(value > 0, f"ElasticNet.{name}={value} must be positive.")
+
+    @property
+    def linked(self) -> LinkEvery:
+        """`link_every`."""
+        return self.link_every
+
+    @property
+    def proximal(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Under form="proximal"."""
+        return self.form == "proximal"
+
+    def effective(self, gates: dict[str, Array]) -> dict[str, Array]:
+        """Log lam for the decay, zeta for the rate, and gamma."""
+        if not self.proximal:
+            return gates
+        eta = gates["lr"]
+        log_keep = -jnp.log1p(eta / self.c2)
+        zeta = eta * jnp.exp(log_keep)
+        return {**gates, "log_decay": log_keep, "lr": zeta, "gamma": zeta / self.c1}
+
+    def prox(self, new: Leaf, old: Leaf, gates: dict[str, Array]) -> Leaf:
+        """S_gamma(new)."""
+        return shrink(new, gates["gamma"], self.threshold)
+
+    def link(self, A: Leaf) -> Leaf:
+        """S_gamma(A) under "ftrl"."""
+        return A if self.proximal else shrink(A, self.gamma, self.threshold)
+
+    def unlink(self, W: Leaf) -> Leaf:
+        """A = W + gamma sign(W); for the smooth form Newton's method on S_gamma(A) = W."""
+        if self.proximal:
+            return W
+        start = W + self.gamma * jnp.sign(W)
+        return start if self.threshold == "hard" else _solve(W, start, self.gamma)
+
+
+def _solve(W: Leaf, start: Leaf, gamma: float) -> Leaf:
+    """A with S_gamma(A) = W under the smooth form, by Newton's method on |A|, where S is convex."""
+    target = jnp.abs(W)
+
+    def slope(a):
+        return (jnp.arctan(a / gamma) + a * gamma / (a * a + gamma * gamma)) * (2 / math.pi)
+
+    def newton(_, a):
+        error = a * jnp.arctan(a / gamma) * (2 / math.pi) - target
+        return jnp.maximum(a - error / jnp.maximum(slope(a), 1e-12), 0.0)
+
+    root = jax.lax.fori_loop(0, 30, newton, jax.lax.stop_gradient(jnp.abs(start) + gamma))
+    root = jax.lax.stop_gradient(root)
+    # One more step, through which the derivative by W is that of the implicit function.
+    error = root * jnp.arctan(root / gamma) * (2 / math.pi) - target
+    root = jnp.where(target > 0, root - error / jnp.maximum(slope(root), 1e-12), 0.0)
+    return jnp.sign(W) * root

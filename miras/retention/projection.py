@@ -1,0 +1,86 @@
+"""Retention by projection: weights kept in a ball, or rows kept at their lengths."""
+
+import dataclasses
+from typing import ClassVar, Literal
+
+import jax.numpy as jnp
+
+from miras.config import require
+from miras.norms import norm, whole_norm
+from miras.retention.base import Decaying, LinkEvery, Retention, register
+from miras.typing import Array, Leaf
+
+
+@register("projection")
+@dataclasses.dataclass(frozen=True)
+class Projection(Decaying):
+    """W_t = P(alpha_t W_{t-1} + U_t), P the projection onto {||W||_2 <= radius} of each matrix.
+
+    MIRAS (2504.13173), section 5.2: retention as a hard constraint, by projected gradient descent.
+
+    Attributes:
+        radius: of the ball, in the Frobenius norm; > 0.
+        link_every: see `Retention`.
+    """
+
+    proximal: ClassVar[bool] = True
+
+    decay: float = 1.0
+    data_dependent: bool = False
+    radius: float = 8.0
+    link_every: LinkEvery = "token"
+
+    def validate(self) -> None:
+        """Check ranges."""
+        super().validate()
+        require(self.radius > 0, f"Projection.radius={self.radius} must be positive.")
+
+    @property
+    def linked(self) -> LinkEvery:
+        """`link_every`."""
+        return self.link_every
+
+    def constrain(self, W: Leaf) -> Leaf:
+        """P(W)."""
+        return W * jnp.minimum(1.0, self.radius / whole_norm(W, 2))
+
+    def prox(self, new: Leaf, old: Leaf, gates: dict[str, Array]) -> Leaf:
+        """P(new)."""
+        return self.constrain(new)
+
+
+@register("rows")
+@dataclasses.dataclass(frozen=True)
+class Rows(Retention):
+    """Each row of W_{t-1} + U_t is brought back to the length that it had in W_{t-1}.
+
+    LaCT (2505.23884), section 3: l2 weight normalisation. What is written is paid for by what stood
+    in the row. A row of length 0 stays 0, so weights have to start away from 0; a vector weight
+    counts as one row.
+
+    Attributes:
+        axis: along which a row lies: 0 is `in`, so that each output has a row of its own, as in
+            LaCT, whose weights are [out, in]; 1 is `out`.
+        link_every: see `Retention`.
+    """
+
+    proximal: ClassVar[bool] = True
+
+    axis: Literal[0, 1] = 0
+    link_every: LinkEvery = "token"
+
+    @property
+    def linked(self) -> LinkEvery:
+        """`link_every`."""
+        return self.link_every
+
+    def prox(self, new: Leaf, old: Leaf, gates: dict[str, Array]) -> Leaf:
+        """New rows at the old lengths."""
+        along = min(self.axis, new.ndim - 1) - new.ndim
+        length = _length(new, along)
+        return new * (_length(old, along) / jnp.where(length > 0, length, 1.0))
+
+
+def _length(x: Leaf, axis: int) -> Array:
+    """||x||_2 along an axis, kept; its gradient is finite at 0."""
+    return jnp.swapaxes(norm(jnp.swapaxes(x, axis, -1)), axis, -1)

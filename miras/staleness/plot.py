@@ -1,0 +1,144 @@
+"""The picture of a measurement: distance to the online memory and bits per byte, over chunks."""
+
+import math
+import pathlib
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+
+from miras.staleness.measure import Cell
+from miras.staleness.plan import ONLINE, Setting
+from miras.staleness.report import Report, heading
+
+_INK, _FAINT, _EXACT = "#333333", "#999999", "#2f7d4f"
+_STALE, _REFINED = (0.78, 0.33, 0.24), (0.45, 0.62, 0.82)
+_ROUNDING = 1e-6  # of float32, over a few hundred sums
+
+
+class _Line(NamedTuple):
+    """A column of the grid, as it is drawn."""
+
+    name: str
+    style: dict
+    cells: list[tuple[int, Cell]]
+
+
+def plot(report: Report, path: pathlib.Path) -> None:
+    """Draw a report as a PNG.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    figure = Figure(figsize=(10, 4.8), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    lines = list(_lines(report))
+    _distances(left, report, lines)
+    _bits(right, report, lines)
+    for axes in (left, right):
+        _dress(axes, report)
+    handles, labels = right.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=len(handles),
+        frameon=False,
+        labelcolor=_INK,
+    )
+    figure.suptitle(heading(report), x=0.01, ha="left", color=_INK, fontsize=9.5)
+    figure.savefig(path)
+
+
+def _lines(report: Report):
+    """Each column; where it has no cell of its own it is online."""
+    columns, refines = report.columns(), report.plan.refines
+    for n, (name, setting) in enumerate(columns):
+        share = n / max(len(refines) - 1, 1)
+        colour = to_hex([a + (b - a) * min(share, 1) for a, b in zip(_STALE, _REFINED)])
+        style = {"color": colour, "marker": "os^Dv"[n % 5], "markersize": 4.5, "linewidth": 1.8}
+        if name == "exact":
+            style |= {"color": _EXACT, "linestyle": "--", "marker": "x"}
+        cells = [(c, report.cells.get(setting(c), report.cells[ONLINE])) for c in report.plan.chunks]
+        yield _Line(name, style, cells)
+
+
+def _distances(axes: Axes, report: Report, lines: list[_Line]) -> None:
+    drawn = [d for line in lines for _, cell in line.cells if _drawable(d := cell.distance)]
+    for line in lines:
+        points = [(c, cell) for c, cell in line.cells if _drawable(cell.distance)]
+        if not points:
+            continue
+        chunks = [c for c, _ in points]
+        axes.plot(chunks, [cell.distance for _, cell in points], **line.style, zorder=3)
+        axes.fill_between(
+            chunks,
+            [max(min(cell.by_layer), cell.distance / 1e3) for _, cell in points],
+            [max(cell.by_layer) for _, cell in points],
+            color=line.style["color"],
+            alpha=0.12,
+            linewidth=0,
+        )
+    axes.set_yscale("log")
+    low, high = min(drawn, default=1e-7), max(drawn, default=1e-4)
+    axes.set_ylim(low / 3, max(high * 3, 1e-4))
+    if low < 3 * _ROUNDING:
+        axes.axhspan(0, _ROUNDING, color="#eeeeee", zorder=0)
+        axes.text(0.98, _ROUNDING / 1.2, "float32 rounding", color=_FAINT, fontsize=8,
+                  ha="right", va="top", transform=axes.get_yaxis_transform())  # fmt: skip
+    if not drawn:
+        axes.text(0.5, 0.5, "0 throughout", color=_FAINT, ha="center", transform=axes.transAxes)
+    own = report.cells[report.plan.own]
+    if _drawable(own.distance):
+        _ring(axes, own.setting, own.distance)
+    axes.set_title("Distance to the online memory", loc="left", color=_INK, fontsize=11)
+    axes.set_ylabel("relative, mean and range over layers", color=_INK)
+
+
+def _bits(axes: Axes, report: Report, lines: list[_Line]) -> None:
+    for line in lines:
+        points = [(c, cell.bits_per_byte) for c, cell in line.cells]
+        points = [(c, bits) for c, bits in points if math.isfinite(bits)]
+        axes.plot(*(zip(*points) if points else ([], [])), **line.style, label=line.name)
+    online, own = report.cells[ONLINE].bits_per_byte, report.cells[report.plan.own]
+    if math.isfinite(online):
+        axes.axhline(online, color=_FAINT, linewidth=1, linestyle=":", label="online", zorder=1)
+    if math.isfinite(own.bits_per_byte):
+        _ring(axes, own.setting, own.bits_per_byte, label="the model's own")
+    axes.set_title("The whole model on held-out text", loc="left", color=_INK, fontsize=11)
+    axes.set_ylabel("bits per byte", color=_INK)
+    axes.ticklabel_format(axis="y", useOffset=False)
+
+
+def _drawable(distance: float) -> bool:
+    """Whether a log axis has a place for it."""
+    return math.isfinite(distance) and distance > 0
+
+
+def _ring(axes: Axes, setting: Setting, height: float, **label: str) -> None:
+    axes.plot(
+        [setting.chunk], [height], linestyle="none", marker="o", markersize=11,
+        markerfacecolor="none", markeredgecolor=_INK, markeredgewidth=1.2, zorder=4, **label,
+    )  # fmt: skip
+
+
+def _dress(axes: Axes, report: Report) -> None:
+    chunks = sorted({*report.plan.chunks, report.plan.own.chunk})
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(chunks[0] / 1.3, chunks[-1] * 1.3)
+    axes.xaxis.set_major_locator(FixedLocator(report.plan.chunks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+    axes.set_xlabel("chunk", color=_INK)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_INK, length=3)
+    axes.tick_params(which="minor", length=0)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(_FAINT)
