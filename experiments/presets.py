@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 import miras
 from miras.data import DataConfig
-from miras.describe import costs
+from miras.costs import costs
 from miras.models import LanguageModelConfig
 from miras.presets import PRESETS
 from miras.train import RunConfig, TrainConfig, train

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from miras import __version__
+from miras.ablate import command as ablate
 from miras.config import override
 from miras.errors import ConfigError
 from miras.staleness import command as staleness
@@ -129,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     _words(describe, "a preset and fields of the model, as in width=256")
     describe.set_defaults(run=_describe)
 
+    ablate.add_parser(commands, _run_config)
     staleness.add_parser(commands, staleness.Sources(new=_run_config, load=_load))
     return parser
 
@@ -233,13 +234,9 @@ def _generate(args: argparse.Namespace) -> int:
 
 def _presets(args: argparse.Namespace) -> int:
     del args
-    from miras.presets import PRESETS
+    from miras.describe import presets_table
 
-    table = Table("name", "memory", "bias", "retention", "algorithm", "paper", box=SIMPLE_HEAD)
-    for name, entry in PRESETS.items():
-        paper = entry.source[entry.source.index("arXiv") :].split(",")[0]
-        table.add_row(name, *entry.build().rule.kinds().values(), paper)
-    Console().print(table)
+    Console().print(presets_table())
     return 0
 
 

@@ -48,6 +48,8 @@ def field_types(cls: type) -> dict[str, Any]:
 def unknown(what: str, name: object, legal: typing.Iterable[str]) -> ConfigError:
     """The error for a name that is not among the legal ones, with the nearest match."""
     legal = sorted(legal)
+    if not legal:
+        return ConfigError(f"unknown {what} {name!r}: there are none.")
     near = difflib.get_close_matches(str(name), legal, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return ConfigError(f"unknown {what} {name!r}: the legal ones are {', '.join(legal)}{hint}")
@@ -169,7 +171,12 @@ def config_hash(config: Config) -> str:
 
 def difference(old: Config, new: Config) -> list[str]:
     """The lines "path: old -> new" of every field in which two configs differ."""
-    before, after = _flatten(to_dict(old)), _flatten(to_dict(new))
+    return difference_of(to_dict(old), to_dict(new))
+
+
+def difference_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """As `difference`, of two configs as `to_dict` gives them."""
+    before, after = _flatten(old), _flatten(new)
     missing = "(absent)"
     return [
         f"{path}: {before.get(path, missing)} -> {after.get(path, missing)}"

@@ -9,14 +9,16 @@ from flax import nnx
 from rich.console import Console
 
 from miras.config import override
-from miras.describe import costs, table
+from miras.costs import costs
+from miras.describe import table
 from miras.engine import initial_state
 from miras.models import LanguageModel
 from miras.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize(
-    ("name", "chunk"), [("linear_attention", 64), ("titans_lmm", 16), ("memora", 16), ("yaad", 64)]
+    ("name", "chunk"), [("linear_attention", 64), ("titans_lmm", 16), ("memora", 16), ("yaad", 64),
+    ("gated_deltanet", 64), ("transformer", 64), ("lact", 64), ("omeganet", 16)]
 )
 def test_flops_are_what_xla_counts(name, chunk):
     """One layer and one chunk, since XLA counts the body of a loop once.
@@ -39,7 +41,7 @@ def test_parameters_and_state_are_those_of_a_real_model():
     found = costs(config)
     assert found.parameters == sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
     weights = config.rule.init(jax.random.key(0), 16, heads=2)
-    memory = jax.tree.leaves(initial_state(config.rule, weights, batch=1))
+    memory = jax.tree.leaves(initial_state(config.rule, weights, 1, 16, 16))
     tail = 3 * (3 * 32 + 1)  # three inputs of q, k and v with their segment ids
     assert found.state_bytes == 3 * (sum(x.nbytes for x in memory) + 4 * tail)
 

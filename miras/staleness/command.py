@@ -57,7 +57,9 @@ def add_parser(commands: Any, sources: Sources) -> None:
     parser.add_argument("--chunks", metavar="N,...", help=f"default: {_joined(CHUNKS)}")
     parser.add_argument("--refine", metavar="N,...", help=f"default: {_joined(REFINES)}")
     parser.add_argument(
-        "--out", metavar="DIR", help="folder of the results (default: runs/staleness-PRESET, or RUN)"
+        "--out",
+        metavar="DIR",
+        help="folder of the results (default: runs/staleness-PRESET, or RUN)",
     )
     parser.set_defaults(run=lambda args: _run(args, sources))
 
@@ -96,7 +98,7 @@ def _measure(
 
     from miras.data import make_tokenizer
     from miras.staleness import measure, report, text
-    from miras.staleness.plan import make_plan
+    from miras.staleness.plan import Setting, make_plan
     from miras.staleness.plot import plot
     from miras.train.run_folder import cannot_write
 
@@ -117,10 +119,7 @@ def _measure(
     params, step = _parameters(sources, config, folder)
 
     console = Console()
-    with console.status("measuring") as status:
-        cells = measure.measure(
-            config.model, params, plan, found, lambda setting: status.update(f"{setting}")
-        )
+    say = lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
     made = report.Report(
         name=args.model,
         step=step,
@@ -130,10 +129,16 @@ def _measure(
         config=config.model,
         plan=plan,
         text=found,
-        cells=cells,
+        cells={},
     )
-    say = lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
     say(report.heading(made))
+    total = len(plan.settings)
+    with console.status(f"measuring {total} settings") as status:
+
+        def tell(setting: Setting, n: int) -> None:
+            status.update(f"measuring {setting} ({n} of {total})")
+
+        made = made._replace(cells=measure.measure(config.model, params, plan, found, tell))
     console.print()
     console.print(report.table(made))
     for line in report.notes(made):
@@ -173,9 +178,7 @@ def _config_of_run(folder: str, words: list[str], source: str | None) -> "RunCon
     return config
 
 
-def _parameters(
-    sources: Sources, config: "RunConfig", folder: str | None
-) -> tuple[Any, int]:
+def _parameters(sources: Sources, config: "RunConfig", folder: str | None) -> tuple[Any, int]:
     """Parameters, and the updates they have seen."""
     from flax import nnx
 

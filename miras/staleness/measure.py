@@ -5,6 +5,7 @@ layer to layer; bits per byte are the whole model's, where they do. All is done 
 """
 
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from miras.models import LanguageModelConfig
+from miras.models import LanguageModel, LanguageModelConfig
 from miras.models.language_model import Block, Inputs
 from miras.staleness.plan import ONLINE, Plan, Setting
 from miras.staleness.text import Text
@@ -50,10 +51,16 @@ class Cell(NamedTuple):
 
 def new_parameters(config: LanguageModelConfig, seed: int) -> Params:
     """The parameters of an untrained model."""
-    from miras.models import LanguageModel
+    # XLA's CPU compiler takes five times as long over the random bits as all else does, if let.
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    options = quick if jax.default_backend() == "cpu" else None
 
-    _, params = nnx.split(LanguageModel(config, nnx.Rngs(seed)), nnx.Param)
-    return nnx.to_pure_dict(params)
+    @functools.partial(jax.jit, compiler_options=options)
+    def make() -> Params:
+        _, params = nnx.split(LanguageModel(config, nnx.Rngs(seed)), nnx.Param)
+        return nnx.to_pure_dict(params)
+
+    return make()
 
 
 def measure(
@@ -61,7 +68,7 @@ def measure(
     params: Params,
     plan: Plan,
     text: Text,
-    tell: Callable[[Setting], None] = lambda setting: None,
+    tell: Callable[[Setting, int], None] = lambda setting, n: None,
 ) -> dict[Setting, Cell]:
     """Measure every setting of a plan.
 
@@ -70,13 +77,13 @@ def measure(
         params: its parameters.
         plan: as `make_plan` gives it.
         text: as `held_out` gives it.
-        tell: called before each setting is measured.
+        tell: called with each setting and its number before it is measured.
     """
     config = dataclasses.replace(config, dtype="float32", remat=False)
     online = layer_inputs(ONLINE.apply(config), params, text.batch["inputs"])
     cells, reference = {}, None
-    for setting in plan.settings:
-        tell(setting)
+    for n, setting in enumerate(plan.settings, 1):
+        tell(setting, n)
         changed = setting.apply(config)
         y = np.asarray(memory_outputs(changed, params, online), np.float64)
         reference = y if reference is None else reference  # the online setting comes first
@@ -128,7 +135,7 @@ def _as_it_is(y: Array) -> Array:
 
 
 def _depths(config: LanguageModelConfig) -> Array:
-    """l / (L - 1) of each layer, as `LanguageModel` tells it to them."""
+    """Where each layer stands, from 0 to 1, as `LanguageModel` tells it to them."""
     return jnp.arange(config.layers) / max(1, config.layers - 1)
 
 

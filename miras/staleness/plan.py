@@ -23,9 +23,15 @@ class Setting(NamedTuple):
 
     def apply(self, config: LanguageModelConfig) -> LanguageModelConfig:
         """The model under this setting; its parameters stay as they are."""
-        return dataclasses.replace(
-            config, chunk=self.chunk, refine=self.refine, exact=self.exact
-        )
+        return dataclasses.replace(config, chunk=self.chunk, refine=self.refine, exact=self.exact)
+
+    @property
+    def is_online(self) -> bool:
+        """Whether it is the online rule by definition, whatever the text and the parameters.
+
+        At refine = chunk - 1 every gradient of a chunk is taken where the online rule takes it.
+        """
+        return self.exact or self.refine >= self.chunk - 1
 
     def __str__(self) -> str:
         """As a person would say it."""
@@ -59,8 +65,7 @@ class Plan:
     def grid(self) -> tuple[Setting, ...]:
         """All settings of the grid that differ in what they compute.
 
-        At refine = chunk - 1 every gradient of a chunk is where the online rule takes it, so more
-        sweeps are left out, and so is all but refine 0 at chunk 1.
+        More sweeps than chunk - 1 change nothing and are left out.
         """
         rows = []
         for chunk in self.chunks:
@@ -74,9 +79,7 @@ class Plan:
         return tuple(dict.fromkeys((ONLINE, self.own, *self.grid)))
 
 
-def make_plan(
-    config: LanguageModelConfig, chunks: Sequence[int], refines: Sequence[int]
-) -> Plan:
+def make_plan(config: LanguageModelConfig, chunks: Sequence[int], refines: Sequence[int]) -> Plan:
     """What can be measured of a model.
 
     Raises:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
@@ -14,9 +13,10 @@ from miras.staleness.measure import Cell
 from miras.staleness.plan import ONLINE, Setting
 from miras.staleness.report import Report, heading
 
-_INK, _FAINT, _EXACT = "#333333", "#999999", "#2f7d4f"
-_STALE, _REFINED = (0.78, 0.33, 0.24), (0.45, 0.62, 0.82)
-_ROUNDING = 1e-6  # of float32, over a few hundred sums
+_INK, _FAINT = "#333333", "#999999"
+_COLOURS = ("#c8553d", "#dd9c3b", "#3f9c8f", "#3b6fb6", "#7a5195")
+_MARKERS = "os^Dv"
+_EXACT = {"color": _INK, "marker": "x", "linestyle": "--"}
 
 
 class _Line(NamedTuple):
@@ -50,20 +50,18 @@ def plot(report: Report, path: pathlib.Path) -> None:
         frameon=False,
         labelcolor=_INK,
     )
-    figure.suptitle(heading(report), x=0.01, ha="left", color=_INK, fontsize=9.5)
+    figure.suptitle(heading(report), x=0.01, ha="left", color=_INK, fontsize=9.5, wrap=True)
     figure.savefig(path)
 
 
 def _lines(report: Report):
     """Each column; where it has no cell of its own it is online."""
-    columns, refines = report.columns(), report.plan.refines
-    for n, (name, setting) in enumerate(columns):
-        share = n / max(len(refines) - 1, 1)
-        colour = to_hex([a + (b - a) * min(share, 1) for a, b in zip(_STALE, _REFINED)])
-        style = {"color": colour, "marker": "os^Dv"[n % 5], "markersize": 4.5, "linewidth": 1.8}
-        if name == "exact":
-            style |= {"color": _EXACT, "linestyle": "--", "marker": "x"}
-        cells = [(c, report.cells.get(setting(c), report.cells[ONLINE])) for c in report.plan.chunks]
+    for n, (name, setting) in enumerate(report.columns()):
+        style = {"color": _COLOURS[n % 5], "marker": _MARKERS[n % 5]}
+        style = {**(_EXACT if name == "exact" else style), "markersize": 5, "linewidth": 1.8}
+        cells = [
+            (c, report.cells.get(setting(c), report.cells[ONLINE])) for c in report.plan.chunks
+        ]
         yield _Line(name, style, cells)
 
 
@@ -84,14 +82,19 @@ def _distances(axes: Axes, report: Report, lines: list[_Line]) -> None:
             linewidth=0,
         )
     axes.set_yscale("log")
-    low, high = min(drawn, default=1e-7), max(drawn, default=1e-4)
-    axes.set_ylim(low / 3, max(high * 3, 1e-4))
-    if low < 3 * _ROUNDING:
-        axes.axhspan(0, _ROUNDING, color="#eeeeee", zorder=0)
-        axes.text(0.98, _ROUNDING / 1.2, "float32 rounding", color=_FAINT, fontsize=8,
-                  ha="right", va="top", transform=axes.get_yaxis_transform())  # fmt: skip
+    low, high, floor = min(drawn, default=1e-7), max(drawn, default=1e-4), report.rounding()
+    axes.set_ylim(low / 3, max(high * 3, low * 100))
+    across, up = axes.get_yaxis_transform(), axes.get_xaxis_transform()
+    if floor > low / 2:
+        axes.axhspan(low / 10, floor, color="#eeeeee", zorder=0)
+        axes.text(
+            0.98, floor / 1.15, "float32 rounding", transform=across, color=_FAINT, fontsize=8,
+            ha="right", va="top",
+        )  # fmt: skip
+    if 1 in report.plan.chunks:
+        axes.text(1, 0.02, "0", transform=up, color=_FAINT, ha="center", va="bottom")
     if not drawn:
-        axes.text(0.5, 0.5, "0 throughout", color=_FAINT, ha="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "0 throughout", transform=axes.transAxes, color=_FAINT, ha="center")
     own = report.cells[report.plan.own]
     if _drawable(own.distance):
         _ring(axes, own.setting, own.distance)
@@ -119,10 +122,11 @@ def _drawable(distance: float) -> bool:
     return math.isfinite(distance) and distance > 0
 
 
-def _ring(axes: Axes, setting: Setting, height: float, **label: str) -> None:
+def _ring(axes: Axes, setting: Setting, height: float, label: str = "") -> None:
     axes.plot(
         [setting.chunk], [height], linestyle="none", marker="o", markersize=11,
-        markerfacecolor="none", markeredgecolor=_INK, markeredgewidth=1.2, zorder=4, **label,
+        markerfacecolor="none", markeredgecolor=_INK, markeredgewidth=1.2, zorder=4,
+        label=label or "_",
     )  # fmt: skip
 
 

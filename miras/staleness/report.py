@@ -49,6 +49,11 @@ class Report(NamedTuple):
             : len(made) + self.plan.exact
         ]
 
+    def rounding(self) -> float:
+        """The distance that float32 alone makes: the largest where it is 0 by definition."""
+        same = [c.distance for s, c in self.cells.items() if s.is_online]
+        return max(filter(math.isfinite, same), default=0.0) or 1e-6
+
     def time(self, cell: Cell) -> float:
         """Time per token over that of the model's own setting."""
         return cell.seconds_per_token / self.cells[self.plan.own].seconds_per_token
@@ -74,8 +79,7 @@ def table(report: Report) -> Table:
                 cell = report.cells.get(setting(chunk))
                 mark = "*" if cell is not None and cell.setting == report.plan.own else " "
                 values.append("· " if cell is None else show(cell) + mark)
-            last = n == len(report.plan.chunks) - 1
-            made.add_row("" if n else kind, str(chunk), *values, end_section=last)
+            made.add_row("" if n else kind, str(chunk), *values)
         made.add_row()
     return made
 
@@ -104,6 +108,12 @@ def notes(report: Report) -> Iterator[str]:
     )
     if any(Setting(c, r) not in plan.grid for c in plan.chunks for r in plan.refines):
         yield "· nothing new: refine = chunk - 1 is the online rule already."
+    same = next((s for s in plan.grid if s.is_online and s != ONLINE), None)
+    if same is not None:
+        yield (
+            f"rounding to float32 alone makes {_short(report.rounding())}, as {same} shows, which "
+            "is online by definition."
+        )
     if plan.left_out:
         yield f"left out: refine {', '.join(map(str, plan.left_out))}: {plan.reason}"
     if plan.exact:

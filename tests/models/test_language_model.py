@@ -111,8 +111,22 @@ def test_every_parameter_gets_a_gradient(name):
         assert np.abs(leaf).max() > 0, jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize("chunk", [1, 16, 64])
-@by_preset
+def starting_points():
+    """Every preset at chunks of 1, 16 and 64, but once where the chunk changes nothing."""
+    for name in PRESETS:
+        config = miras.preset(name)
+        parts = config.rule.kinds()
+        free = config.exact or parts["bias"] == "dot" or parts["algorithm"] in FREE
+        yield from ((name, c) for c in ([config.chunk] if free and name != "lact" else [1, 16, 64]))
+
+
+FREE = ("newton", "nonparametric")
+# Attention has no inner loss, and that of RWKV-7's erasing term is the norm of what it erases.
+NO_LOSS = ("transformer", "sliding_window", "rwkv7")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "chunk"), starting_points())
 def test_starting_point(name, chunk):
     """The inner loss falls over a text and the outer gradient is of order one, for any chunk."""
     config = miras.override(miras.preset(name), "layers=2", f"chunk={chunk}")
@@ -134,7 +148,7 @@ def test_starting_point(name, chunk):
         return jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads))), early, late
 
     norm, early, late = measure(params)
-    assert (late < early).all(), (early, late)
+    assert name in NO_LOSS or (late < early).all(), (early, late)
     assert 0.1 < norm < 10
 
 

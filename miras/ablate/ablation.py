@@ -1,0 +1,74 @@
+"""A grid from its first run to its report.
+
+What trains and draws is imported when it is called, so that a command's `--help` stays quick.
+"""
+
+import os
+from typing import TYPE_CHECKING
+
+from miras.ablate.grid import Grid
+from miras.config import require
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from miras.ablate.results import Results
+
+
+def ablate(
+    grid: Grid,
+    out: str | os.PathLike[str],
+    *,
+    jobs: int | None = None,
+    console: "Console | None" = None,
+) -> "Results":
+    """Train every run of a grid and report on it, or go on where the grid in a folder stopped.
+
+    Runs go to processes of their own; one that fails is recorded and the others go on. The folder
+    then holds `results.jsonl`, `table.csv`, `table.md`, `effects.csv` and `plot.png`.
+
+    Args:
+        grid: as `make_grid` makes it.
+        out: its folder; made if need be.
+        jobs: processes at once, >= 1; half the CPU's cores if not given.
+        console: where progress and tables are told; the standard output if not given.
+
+    Raises:
+        ConfigError: for jobs out of range, a folder of another grid or in use, or a disk that is
+            full or read-only. Runs already trained stay as they are.
+    """
+    from rich.console import Console
+
+    from miras.ablate import jobs as processes
+    from miras.ablate import records, report
+    from miras.ablate.folder import GridFolder, write
+    from miras.ablate.plot import plot
+    from miras.ablate.progress import Display
+    from miras.ablate.results import conclude
+
+    jobs = processes.default_jobs() if jobs is None else jobs
+    require(jobs >= 1, f"jobs={jobs} must be at least 1.")
+    console = console or Console()
+    folder = GridFolder(out)
+    with folder.opened(grid):
+        done = len(processes.finished(grid, folder))
+        with Display(console, len(grid.runs), done, jobs) as display:
+            outcomes = processes.train_all(
+                grid,
+                folder,
+                jobs,
+                display,
+                lambda outcomes: write(folder.results, records.jsonl(grid, outcomes)),
+            )
+        results = conclude(grid, outcomes)
+        write(folder.table, records.table_csv(results))
+        write(folder.effects, records.effects_csv(results))
+        write(folder.markdown, report.markdown(results))
+        write(folder.plot, plot(results))
+    for table in report.tables(results):
+        console.print()
+        console.print(table)
+    console.print()
+    for line in report.notes(results):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return results

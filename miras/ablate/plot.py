@@ -1,0 +1,167 @@
+"""The picture of a grid: the main effects of each axis, and its cells from best to worst."""
+
+import io
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
+
+from miras.ablate.report import heading
+from miras.ablate.results import Effect, Estimate, Results, Row
+
+_INK, _FAINT, _GRID = "#333333", "#999999", "#e4e4e4"
+_BEST, _NEAR, _FAR = "#c8553d", "#e2a08f", "#5b86b4"
+_SHOWN = 40  # cells
+_ROW, _PANEL, _FRAME = 0.27, 0.55, 1.35  # inches: a row, what a panel adds, and the figure
+
+
+def plot(results: Results) -> bytes:
+    """Draw the results as a PNG."""
+    rows = [row for row in results.rows if row.bits is not None][:_SHOWN]
+    axes_of = _by_axis(results)
+    left = sum(_ROW * len(effects) + _PANEL for effects in axes_of.values())
+    height = max(3.0, _FRAME + max(left, _ROW * len(rows) + _PANEL))
+    labels = max((len(_label(row)) for row in rows), default=0)
+    wide = min(5.4 + 0.06 * labels, 9.0)
+    narrow = 5.2 if axes_of else 0
+    figure = Figure(figsize=(narrow + wide, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    if axes_of:
+        first, second = figure.subfigures(1, 2, width_ratios=[narrow, wide], wspace=0.03)
+        _effects(first, axes_of, results)
+    else:
+        second = figure
+    _cells(second, rows, results)
+    figure.suptitle(
+        f"Ablation of {results.grid.title}: {heading(results)}",
+        x=0.01, ha="left", color=_INK, fontsize=12, fontweight="bold",
+    )  # fmt: skip
+    out = io.BytesIO()
+    figure.savefig(out, format="png")
+    return out.getvalue()
+
+
+def _by_axis(results: Results) -> dict[str, list[Effect]]:
+    found: dict[str, list[Effect]] = {}
+    for effect in results.effects:
+        found.setdefault(effect.axis, []).append(effect)
+    return found
+
+
+def _effects(figure: SubFigure, axes_of: dict[str, list[Effect]], results: Results) -> None:
+    """One panel an axis, all on one scale, each level's value to its right."""
+    panels = figure.subplots(
+        len(axes_of),
+        1,
+        sharex=True,
+        squeeze=False,
+        height_ratios=[len(effects) + 0.6 for effects in axes_of.values()],
+    )[:, 0]
+    for axes, (name, effects) in zip(panels, axes_of.items()):
+        for y, effect in enumerate(effects):
+            if effect.effect is None:
+                axes.text(0, y, "cannot tell", color=_FAINT, fontsize=8, ha="center", va="center",
+                          bbox={"color": "white", "pad": 1}, zorder=3)  # fmt: skip
+                continue
+            colour = _told_apart(effect.effect)
+            _interval(axes, effect.effect, y, colour)
+            axes.text(1.02, y, f"{effect.effect.mean:+.3f}", color=colour, fontsize=8.5,
+                      va="center", transform=axes.get_yaxis_transform())  # fmt: skip
+        axes.axvline(0, color=_FAINT, linewidth=1, zorder=1)
+        _rows_of(axes, [effect.level for effect in effects])
+        axes.set_title(name, loc="left", color=_INK, fontsize=10, fontweight="bold", pad=4)
+        axes.tick_params(labelbottom=axes is panels[-1])
+    found = [effect.effect for effect in results.effects if effect.effect is not None]
+    means = [abs(effect.mean) for effect in found]
+    most = max(map(abs, _range([*means, *(-mean for mean in means), 0.0], found)))
+    panels[0].set_xlim(-most, most)
+    how = "" if results.balanced else ", additive model"
+    panels[-1].set_xlabel(f"main effect{how}\nbits per byte, less is better", color=_INK)
+
+
+def _cells(figure: Figure | SubFigure, rows: list[Row], results: Results) -> None:
+    axes = figure.subplots()
+    for y, row in enumerate(rows):
+        assert row.bits is not None
+        colour = _colour(row)
+        axes.plot(row.values, [y] * len(row.values), linestyle="none", marker="|", markersize=7,
+                  color=colour, alpha=0.55, zorder=2)  # fmt: skip
+        _interval(axes, row.bits, y, colour, hollow=row.rank is None)
+        axes.text(1.02, y, f"{row.bits.mean:.3f}", color=colour, fontsize=8.5, va="center",
+                  transform=axes.get_yaxis_transform())  # fmt: skip
+    _rows_of(axes, [_label(row) for row in rows])
+    values = [value for row in rows for value in row.values]
+    if values:
+        axes.set_xlim(*_range(values, [row.bits for row in rows if row.bits is not None]))
+    names = " · ".join(results.grid.axes)
+    some = f", best {len(rows)} of {len(results.rows)}" if len(rows) < len(results.rows) else ""
+    title = f"{names or 'held-out text'}{some}"
+    axes.set_title(title, loc="left", color=_INK, fontsize=10, fontweight="bold", pad=4)
+    axes.set_xlabel(f"held-out bits per byte\n{_key(rows)}", color=_INK)
+
+
+def _key(rows: list[Row]) -> str:
+    """What is drawn, in words."""
+    if any(row.bits is not None and row.bits.half is not None for row in rows):
+        near = ", pale: not told apart from the best" if any(map(_is_near, rows)) else ""
+        return f"mean, 95 % interval and each seed{near}"
+    return "one seed each, so no interval"
+
+
+def _label(row: Row) -> str:
+    seeds = "" if row.rank is not None else f"  ({len(row.values)} seeds done)"
+    return (" · ".join(row.cell.levels.values()) or row.cell.name)[:60] + seeds
+
+
+def _is_near(row: Row) -> bool:
+    """Whether the interval of the difference to the best holds 0."""
+    if row.rank in (None, 1) or row.behind is None or row.behind.half is None:
+        return False
+    return row.behind.mean <= row.behind.half
+
+
+def _colour(row: Row) -> str:
+    if row.rank is None:
+        return _FAINT
+    return _BEST if row.rank == 1 else _NEAR if _is_near(row) else _FAR
+
+
+def _told_apart(effect: Estimate) -> str:
+    """Blue, or grey where the interval holds 0."""
+    return _FAINT if effect.half is not None and abs(effect.mean) <= effect.half else _FAR
+
+
+def _interval(axes: Axes, found: Estimate, y: float, colour: str, hollow: bool = False) -> None:
+    if found.half is not None:
+        axes.plot(_ends(found), [y, y], color=colour, linewidth=2.2, solid_capstyle="round", zorder=3)
+    axes.plot([found.mean], [y], marker="o", markersize=6.5, color=colour,
+              markerfacecolor="white" if hollow else colour, zorder=4)  # fmt: skip
+
+
+def _range(values: list[float], found: list[Estimate]) -> tuple[float, float]:
+    """What to draw: all values, and intervals as far as they leave the values apart."""
+    low, high = min(values), max(values)
+    reach = max(high - low, 1e-3)
+    ends = [end for estimate in found for end in _ends(estimate)]
+    low, high = max(min([low, *ends]), low - reach), min(max([high, *ends]), high + reach)
+    margin = 0.06 * max(high - low, 1e-3)
+    return low - margin, high + margin
+
+
+def _ends(found: Estimate) -> tuple[float, float]:
+    half = found.half or 0.0
+    return found.mean - half, found.mean + half
+
+
+def _rows_of(axes: Axes, labels: list[str]) -> None:
+    """Rows from the top down, with their names."""
+    axes.set_yticks(range(len(labels)), labels, fontsize=8.5)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.grid(axis="x", color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_INK, length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(_FAINT)

@@ -1,0 +1,77 @@
+"""One training run in a process of its own: `python -m miras.ablate.worker FOLDER`.
+
+The run's config comes as one line of JSON on the standard input, which stays open: once it ends,
+the process that asked is gone, and so this one goes too, at once and at any point, as a run may be
+killed at any point. How the run ended lies in FOLDER/outcome.json; where that is missing, the last
+line of the output says why.
+"""
+
+import os
+import pathlib
+import sys
+import threading
+import time
+
+from miras.ablate.folder import write
+from miras.ablate.outcome import OUTCOME, Outcome
+from miras.config import config_hash, from_json
+from miras.errors import ConfigError
+
+
+def main(folder: str) -> int:
+    """Train, and return the exit code: 0, 1 where a step was not finite, 2 for a wrong config."""
+    start = time.monotonic()
+    text = _first_line()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+    import jax
+
+    from miras.train import NonFiniteError, RunConfig, train
+
+    config = from_json(RunConfig, text)
+    resumed: int | None = None
+    bits: float | None = None
+    parameters: int | None = None
+    reason = None
+    try:
+        result = train(config, folder)
+        bits, resumed = result.held_out, result.resumed_from
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(result.state.params))
+    except NonFiniteError as error:
+        reason = str(error)
+    except ConfigError as error:
+        print(f"miras: {error}", flush=True)
+        return 2
+    outcome = Outcome(
+        config_hash=config_hash(config),
+        status="done" if reason is None else "diverged",
+        reason=reason,
+        bits_per_byte=bits,
+        steps=config.train.steps,
+        seconds=round(time.monotonic() - start, 3),
+        resumed_from=resumed,
+        parameters=parameters,
+    )
+    write(pathlib.Path(folder) / OUTCOME, outcome.to_json())
+    return 0 if reason is None else 1
+
+
+def _first_line() -> str:
+    """One line of the standard input, read past Python's buffer, which the thread cannot share."""
+    data = b""
+    while not data.endswith(b"\n"):
+        piece = os.read(0, 1 << 16)
+        if not piece:
+            sys.exit("the standard input ended before the config did.")
+        data += piece
+    return data.decode()
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(143)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

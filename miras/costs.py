@@ -1,0 +1,127 @@
+"""What a model costs, from shapes alone: nothing is computed or allocated.
+
+The costs are those of the mathematics as the engine does it. Times are measured in `benchmarks/`.
+"""
+
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+
+from miras.memory import KV
+from miras.models import LanguageModel, LanguageModelConfig
+from miras.optim import Muon, Newton
+from miras.rule import Rule
+from miras.typing import Weights
+
+CONTEXT = 2048  # tokens before the one whose attention is counted
+
+
+class Costs(NamedTuple):
+    """The size of a model and the price of a token.
+
+    Attributes:
+        parameters: trained numbers, the initial memories among them.
+        state_bytes: what one sequence carries between calls, however long it is.
+        growth_bytes: what each further token adds to that; 0 but for attention without a window.
+        flops: floating-point operations of one token's forward pass, a multiply-add counted as two.
+    """
+
+    parameters: int
+    state_bytes: int
+    growth_bytes: int
+    flops: float
+
+
+def costs(config: LanguageModelConfig) -> Costs:
+    """Parameters, state and FLOPs of a model.
+
+    The FLOPs are those of matrix products, which are nearly all: twice the size of every matrix
+    that a token is multiplied by, plus the memories', see `memory_flops`. A training step costs
+    three times as many, and once more where `remat` recomputes the forward pass.
+    """
+    model = nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0)))
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    sizes = jax.tree.map(lambda leaf: leaf.size, params)
+    total = sum(jax.tree.leaves(sizes))
+    state = jax.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0)).init_state(1))
+    state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    growth = 0
+    memory = config.rule.memory
+    if isinstance(memory, KV) and memory.window is None:
+        number = 2 if config.dtype == "bfloat16" else 4
+        growth = config.layers * (2 * config.width * number + 5)  # k, v, a flag and a segment
+
+    head = config.vocab * config.width
+    embedding = 0 if config.tie else head  # looked up and not multiplied
+    initial = sizes["blocks"]["memory"].get("memory", {})
+    layers = total - sum(jax.tree.leaves(initial)) - embedding
+    return Costs(
+        parameters=total,
+        state_bytes=state_bytes,
+        growth_bytes=growth,
+        flops=2 * layers + config.layers * memory_flops(config),
+    )
+
+
+def memory_flops(config: LanguageModelConfig) -> float:
+    """FLOPs of one layer's memories for one token.
+
+    With chunks of C tokens, for each head and each weight [in, out] that the inner loop writes:
+
+        2 in out        x W at the snapshot, for the error
+        2 in out        D W^T, the error's way back, but for the first weight
+        2 in out        x W_0 in the read; again for S_0 with momentum
+        2 C (in + out)  the read's product with the chunk's own writes, (x X^T) E
+        2 in out        X^T E, the chunk's writes added up; again for each further state
+
+    The error and its way back are taken again for each sweep of `refine` and each term of a token,
+    which the other products grow with as well; `exact` has the products of a read instead, and a
+    triangular solve. Momentum's coefficients add 2 C^2 per head. Where W_t is formed for every
+    token, the products of the read and of the sum are 2 in out each. Attention is counted behind
+    2,048 tokens, or its window.
+    """
+    rule, chunk = config.rule, config.chunk
+    width = config.width // config.heads
+    if isinstance(rule.memory, KV):
+        return config.heads * 4.0 * width * min(CONTEXT, rule.memory.window or CONTEXT)
+    weights: Weights = jax.eval_shape(lambda: rule.memory.init(jax.random.key(0), width, width))
+    written = {name: leaf for name, leaf in weights.items() if name not in rule.memory.fixed}
+    terms = config.layer.terms(rule) or rule.algorithm.terms
+    window = (chunk + rule.algorithm.window - 1) / chunk  # tokens whose gradients are taken anew
+    momentum = "S" in rule.algorithm.keeps
+    flops = 2.0 * chunk**2 if momentum else 0.0
+    for i, leaf in enumerate(written.values()):
+        size, sides = leaf.size, sum(leaf.shape)
+        products = 2 * chunk * sides * terms
+        gradient = 2 * size * (1 if i == 0 else 2) * terms
+        if config.exact:
+            gradient = 2 * size * terms + products + chunk * terms * leaf.shape[-1]
+        flops += gradient * (config.refine + 1) * window
+        flops += _read_and_write(rule, size, products * (config.refine + 1))
+        flops += _algorithm(rule, leaf.shape, chunk)
+    return config.heads * flops
+
+
+def _read_and_write(rule: Rule, size: int, products: float) -> float:
+    if rule.forms_weights:
+        return 4.0 * size
+    momentum = "S" in rule.algorithm.keeps
+    states = 1 + momentum + rule.reads_linearly
+    if rule.read == "snapshot":
+        return 2.0 * size * (1 + states)
+    return 2.0 * size * (1 + momentum) + products + 2.0 * size * states
+
+
+def _algorithm(rule: Rule, shape: tuple[int, ...], chunk: int) -> float:
+    """What an algorithm does with a weight beside the rest, for one token."""
+    algorithm = rule.algorithm
+    if isinstance(algorithm, Muon) and len(shape) == 2:
+        small, large = min(shape), max(shape)
+        once = algorithm.steps * (4 * small * small * large + 2 * small**3)
+        return once if algorithm.acts == "token" else once / chunk
+    if isinstance(algorithm, Newton):
+        rows = shape[0]
+        product = 2 * rows * rows + 4 * chunk * rows  # H_t times a vector, in dual form
+        return 2 * rows * rows + algorithm.iterations * product
+    return 0.0

@@ -1,0 +1,55 @@
+"""100,000 tokens of noise, of constants and of outliers through every preset's layer in bfloat16."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import miras
+from miras.layers import MemoryLayer
+from miras.presets import PRESETS
+
+PIECE, WIDTH, HEADS = 10_000, 8, 2
+# Attention over all of them would be 10^10 scores; its softmax has no state to diverge.
+PIECES = {"transformer": 1}
+
+
+def tokens(piece: int) -> jax.Array:
+    """[3, PIECE, WIDTH]: a row of noise, one of constants, one of noise with outliers of 1e4."""
+    rng = np.random.default_rng(piece)
+    noise = rng.normal(size=(PIECE, WIDTH))
+    constant = np.broadcast_to(np.linspace(-3, 3, WIDTH), noise.shape)
+    outliers = noise * np.where(rng.uniform(size=(PIECE, 1)) < 0.01, 1e4, 1.0)
+    return jnp.asarray(np.stack([noise, constant, outliers]), jnp.bfloat16)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_stays_finite(name):
+    config = miras.preset(name)
+    layer = MemoryLayer(
+        config.rule,
+        WIDTH,
+        HEADS,
+        config=config.layer,
+        chunk=config.chunk,
+        exact=config.exact,
+        rngs=nnx.Rngs(0),
+    )
+    graph, params = nnx.split(layer)
+    # Gates that see the token, so that outliers reach them as well.
+    keys = iter(jax.random.split(jax.random.key(1), len(jax.tree.leaves(params))))
+    params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(next(keys), p.shape), params)
+
+    @jax.jit
+    def read(params, x, state):
+        y, state, _ = nnx.merge(graph, params)(x, state=state)
+        return y, state
+
+    state = jax.jit(lambda params: nnx.merge(graph, params).init_state(3, jnp.bfloat16))(params)
+    for piece in range(PIECES.get(name, 100_000 // PIECE)):
+        y, state = read(params, tokens(piece)[:, : 2000 if name == "transformer" else None], state)
+        assert jnp.isfinite(y).all(), f"outputs after {(piece + 1) * PIECE} tokens"
+    for leaf in jax.tree.leaves(state):
+        assert jnp.isfinite(leaf).all()
