@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from miras import __version__
+from miras import __version__, plugins
 from miras.ablate import command as ablate
 from miras.config import override
 from miras.errors import ConfigError
@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if word.startswith("-") or not hasattr(args, "words"):
                 parser.error(f"unrecognised argument {word!r}")
             args.words.append(word)
+        for source in getattr(args, "plugin", None) or ():
+            plugins.load(source)
         return args.run(args)
     except ConfigError as error:
         return _fail(error, 2)
@@ -131,6 +133,13 @@ def _parser() -> argparse.ArgumentParser:
 
     ablate.add_parser(commands, _run_config)
     staleness.add_parser(commands, staleness.Sources(new=_run_config, load=_load))
+    for command in commands.choices.values():
+        command.add_argument(
+            "--plugin",
+            action="append",
+            metavar="FILE.py|MODULE",
+            help="code of your own that registers members; a run remembers it",
+        )
     return parser
 
 
@@ -163,12 +172,15 @@ def _run_config(name: str, assignments: list[str], source: str | None) -> "RunCo
 
 def _train(args: argparse.Namespace) -> int:
     from miras.train import NonFiniteError, train
+    from miras.train.run_folder import RunFolder
 
     name, assignments = _split(args.words)
+    out = args.out or f"runs/{name}"
+    plugins.restore(RunFolder(out).plugins)  # those of a run that goes on
     config = _run_config(name, assignments, args.data)
     console = Console()
     try:
-        result = train(config, args.out or f"runs/{name}", console=console)
+        result = train(config, out, console=console)
     except NonFiniteError as error:
         return _fail(error, 1)
     console.print(

@@ -33,8 +33,8 @@ class Costs(NamedTuple):
     flops: float
 
 
-def costs(config: LanguageModelConfig) -> Costs:
-    """Parameters, state and FLOPs of a model.
+def costs(config: LanguageModelConfig, context: int = CONTEXT) -> Costs:
+    """Parameters, state and FLOPs of a model, attention read behind `context` tokens.
 
     The FLOPs are those of matrix products, which are nearly all: twice the size of every matrix
     that a token is multiplied by, plus the memories', see `memory_flops`. A training step costs
@@ -60,11 +60,11 @@ def costs(config: LanguageModelConfig) -> Costs:
         parameters=total,
         state_bytes=state_bytes,
         growth_bytes=growth,
-        flops=2 * layers + config.layers * memory_flops(config),
+        flops=2 * layers + config.layers * memory_flops(config, context),
     )
 
 
-def memory_flops(config: LanguageModelConfig) -> float:
+def memory_flops(config: LanguageModelConfig, context: int = CONTEXT) -> float:
     """FLOPs of one layer's memories for one token.
 
     With chunks of C tokens, for each head and each weight [in, out] that the inner loop writes:
@@ -79,12 +79,12 @@ def memory_flops(config: LanguageModelConfig) -> float:
     which the other products grow with as well; `exact` has the products of a read instead, and a
     triangular solve. Momentum's coefficients add 2 C^2 per head. Where W_t is formed for every
     token, the products of the read and of the sum are 2 in out each. Attention is counted behind
-    2,048 tokens, or its window.
+    `context` tokens, or its window.
     """
     rule, chunk = config.rule, config.chunk
     width = config.width // config.heads
     if isinstance(rule.memory, KV):
-        return config.heads * 4.0 * width * min(CONTEXT, rule.memory.window or CONTEXT)
+        return config.heads * 4.0 * width * min(context, rule.memory.window or context)
     weights: Weights = jax.eval_shape(lambda: rule.memory.init(jax.random.key(0), width, width))
     written = {name: leaf for name, leaf in weights.items() if name not in rule.memory.fixed}
     terms = config.layer.terms(rule) or rule.algorithm.terms

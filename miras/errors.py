@@ -7,3 +7,7 @@ class ConfigError(ValueError):
     The message is one sentence that names the offending value, the legal ones and the fix. The
     command line prints it and exits with code 2; as a ``ValueError`` it needs no import to catch.
     """
+
+
+class UnknownPartError(ConfigError):
+    """A name that no member of a registry has, which no other choice could make right."""

@@ -32,7 +32,7 @@ def test_flops_are_what_xla_counts(name, chunk):
     forward = jax.jit(lambda params, tokens: nnx.merge(graphdef, params)(tokens))
     tokens = jax.ShapeDtypeStruct((1, chunk), jnp.int32)
     counted = forward.lower(nnx.to_pure_dict(params), tokens).compile().cost_analysis()
-    assert costs(config).flops == pytest.approx(counted["flops"] / chunk, rel=0.15)
+    assert costs(config, context=chunk).flops == pytest.approx(counted["flops"] / chunk, rel=0.15)
 
 
 def test_parameters_and_state_are_those_of_a_real_model():

@@ -1,8 +1,9 @@
-"""Ablation: a grid of configs, each trained under several seeds, and what that says of each choice.
+"""Ablation: a grid of configs, each trained under several seeds, and what each choice does.
 
-`grid` says which cells there are, `jobs` trains them in processes of their own (`worker`), `results`
-has the statistics, `report` and `plot` tell them, `folder` is what lies on disk, `ablation` does it
-all, and `command` is `miras ablate`.
+`grid` says which cells there are, `jobs` trains them in processes of their own (`worker`, which
+leaves an `outcome`), `results` has the statistics, `records`, `report` and `plot` tell them, and
+`progress` what goes on; `folder` is what lies on disk, `ablation` does it all, and `command` is
+`miras ablate`. What a point of a grid is stands in `miras.sweep`.
 """
 
 from miras.ablate.ablation import ablate

@@ -21,9 +21,7 @@ SEEDS = 3
 _OPEN, _CLOSE = "[{(", "]})"
 
 
-def add_parser(
-    commands: Any, new: "Callable[[str, list[str], str | None], RunConfig]"
-) -> None:
+def add_parser(commands: Any, new: "Callable[[str, list[str], str | None], RunConfig]") -> None:
     """Add the command to a parser's `add_subparsers()`.
 
     Args:
@@ -48,7 +46,11 @@ def add_parser(
         "make an axis of the grid; `optim` is short for `algorithm`",
     )
     parser.add_argument(
-        "--seeds", type=int, default=SEEDS, metavar="N", help=f"runs of each cell (default: {SEEDS})"
+        "--seeds",
+        type=int,
+        default=SEEDS,
+        metavar="N",
+        help=f"runs of each cell (default: {SEEDS})",
     )
     parser.add_argument(
         "--data", metavar="PATH|tfds:NAME", help="text to learn (default: the standard library)"
@@ -62,9 +64,7 @@ def add_parser(
     parser.set_defaults(run=lambda args: _run(args, new))
 
 
-def _run(
-    args: argparse.Namespace, new: "Callable[[str, list[str], str | None], RunConfig]"
-) -> int:
+def _run(args: argparse.Namespace, new: "Callable[[str, list[str], str | None], RunConfig]") -> int:
     points = points_of(args.words)
     require(args.seeds >= 1, f"--seeds {args.seeds} must be at least 1.")
     require(args.jobs is None or args.jobs >= 1, f"--jobs {args.jobs} must be at least 1.")
@@ -99,9 +99,11 @@ def _run(
     )
     bad = [outcome for outcome in results.outcomes.values() if outcome.status != "done"]
     if bad:
-        again = "; the same command tries again those that failed" if any(
-            outcome.status == "failed" for outcome in bad
-        ) else ""
+        again = (
+            "; the same command tries again those that failed"
+            if any(outcome.status == "failed" for outcome in bad)
+            else ""
+        )
         print(
             f"miras: {len(bad)} of {len(results.outcomes)} runs did not finish, see {out}/table.md"
             f"{again}.",

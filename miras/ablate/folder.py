@@ -1,9 +1,9 @@
 """A grid's folder: which grid it belongs to, who works in it, and where things lie.
 
-    grid.json  results.jsonl  table.csv  table.md  effects.csv  plot.png  lock
-    runs/SLUG/         one training run each, see `miras.train.run_folder`, and its outcome.json
-    logs/SLUG.log      what a run's process said
-    compiled/          programs that the seeds of a cell share, while the grid is worked on
+grid.json  results.jsonl  table.csv  table.md  effects.csv  plot.png  lock
+runs/SLUG/         one training run each, see `miras.train.run_folder`, and its outcome.json
+logs/SLUG.log      what a run's process said
+compiled/          programs that the seeds of a cell share, while the grid is worked on
 """
 
 import contextlib

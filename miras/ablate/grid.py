@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from miras import sweep
 from miras.config import config_hash, override, require, to_dict
-from miras.errors import ConfigError
+from miras.errors import ConfigError, UnknownPartError
 from miras.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ class Grid:
     def runs(self) -> tuple[Run, ...]:
         """Every cell at the first seed, then every cell at the second, and so on."""
         return tuple(
-            _run(number, cell, i) for i in range(self.seeds) for number, cell in enumerate(self.cells)
+            _run(number, cell, i)
+            for i in range(self.seeds)
+            for number, cell in enumerate(self.cells)
         )
 
     def identity(self) -> dict[str, Any]:
@@ -129,7 +131,8 @@ def make_grid(
             if not given.
 
     Raises:
-        ConfigError: where no point is legal, two are the same, or the points set seeds.
+        ConfigError: where no point is legal, two are the same, a part has a name that is not
+            registered, or the points set seeds.
     """
     require(seeds >= 1, f"seeds={seeds} must be at least 1.")
     require(bool(points), "a grid has no points: give at least one.")
@@ -144,6 +147,8 @@ def make_grid(
             config = build(*sweep.assignments(point))
             _seeded(config, seeds - 1)
             check(config)
+        except UnknownPartError:  # a slip of the pen, and no combination that was meant
+            raise
         except ConfigError as error:
             illegal.append(Illegal(name, levels, " ".join(str(error).split())))
         else:
@@ -223,11 +228,16 @@ def _run(number: int, cell: Cell, i: int) -> Run:
 def _refuse_none_legal(cells: list[Cell], illegal: list[Illegal]) -> None:
     if cells:
         return
-    groups = grouped(illegal)
+    groups: dict[str, list[Illegal]] = {}
+    for cell in illegal:  # what is wrong stands before the colon, what is legal behind it
+        groups.setdefault(cell.reason.partition(":")[0], []).append(cell)
     if len(groups) == 1:
-        raise ConfigError(next(iter(groups)))
-    reasons = "; ".join(f"{', '.join(c.name for c in group)}: {r}" for r, group in groups.items())
-    raise ConfigError(f"none of the {len(illegal)} cells is legal ({reasons})")
+        raise ConfigError(illegal[0].reason)
+    reasons = "; ".join(
+        f"{', '.join(cell.name for cell in cells)}: {cells[0].reason.removesuffix('.')}"
+        for cells in groups.values()
+    )
+    raise ConfigError(f"none of the {len(illegal)} cells is legal ({reasons}).")
 
 
 def _refuse_swept_seeds(cells: list[Cell]) -> None:

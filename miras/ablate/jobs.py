@@ -24,6 +24,7 @@ from miras.train.metrics import read_metrics
 
 COMMAND = (sys.executable, "-m", "miras.ablate.worker")
 _PAUSE = 0.1  # seconds between looks at the processes
+_PAUSE_OF_LOGS = 1.0  # and at what they log
 
 Outcomes = dict[Run, Outcome]
 
@@ -72,6 +73,7 @@ def train_all(
     waiting = collections.deque(run for run in grid.runs if run not in outcomes)
     save(outcomes)
     environment = _environment(folder, jobs)
+    looked = 0.0
     with _processes() as running:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -79,11 +81,11 @@ def train_all(
                 running.append(_Job(run, _start(run, folder, environment), time.monotonic()))
                 watcher.started(run)
             time.sleep(_PAUSE)
-            for job in list(running):
-                if job.process.poll() is None:
-                    lines = read_metrics(folder.runs / job.run.slug / "metrics.jsonl")
-                    watcher.at(job.run, lines[-1]["step"] if lines else 0)
-                    continue
+            if time.monotonic() - looked > _PAUSE_OF_LOGS:
+                looked = time.monotonic()
+                for job in running:
+                    watcher.at(job.run, _last_step(job.run, folder))
+            for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
                 outcomes[job.run] = _outcome(job, folder)
                 outcomes = {run: outcomes[run] for run in grid.runs if run in outcomes}
@@ -137,9 +139,7 @@ def _environment(folder: GridFolder, jobs: int) -> dict[str, str]:
     if jobs > 1:  # or the first process takes three quarters of a GPU
         defaults["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     threads_of = ("NPROC", "PJRT_NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return (
-        defaults | dict(os.environ) | dict.fromkeys(threads_of, threads) | {"PYTHONPATH": path}
-    )
+    return defaults | dict(os.environ) | dict.fromkeys(threads_of, threads) | {"PYTHONPATH": path}
 
 
 def _start(run: Run, folder: GridFolder, environment: Mapping[str, str]) -> subprocess.Popen:
@@ -177,6 +177,11 @@ def _outcome(job: _Job, folder: GridFolder) -> Outcome:
         steps=run.config.train.steps,
         seconds=round(time.monotonic() - job.start, 3),
     )
+
+
+def _last_step(run: Run, folder: GridFolder) -> int:
+    lines = read_metrics(folder.runs / run.slug / "metrics.jsonl")
+    return lines[-1]["step"] if lines else 0
 
 
 def _last_line(log: pathlib.Path) -> str:

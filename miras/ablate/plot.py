@@ -21,18 +21,20 @@ def plot(results: Results) -> bytes:
     rows = [row for row in results.rows if row.bits is not None][:_SHOWN]
     axes_of = _by_axis(results)
     left = sum(_ROW * len(effects) + _PANEL for effects in axes_of.values())
-    height = max(3.0, _FRAME + max(left, _ROW * len(rows) + _PANEL))
+    right = _ROW * len(rows) + _PANEL
+    height = max(2.4, _FRAME + max(left, right))
     labels = max((len(_label(row)) for row in rows), default=0)
     wide = min(5.4 + 0.06 * labels, 9.0)
     narrow = 5.2 if axes_of else 0
     figure = Figure(figsize=(narrow + wide, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     if axes_of:
-        first, second = figure.subfigures(1, 2, width_ratios=[narrow, wide], wspace=0.03)
-        _effects(first, axes_of, results)
+        halves = figure.subfigures(1, 2, width_ratios=[narrow, wide], wspace=0.03, squeeze=False)
+        first, second = halves[0]
+        _effects(first, axes_of, results, below=height - _FRAME - left)
     else:
         second = figure
-    _cells(second, rows, results)
+    _cells(second, rows, results, below=height - _FRAME - right)
     figure.suptitle(
         f"Ablation of {results.grid.title}: {heading(results)}",
         x=0.01, ha="left", color=_INK, fontsize=12, fontweight="bold",
@@ -49,15 +51,18 @@ def _by_axis(results: Results) -> dict[str, list[Effect]]:
     return found
 
 
-def _effects(figure: SubFigure, axes_of: dict[str, list[Effect]], results: Results) -> None:
+def _panels(figure: Figure | SubFigure, sizes: list[int], below: float) -> list[Axes]:
+    """Panels of so many rows each, one under another, and so many inches of nothing below."""
+    inches = [_ROW * size + _PANEL for size in sizes]
+    grid = figure.add_gridspec(len(sizes) + 1, 1, height_ratios=[*inches, max(below, 1e-3)])
+    return [figure.add_subplot(grid[n, 0]) for n in range(len(sizes))]
+
+
+def _effects(
+    figure: SubFigure, axes_of: dict[str, list[Effect]], results: Results, below: float
+) -> None:
     """One panel an axis, all on one scale, each level's value to its right."""
-    panels = figure.subplots(
-        len(axes_of),
-        1,
-        sharex=True,
-        squeeze=False,
-        height_ratios=[len(effects) + 0.6 for effects in axes_of.values()],
-    )[:, 0]
+    panels = _panels(figure, [len(effects) for effects in axes_of.values()], below)
     for axes, (name, effects) in zip(panels, axes_of.items()):
         for y, effect in enumerate(effects):
             if effect.effect is None:
@@ -66,8 +71,7 @@ def _effects(figure: SubFigure, axes_of: dict[str, list[Effect]], results: Resul
                 continue
             colour = _told_apart(effect.effect)
             _interval(axes, effect.effect, y, colour)
-            axes.text(1.02, y, f"{effect.effect.mean:+.3f}", color=colour, fontsize=8.5,
-                      va="center", transform=axes.get_yaxis_transform())  # fmt: skip
+            _value(axes, y, f"{effect.effect.mean:+.3f}".replace("-", "−"))
         axes.axvline(0, color=_FAINT, linewidth=1, zorder=1)
         _rows_of(axes, [effect.level for effect in effects])
         axes.set_title(name, loc="left", color=_INK, fontsize=10, fontweight="bold", pad=4)
@@ -75,21 +79,22 @@ def _effects(figure: SubFigure, axes_of: dict[str, list[Effect]], results: Resul
     found = [effect.effect for effect in results.effects if effect.effect is not None]
     means = [abs(effect.mean) for effect in found]
     most = max(map(abs, _range([*means, *(-mean for mean in means), 0.0], found)))
-    panels[0].set_xlim(-most, most)
+    for axes in panels:
+        axes.set_xlim(-most, most)
     how = "" if results.balanced else ", additive model"
     panels[-1].set_xlabel(f"main effect{how}\nbits per byte, less is better", color=_INK)
 
 
-def _cells(figure: Figure | SubFigure, rows: list[Row], results: Results) -> None:
-    axes = figure.subplots()
+def _cells(figure: Figure | SubFigure, rows: list[Row], results: Results, below: float) -> None:
+    (axes,) = _panels(figure, [len(rows)], below)
     for y, row in enumerate(rows):
         assert row.bits is not None
         colour = _colour(row)
-        axes.plot(row.values, [y] * len(row.values), linestyle="none", marker="|", markersize=7,
-                  color=colour, alpha=0.55, zorder=2)  # fmt: skip
+        seeds = row.values if len(row.values) > 1 else ()
+        axes.plot(seeds, [y] * len(seeds), linestyle="none", marker="|", markersize=10,
+                  color=colour, alpha=0.8, zorder=2)  # fmt: skip
         _interval(axes, row.bits, y, colour, hollow=row.rank is None)
-        axes.text(1.02, y, f"{row.bits.mean:.3f}", color=colour, fontsize=8.5, va="center",
-                  transform=axes.get_yaxis_transform())  # fmt: skip
+        _value(axes, y, f"{row.bits.mean:.3f}")
     _rows_of(axes, [_label(row) for row in rows])
     values = [value for row in rows for value in row.values]
     if values:
@@ -134,9 +139,17 @@ def _told_apart(effect: Estimate) -> str:
 
 def _interval(axes: Axes, found: Estimate, y: float, colour: str, hollow: bool = False) -> None:
     if found.half is not None:
-        axes.plot(_ends(found), [y, y], color=colour, linewidth=2.2, solid_capstyle="round", zorder=3)
+        axes.plot(
+            _ends(found), [y, y], color=colour, linewidth=2.2, solid_capstyle="round", zorder=3
+        )
     axes.plot([found.mean], [y], marker="o", markersize=6.5, color=colour,
               markerfacecolor="white" if hollow else colour, zorder=4)  # fmt: skip
+
+
+def _value(axes: Axes, y: float, text: str) -> None:
+    """A number to the right of a row."""
+    place = axes.get_yaxis_transform()
+    axes.text(1.02, y, text, color=_INK, fontsize=8.5, va="center", transform=place)
 
 
 def _range(values: list[float], found: list[Estimate]) -> tuple[float, float]:

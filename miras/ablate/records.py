@@ -20,9 +20,8 @@ def jsonl(grid: Grid, outcomes: Mapping[Run, Outcome]) -> str:
             continue
         line = {
             "cell": run.name,
-            "levels": grid.cells[run.cell].levels,
-            "fixed": grid.fixed,
             "seed": run.seed,
+            "assignments": grid.cells[run.cell].levels | grid.fixed,
             "status": outcome.status,
             "bits_per_byte": outcome.bits_per_byte,
             "steps": outcome.steps,

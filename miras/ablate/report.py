@@ -172,7 +172,9 @@ def _markdown_table(columns: Sequence[_Column], rows: Sequence[Any]) -> str:
 def _rich_table(columns: Sequence[_Column], rows: Sequence[Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
     for column in columns:
-        table.add_column(Text(column.name), justify="right" if column.numbers else "left", no_wrap=True)
+        table.add_column(
+            Text(column.name), justify="right" if column.numbers else "left", no_wrap=True
+        )
     for row in rows:
         table.add_row(*(Text(column.show(row)) for column in columns))
     return table

@@ -78,8 +78,9 @@ class Results(NamedTuple):
         effects: of every level of every axis, in the grid's order.
         grand_mean: the mean that effects differ from; None where no cell is complete.
         complete: cells with all seeds, which effects are taken from.
-        balanced: whether those are all combinations, so that effects are plain differences of
-            means; else they are those of an additive model, by least squares.
+        balanced: whether those are all combinations of the levels that have a cell, so that
+            effects are plain differences of means; else they are those of an additive model, by
+            least squares.
         explained: the share of the variance between cells that effects account for, in [0, 1]; None
             where there are no more cells than effects.
     """
@@ -94,7 +95,7 @@ class Results(NamedTuple):
     explained: float | None
 
     def adjusted(self, effect: Effect) -> float | None:
-        """The mean of a level as if all cells were there; where they are, its plain mean."""
+        """The mean of a level as if all cells were there; if balanced, its plain mean."""
         if effect.effect is None or self.grand_mean is None:
             return None
         return self.grand_mean + effect.effect.mean
@@ -115,7 +116,9 @@ def conclude(grid: Grid, outcomes: Mapping[Run, Outcome]) -> Results:
             table[run.cell, number // len(grid.cells)] = outcome.bits_per_byte
     complete = [n for n in range(len(grid.cells)) if np.isfinite(table[n]).all()]
     fit = _fit(grid, [grid.cells[n].levels for n in complete], table[complete])
-    sizes = [len(values) for values in grid.axes.values()]
+    present: dict[str, int] = {}  # levels of an axis that have a cell
+    for effect in fit.effects:
+        present[effect.axis] = present.get(effect.axis, 0) + (effect.cells > 0)
     return Results(
         grid=grid,
         outcomes=outcomes,
@@ -123,7 +126,7 @@ def conclude(grid: Grid, outcomes: Mapping[Run, Outcome]) -> Results:
         effects=fit.effects,
         grand_mean=fit.grand_mean,
         complete=len(complete),
-        balanced=len(complete) == math.prod(sizes),
+        balanced=len(complete) == math.prod(present.values()),
         explained=fit.explained,
     )
 
@@ -214,9 +217,7 @@ def _fit(grid: Grid, levels: list[dict[str, str]], table: np.ndarray) -> _Fit:
     )
 
 
-def _codes(
-    grid: Grid, counts: Mapping[tuple[str, str], int]
-) -> dict[str, dict[str, np.ndarray]]:
+def _codes(grid: Grid, counts: Mapping[tuple[str, str], int]) -> dict[str, dict[str, np.ndarray]]:
     """Each level that has a cell as a vector, such that those of an axis add up to 0."""
     codes = {}
     for axis, values in grid.axes.items():

@@ -21,7 +21,7 @@ class Bias(Config):
     the rule's direction is not the gradient of one loss (Yaad's Huber mixture).
     """
 
-    registry: ClassVar[Registry["Bias"]] = Registry("bias")
+    registry: ClassVar[Registry["Bias"]] = Registry("bias", "miras.bias")
     slope: ClassVar[float | None] = None  # a where the residual is a pred - v: closed forms exist
 
     def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:

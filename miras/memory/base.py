@@ -45,7 +45,7 @@ class Memory(Config):
     which weights gates per channel act on; `miras.testing.check_memory` checks the whole.
     """
 
-    registry: ClassVar[Registry["Memory"]] = Registry("memory")
+    registry: ClassVar[Registry["Memory"]] = Registry("memory", "miras.memory")
 
     def init(self, key: jax.Array, dk: int, dv: int) -> Weights:
         """Initial weights of one head, leaves [in, out] or [out], float32.

@@ -35,7 +35,7 @@ class Algorithm(Config):
             gradient) or "value" channels (its columns) of a linear memory.
     """
 
-    registry: ClassVar[Registry["Algorithm"]] = Registry("algorithm")
+    registry: ClassVar[Registry["Algorithm"]] = Registry("algorithm", "miras.optim")
     linear: ClassVar[bool] = True  # U_t is linear in the gradients: `coefficients` exist
     local: ClassVar[bool] = False  # U_t is -eta_t g_t alone, so decays per channel factor
     sequential: ClassVar[bool] = False  # a token's terms are steps one after another

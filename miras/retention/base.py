@@ -37,7 +37,7 @@ class Retention(Config):
     the definition.
     """
 
-    registry: ClassVar[Registry["Retention"]] = Registry("retention")
+    registry: ClassVar[Registry["Retention"]] = Registry("retention", "miras.retention")
     lag: ClassVar[bool] = False
     proximal: ClassVar[bool] = False
 
@@ -92,7 +92,7 @@ class Decaying(Retention):
             (columns, gate `log_decay_value` [B, T, H, Dv]); "key_value" both, as a product; each
             "slot" of a slot memory.
         min_log_decay: log alpha_t per channel is held above it, so that ratios of products over a
-            block of 16 tokens stay inside float32's range; in [-5, 0).
+            block of 8 tokens stay inside float32's range; in [-5, 0).
     """
 
     decay: float = 0.99

@@ -52,7 +52,7 @@ def add_parser(commands: Any, sources: Sources) -> None:
     parser.add_argument(
         "--length",
         metavar="N",
-        help="tokens of each of four held-out documents (default: 1024, or the longest)",
+        help="tokens of each held-out document (default: 1024, for a run those of its rows)",
     )
     parser.add_argument("--chunks", metavar="N,...", help=f"default: {_joined(CHUNKS)}")
     parser.add_argument("--refine", metavar="N,...", help=f"default: {_joined(REFINES)}")
@@ -108,7 +108,8 @@ def _measure(
         f"model.vocab={config.model.vocab} is too small for tokenizer {config.data.tokenizer!r}: "
         f"use model.vocab={tokenizer.vocab_size}.",
     )
-    found = text.held_out(config.data, tokenizer, length)
+    usual = text.LENGTH if folder is None else config.data.sequence
+    found = text.held_out(config.data, tokenizer, length or usual, exactly=length is not None)
     fitting = text.fitting(chunks, found.length)
     require(
         args.chunks is None or len(fitting) == len(chunks),
@@ -132,6 +133,8 @@ def _measure(
         cells={},
     )
     say(report.heading(made))
+    if len(fitting) < len(chunks):
+        say(f"chunks above {found.length} are left out, as no row is longer: --length reads more.")
     total = len(plan.settings)
     with console.status(f"measuring {total} settings") as status:
 

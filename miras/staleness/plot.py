@@ -71,16 +71,7 @@ def _distances(axes: Axes, report: Report, lines: list[_Line]) -> None:
         points = [(c, cell) for c, cell in line.cells if _drawable(cell.distance)]
         if not points:
             continue
-        chunks = [c for c, _ in points]
-        axes.plot(chunks, [cell.distance for _, cell in points], **line.style, zorder=3)
-        axes.fill_between(
-            chunks,
-            [max(min(cell.by_layer), cell.distance / 1e3) for _, cell in points],
-            [max(cell.by_layer) for _, cell in points],
-            color=line.style["color"],
-            alpha=0.12,
-            linewidth=0,
-        )
+        axes.plot([c for c, _ in points], [cell.distance for _, cell in points], **line.style)
     axes.set_yscale("log")
     low, high, floor = min(drawn, default=1e-7), max(drawn, default=1e-4), report.rounding()
     axes.set_ylim(low / 3, max(high * 3, low * 100))
@@ -94,12 +85,14 @@ def _distances(axes: Axes, report: Report, lines: list[_Line]) -> None:
     if 1 in report.plan.chunks:
         axes.text(1, 0.02, "0", transform=up, color=_FAINT, ha="center", va="bottom")
     if not drawn:
-        axes.text(0.5, 0.5, "0 throughout", transform=axes.transAxes, color=_FAINT, ha="center")
+        finite = all(math.isfinite(cell.distance) for line in lines for _, cell in line.cells)
+        told = "0 throughout" if finite else "diverges"
+        axes.text(0.5, 0.5, told, transform=axes.transAxes, color=_FAINT, ha="center")
     own = report.cells[report.plan.own]
     if _drawable(own.distance):
         _ring(axes, own.setting, own.distance)
     axes.set_title("Distance to the online memory", loc="left", color=_INK, fontsize=11)
-    axes.set_ylabel("relative, mean and range over layers", color=_INK)
+    axes.set_ylabel("relative, mean over layers", color=_INK)
 
 
 def _bits(axes: Axes, report: Report, lines: list[_Line]) -> None:

@@ -11,7 +11,7 @@ from miras.data.corpus import open_documents
 from miras.data.loader import tokenize
 from miras.data.packing import Batch
 
-ROWS = 4
+TOKENS = 4096
 LENGTH = 1024
 _LOOK_AT = 10_000
 
@@ -30,21 +30,21 @@ class Text(NamedTuple):
     length: int
 
 
-def held_out(data: DataConfig, tokenizer: Tokenizer, length: int | None = None) -> Text:
-    """The first `ROWS` held-out documents that are long enough; fewer where there are no more.
+def held_out(data: DataConfig, tokenizer: Tokenizer, length: int, exactly: bool = True) -> Text:
+    """The first held-out documents that are long enough, as many as make `TOKENS` or there are.
 
     Args:
         data: whose `source` and `validation` say what is held out.
         tokenizer: the model's.
-        length: tokens of each; if not given 1,024, or all of the longest where none has as many.
+        length: tokens of each.
+        exactly: whether nothing shorter will do; else the longest is taken where all are shorter.
 
     Raises:
         ConfigError: for text that cannot be read or that is too short.
     """
-    require(length is None or length >= 1, f"length={length} must be at least 1.")
+    require(length >= 1, f"length={length} must be at least 1.")
     documents = open_documents(data, "validation")
-    wanted = LENGTH if length is None else length
-    found, longest = [], None
+    found, longest, wanted = [], None, length
     for n in range(min(len(documents), _LOOK_AT)):
         document = tokenize(documents[n], tokenizer)
         size = len(document.byte_lengths)
@@ -52,10 +52,10 @@ def held_out(data: DataConfig, tokenizer: Tokenizer, length: int | None = None) 
             longest = document
         if size >= wanted:
             found.append(document)
-        if len(found) == ROWS:
+        if len(found) * wanted >= TOKENS:
             break
     size = 0 if longest is None else len(longest.byte_lengths)
-    if longest is not None and not found and length is None:
+    if longest is not None and not found and not exactly:
         found, wanted = [longest], size
     require(
         bool(found) and size > 0,

@@ -1,6 +1,6 @@
 """A run's folder: which config it belongs to, and who is writing to it.
 
-    config.json  config_hash  metrics.jsonl  tensorboard/  checkpoints/  loss.png  lock
+    config.json  config_hash  metrics.jsonl  tensorboard/  checkpoints/  loss.png  lock  plugins/
 
 What is in the files is the business of `metrics`, `checkpoint` and `plot`.
 """
@@ -13,11 +13,12 @@ import pathlib
 import time
 from collections.abc import Iterator
 
+from miras import plugins
 from miras.config import config_hash, difference, from_json, to_json
 from miras.errors import ConfigError
 from miras.train.config import RunConfig
 
-_OURS_BEFORE_CONFIG = {"lock", "config_hash", "config.json.new"}
+_OURS_BEFORE_CONFIG = {"lock", "config_hash", "config.json.new", "plugins"}
 
 
 class RunFolder:
@@ -32,12 +33,13 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.plot = self.path / "loss.png"
         self.lock = self.path / "lock"
+        self.plugins = self.path / "plugins"
 
     def read_config(self) -> RunConfig:
-        """The config that the run was started with.
+        """The config that the run was started with; its plugins are loaded (`miras.plugins`).
 
         Raises:
-            ConfigError: where the folder is not one of a run.
+            ConfigError: where the folder is not one of a run, or a plugin cannot be loaded.
         """
         try:
             found = self.config.is_file()
@@ -48,12 +50,14 @@ class RunFolder:
                 f"{self.path} is not a run's folder, since it has no config.json: give the folder "
                 "that `miras train` wrote."
             )
+        plugins.restore(self.plugins)
         try:
             return from_json(RunConfig, self.config.read_text())
         except (ConfigError, ValueError, TypeError, OSError) as error:
             raise ConfigError(
-                f"{self.config} cannot be read ({error}): it is damaged or of another version of "
-                "miras; give another run folder."
+                f"{self.config} cannot be read ({str(error).rstrip('.')}): it is damaged, of another "
+                "version of miras, or has a member of your own, whose file --plugin takes; else "
+                "give another run folder."
             ) from error
 
     def check(self, config: RunConfig) -> None:
@@ -119,7 +123,7 @@ class RunFolder:
             os.close(handle)
 
     def write_config(self, config: RunConfig) -> None:
-        """Save the config and its hash, where they are not saved yet.
+        """Save the config, its hash and its plugins, where they are not saved yet.
 
         Raises:
             ConfigError: where they cannot be written.
@@ -127,6 +131,7 @@ class RunFolder:
         if self.config.exists() and self.hash.exists():
             return
         try:
+            plugins.save(self.plugins, config)
             self.hash.write_text(config_hash(config) + "\n")
             new = self.path / "config.json.new"
             new.write_text(to_json(config) + "\n")

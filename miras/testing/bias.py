@@ -1,0 +1,126 @@
+"""The contract of an attentional bias."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from miras.bias import Bias
+from miras.testing.config import check_config
+from miras.testing.expect import (
+    double_precision_op_by_op,
+    expect,
+    expect_close,
+    expect_finite,
+    name_of,
+)
+from miras.testing.rules import check_rules
+from miras.typing import Array
+
+
+def check_bias(
+    bias: Bias, *, is_gradient: bool = True, beside: Mapping[str, Any] | None = None
+) -> None:
+    """Hold a bias to its contract.
+
+    Config and docstring; shapes; tokens do not see each other; the residual is the gradient of the
+    loss, or at least descends on it; both are finite and can be differentiated, also where the
+    prediction is right and where it is far off; small steps lower the loss; a declared `slope` is
+    true; and the backends agree on rules with it.
+
+    Args:
+        bias: the config object.
+        is_gradient: False where the residual is meant to differ from the gradient of the loss, as
+            a smoothed one does.
+        beside: parts that it needs; see `Rule`.
+
+    Raises:
+        AssertionError: saying what is broken.
+    """
+    check_config(bias, Bias)
+    names = {gate.name for gate in bias.gates()}
+    expect(
+        names <= {"threshold"},
+        f"{name_of(bias)} declares {sorted(names)}: a loss is given 'threshold' only.",
+    )
+    with double_precision_op_by_op():
+        rng = np.random.default_rng(0)
+        pred, target = jnp.asarray(rng.normal(size=(2, 5, 3)))
+        threshold = jnp.asarray(rng.uniform(0.5, 2.5, 5)) if names else None
+        _check_shapes(bias, pred, target, threshold)
+        _check_tokens(bias, pred, target, threshold)
+        _check_residual(bias, pred, target, threshold, is_gradient)
+        _check_finite(bias, pred, target, threshold)
+        _check_descent(bias, pred, target, threshold)
+    check_rules(beside, bias=bias)
+
+
+def _check_shapes(bias: Bias, pred: Array, target: Array, threshold: Array | None) -> None:
+    for dtype in (jnp.float32, jnp.float64):
+        args = jax.tree.map(lambda x, d=dtype: x.astype(d), (pred, target, threshold))
+        loss = jax.eval_shape(bias.loss, *args)
+        expect(
+            (loss.shape, loss.dtype) == (pred.shape[:1], dtype),
+            f"{name_of(bias)}.loss gives {loss.shape} {loss.dtype} of {pred.shape} {dtype.__name__}"
+            f": it must be one number a token, {pred.shape[:1]}, in the same dtype.",
+        )
+        residual = jax.eval_shape(bias.residual, *args)
+        expect(
+            (residual.shape, residual.dtype) == (pred.shape, dtype),
+            f"{name_of(bias)}.residual gives {residual.shape} {residual.dtype}: it must be as "
+            f"pred, {pred.shape} {dtype.__name__}.",
+        )
+
+
+def _check_tokens(bias: Bias, pred: Array, target: Array, threshold: Array | None) -> None:
+    whole = bias.loss(pred, target, threshold), bias.residual(pred, target, threshold)
+    cut = jax.tree.map(lambda x: x[:2], (pred, target, threshold))
+    alone = bias.loss(*cut), bias.residual(*cut)
+    first = jax.tree.map(lambda x: x[:2], whole)
+    expect_close(alone, first, f"{name_of(bias)}: a token's loss depends on other tokens")
+
+
+def _check_residual(
+    bias: Bias, pred: Array, target: Array, threshold: Array | None, is_gradient: bool
+) -> None:
+    slope = jax.grad(lambda p: jnp.sum(bias.loss(p, target, threshold)))(pred)
+    residual = bias.residual(pred, target, threshold)
+    if is_gradient:
+        hint = "; pass is_gradient=False if that is meant"
+        what = f"{name_of(bias)}: the residual is not d loss / d pred{hint}"
+        expect_close(residual, slope, what, 1e-6)
+    along = jnp.sum(slope * residual, axis=-1)
+    expect(jnp.all(along >= 0), f"{name_of(bias)}: the residual climbs the loss: {along}.")
+    if bias.slope is not None:
+        line = bias.slope * pred - target
+        what = f"{name_of(bias)}: the residual is not {bias.slope} pred - target, as `slope` says"
+        expect_close(residual, line, what)
+
+
+def _check_finite(bias: Bias, pred: Array, target: Array, threshold: Array | None) -> None:
+    for place, at in {
+        "at a prediction that is right": target,
+        "at zero": jnp.zeros_like(pred),
+        "far off": 1e4 * pred,
+    }.items():
+        aim = jnp.zeros_like(target) if place == "at zero" else target
+        loss = jax.grad(lambda p, v, d: jnp.sum(bias.loss(p, v, d)), argnums=(0, 1))
+        inner = jax.grad(lambda p, v, d: jnp.sum(jnp.sin(bias.residual(p, v, d))), argnums=(0, 1))
+        found = {
+            "loss": bias.loss(at, aim, threshold),
+            "residual": bias.residual(at, aim, threshold),
+            "gradient of the loss": loss(at, aim, threshold),
+            "gradient of the residual": inner(at, aim, threshold),
+        }
+        for what, value in found.items():
+            expect_finite(value, f"{name_of(bias)}: the {what} {place}")
+
+
+def _check_descent(bias: Bias, pred: Array, target: Array, threshold: Array | None) -> None:
+    start = bias.loss(pred, target, threshold)
+    for _ in range(10):
+        pred = pred - 0.02 * bias.residual(pred, target, threshold)
+    end = bias.loss(pred, target, threshold)
+    expect(jnp.all(end < start), f"{name_of(bias)}: steps along -residual raise it: {start}, {end}.")

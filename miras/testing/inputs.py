@@ -1,0 +1,85 @@
+"""Random inputs for any rule: weights, streams, and gates of the shapes that its parts declare."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from miras.engine.checks import Call, gate_shape
+from miras.gate import Gate
+from miras.rule import Rule
+
+
+class Inputs(NamedTuple):
+    """The array arguments of `miras.scan`, as NumPy arrays."""
+
+    W0: dict[str, np.ndarray]
+    q: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+    gates: dict[str, np.ndarray]
+
+
+_SPANS = {
+    "lr": (0.002, 0.02),  # so small that rounding is not amplified
+    "log_decay": (-0.3, 0.0),
+    "log_decay_value": (-0.3, 0.0),
+    "log_momentum": (-1.0, -0.1),
+    "threshold": (0.5, 2.5),
+    "weight": (0.3, 1.0),
+    "slot": (0.1, 0.9),
+}
+
+
+def random_inputs(
+    rule: Rule,
+    *,
+    B: int = 1,
+    T: int = 3,
+    H: int = 2,
+    dk: int = 2,
+    dv: int | None = None,
+    terms: int | None = None,
+    seed: int = 0,
+    dtype=np.float64,
+) -> Inputs:
+    """Inputs with keys of unit norm, learning rates of about 0.01, and weights off their start.
+
+    Args:
+        rule: decides which weights and gates there are.
+        B: batch.
+        T: tokens.
+        H: heads.
+        dk: width of keys.
+        dv: width of values; dk if not given.
+        terms: associations a token, where keys have an axis for them.
+        seed: of the draw.
+        dtype: of all arrays.
+    """
+    rng = np.random.default_rng(seed)
+    dv = dk if dv is None else dv
+    several = () if terms is None else (terms,)
+    shapes = ((B, T, H, dk), (B, T, H, *several, dk), (B, T, H, *several, dv))
+    q, k, v = (rng.normal(size=shape).astype(dtype) for shape in shapes)
+    k /= np.linalg.norm(k, axis=-1, keepdims=True)
+    call = Call({}, q, k, v, {}, None, None, None, None)  # pyright: ignore[reportArgumentType]
+    gates = {
+        gate.name: rng.uniform(*span(gate), size=gate_shape(rule, gate, call)).astype(dtype)
+        for gate in rule.gates
+    }
+    start = rule.init_raw(jax.random.key(seed), dk, dv, H)
+    raw = {n: np.asarray(w) + 0.3 * rng.normal(size=w.shape) for n, w in start.items()}
+    W0 = {n: np.asarray(w, dtype) for n, w in rule.constrain(raw).items()}  # pyright: ignore
+    return Inputs(W0, q, k, v, gates)
+
+
+def span(gate: Gate) -> tuple[float, float]:
+    """From where to where random values of a gate lie."""
+    if gate.name in _SPANS:
+        return _SPANS[gate.name]
+    if gate.range == "log_unit":
+        return -0.3, 0.0
+    if gate.range == "bounded" and math.isfinite(gate.upper):
+        return 0.1 * gate.upper, 0.9 * gate.upper
+    return 0.5 * gate.value, 1.5 * gate.value
