@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from miras.config import require
 from miras.memory import KV
@@ -113,7 +114,7 @@ def run(rule: Rule, call: "Call", *, plain: bool) -> tuple[Array, KVState, Array
     if state is None:
         state = initial_kv_state(memory, batch, heads, dk, v.shape[-1], k.dtype)
     assert isinstance(state, KVState)
-    if state.reserved and not isinstance(state.length, jax.core.Tracer):
+    if state.reserved and not isinstance(state.length, Tracer):
         room = state.visible.shape[1] - int(state.length)
         require(
             length <= room,

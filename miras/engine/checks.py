@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from miras import legality
 from miras.config import require, unknown
@@ -161,7 +162,7 @@ def _check_memory(rule: Rule, call: Call, refine: int) -> None:
     given = {name: leaf.shape for name, leaf in call.W0.items()}
     require(given == shapes, f"W0 has leaves {given}: this rule at these widths needs {shapes}.")
     for name, leaf in call.W0.items():
-        if not isinstance(leaf, jax.core.Tracer):
+        if not isinstance(leaf, Tracer):
             require(
                 bool(np.isfinite(np.asarray(leaf, np.float64)).all()),
                 f"W0[{name!r}] holds NaN or infinity: start from finite weights.",

@@ -5,8 +5,9 @@ they trace it, presets in the rule that they pass; nothing else updates a memory
 per-token oracle in `reference`.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 
 from miras.engine import least_squares
@@ -67,11 +68,14 @@ class Tile(NamedTuple):
     fire: Array
 
 
-def select(condition: Array | None, new: Weights, old: Weights) -> Weights:
-    """The new weights where the scalar condition holds (None: always), the old elsewhere."""
+Tree = TypeVar("Tree")
+
+
+def select(condition: Array | None, new: Tree, old: Tree) -> Tree:
+    """The new arrays where the scalar condition holds (None: always), the old elsewhere."""
     if condition is None:
         return new
-    return {name: jnp.where(condition, new[name], old[name]) for name in old}
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def chunk_step(
@@ -138,10 +142,7 @@ def _begin(rule: Rule, fast: Fast, fresh: Array | None) -> Fast:
     if S is not None and rule.algorithm.acts == "chunk" and not _has_momentum(rule):
         S = select(fresh, {name: jnp.zeros_like(leaf) for name, leaf in S.items()}, S)
     memory = Memory(fast.A, S, fast.V)
-    sweeps = tuple(
-        Memory(*(None if b is None else select(fresh, a, b) for a, b in zip(memory, sweep)))
-        for sweep in fast.sweeps
-    )
+    sweeps = tuple(select(fresh, memory, sweep) for sweep in fast.sweeps)
     return fast._replace(S=S, R=R, L=L, sweeps=sweeps)
 
 

@@ -43,10 +43,10 @@ class Decay(NamedTuple):
     row: Array | None
     column: Array | None
 
-    def factor(self, ndim: int) -> Array | float:
-        """alpha_t as an array that multiplies the weight, [C, in or 1, out or 1] or [C, out or 1].
+    def factor(self, ndim: int) -> Array:
+        """alpha_t as it multiplies a weight of `ndim` dimensions.
 
-        For a weight of `ndim` dimensions.
+        [C, in or 1, out or 1] or [C, out or 1]; C is 1 where nothing decays.
         """
         parts: list[Array] = []
         if self.scalar is not None:
@@ -55,7 +55,9 @@ class Decay(NamedTuple):
             parts.append(self.row[:, :, None])
         if self.column is not None:
             parts.append(self.column[:, None, :] if ndim == 2 else self.column)
-        return jnp.exp(sum(parts[1:], parts[0])) if parts else 1.0
+        if not parts:
+            return jnp.asarray(1.0).reshape([1] * (ndim + 1))
+        return jnp.exp(sum(parts[1:], parts[0]))
 
     def sums(self) -> tuple[Sums | None, Sums | None]:
         """The sums over rows and over columns, as of W_t."""

@@ -113,7 +113,9 @@ def _token(rule, how, chunk, fixed, origin, memory: Carry, streams, write, reset
     now = None if window is None else _pushed(window, tokens)
     at = _link(rule, A) if how.exact else R
     begin, snapshot = Memory(A, S, V), R
-    moved, loss, G = [], 0.0, {}
+    moved: list[Memory] = []
+    loss: Array | float = 0.0
+    G: Weights = {}
     for before in (*sweeps, begin):
         G, loss = _gradient(rule, fixed, at, tokens, now)
         moved.append(_choose(write, _advance(rule, before, G, tokens), before))
@@ -125,6 +127,7 @@ def _token(rule, how, chunk, fixed, origin, memory: Carry, streams, write, reset
         fires = position == 0 if retention.lag else is_last
         R, L = _choose(fires, _link(rule, A), R), _choose(fires, _link(rule, A), L)
     if algorithm.acts == "chunk":
+        assert S is not None
         rate = 1.0 if tokens.rate is None else tokens.rate[0]
         for name in A:
             U, second = algorithm.transform(S[name], None if V is None else V[name], rate)
@@ -154,7 +157,7 @@ def _decay(rule: Rule, tokens: Tokens, W: Weights) -> Weights:
     decayed = {}
     for name, leaf in W.items():
         factor = decay_of(rule.memory, name, tokens.log_decays).factor(leaf.ndim)
-        decayed[name] = leaf * (factor if isinstance(factor, float) else factor[0])
+        decayed[name] = leaf * factor[0]
     return decayed
 
 
@@ -168,9 +171,9 @@ def _gradient(rule: Rule, fixed, at: Weights, tokens: Tokens, window: Window | N
             _one(rule, fixed, at, k, None, v, None if thresholds is None else thresholds[i])
             for i, (k, v) in enumerate(zip(window.k, window.v))
         ]
-        total = {
-            name: sum(window.weight[i] * g[name] for i, (g, _) in enumerate(each)) for name in at
-        }
+        total = {name: jnp.zeros_like(leaf) for name, leaf in at.items()}
+        for weight, (g, _) in zip(window.weight, each):
+            total = {name: total[name] + weight * g[name] for name in at}
         return total, each[-1][1]
     total, loss = {name: jnp.zeros_like(leaf) for name, leaf in at.items()}, 0.0
     threshold = None if tokens.threshold is None else tokens.threshold[0]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from miras.config import unknown
 from miras.engine import attention, reference, xla
+from miras.engine.attention import KVState
 from miras.engine.checks import AnyState, Call, check, gate_shape
 from miras.engine.chunk import Semantics
 from miras.rule import Rule
@@ -156,6 +157,7 @@ def _run(rule, call: Call, *, backend, **options):
             held = held.reshape(heads, *[1] * (len(shape) - 3))
             gates[gate.name] = jnp.broadcast_to(held, shape)
     gates = {name: gate.astype(dtype) for name, gate in gates.items()}
+    assert not isinstance(call.state, KVState)  # `check` has seen to it
     return BACKENDS[backend](
         rule,
         call.W0,

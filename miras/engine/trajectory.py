@@ -218,7 +218,7 @@ class Formed:
                 at(steps.momentum),
                 rate,
             )
-            new = (factor if isinstance(factor, float) else factor[0]) * leaf + U
+            new = factor[0] * leaf + U
             if self.rule.retention.proximal and self.rule.retention.linked == "token":
                 new = self.rule.retention.prox(new, leaf, gates)
             new_A[name], new_S[name], new_V[name] = new, s, v

@@ -5,7 +5,7 @@ model's own parameters is optax and lives in `miras.train`.
 """
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from miras.config import Config, require
 from miras.gate import Gate
@@ -115,19 +115,19 @@ class Algorithm(Config):
 
     def step(
         self,
-        S: Leaf | None,
-        V: Leaf | None,
+        S: Any,
+        V: Any,
         G: Leaf,
-        momentum: Array | None,
+        momentum: Any,
         rate: Array | float,
     ) -> tuple[Leaf | None, Leaf | None, Leaf]:
         """One token of the recursion: S_t, V_t and U_t, for one weight.
 
         Args:
-            S: first buffer, None if not kept.
-            V: second buffer, None if not kept.
+            S: first buffer, an array like the weight; None if not kept.
+            V: second buffer, likewise.
             G: the gradient, times eta_t where `lr_at` is "gradient".
-            momentum: mu_t, None without.
+            momentum: mu_t, a scalar; None without.
             rate: eta_t where `lr_at` is "update", else 1.
         """
         raise NotImplementedError

@@ -1,6 +1,7 @@
 """The Omega rule: each step descends on the losses of a window of tokens."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -72,7 +73,7 @@ class Omega(Windowed):
         """S with momentum."""
         return () if self.momentum is None else ("S",)
 
-    def coefficients(self, log_decay, log_momentum, rate, write, band) -> Coefficients:
+    def coefficients(self, log_decay, log_momentum, rate: Any, write, band) -> Coefficients:
         """C = La diag(write) Lm diag(eta) band."""
         size = write.shape[0]
         La, beta = products(log_decay, size, write.dtype)

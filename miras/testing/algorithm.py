@@ -133,7 +133,7 @@ def _masked(algorithm: Algorithm, write: Array, band: Array | None) -> Array:
 
 
 def _combine(c: Array | None, beta: Array | None, start: Leaf, p, S, E: Leaf) -> Leaf:
-    """beta A_0 + p S_0 - c E."""
+    """Beta A_0 + p S_0 - c E."""
     assert c is not None
     assert beta is not None
     total = beta[:, None] * start - c @ E

@@ -203,8 +203,10 @@ def test_total_forgetting_is_finite():
 BAD = {
     "chunk": (dict(chunk=0), "chunk=0 must be a whole number of at least 1"),
     "backend": (dict(backend="xl"), "did you mean 'xla'"),
-    "refine": (dict(refine=1), "refine=1 is not available"),
-    "exact": (dict(exact=True), "exact=True is not available"),
+    "refine": (dict(refine=-1), "refine=-1 must be a whole number of at least 0"),
+    "exact": (dict(exact=True), "exact=True has a closed form for a linear memory"),
+    "both": (dict(refine=1, exact=True), "refine=1 approaches the online rule, .*: take one"),
+    "k_write": (dict(k_write=np.ones((2, 11, 2, 4), np.float32)), "k_write"),
     "mask type": (dict(mask=np.ones((2, 11))), "mask has dtype .* must be bool"),
     "segments": (dict(segment_ids=np.ones((2, 11))), "segment_ids has dtype .* integer"),
     "mask": (dict(mask=np.ones((2, 3), bool)), r"mask has shape \(2, 3\): it must be \[B, T\]"),
@@ -231,5 +233,5 @@ def test_a_state_of_another_rule_is_refused():
     W0, *streams = cases.inputs(RULES["titans"], dtype=np.float32)
     _, state = miras.scan(RULES["titans"], W0, *streams, chunk=4)
     W0, *streams = cases.inputs(RULES["yaad"], dtype=np.float32)
-    with pytest.raises(miras.ConfigError, match="state is of another rule or batch"):
+    with pytest.raises(miras.ConfigError, match="state is of another rule, batch or refine"):
         miras.scan(RULES["yaad"], W0, *streams, chunk=4, state=state)

@@ -1,4 +1,4 @@
-"""100,000 tokens of noise, of constants and of outliers through every preset's layer in bfloat16."""
+"""100,000 tokens of noise, of constants and of outliers through every preset in bfloat16."""
 
 import jax
 import jax.numpy as jnp
