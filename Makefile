@@ -26,7 +26,7 @@ types: $(VENV)/.installed  ## Check types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(VENV)/.installed  ## Build the documentation into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(VENV)/.installed  ## Mend style
 	$(BIN)/ruff check --fix .

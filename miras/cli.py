@@ -121,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.set_defaults(run=_generate)
 
     presets = commands.add_parser("presets", help="list the named models and their parts")
+    presets.add_argument("--markdown", action="store_true", help="with updates, in Markdown")
     presets.set_defaults(run=_presets)
 
     describe = commands.add_parser(
@@ -245,10 +246,12 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _presets(args: argparse.Namespace) -> int:
-    del args
-    from miras.describe import presets_table
+    from miras.describe import presets_markdown, presets_table
 
-    Console().print(presets_table())
+    if args.markdown:
+        print(presets_markdown())
+    else:
+        Console().print(presets_table())
     return 0
 
 

@@ -66,14 +66,35 @@ def presets_table() -> Table:
     rows = Table(*columns, "state", "form", "paper", box=SIMPLE_HEAD)
     for entry in PRESETS.values():
         config = entry.build()
-        found = costs(config)
-        state = f"{_round(found.state_bytes, 'B')}"
-        if found.growth_bytes:
-            state = f"{_round(found.growth_bytes, 'B')} a token"
-        rows.add_row(
-            entry.name, *config.rule.kinds().values(), state, form(config), f"arXiv {entry.paper}"
-        )
+        kinds = config.rule.kinds().values()
+        rows.add_row(entry.name, *kinds, _state(config), form(config), f"arXiv {entry.paper}")
     return rows
+
+
+def presets_markdown() -> str:
+    """The same in Markdown, with the equations: the table of docs/models.md."""
+    lines = [
+        "| preset | memory, bias, retention, algorithm | update | state | form |",
+        "|---|---|---|---|---|",
+    ]
+    for entry in PRESETS.values():
+        config = entry.build()
+        cells = (
+            f"[`{entry.name}`](https://arxiv.org/abs/{entry.paper})",
+            ", ".join(config.rule.kinds().values()),
+            f"`{entry.equation}`".replace("||", "\u2016"),
+            _state(config),
+            form(config),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _state(config: LanguageModelConfig) -> str:
+    found = costs(config)
+    if found.growth_bytes:
+        return f"{_round(found.growth_bytes, 'B')} a token"
+    return _round(found.state_bytes, "B")
 
 
 def _round(number: float, unit: str = "") -> str:

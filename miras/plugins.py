@@ -82,15 +82,15 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def save(folder: pathlib.Path, config: Config) -> None:
-    """Keep in a folder what a config needs beyond miras: nothing is written where nothing is.
+def save(folder: pathlib.Path, *configs: Config) -> None:
+    """Keep in a folder what configs need beyond miras: nothing is written where nothing is.
 
-    These are all plugins that were loaded, and the modules that define parts of the config.
+    These are all plugins that were loaded, and the modules that define parts of the configs.
 
     Raises:
         OSError: where the disk refuses.
     """
-    modules = [*_modules, *(m for m in _outside(config) if m not in _modules)]
+    modules = list(dict.fromkeys([*_modules, *(m for c in configs for m in _outside(c))]))
     if not _files and not modules:
         return
     folder.mkdir(exist_ok=True)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from miras.config import Config, from_dict, unknown
-from miras.errors import ConfigError
+from miras.errors import ConfigError, UnknownPartError
 
 P = TypeVar("P", bound=Config)
 M = TypeVar("M", bound=Config)
@@ -71,8 +71,8 @@ class Registry(Generic[P]):
         """The config class of a kind.
 
         Raises:
-            ConfigError: naming the legal kinds and the nearest match; for a kind of an installed
-                package that cannot be loaded, naming the package and the reason.
+            UnknownPartError: naming the legal kinds and the nearest match; for a kind of an
+                installed package that cannot be loaded, naming the package and the reason.
         """
         known = isinstance(kind, str)
         if known and kind not in self._members:
@@ -80,9 +80,9 @@ class Registry(Generic[P]):
         if known and kind in self._members:
             return self._members[kind]
         if known and kind in self._broken:
-            raise ConfigError(f"{self.axis} {kind!r} is not there: {self._broken[kind]}")
+            raise UnknownPartError(f"{self.axis} {kind!r} is not there: {self._broken[kind]}")
         others = "".join(f" Note: {reason}" for reason in self._broken.values())
-        raise ConfigError(f"{unknown(self.axis, kind, self._members)}{others}")
+        raise UnknownPartError(f"{unknown(self.axis, kind, self._members)}{others}")
 
     def _load_entry_points(self) -> None:
         """Import what installed packages name in the group, each once; remember what fails."""

@@ -1,6 +1,7 @@
 """A model's costs, held against counts made another way."""
 
 import io
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +11,24 @@ from rich.console import Console
 
 from miras.config import override
 from miras.costs import costs
-from miras.describe import table
+from miras.describe import presets_markdown, table
 from miras.engine import initial_state
 from miras.models import LanguageModel
 from miras.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize(
-    ("name", "chunk"), [("linear_attention", 64), ("titans_lmm", 16), ("memora", 16), ("yaad", 64),
-    ("gated_deltanet", 64), ("transformer", 64), ("lact", 64), ("omeganet", 16)]
+    ("name", "chunk"),
+    [
+        ("linear_attention", 64),
+        ("titans_lmm", 16),
+        ("memora", 16),
+        ("yaad", 64),
+        ("gated_deltanet", 64),
+        ("transformer", 64),
+        ("lact", 64),
+        ("omeganet", 16),
+    ],
 )
 def test_flops_are_what_xla_counts(name, chunk):
     """One layer and one chunk, since XLA counts the body of a loop once.
@@ -57,6 +67,11 @@ def test_every_preset_is_described_by_its_parts_equation_and_costs(name):
     assert PRESETS[name].equation in told
     assert PRESETS[name].source in told
     assert f"{costs(config).parameters:,}" in told
+
+
+def test_the_map_of_models_is_current():
+    page = pathlib.Path(__file__).parent.parent / "docs" / "models.md"
+    assert presets_markdown() in page.read_text(), "renew it: miras presets --markdown"
 
 
 def test_a_changed_rule_does_not_pass_for_the_presets_equation():

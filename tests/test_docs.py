@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+import miras
+
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -46,3 +48,25 @@ def test_every_page_is_found():
 def test_every_relative_link_leads_somewhere(page):
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+AXES = {
+    "memory": miras.memory.Memory,
+    "bias": miras.bias.Bias,
+    "retention": miras.retention.Retention,
+    "algorithm": miras.optim.Algorithm,
+}
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_each_member_has_a_row_and_a_paragraph(axis):
+    page = (ROOT / "docs" / f"{axis}.md").read_text()
+    built_in = [k for k in AXES[axis].registry.names() if _is_own(AXES[axis].registry.get(k))]
+    assert len(built_in) >= 6
+    for kind in built_in:
+        assert f"| `{kind}` |" in page
+        assert f"**{kind}.**" in page, f"{kind} has no paragraph"
+
+
+def _is_own(member: type) -> bool:
+    return member.__module__.startswith("miras.")

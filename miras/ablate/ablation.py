@@ -30,7 +30,7 @@ def ablate(
     Args:
         grid: as `make_grid` makes it.
         out: its folder; made if need be.
-        jobs: processes at once, >= 1; half the CPU's cores if not given.
+        jobs: processes at once, >= 1; `jobs.default_jobs()` if not given.
         console: where progress and tables are told; the standard output if not given.
 
     Raises:
@@ -52,6 +52,8 @@ def ablate(
     folder = GridFolder(out)
     with folder.opened(grid):
         done = len(processes.finished(grid, folder))
+        if done:
+            _say(console, f"{done} of {len(grid.runs)} runs are in {folder.path} already.")
         with Display(console, len(grid.runs), done, jobs) as display:
             outcomes = processes.train_all(
                 grid,
@@ -70,5 +72,9 @@ def ablate(
         console.print(table)
     console.print()
     for line in report.notes(results):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        _say(console, line)
     return results
+
+
+def _say(console: "Console", line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

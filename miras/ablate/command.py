@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from miras import sweep
+from miras import plugins, sweep
 from miras.config import require
 from miras.errors import ConfigError
 from miras.sweep import Sweep
@@ -59,7 +59,10 @@ def add_parser(commands: Any, new: "Callable[[str, list[str], str | None], RunCo
         "--out", metavar="DIR", help="folder of the grid (default: runs/ablate-PRESET)"
     )
     parser.add_argument(
-        "--jobs", type=int, metavar="N", help="processes at once (default: half the CPU's cores)"
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="processes at once (default: half the CPU's cores, but 2 if there are 2)",
     )
     parser.set_defaults(run=lambda args: _run(args, new))
 
@@ -77,6 +80,8 @@ def _run(args: argparse.Namespace, new: "Callable[[str, list[str], str | None], 
     from miras.ablate.grid import make_grid
     from miras.presets import preset
 
+    out = args.out or f"runs/ablate-{args.preset}"
+    plugins.restore(GridFolder(out).plugins)  # those of a grid that goes on
     preset(args.preset)
     console = Console()
     with console.status("building the cells"):
@@ -86,7 +91,6 @@ def _run(args: argparse.Namespace, new: "Callable[[str, list[str], str | None], 
             seeds=args.seeds,
             title=args.preset,
         )
-    out = args.out or f"runs/ablate-{args.preset}"
     GridFolder(out).check(grid)
     for line in report.illegal_lines(grid):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -4,6 +4,7 @@ grid.json  results.jsonl  table.csv  table.md  effects.csv  plot.png  lock
 runs/SLUG/         one training run each, see `miras.train.run_folder`, and its outcome.json
 logs/SLUG.log      what a run's process said
 compiled/          programs that the seeds of a cell share, while the grid is worked on
+plugins/           code of the user's own that the cells need, see `miras.plugins`
 """
 
 import contextlib
@@ -14,12 +15,13 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+from miras import plugins
 from miras.ablate.grid import Grid
 from miras.config import difference_of
 from miras.errors import ConfigError
 from miras.train.run_folder import RunFolder, cannot_write
 
-_OURS_BEFORE_GRID = {"lock", "grid.json.new"}
+_OURS_BEFORE_GRID = {"lock", "grid.json.new", "plugins"}
 
 
 class GridFolder:
@@ -36,6 +38,7 @@ class GridFolder:
         self.runs = self.path / "runs"
         self.logs = self.path / "logs"
         self.compiled = self.path / "compiled"
+        self.plugins = self.path / "plugins"
 
     def check(self, grid: Grid) -> None:
         """Refuse a folder that is another grid's, or something else; nothing is written.
@@ -79,6 +82,7 @@ class GridFolder:
             try:
                 for folder in (self.runs, self.logs, self.compiled):
                     folder.mkdir(exist_ok=True)
+                plugins.save(self.plugins, *(cell.config for cell in grid.cells))
                 write(self.grid, json.dumps(grid.identity(), indent=1) + "\n")
                 yield
             except OSError as error:

@@ -22,7 +22,7 @@ from miras.ablate.outcome import Outcome, read_outcome
 from miras.config import config_hash, require, to_json
 from miras.train.metrics import read_metrics
 
-COMMAND = (sys.executable, "-m", "miras.ablate.worker")
+COMMAND = (sys.executable, "-u", "-m", "miras.ablate.worker")  # a killed one's words are kept
 _PAUSE = 0.1  # seconds between looks at the processes
 _PAUSE_OF_LOGS = 1.0  # and at what they log
 
@@ -110,8 +110,8 @@ def cores() -> int:
 
 
 def default_jobs() -> int:
-    """Half the cores, since a training step keeps more than one busy; at least 1."""
-    return max(1, cores() // 2)
+    """Half the cores, since a training step keeps more than one busy, but 2 if there are 2."""
+    return min(cores(), max(2, cores() // 2))
 
 
 @contextlib.contextmanager
@@ -143,7 +143,7 @@ def _environment(folder: GridFolder, jobs: int) -> dict[str, str]:
 
 
 def _start(run: Run, folder: GridFolder, environment: Mapping[str, str]) -> subprocess.Popen:
-    with (folder.logs / f"{run.slug}.log").open("ab") as log:
+    with (folder.logs / f"{run.slug}.log").open("wb") as log:
         process = subprocess.Popen(
             [*COMMAND, str(folder.runs / run.slug)],
             stdin=subprocess.PIPE,

@@ -79,8 +79,10 @@ def _effects(
     found = [effect.effect for effect in results.effects if effect.effect is not None]
     means = [abs(effect.mean) for effect in found]
     most = max(map(abs, _range([*means, *(-mean for mean in means), 0.0], found)))
-    for axes in panels:
+    for axes, effects in zip(panels, axes_of.values()):
         axes.set_xlim(-most, most)
+        _mark_cut(axes, [(effect.effect, _told_apart(effect.effect)) if effect.effect else None
+                         for effect in effects])  # fmt: skip
     how = "" if results.balanced else ", additive model"
     panels[-1].set_xlabel(f"main effect{how}\nbits per byte, less is better", color=_INK)
 
@@ -99,6 +101,7 @@ def _cells(figure: Figure | SubFigure, rows: list[Row], results: Results, below:
     values = [value for row in rows for value in row.values]
     if values:
         axes.set_xlim(*_range(values, [row.bits for row in rows if row.bits is not None]))
+    _mark_cut(axes, [(row.bits, _colour(row)) if row.bits else None for row in rows])
     names = " · ".join(results.grid.axes)
     some = f", best {len(rows)} of {len(results.rows)}" if len(rows) < len(results.rows) else ""
     title = f"{names or 'held-out text'}{some}"
@@ -144,6 +147,19 @@ def _interval(axes: Axes, found: Estimate, y: float, colour: str, hollow: bool =
         )
     axes.plot([found.mean], [y], marker="o", markersize=6.5, color=colour,
               markerfacecolor="white" if hollow else colour, zorder=4)  # fmt: skip
+
+
+def _mark_cut(axes: Axes, rows: list[tuple[Estimate, str] | None]) -> None:
+    """An arrowhead at the edge where an interval goes on beyond it."""
+    low, high = axes.get_xlim()
+    for y, row in enumerate(rows):
+        if row is None or row[0].half is None:
+            continue
+        first, last = _ends(row[0])
+        for cut, edge, marker in ((first < low, low, 4), (last > high, high, 5)):  # carets
+            if cut:
+                axes.plot([edge], [y], marker=marker, markersize=6, color=row[1], clip_on=False,
+                          linestyle="none", zorder=5)  # fmt: skip
 
 
 def _value(axes: Axes, y: float, text: str) -> None:

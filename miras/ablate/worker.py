@@ -12,7 +12,8 @@ import sys
 import threading
 import time
 
-from miras.ablate.folder import write
+from miras import plugins
+from miras.ablate.folder import GridFolder, write
 from miras.ablate.outcome import OUTCOME, Outcome
 from miras.config import config_hash, from_json
 from miras.errors import ConfigError
@@ -28,7 +29,11 @@ def main(folder: str) -> int:
 
     from miras.train import NonFiniteError, RunConfig, train
 
-    config = from_json(RunConfig, text)
+    try:
+        plugins.restore(GridFolder(pathlib.Path(folder).parent.parent).plugins)
+        config = from_json(RunConfig, text)
+    except ConfigError as error:
+        return _refused(error)
     resumed: int | None = None
     bits: float | None = None
     parameters: int | None = None
@@ -40,8 +45,7 @@ def main(folder: str) -> int:
     except NonFiniteError as error:
         reason = str(error)
     except ConfigError as error:
-        print(f"miras: {error}", flush=True)
-        return 2
+        return _refused(error)
     outcome = Outcome(
         config_hash=config_hash(config),
         status="done" if reason is None else "diverged",
@@ -54,6 +58,11 @@ def main(folder: str) -> int:
     )
     write(pathlib.Path(folder) / OUTCOME, outcome.to_json())
     return 0 if reason is None else 1
+
+
+def _refused(error: ConfigError) -> int:
+    print(f"miras: {error}", flush=True)
+    return 2
 
 
 def _first_line() -> str:

@@ -13,6 +13,8 @@ from miras.staleness.measure import Cell
 from miras.staleness.plan import ONLINE, Plan, Setting
 from miras.staleness.text import Text
 
+_MAGNIFIED = 1e-3  # a distance that rounding does not reach in a memory that contracts
+
 
 class Report(NamedTuple):
     """All that is told of one measurement.
@@ -114,6 +116,13 @@ def notes(report: Report) -> Iterator[str]:
             f"rounding to float32 alone makes {_short(report.rounding())}, as {same} shows, which "
             "is online by definition."
         )
+        if report.rounding() > _MAGNIFIED:
+            yield (
+                "float32 itself rounds at 1e-7, so this model magnifies small differences from "
+                "token to token, as a bias with a jump does (the sign in huber's mixture): sweeps "
+                "lessen the distance slowly, and one near that of rounding says only that two "
+                "memories have parted."
+            )
     if plan.left_out:
         yield f"left out: refine {', '.join(map(str, plan.left_out))}: {plan.reason}"
     if plan.exact:

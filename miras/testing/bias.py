@@ -123,4 +123,6 @@ def _check_descent(bias: Bias, pred: Array, target: Array, threshold: Array | No
     for _ in range(10):
         pred = pred - 0.02 * bias.residual(pred, target, threshold)
     end = bias.loss(pred, target, threshold)
-    expect(jnp.all(end < start), f"{name_of(bias)}: steps along -residual raise it: {start}, {end}.")
+    expect(
+        jnp.all(end < start), f"{name_of(bias)}: steps along -residual raise it: {start}, {end}."
+    )

@@ -28,7 +28,9 @@ def check_config(member: Config, base: type[Config]) -> None:
     )
     registry = base.registry  # pyright: ignore[reportAttributeAccessIssue]
     kind = vars(cls).get("kind")
-    expect(kind is not None, f"{name} is not registered: decorate it with {registry.group}.register.")
+    expect(
+        kind is not None, f"{name} is not registered: decorate it with {registry.group}.register."
+    )
     expect(registry.get(kind) is cls, f"{kind!r} is the name of {registry.get(kind)}, not {name}.")
     generated = (cls.__doc__ or "").startswith(f"{name}(")  # what dataclass makes of no docstring
     expect(cls.__doc__ and not generated, f"{name} has no docstring: say its equation and source.")
@@ -67,7 +69,10 @@ def _check_gates(member: Any) -> None:
     gates = member.gates()
     expect(isinstance(gates, tuple), f"{name_of(member)}.gates() is no tuple: {gates!r}.")
     for gate in gates:
-        expect(isinstance(gate, Gate), f"{name_of(member)}.gates() holds {gate!r}: use miras.gate.Gate.")
+        expect(
+            isinstance(gate, Gate),
+            f"{name_of(member)}.gates() holds {gate!r}: use miras.gate.Gate.",
+        )
         expect(
             gate.range in _RANGES and gate.side in _SIDES,
             f"{gate} has a range or side that is none of {_RANGES}, {_SIDES}.",

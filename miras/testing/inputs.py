@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import numpy.typing as npt
 
 from miras.engine.checks import Call, gate_shape
 from miras.gate import Gate
@@ -42,7 +43,7 @@ def random_inputs(
     dv: int | None = None,
     terms: int | None = None,
     seed: int = 0,
-    dtype=np.float64,
+    dtype: npt.DTypeLike = np.float64,
 ) -> Inputs:
     """Inputs with keys of unit norm, learning rates of about 0.01, and weights off their start.
 

@@ -77,7 +77,9 @@ def _check_init(memory: Memory) -> tuple[int, Weights]:
     again = memory.init(jax.random.key(0), _DK, dv)
     expect_close(again, weights, f"{name_of(memory)}.init differs for the same key", 0.0)
     for name in memory.fixed:
-        expect(name in weights, f"{name_of(memory)}.fixed names {name!r}, which init does not make.")
+        expect(
+            name in weights, f"{name_of(memory)}.fixed names {name!r}, which init does not make."
+        )
     written = set(weights) - set(memory.fixed)
     expect(written or not weights, f"{name_of(memory)}: all weights are fixed; it cannot learn.")
     return dv, weights

@@ -47,7 +47,7 @@ def fake(monkeypatch, tmp_path):
     """Put the pretending worker in the place of the real one."""
     script = tmp_path / "fake.py"
     script.write_text(FAKE)
-    monkeypatch.setattr(jobs, "COMMAND", (sys.executable, "-I", "-S", str(script)))
+    monkeypatch.setattr(jobs, "COMMAND", (sys.executable, "-u", "-I", "-S", str(script)))
 
 
 @pytest.fixture

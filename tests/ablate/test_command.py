@@ -53,6 +53,7 @@ def test_optim_is_short_for_algorithm():
     )
 
 
+@pytest.mark.multiprocess
 def test_a_grid_from_the_command_line(fake, text, tmp_path, capsys, monkeypatch):
     argv = ["ablate", "yaad", "bias=dot,l2", "--data", str(text), *SMALL, "chunk=8,24"]
     argv += ["--seeds", "2", "--out", str(tmp_path / "out"), "--jobs", "2"]

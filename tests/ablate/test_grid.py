@@ -49,9 +49,9 @@ def test_what_would_be_refused_once_a_run_starts_is_illegal_too(make, tmp_path):
     )  # fmt: skip
     assert [cell.name for cell in grid.cells] == ["chunk=8"]
     assert "not a multiple" in grid.illegal[0].reason
-    with pytest.raises(ConfigError, match="warmup=3 must be less than train.steps=2"):
+    with pytest.raises(ConfigError, match=r"warmup=3 must be less than train\.steps=2"):
         make("chunk=8,16", "warmup=3", "steps=2", check=Trainable())
-    with pytest.raises(ConfigError, match="^data source '/no/text' does not exist"):
+    with pytest.raises(ConfigError, match=r"^data source '/no/text' does not exist"):
         make("chunk=8,16", "data.source=/no/text", check=Trainable())
 
 

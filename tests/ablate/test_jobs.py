@@ -10,6 +10,8 @@ from miras.ablate.folder import GridFolder
 from miras.ablate.jobs import Watcher, train_all
 from miras.errors import ConfigError
 
+pytestmark = pytest.mark.multiprocess
+
 
 def train(grid, path, count=2, **more):
     folder = GridFolder(path)
@@ -173,5 +175,5 @@ def test_another_text_in_the_same_place_is_shown(fake, make, tmp_path):
     other = make("bias=dot,l2")
     config = other.cells[0].config
     object.__setattr__(config.data, "source", "elsewhere")
-    with pytest.raises(ConfigError, match="data.source: stdlib -> elsewhere"):
+    with pytest.raises(ConfigError, match=r"data\.source: stdlib -> elsewhere"):
         ablate(other, tmp_path / "out")
