@@ -7,7 +7,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from miras.staleness.measure import Cell
 from miras.staleness.plan import ONLINE, Setting
@@ -73,7 +73,6 @@ def _distances(axes: Axes, report: Report, lines: list[_Line]) -> None:
             continue
         axes.plot([c for c, _ in points], [cell.distance for _, cell in points], **line.style)
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     low, high, floor = min(drawn, default=1e-7), max(drawn, default=1e-4), report.rounding()
     axes.set_ylim(low / 3, max(high * 2, low * 30))
     across, up = axes.get_yaxis_transform(), axes.get_xaxis_transform()

@@ -24,9 +24,9 @@ _C = 5
 def check_algorithm(algorithm: Algorithm, *, beside: Mapping[str, Any] | None = None) -> None:
     """Hold a memory algorithm to its contract.
 
-    Config and docstring; `step` gives a finite step and exactly the buffers that it keeps; the chunk
-    form, `coefficients`, is the recursion, `step`, under random gates, masked tokens and windows;
-    its own steps lower a squared error; and the backends agree on rules with it.
+    Config and docstring; `step` gives a finite step and exactly the buffers that it keeps; the
+    chunk form, `coefficients`, is the recursion, `step`, under random gates, masked tokens and
+    windows; its own steps lower a squared error; and the backends agree on rules with it.
 
     Args:
         algorithm: the config object.

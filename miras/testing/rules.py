@@ -119,7 +119,7 @@ def check_rule(rule: Rule, *, T: int = 3, chunk: int = 2, seed: int = 0, **optio
 
 def _value_and_gradients(rule: Rule, backend: str, inputs: Inputs, options: dict[str, Any]):
     def objective(inputs: Inputs):
-        y, state, loss = scan_with_loss(rule, *inputs, backend=backend, **options)
+        y, state, loss = scan_with_loss(rule, *inputs, backend=backend, **options)  # pyright: ignore[reportArgumentType]
         kept = {"y": y, "loss": loss, "memory": _memory(state)}
         return sum(jnp.sum(jnp.sin(leaf + i)) for i, leaf in enumerate(jax.tree.leaves(kept))), kept
 
@@ -167,4 +167,4 @@ def _check_narrow(rule: Rule) -> None:
 
 def _compiled() -> int:
     """How many programs `scan` has compiled."""
-    return _run._cache_size()  # pyright: ignore[reportFunctionMemberAccess]
+    return _run._cache_size()  # pyright: ignore[reportAttributeAccessIssue]

@@ -55,9 +55,9 @@ class RunFolder:
             return from_json(RunConfig, self.config.read_text())
         except (ConfigError, ValueError, TypeError, OSError) as error:
             raise ConfigError(
-                f"{self.config} cannot be read ({str(error).rstrip('.')}): it is damaged, of another "
-                "version of miras, or has a member of your own, whose file --plugin takes; else "
-                "give another run folder."
+                f"{self.config} cannot be read ({str(error).rstrip('.')}): it is damaged, of "
+                "another version of miras, or has a member of your own, whose file --plugin takes; "
+                "else give another run folder."
             ) from error
 
     def check(self, config: RunConfig) -> None:
