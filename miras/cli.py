@@ -124,6 +124,14 @@ def _parser() -> argparse.ArgumentParser:
     presets.add_argument("--markdown", action="store_true", help="with updates, in Markdown")
     presets.set_defaults(run=_presets)
 
+    refused = commands.add_parser(
+        "legality",
+        help="list the combinations of parts that are refused",
+        description="Combinations of parts that have no meaning, why, and what to take instead.",
+    )
+    refused.add_argument("--markdown", action="store_true", help="in Markdown")
+    refused.set_defaults(run=_legality)
+
     describe = commands.add_parser(
         "describe",
         help="tell what a model is made of and what it costs",
@@ -252,6 +260,17 @@ def _presets(args: argparse.Namespace) -> int:
         print(presets_markdown())
     else:
         Console().print(presets_table())
+    return 0
+
+
+def _legality(args: argparse.Namespace) -> int:
+    from miras import refusals
+
+    if args.markdown:
+        print(refusals.markdown())
+    else:
+        for table in refusals.tables():
+            Console().print(table)
     return 0
 
 

@@ -67,7 +67,8 @@ def presets_table() -> Table:
     for entry in PRESETS.values():
         config = entry.build()
         kinds = config.rule.kinds().values()
-        rows.add_row(entry.name, *kinds, _state(config), form(config), f"arXiv {entry.paper}")
+        paper = f"arXiv {entry.paper}" if entry.paper else entry.source
+        rows.add_row(entry.name, *kinds, _state(config), form(config), paper)
     return rows
 
 
@@ -80,7 +81,7 @@ def presets_markdown() -> str:
     for entry in PRESETS.values():
         config = entry.build()
         cells = (
-            f"[`{entry.name}`](https://arxiv.org/abs/{entry.paper})",
+            f"[`{entry.name}`](https://arxiv.org/abs/{entry.paper})" if entry.paper else entry.name,
             ", ".join(config.rule.kinds().values()),
             f"`{entry.equation}`".replace("||", "\u2016"),
             _state(config),

@@ -51,8 +51,8 @@ class Rule(Config):
 
     def validate(self) -> None:
         """Refuse combinations that have no meaning."""
-        for legal, reason in legality.of_rule(self):
-            require(legal, reason)
+        for verdict in legality.of_rule(self):
+            require(verdict.legal, verdict.reason)
 
     def kinds(self) -> dict[str, str]:
         """The registered name of each part."""

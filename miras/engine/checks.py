@@ -25,7 +25,7 @@ class Call(NamedTuple):
     q: Array
     k: Array
     v: Array
-    gates: dict[str, Array]
+    gates: dict[str, Array] | None
     k_write: Array | None
     state: AnyState | None
     segment_ids: Array | None
@@ -53,10 +53,11 @@ def check(rule: Rule, call: Call, chunk: int, refine: int, exact: bool) -> None:
     """Raise `ConfigError` for what does not fit together."""
     is_whole = isinstance(chunk, int) and not isinstance(chunk, bool)
     require(is_whole and chunk >= 1, f"chunk={chunk!r} must be a whole number of at least 1.")
-    for legal, reason in legality.of_semantics(rule, refine, exact):
-        require(legal, reason)
+    for verdict in legality.of_semantics(rule, refine, exact):
+        require(verdict.legal, verdict.reason)
     _check_streams(call)
-    _check_terms(rule, call)
+    for verdict in legality.of_call(rule, terms_of(call), call.k_write is not None):
+        require(verdict.legal, verdict.reason)
     _check_gates(rule, call)
     _check_labels(call)
     _check_memory(rule, call, refine)
@@ -93,47 +94,28 @@ def _check_streams(call: Call) -> None:
         )
 
 
-def _check_terms(rule: Rule, call: Call) -> None:
-    kinds, terms = rule.kinds(), terms_of(call)
-    if call.k_write is not None:
-        require(
-            rule.memory.is_linear and rule.algorithm.window == 1 and rule.algorithm.takes_terms,
-            f"k_write needs a linear memory, whose gradient is an outer product with the key, and "
-            f"an algorithm without windows: not {kinds['memory']!r} with {kinds['algorithm']!r}.",
-        )
-    if terms is None:
-        return
-    allowed = rule.algorithm.takes_terms and rule.algorithm.window == 1
-    allowed = allowed and rule.algorithm.lr_at == "gradient" and kinds["memory"] != "kv"
-    of_lr = kinds["retention"] == "elastic_net" or any(
-        getattr(rule.retention, name, False) for name in ("coupled", "discretised")
-    )
-    require(
-        allowed and not of_lr,
-        f"k has {terms} terms a token, which {kinds['algorithm']!r} with {kinds['retention']!r} "
-        "does not take: use gd, momentum, nesterov, implicit or multi_step, and a retention that "
-        "is not computed from lr.",
-    )
-    require(
-        not rule.algorithm.sequential or terms == rule.algorithm.terms,
-        f"k has {terms} terms a token, but {kinds['algorithm']}.steps={rule.algorithm.terms}: "
-        "make them equal.",
-    )
-
-
 def _check_gates(rule: Rule, call: Call) -> None:
+    if call.gates is None:
+        return
     declared = {gate.name: gate for gate in rule.gates}
-    for name, value in call.gates.items():
+    for name in call.gates:
         if name not in declared:
             parts = ", ".join(f"{part} {kind!r}" for part, kind in rule.kinds().items())
             raise unknown(f"gate of this rule ({parts})", name, declared)
-        wanted = gate_shape(rule, declared[name], call)
-        side = declared[name].side
-        letters = "[B, T, H" + (", R" if len(wanted) - (side != "head") == 4 else "")
-        letters += {"head": "]", "key": ", Dk]", "value": ", Dv]", "slot": ", slots]"}[side]
+    for name, gate in declared.items():
+        wanted = gate_shape(rule, gate, call)
+        letters = "[B, T, H" + (", R" if len(wanted) - (gate.side != "head") == 4 else "")
+        letters += {"head": "]", "key": ", Dk]", "value": ", Dv]", "slot": ", slots]"}[gate.side]
         require(
-            value.shape == wanted,
-            f"gate {name!r} has shape {value.shape}: it must be {letters} = {wanted}.",
+            name in call.gates or not gate.learned,
+            f"gate {name!r} is missing: give {letters} = {wanted}, or set data_dependent=False in "
+            "the part that declares it, or give no gates at all, which holds each at its part's "
+            "value.",
+        )
+        require(
+            name not in call.gates or call.gates[name].shape == wanted,
+            f"gate {name!r} has shape {getattr(call.gates.get(name), 'shape', None)}: it must be "
+            f"{letters} = {wanted}.",
         )
 
 

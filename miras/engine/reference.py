@@ -174,6 +174,8 @@ def _gradient(rule: Rule, fixed, at: Weights, tokens: Tokens, window: Window | N
         total = {name: jnp.zeros_like(leaf) for name, leaf in at.items()}
         for weight, (g, _) in zip(window.weight, each):
             total = {name: total[name] + weight * g[name] for name in at}
+        if rule.algorithm.lr_at == "gradient":
+            total = {name: tokens.gates["lr"][0] * leaf for name, leaf in total.items()}
         return total, each[-1][1]
     total, loss = {name: jnp.zeros_like(leaf) for name, leaf in at.items()}, 0.0
     threshold = None if tokens.threshold is None else tokens.threshold[0]

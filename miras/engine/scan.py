@@ -48,9 +48,9 @@ def scan(
         v: values [B, T, H, Dv], or [B, T, H, R, Dv].
         gates: values of the rule's gates (`rule.gates`), each [B, T, H], or [B, T, H, D] where it
             is one per channel: `lr` > 0, `log_decay` <= 0, `log_momentum` <= 0, `threshold` > 0
-            and so on; with R associations lr is [B, T, H, R] or [B, T, H, R, D]. One that is not
-            given is held at the value of its part's config; one that a config holds constant may
-            be given all the same.
+            and so on; with R associations lr is [B, T, H, R] or [B, T, H, R, D]. All that are data
+            dependent must be given; one that a config holds constant may be. With no gates at all
+            each is held at the value of its part's config.
         chunk: C, the tokens whose inner gradients share one snapshot of the memory; 1 is online.
             It is part of the model: another C is another function.
         refine: n sweeps towards the online rule inside each chunk: sweep i takes the gradient of
@@ -122,7 +122,7 @@ def scan_with_loss(
         q=jnp.asarray(q),
         k=jnp.asarray(k),
         v=jnp.asarray(v),
-        gates={name: jnp.asarray(gate) for name, gate in (gates or {}).items()},
+        gates=None if gates is None else {name: jnp.asarray(gates[name]) for name in gates},
         k_write=None if k_write is None else jnp.asarray(k_write),
         state=state,
         segment_ids=None if segment_ids is None else jnp.asarray(segment_ids),
@@ -149,7 +149,7 @@ def scan_with_loss(
 def _run(rule, call: Call, *, backend, **options):
     """The backend with every gate present; compiled once for each rule, shape and option."""
     dtype = jnp.promote_types(jnp.float32, call.q.dtype)
-    heads, gates = call.q.shape[2], dict(call.gates)
+    heads, gates = call.q.shape[2], dict(call.gates or {})
     for gate in rule.gates:
         if gate.name not in gates:
             shape = gate_shape(rule, gate, call)

@@ -55,11 +55,12 @@ def tokens_of(
 ) -> Tokens:
     """The tokens of a tile; arguments as its fields."""
     gates = rule.retention.effective(_clamped(rule, gates))
-    gates = rule.algorithm.effective(gates, _features(rule, fixed, k) if _uses_keys(rule) else k)
     k = rule.retention.key(gates, k)
+    gates = rule.algorithm.effective(gates, _features(rule, fixed, k) if _uses_keys(rule) else k)
     several = k.ndim == 3
     count = k.shape[1] if several else rule.algorithm.terms
     at_gradient = rule.algorithm.lr_at == "gradient"
+    at_term = at_gradient and rule.algorithm.window == 1  # else it scales a window: see `band`
     side = rule.algorithm.granularity
 
     def part(x: Array, j: int) -> Array:
@@ -68,7 +69,7 @@ def tokens_of(
     terms = []
     for j in range(count):
         rate, rate_in = write[:, None], None
-        if at_gradient:
+        if at_term:
             lr = part(gates["lr"], j)
             if side == "key":
                 rate_in = lr
@@ -140,7 +141,10 @@ def band(rule: Rule, window: Window | None, tokens: Tokens) -> Array | None:
     past = jnp.arange(weight.shape[0])[None, :] <= (
         window.weight.shape[0] + jnp.arange(size)[:, None]
     )
-    return jnp.where(inside & past, weight[None, :], 0.0) * tokens.write[:, None]
+    step = tokens.write
+    if rule.algorithm.lr_at == "gradient":  # the step's own eta_t scales its whole window
+        step = step * tokens.gates["lr"]
+    return jnp.where(inside & past, weight[None, :], 0.0) * step[:, None]
 
 
 def behind(window: Window, tokens: Tokens) -> Tokens:

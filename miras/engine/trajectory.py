@@ -198,6 +198,8 @@ class Formed:
         return self._end
 
     def _primal(self, states: Weights) -> Weights:
+        if self.rule.reads_linearly:  # these states are of the linear recursion between links
+            return states
         return jax.vmap(lambda A: link(self.rule, A))(states)
 
     def _token(self, memory: Memory, t: Array) -> tuple[Memory, Weights]:

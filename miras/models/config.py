@@ -53,8 +53,8 @@ class LanguageModelConfig(Config):
             f"model.width={self.width} must be a multiple of model.heads={self.heads}.",
         )
         require(self.mlp_ratio > 0, f"model.mlp_ratio={self.mlp_ratio} must be positive.")
-        for legal, reason in legality.of_semantics(self.rule, self.refine, self.exact):
-            require(legal, reason)
+        for verdict in legality.of_semantics(self.rule, self.refine, self.exact):
+            require(verdict.legal, verdict.reason)
         self.layer.check_rule(self.rule)
 
     @property

@@ -16,13 +16,17 @@ class Implicit(GD):
 
         W_t = W_{t-1} - eta_t / (1 + eta_t k_t.k_t) k_t^T (k_t W_{t-1} - v_t)
 
-    Longhorn (2407.14207), theorem 3.1, with eta_t per value channel under granularity="value". For
-    a linear memory with l2 bias, where the step has this form; stable for any eta_t > 0.
+    Longhorn (2407.14207), theorem 3.1, with eta_t per value channel under granularity="value", and
+    sum_i eta_ti k_ti^2 for eta_t k_t.k_t under "key", where the distance to W_{t-1} is weighed by
+    1 / eta_ti. For a linear memory with l2 bias, where the step has this form; stable for any
+    eta_t > 0.
     """
 
     def effective(self, gates: dict[str, Array], k: Array) -> dict[str, Array]:
         """Eta_t / (1 + eta_t k.k) in place of eta_t."""
         lr = gates["lr"]
+        if self.granularity == "key":
+            return {**gates, "lr": lr / (1 + jnp.sum(lr * k * k, axis=-1, keepdims=True))}
         square = jnp.sum(k * k, axis=-1)
         if lr.ndim > square.ndim:
             square = square[..., None]

@@ -1,6 +1,6 @@
 """Retention gates: the third of the four choices."""
 
-from miras.retention.base import Retention, register
+from miras.retention.base import Decaying, Retention, register
 from miras.retention.bregman import Bregman, Potential, register_potential
 from miras.retention.elastic_net import ElasticNet
 from miras.retention.f_divergence import FDivergence
@@ -14,6 +14,7 @@ __all__ = [
     "KL",
     "L2",
     "Bregman",
+    "Decaying",
     "ElasticNet",
     "FDivergence",
     "Lq",

@@ -19,7 +19,9 @@ def shrink(z: Leaf, gamma: Array | float, threshold: str) -> Leaf:
     """
     if threshold == "hard":
         return jnp.sign(z) * jnp.maximum(jnp.abs(z) - gamma, 0.0)
-    return jnp.abs(z) * jnp.arctan(z / gamma) * (2 / math.pi)
+    positive = jnp.asarray(gamma) > 0  # at 0, as where nothing is written, z stays as it is
+    smooth = jnp.abs(z) * jnp.arctan(z / jnp.where(positive, gamma, 1.0)) * (2 / math.pi)
+    return jnp.where(positive, smooth, z)
 
 
 @register("elastic_net")
@@ -97,16 +99,16 @@ class ElasticNet(Retention):
 def _solve(W: Leaf, start: Leaf, gamma: float) -> Leaf:
     """A with S_gamma(A) = W under the smooth form, by Newton's method on |A|, where S is convex."""
     target = jnp.abs(W)
+    aim, first = jax.lax.stop_gradient((target, jnp.abs(start) + gamma))
 
     def slope(a):
         return (jnp.arctan(a / gamma) + a * gamma / (a * a + gamma * gamma)) * (2 / math.pi)
 
     def newton(_, a):
-        error = a * jnp.arctan(a / gamma) * (2 / math.pi) - target
+        error = a * jnp.arctan(a / gamma) * (2 / math.pi) - aim
         return jnp.maximum(a - error / jnp.maximum(slope(a), 1e-12), 0.0)
 
-    root = jax.lax.fori_loop(0, 30, newton, jax.lax.stop_gradient(jnp.abs(start) + gamma))
-    root = jax.lax.stop_gradient(root)
+    root = jax.lax.fori_loop(0, 30, newton, first)
     # One more step, through which the derivative by W is that of the implicit function.
     error = root * jnp.arctan(root / gamma) * (2 / math.pi) - target
     root = jnp.where(target > 0, root - error / jnp.maximum(slope(root), 1e-12), 0.0)

@@ -78,7 +78,7 @@ class FDivergence(Retention):
         """Old * g(U - zeta), U = new - old."""
         f, axis = GENERATORS[self.generator], min(self.axis, new.ndim - 1)
         step = new - old
-        zeta = jax.lax.stop_gradient(_zeta(step, old, f, self.scale, axis))
+        zeta = _zeta(*jax.lax.stop_gradient((step, old)), f, self.scale, axis)
         # One more Newton step, through which the derivative is that of the implicit function.
         excess = jnp.sum(old * f.inverse(step - zeta), axis, keepdims=True) - self.scale
         slope = jnp.sum(jax.lax.stop_gradient(old * f.slope(step - zeta)), axis, keepdims=True)

@@ -109,4 +109,4 @@ def make_plan(config: LanguageModelConfig, chunks: Sequence[int], refines: Seque
 def _refusal(config: LanguageModelConfig, refine: int, exact: bool = False) -> str | None:
     """Why the rule does not allow it."""
     verdicts = legality.of_semantics(config.rule, refine, exact)
-    return next((reason for legal, reason in verdicts if not legal), None)
+    return next((verdict.reason for verdict in verdicts if not verdict.legal), None)

@@ -21,7 +21,9 @@ from miras.typing import Array, Leaf
 _C = 5
 
 
-def check_algorithm(algorithm: Algorithm, *, beside: Mapping[str, Any] | None = None) -> None:
+def check_algorithm(
+    algorithm: Algorithm, *, beside: Mapping[str, Any] | None = None, rules: int = 3
+) -> None:
     """Hold a memory algorithm to its contract.
 
     Config and docstring; `step` gives a finite step and exactly the buffers that it keeps; the
@@ -31,6 +33,8 @@ def check_algorithm(algorithm: Algorithm, *, beside: Mapping[str, Any] | None = 
     Args:
         algorithm: the config object.
         beside: parts that it needs; see `Rule`.
+        rules: with how many rules backends are compared; 0 leaves this out, which is most of the
+            time.
 
     Raises:
         AssertionError: saying what is broken.
@@ -50,7 +54,7 @@ def check_algorithm(algorithm: Algorithm, *, beside: Mapping[str, Any] | None = 
                 for seed in range(2):
                     _check_coefficients(algorithm, has_momentum, np.random.default_rng(seed))
             _check_learning(algorithm, has_momentum)
-    check_rules(beside, algorithm=algorithm)
+    check_rules(beside, rules, algorithm=algorithm)
 
 
 def _buffers(algorithm: Algorithm, like: Leaf) -> tuple[Leaf | None, Leaf | None]:

@@ -21,7 +21,7 @@ from miras.typing import Array
 
 
 def check_bias(
-    bias: Bias, *, is_gradient: bool = True, beside: Mapping[str, Any] | None = None
+    bias: Bias, *, is_gradient: bool = True, beside: Mapping[str, Any] | None = None, rules: int = 3
 ) -> None:
     """Hold a bias to its contract.
 
@@ -35,6 +35,8 @@ def check_bias(
         is_gradient: False where the residual is meant to differ from the gradient of the loss, as
             a smoothed one does.
         beside: parts that it needs; see `Rule`.
+        rules: with how many rules backends are compared; 0 leaves this out, which is most of the
+            time.
 
     Raises:
         AssertionError: saying what is broken.
@@ -54,7 +56,7 @@ def check_bias(
         _check_residual(bias, pred, target, threshold, is_gradient)
         _check_finite(bias, pred, target, threshold)
         _check_descent(bias, pred, target, threshold)
-    check_rules(beside, bias=bias)
+    check_rules(beside, rules, bias=bias)
 
 
 def _check_shapes(bias: Bias, pred: Array, target: Array, threshold: Array | None) -> None:

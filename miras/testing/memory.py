@@ -26,7 +26,9 @@ from miras.typing import Array, Weights
 _DK = 3
 
 
-def check_memory(memory: Memory, *, beside: Mapping[str, Any] | None = None) -> None:
+def check_memory(
+    memory: Memory, *, beside: Mapping[str, Any] | None = None, rules: int = 3
+) -> None:
     """Hold a memory to its contract.
 
     Config and docstring; `init` gives finite float32 weights [in, out] or [out], the same for the
@@ -38,13 +40,16 @@ def check_memory(memory: Memory, *, beside: Mapping[str, Any] | None = None) -> 
     Args:
         memory: the config object.
         beside: parts that it needs; see `Rule`.
+        rules: with how many rules backends are compared; 0 leaves this out, which is most of the
+            time.
 
     Raises:
         AssertionError: saying what is broken.
     """
     check_config(memory, Memory)
-    with double_precision_op_by_op():
+    with jax.enable_x64(False), jax.disable_jit():
         dv, weights = _check_init(memory)
+    with double_precision_op_by_op():
         if weights:  # the engine itself reads a memory that keeps tokens
             _check_sides(memory, weights, dv)
             rng = np.random.default_rng(0)
@@ -57,7 +62,7 @@ def check_memory(memory: Memory, *, beside: Mapping[str, Any] | None = None) -> 
             _check_associations(memory, W, x, v)
             _check_gradients(memory, W, x, v)
             _check_learning(memory, W, x, v)
-    check_rules(beside, memory=memory)
+    check_rules(beside, rules, memory=memory)
 
 
 def _check_init(memory: Memory) -> tuple[int, Weights]:

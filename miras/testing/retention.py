@@ -22,7 +22,11 @@ from miras.typing import Array, Leaf
 
 
 def check_retention(
-    retention: Retention, *, descends: bool = True, beside: Mapping[str, Any] | None = None
+    retention: Retention,
+    *,
+    descends: bool = True,
+    beside: Mapping[str, Any] | None = None,
+    rules: int = 3,
 ) -> None:
     """Hold a retention gate to its contract.
 
@@ -36,6 +40,8 @@ def check_retention(
         retention: the config object.
         descends: False where the map is known not to keep the direction of a step.
         beside: parts that it needs; see `Rule`.
+        rules: with how many rules backends are compared; 0 leaves this out, which is most of the
+            time.
 
     Raises:
         AssertionError: saying what is broken.
@@ -58,7 +64,7 @@ def check_retention(
                 _check_prox(retention, raw, jnp.asarray(rng.normal(size=shape)), gates)
             if descends:
                 _check_descent(retention, raw, jnp.asarray(rng.normal(size=shape)), gates)
-    check_rules(beside, retention=retention)
+    check_rules(beside, rules, retention=retention)
 
 
 def _check_gates(retention: Retention, rng: np.random.Generator) -> dict[str, Array]:

@@ -14,7 +14,7 @@ on features that the caller has already applied.
 
 import numpy as np
 
-from tests.conformance.oracle import Weights, memory_vjp, predict
+from tests.conformance.oracle_memory import Weights, memory_vjp, predict
 
 DEEP = {"kind": "mlp", "depth": 2, "activation": "gelu"}
 DEEP |= {"residual": True, "norm": "layer", "eps": 1e-6}

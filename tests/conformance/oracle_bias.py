@@ -8,29 +8,21 @@ import math
 
 import numpy as np
 
-from tests.conformance.oracle_memory import Weights, memory_vjp, predict
+from tests.conformance.oracle_memory import Weights, address, is_linear, memory_vjp, predict
 
 
 @dataclasses.dataclass(frozen=True)
 class Association:
-    """One (key, value) that a token writes: k, k_write [Dk], v [Dv].
+    """One (key, value) that a token writes.
 
-    `rate` is the inner learning rate in a shape that broadcasts against a weight: a number, a
-    column [Dk, 1] or a row [1, Dv].
+    k, k_write [Dk]; v [Dv]; `rate` is the inner learning rate eta in a shape that broadcasts
+    against a weight: a number, a column [Dk, 1] or a row [1, Dv].
     """
 
     k: np.ndarray
     v: np.ndarray
     k_write: np.ndarray | None
-    rate: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Token:
-    """What one token writes, and its other gates: name -> number or channels."""
-
-    terms: tuple[Association, ...]
-    gates: dict[str, np.ndarray]
+    rate: np.ndarray | float
 
 
 def residual(bias: dict, pred: np.ndarray, v: np.ndarray, threshold: float = math.nan):
@@ -69,17 +61,16 @@ def gradient(memory: dict, bias: dict, W: Weights, term: Association, gates: dic
     """Gradient of one association's loss at W, for every weight that the memory writes.
 
     With k_write the error is read at k and the outer product is written along k_write. A slot
-    memory under the dot bias with a `slot` gate phi takes the Hebbian write of ABC (2110.02488) and
-    GSA (2409.07146), k^T phi into the keys' slots and phi^T v into the values'.
+    memory takes the Hebbian write of ABC (2110.02488), k^T phi into the keys' slots and phi^T v
+    into the values', phi being the `slot` gate, or under write="tied" 1 - alpha per slot, as in GSA
+    (2409.07146); under write="gradient" it is a memory like the others.
     """
-    if memory["kind"] == "slots" and bias["kind"] == "dot" and "slot" in gates:
-        if term.k_write is not None:
-            raise ValueError("oracle: k_write needs a matrix memory")
-        phi = gates["slot"]
+    if memory["kind"] == "slots" and memory["write"] != "gradient":
+        phi = gates["slot"] if memory["write"] == "gate" else 1.0 - np.exp(gates["log_decay"])
         return {"w1": -np.outer(term.k, phi), "w2": -np.outer(phi, term.v)}
     r = residual(bias, predict(memory, W, term.k), term.v, gates.get("threshold", math.nan))
     if term.k_write is None:
         return memory_vjp(memory, W, term.k, r)
-    if memory["kind"] != "matrix":
-        raise ValueError("oracle: k_write needs a matrix memory")
-    return {"w1": np.outer(term.k_write, r)}
+    if not is_linear(memory):
+        raise ValueError("oracle: k_write needs a linear memory")
+    return {"w1": np.outer(address(memory, W, term.k_write), r)}

@@ -12,7 +12,7 @@ import numpy as np
 
 Weights = dict[str, np.ndarray]
 
-TAYLOR = "taylor"  # the coefficients of the feature map stand among the weights, never written
+FIXED = ("taylor", "scale", "shift")  # stand among the weights and are never written
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
@@ -44,7 +44,7 @@ def activate(kind: str, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def normalise(kind: str | None, z: np.ndarray, eps: float) -> tuple[np.ndarray, float]:
-    """The normalised vector and the scale that z was divided by; no learned affine map."""
+    """The normalised vector and the scale that z was divided by."""
     if kind is None:
         return z, 1.0
     if kind == "layer":
@@ -114,7 +114,7 @@ def features(memory: dict, x: np.ndarray, taylor: np.ndarray | None = None) -> n
 
 def written(W: Weights) -> Weights:
     """The weights that the memory itself writes."""
-    return {name: w for name, w in W.items() if name != TAYLOR}
+    return {name: w for name, w in W.items() if name not in FIXED}
 
 
 # ---- the memories -------------------------------------------------------------------------------
@@ -124,7 +124,8 @@ def edges(memory: dict) -> tuple[set[str], set[str]]:
     """Names of the weights whose rows are key channels, and of those whose columns are values'."""
     kind = memory["kind"]
     if kind == "features":
-        return edges(memory["inner"])
+        rows, columns = edges(memory["inner"])
+        return (rows if memory["map"] in ("elu", "relu2") else set()), columns
     if kind == "gated_mlp":
         return {"w1", "w3"}, {"w2"}
     if kind == "slots":
@@ -136,7 +137,7 @@ def _layers(memory: dict, W: Weights) -> list[np.ndarray]:
     """w1..wn in order."""
     count = {"gated_mlp": 3, "slots": 2}.get(memory["kind"], memory.get("depth", 1))
     names = [f"w{i + 1}" for i in range(count)]
-    if sorted(W) != sorted(names):
+    if sorted(written(W)) != sorted(names):
         raise ValueError(f"oracle: weights {sorted(W)} given, {names} needed")
     return [W[name] for name in names]
 
@@ -151,12 +152,14 @@ def _mlp_forward(memory: dict, W: Weights, x: np.ndarray):
         slopes.append(slope)
         z = h @ w
     n, scale = normalise(memory["norm"], z, memory.get("eps", 1e-6))
-    return (x + n if memory["residual"] else n), inputs, slopes, n, scale
+    out = n * W["scale"] + W["shift"] if memory.get("affine") else n
+    return (x + out if memory["residual"] else out), inputs, slopes, n, scale
 
 
 def _mlp_vjp(memory: dict, W: Weights, x: np.ndarray, dpred: np.ndarray) -> Weights:
     _, inputs, slopes, n, scale = _mlp_forward(memory, W, x)
-    dz = normalise_vjp(memory["norm"], n, scale, dpred)
+    dn = dpred * W["scale"] if memory.get("affine") else dpred
+    dz = normalise_vjp(memory["norm"], n, scale, dn)
     grads = {}
     for i in range(memory["depth"], 0, -1):
         grads[f"w{i}"] = np.outer(inputs[i - 1], dz)
@@ -186,11 +189,26 @@ def _gated_vjp(memory: dict, W: Weights, x: np.ndarray, dpred: np.ndarray) -> We
 
 
 def _slots_vjp(memory: dict, W: Weights, x: np.ndarray, dpred: np.ndarray) -> Weights:
-    """With p = softmax(x w1): dp = w2 dpred, and the softmax pulls it back to p (dp - p . dp)."""
+    """With p = softmax(c x w1): dp = w2 dpred, and the softmax pulls it back to p (dp - p . dp)."""
     w1, w2 = _layers(memory, W)
-    p = softmax(x @ w1)
+    p = softmax(memory["scale"] * (x @ w1))
     dp = w2 @ dpred
-    return {"w1": np.outer(x, p * (dp - p @ dp)), "w2": np.outer(p, dpred)}
+    return {"w1": memory["scale"] * np.outer(x, p * (dp - p @ dp)), "w2": np.outer(p, dpred)}
+
+
+def address(memory: dict, W: Weights, x: np.ndarray) -> np.ndarray:
+    """What the first weight multiplies: x, or its features."""
+    return features(memory, x, W.get("taylor")) if memory["kind"] == "features" else x
+
+
+def is_linear(memory: dict) -> bool:
+    """Whether M(W, x) = address(x) @ w1."""
+    return memory.get("inner", memory)["kind"] == "matrix"
+
+
+def _inner(W: Weights) -> Weights:
+    """The weights of the memory behind a feature map."""
+    return {name: w for name, w in W.items() if name != "taylor"}
 
 
 def predict(memory: dict, W: Weights, x: np.ndarray) -> np.ndarray:
@@ -206,9 +224,9 @@ def predict(memory: dict, W: Weights, x: np.ndarray) -> np.ndarray:
         return _gated_forward(memory, W, x)[0]
     if kind == "slots":
         w1, w2 = _layers(memory, W)
-        return softmax(x @ w1) @ w2
+        return softmax(memory["scale"] * (x @ w1)) @ w2
     if kind == "features":
-        return predict(memory["inner"], written(W), features(memory, x, W.get(TAYLOR)))
+        return predict(memory["inner"], _inner(W), address(memory, W, x))
     raise ValueError(f"oracle: no memory {kind!r}")
 
 
@@ -226,5 +244,5 @@ def memory_vjp(memory: dict, W: Weights, x: np.ndarray, dpred: np.ndarray) -> We
     if kind == "slots":
         return _slots_vjp(memory, W, x, dpred)
     if kind == "features":
-        return memory_vjp(memory["inner"], written(W), features(memory, x, W.get(TAYLOR)), dpred)
+        return memory_vjp(memory["inner"], _inner(W), address(memory, W, x), dpred)
     raise ValueError(f"oracle: no memory {kind!r}")

@@ -14,7 +14,8 @@ The deep memory is M(x) = x + LN(GELU(x w1) w2), without a learned affine map.
 
 import numpy as np
 
-Weights = dict[str, np.ndarray]
+from tests.conformance.oracle_memory import Weights
+
 EPS = 1e-6
 
 DEEP = {"kind": "mlp", "depth": 2, "expansion": 4, "activation": "gelu"}

@@ -13,9 +13,6 @@ import numpy as np
 
 from tests.conformance.oracle_memory import Weights, edges
 
-SIMPLEX_LAG = "kl"  # its link fires on a chunk's first token (Memora), the others' on the last
-
-
 # ---- which kind of retention --------------------------------------------------------------------
 
 
@@ -38,31 +35,52 @@ def map_every(retention: dict) -> str:
     return every
 
 
-# ---- decays -------------------------------------------------------------------------------------
+# ---- decays and rates ---------------------------------------------------------------------------
+
+
+def effective(retention: dict, gates: dict) -> dict:
+    """The gates `lr`, `log_decay` and `log_decay_value` as the recursion uses them.
+
+    Without a decay gate `log_decay` is 0. Decays per channel, not per head, are held above
+    min_log_decay. l2 may be `discretised`: alpha^eta (Mamba-2, 2405.21060). Coupled kl is eq. 21,
+    A = (1 - lam) A - eta' g, lam = (1/a) / (1/a + 1/eta), eta' = 1 / (1/a + 1/eta). The proximal
+    elastic net is eq. 22: decay lam = c2 / (c2 + eta), rate zeta = eta lam, and its own `gamma` =
+    eta c2 / (c1 (eta + c2)).
+    """
+    kind, gates = retention["kind"], dict(gates)
+    eta = gates["lr"]
+    if kind in ("none", "rows", "f_divergence", "elastic_net"):
+        gates = {name: g for name, g in gates.items() if "decay" not in name}
+    for name in ("log_decay", "log_decay_value"):
+        if np.ndim(gates.get(name, 0.0)):
+            gates[name] = np.maximum(gates[name], retention.get("min_log_decay", -5.0))
+    if kind == "l2" and retention.get("discretised"):
+        gates["log_decay"] = eta * gates["log_decay"]
+    if kind == "kl" and retention.get("coupled"):
+        a = np.exp(gates["log_decay"])
+        gates["log_decay"], gates["lr"] = np.log(1 - eta / (eta + a)), 1 / (1 / a + 1 / eta)
+    if kind == "elastic_net" and is_proximal(retention):
+        c1, c2 = retention["c1"], retention["c2"]
+        lam = c2 / (c2 + eta)
+        gates["log_decay"], gates["lr"] = np.log(lam), eta * lam
+        gates["gamma"] = eta * c2 / (c1 * (eta + c2))
+    return gates
 
 
 def decays(memory: dict, retention: dict, gates: dict, W: Weights) -> Weights:
-    """The factor of every weight, in a shape that broadcasts against it.
+    """The factor of every weight, in a shape that broadcasts against it; gates as `effective`.
 
     A gate with channels acts on the rows (`log_decay`) or columns (`log_decay_value`) that face the
     keys or the values; other sides of other weights see the geometric mean over its channels. A
-    vector memory takes both elementwise; a slot memory's channels are its slots. Channels, not
-    numbers, are held above min_log_decay. A gate that is not given is 1.
+    vector memory takes it elementwise; granularity "slot" means the slots. What is not given is 1.
     """
-    kind = retention["kind"]
-    if kind in ("none", "rows", "f_divergence") or (
-        kind == "elastic_net" and is_proximal(retention)
-    ):
-        return {name: np.ones(()) for name in W}
-    floor = retention.get("min_log_decay", -5.0)
     key, value = (
-        np.maximum(log, floor) if np.ndim(log) else np.asarray(log, np.float64)
-        for log in (gates.get("log_decay", 0.0), gates.get("log_decay_value", 0.0))
+        np.asarray(gates.get(n, 0.0), np.float64) for n in ("log_decay", "log_decay_value")
     )
-    if memory["kind"] == "slots" and key.ndim:
+    if retention.get("granularity") == "slot":
         return {"w1": np.exp(key)[None, :], "w2": np.exp(key)[:, None]}
     if memory["kind"] == "vector":
-        return {"w1": np.exp(key + value)}
+        return {"w1": np.exp(key)}
     rows, columns = edges(memory)
     factors = {}
     for name in W:
@@ -70,19 +88,6 @@ def decays(memory: dict, retention: dict, gates: dict, W: Weights) -> Weights:
         right = value[None, :] if value.ndim and name in columns else value.mean()
         factors[name] = np.exp(left + right)
     return factors
-
-
-def coupled(retention: dict, gates: dict, rate: np.ndarray) -> tuple[dict, np.ndarray]:
-    """Eq. 21: gates and learning rate of KL with entropy, A = (1 - lam) A - eta' g.
-
-    lam = (1/a) / (1/a + 1/eta) = eta / (eta + a), eta' = 1 / (1/a + 1/eta), a = exp(log_decay).
-    """
-    if retention["kind"] != "kl" or not retention.get("coupled", False):
-        return gates, rate
-    a = np.exp(gates["log_decay"])
-    if np.ndim(a) or np.ndim(rate) or "log_decay_value" in gates:
-        raise ValueError("oracle: coupled kl takes lr and log_decay per head")
-    return {**gates, "log_decay": np.log(a / (a + rate))}, a * rate / (a + rate)
 
 
 # ---- links --------------------------------------------------------------------------------------
@@ -231,25 +236,24 @@ def _norms(x: np.ndarray, axis: int) -> np.ndarray:
     return np.sqrt(np.sum(x**2, axis=axis, keepdims=True))
 
 
-def prox(retention: dict, new: np.ndarray, old: np.ndarray, eta: np.ndarray | float) -> np.ndarray:
-    """The weight after the linear step `new` from `old`; `eta` is the learning rate of that step.
+def prox(retention: dict, new: np.ndarray, old: np.ndarray, gates: dict) -> np.ndarray:
+    """The weight after the linear step `new` from `old`; `gates` are those of that step.
 
     projection: onto the Frobenius ball. rows: every slice of `new` gets the norm that it had in
-    `old`; a slice is a row, or with axis=0 a column, or a whole vector, and a slice of norm 0 stays
-    0. elastic_net (eq. 22): T_gamma(lam new). f_divergence (eq. 18): `new - old` is the step U.
+    `old`; a slice runs along `in` (axis 0, LaCT's code) or `out` (axis 1) or is a whole vector, and
+    a slice of norm 0 stays 0. elastic_net (eq. 22): T_gamma(new). f_divergence (eq. 18):
+    `new - old` is the step U.
     """
     kind = retention["kind"]
     if kind == "projection":
         norm = math.sqrt(np.sum(new**2))
         return new if norm <= retention["radius"] else new * (retention["radius"] / norm)
     if kind == "rows":
-        axis = 0 if new.ndim == 1 else retention.get("axis", 1)
+        axis = _axis(retention, new)
         norm = _norms(new, axis)
         return new * _norms(old, axis) / np.where(norm == 0, 1.0, norm)
     if kind == "elastic_net":
-        c1, c2 = retention["c1"], retention["c2"]
-        lam, gamma = c2 / (c2 + eta), eta * c2 / (c1 * (eta + c2))
-        return shrink(retention["threshold"], lam * new, gamma)
+        return shrink(retention["threshold"], new, gates["gamma"])
     if kind == "f_divergence":
         axis = _axis(retention, new)
         steps, starts = (np.moveaxis(x, axis, -1) for x in (new - old, old))

@@ -6,7 +6,7 @@ Nothing of the package is tested here; see `test_oracle_linear_self.py` for the 
 import numpy as np
 import pytest
 
-from tests.conformance import oracle, oracle_atlas
+from tests.conformance import oracle_atlas, oracle_memory
 from tests.conformance.test_oracle_linear_self import (
     DEEP0,
     DK,
@@ -52,12 +52,12 @@ def _omega_loop(chunk, window, muon):
             for n in W:
                 S[n] = mu * S[n]
             for i in range(max(0, t - window + 1), t + 1):
-                r = oracle.predict(oracle_atlas.DEEP, R, K[b, i, h]) - P[b, i, h]
-                g = oracle.memory_vjp(oracle_atlas.DEEP, R, K[b, i, h], r)
+                r = oracle_memory.predict(oracle_atlas.DEEP, R, K[b, i, h]) - P[b, i, h]
+                g = oracle_memory.memory_vjp(oracle_atlas.DEEP, R, K[b, i, h], r)
                 for n in W:
                     S[n] = S[n] + (1 if muon else -eta) * GATES["weight"][b, i, h] * g[n]
             W = {n: alpha * W[n] + (-eta * _muon(S[n]) if muon else S[n]) for n in W}
-            y[b, t, h] = oracle.predict(oracle_atlas.DEEP, W, Q[b, t, h])
+            y[b, t, h] = oracle_memory.predict(oracle_atlas.DEEP, W, Q[b, t, h])
         for n in W:
             last[n][b, h] = W[n]
     return y, last

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conformance import oracle, oracle_presets
+from tests.conformance import oracle, oracle_bias, oracle_memory, oracle_presets
+from tests.conformance.oracle_retention import link, unlink
 
 B, T, H, D = 2, 7, 2, 4
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(200)
@@ -68,7 +69,7 @@ def _weights(memory, rng, heads=()):
 
 
 def _loss(bias, pred, v, threshold):
-    """The loss of one token whose gradient `oracle.residual` claims to be."""
+    """The loss of one token whose gradient `oracle_bias.residual` claims to be."""
     kind, r = bias["kind"], pred - v
     length = np.linalg.norm(r)
     if kind == "dot":
@@ -105,13 +106,13 @@ def test_gradients_are_those_of_the_loss(memory, bias, seed):
     rng = np.random.default_rng(seed)
     threshold = [0.4, 10.0][seed]  # both branches of huber
     W, x, v = _weights(memory, rng), rng.normal(size=D), rng.normal(size=D)
-    r = oracle.residual(bias, oracle.predict(memory, W, x), v, threshold)
-    grads = oracle.memory_vjp(memory, W, x, r)
+    r = oracle_bias.residual(bias, oracle_memory.predict(memory, W, x), v, threshold)
+    grads = oracle_memory.memory_vjp(memory, W, x, r)
     assert sorted(grads) == sorted(W)
     for name, w in W.items():
         wanted = _finite_difference(
             lambda w, name=name: _loss(
-                bias, oracle.predict(memory, {**W, name: w}, x), v, threshold
+                bias, oracle_memory.predict(memory, {**W, name: w}, x), v, threshold
             ),
             w,
         )
@@ -124,7 +125,7 @@ def test_residuals_by_hand():
     pred = v + np.array([3.0, -4.0])  # r = (3, -4), length 5
 
     def residual(threshold=math.nan, **bias):
-        return oracle.residual(bias, pred, v, threshold).tolist()
+        return oracle_bias.residual(bias, pred, v, threshold).tolist()
 
     assert residual(kind="dot") == [-1.0, 2.0]
     assert residual(kind="lp", p=3) == [9.0, -16.0]
@@ -136,7 +137,7 @@ def test_residuals_by_hand():
     assert residual(4.9, kind="huber", variant="mixture") == [4.9, -4.9]
     assert residual(kind="robust", radius=5.0) == [6.0, -8.0]
     for bias in (*BIASES.values(), {"kind": "huber", "variant": "mixture"}):
-        at_zero = oracle.residual(bias, v, v, 1.0)
+        at_zero = oracle_bias.residual(bias, v, v, 1.0)
         np.testing.assert_array_equal(at_zero, -v if bias["kind"] == "dot" else 0)
 
 
@@ -146,29 +147,29 @@ def test_link_and_unlink_are_inverse(retention, shape):
     rng = np.random.default_rng(1)
     W = rng.normal(size=shape)
     if retention["kind"] == "kl":
-        W = oracle.link(retention, W)
+        W = link(retention, W)
         axis = retention["axis"] if len(shape) == 2 else 0
         np.testing.assert_allclose(W.sum(axis=axis), retention["scale"], rtol=1e-14)
     elif retention["form"] == "printed" and retention["q"] == 3.0:
         W = W / np.sum(np.abs(W) ** 3) ** (1 / 3)  # the image of the link: ||W||_3 = 1
-    np.testing.assert_allclose(oracle.link(retention, oracle.unlink(retention, W)), W, rtol=1e-12)
+    np.testing.assert_allclose(link(retention, unlink(retention, W)), W, rtol=1e-12)
 
 
 def test_links_by_hand():
     def printed(q, x):
-        return oracle.link({"kind": "lq", "q": q, "form": "printed"}, np.array(x)).tolist()
+        return link({"kind": "lq", "q": q, "form": "printed"}, np.array(x)).tolist()
 
     def mirror(q, x):
-        return oracle.link({"kind": "lq", "q": q, "form": "mirror"}, np.array(x)).tolist()
+        return link({"kind": "lq", "q": q, "form": "mirror"}, np.array(x)).tolist()
 
     assert printed(4, [2.0, 0.0]) == [0.5, 0.0]  # degree -1
     assert printed(2, [3.0, -4.0]) == [3.0, -4.0]
     assert mirror(2, [3.0, -4.0]) == [3.0, -4.0]
     np.testing.assert_allclose(mirror(3, [1.0, -2.0]), np.array([1, -4]) / 9 ** (1 / 3))
     kl = {"kind": "kl", "scale": 6.0, "axis": 0}
-    by_columns = oracle.link(kl, np.log([[1.0, 1.0], [2.0, 1.0]]))
+    by_columns = link(kl, np.log([[1.0, 1.0], [2.0, 1.0]]))
     np.testing.assert_allclose(by_columns, [[2.0, 3.0], [4.0, 3.0]])
-    by_rows = oracle.link({**kl, "axis": 1}, np.log([[1.0, 1.0], [2.0, 1.0]]))
+    by_rows = link({**kl, "axis": 1}, np.log([[1.0, 1.0], [2.0, 1.0]]))
     np.testing.assert_allclose(by_rows, [[3.0, 3.0], [4.0, 2.0]])
 
 
@@ -207,7 +208,7 @@ def test_run_equals_the_published_recurrence(name, choice, chunk):
     np.testing.assert_allclose(got, y, rtol=1e-10, atol=1e-11)
     for n, w in W.items():
         for b, h in np.ndindex(B, H):
-            linked_A = oracle.link(retention, final["A"][n][b, h])
+            linked_A = link(retention, final["A"][n][b, h])
             np.testing.assert_allclose(linked_A, w[b, h], rtol=1e-10, atol=1e-11)
 
 

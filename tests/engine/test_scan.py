@@ -205,7 +205,7 @@ BAD = {
     "backend": (dict(backend="xl"), "did you mean 'xla'"),
     "refine": (dict(refine=-1), "refine=-1 must be a whole number of at least 0"),
     "exact": (dict(exact=True), "exact=True has a closed form for a linear memory"),
-    "both": (dict(refine=1, exact=True), "refine=1 approaches the online rule, .*: take one"),
+    "both": (dict(refine=1, exact=True), "refine=1 approaches the online rule, .*: use refine=0"),
     "k_write": (dict(k_write=np.ones((2, 11, 2, 4), np.float32)), "k_write"),
     "mask type": (dict(mask=np.ones((2, 11))), "mask has dtype .* must be bool"),
     "segments": (dict(segment_ids=np.ones((2, 11))), "segment_ids has dtype .* integer"),

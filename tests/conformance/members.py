@@ -1,0 +1,396 @@
+"""The rules that `test_members.py` holds against the oracle, and their inputs.
+
+Every registered member of every axis stands here with its options; a member that does not fails
+`test_every_member_has_a_case`.
+"""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import miras
+from miras.engine.checks import Call, gate_shape
+from tests import cases
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One rule and how it is called.
+
+    Attributes:
+        rule: the four parts.
+        refine, exact: as `miras.scan` takes them.
+        terms: R where keys have an axis of terms.
+        k_write: whether a second key is given to write along.
+        lr: range of eta_t.
+        values: Dv; Dk is 4. Where the memory is a vector or adds its input, 4.
+    """
+
+    rule: miras.Rule
+    refine: int = 0
+    exact: bool = False
+    terms: int | None = None
+    k_write: bool = False
+    lr: tuple[float, float] = (0.01, 0.1)
+    values: int = 3
+
+
+SPAN = {
+    "log_decay": (-0.3, 0.0),
+    "log_decay_value": (-0.4, 0.0),
+    "log_momentum": (-1.0, -0.1),
+    "threshold": (0.5, 2.5),
+    "weight": (0.3, 1.0),
+    "slot": (0.1, 0.9),
+}
+
+
+def inputs(case: Case, *, B=1, T=37, H=2, D=4, seed=0) -> dict[str, Any]:
+    """W0, streams and gates in float64; decays per channel go below the floor where it is raised.
+
+    Keys are of unit norm. Starts are moved away from zero, so that a read of an empty memory does
+    not pass for a right one.
+    """
+    rng, rule = np.random.default_rng(seed), case.rule
+    extra = () if case.terms is None else (case.terms,)
+    q = rng.normal(size=(B, T, H, D))
+    k, k_write = rng.normal(size=(2, B, T, H, *extra, D))
+    v = rng.normal(size=(B, T, H, *extra, case.values))
+    k /= np.linalg.norm(k, axis=-1, keepdims=True)
+    start = rule.init_raw(jax.random.key(seed), D, case.values, H)
+    raw = {n: 0.3 * rng.normal(size=w.shape) + np.asarray(w) for n, w in start.items()}
+    W0 = {n: np.asarray(w, np.float64) for n, w in rule.constrain(raw).items()}
+    call = Call(W0, jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), {}, None, None, None, None)
+    span = SPAN | {"lr": case.lr}
+    gates = {
+        gate.name: rng.uniform(*span[gate.name], size=gate_shape(rule, gate, call))
+        for gate in rule.gates
+    }
+    streams = {"W0": W0, "q": q, "k": k, "v": v, "gates": gates}
+    return streams | ({"k_write": k_write} if case.k_write else {})
+
+
+# ---- parts --------------------------------------------------------------------------------------
+
+MATRIX, VECTOR, MLP = {"kind": "matrix"}, {"kind": "vector"}, {"kind": "mlp", "expansion": 2}
+PLAIN = {"kind": "mlp", "residual": False, "norm": None, "expansion": 2}
+GATED = {"kind": "gated_mlp", "expansion": 2}
+DOT, HUBER = {"kind": "dot"}, {"kind": "huber", "variant": "norm"}
+
+
+def taylor(**more) -> dict:
+    """The Taylor features of degree 2, by default before a matrix."""
+    return {"kind": "features", "map": "taylor", "degree": 2} | more
+
+
+def slots(write: str) -> dict:
+    """Three slots, with another scale than 1."""
+    return {"kind": "slots", "count": 3, "write": write, "scale": 0.7}
+
+
+MEMORIES = cases.MEMORIES | cases.MLPS | {
+    "gated_mlp": GATED,
+    "gated_mlp_layer": GATED | {"residual": True, "norm": "layer"},
+    "gated_mlp_rms": GATED | {"hidden": 3, "norm": "rms"},
+    "slots": slots("gradient"),
+    "elu": {"kind": "features", "map": "elu"},
+    "relu2": {"kind": "features", "map": "relu2"},
+    "polynomial": {"kind": "features", "map": "polynomial", "degree": 3},
+    "taylor": taylor(degree=3),
+    "taylor_mlp": taylor(inner=PLAIN | {"affine": True, "norm": "layer", "hidden": 3}),
+    "elu_gated": {"kind": "features", "map": "elu", "inner": GATED},
+}  # fmt: skip
+BIASES = cases.BIASES | {
+    "lp1.5_sharp": {"kind": "lp", "p": 1.5, "smooth": False},
+    "l1_sharp": {"kind": "l1", "smooth": False},
+    "robust0": {"kind": "robust", "radius": 0.0},
+}
+
+
+def l2(granularity: str = "head", **more) -> dict:
+    """l2 retention; `clamped` reaches below the floor of SPAN's decays."""
+    return {"kind": "l2", "granularity": granularity} | more
+
+
+def _every(**options: dict) -> dict[str, dict]:
+    """Each retention with its map after every token and once a chunk."""
+    return {
+        f"{name}_{every}": part | {"link_every": every}
+        for name, part in options.items()
+        for every in ("token", "chunk")
+    }
+
+
+NET = {"kind": "elastic_net", "c1": 2.0, "c2": 3.0, "gamma": 0.05}
+SIGMOID, TANH = ({"kind": "bregman", "potential": p} for p in ("sigmoid", "tanh"))
+MIRROR = {"kind": "lq", "q": 1.5, "form": "mirror", "link_every": "token"}
+KL = {"kind": "kl", "scale": 2.0}
+ROWS = {"kind": "rows", "axis": 0}
+BALL = {"kind": "projection", "radius": 0.9}
+RETENTIONS = cases.RETENTIONS | {
+    "key": l2("key"),
+    "value": l2("value"),
+    "key_value": l2("key_value", min_log_decay=-0.2),
+    "discretised": l2(discretised=True),
+    "lq_mirror1.5": MIRROR,
+    "lq_key_value": MIRROR | {"q": 3.0, "granularity": "key_value"},
+    "bregman_key": TANH | {"granularity": "key", "link_every": "chunk"},
+    **_every(
+        kl_coupled=KL | {"coupled": True},
+        kl_value=KL | {"granularity": "value", "axis": 1},
+        bregman_sigmoid=SIGMOID,
+        bregman_tanh=TANH,
+        ftrl_hard=NET | {"form": "ftrl"},
+        ftrl_smooth=NET | {"form": "ftrl", "threshold": "smooth"},
+        net_hard=NET,
+        net_smooth=NET | {"threshold": "smooth"},
+        projection=BALL,
+        rows=ROWS,
+        rows_out=ROWS | {"axis": 1},
+    ),
+    "projection_key": BALL | {"granularity": "key"},
+    **{
+        f"f_{generator}_{axis}": {
+            "kind": "f_divergence", "generator": generator, "axis": axis, "scale": 1.0 + axis
+        }
+        for generator in ("kl", "chi2", "hellinger")
+        for axis in (0, 1)
+    },
+}  # fmt: skip
+
+
+def muon(every: str = "token", momentum: float | None = 0.9, **more) -> dict:
+    """Muon of three Newton-Schulz steps."""
+    return {"kind": "muon", "steps": 3, "every": every, "momentum": momentum} | more
+
+
+def adaptive(variant: str, every: str = "token", momentum: float | None = 0.9, **more) -> dict:
+    """Sign or RMS steps; a large eps, since 1 / sqrt(V) at V = 0 amplifies rounding."""
+    own = {"kind": "adaptive", "variant": variant, "every": every, "momentum": momentum}
+    return own | {"beta2": 0.9, "eps": 1e-3} | more
+
+
+ALGORITHMS = cases.ALGORITHMS | {
+    "nesterov": {"kind": "nesterov"},
+    "multi_step": {"kind": "multi_step", "steps": 3},
+    "omega": {"kind": "omega", "window": 3},
+    "omega_momentum": {"kind": "omega", "window": 20, "momentum": 0.9},
+    "omega1": {"kind": "omega", "window": 1, "momentum": 0.9},
+    "muon": muon(),
+    "muon_window": muon(momentum=None, window=3),
+    "muon_gradient": muon(lr_at="gradient"),
+    "muon_window_gradient": muon(window=3, lr_at="gradient"),
+    "sign": adaptive("sign", window=2),
+    "sign_smooth": adaptive("sign", momentum=None, sharpness=4.0, lr_at="gradient"),
+    "rms": adaptive("rms"),
+    "rms_plain": adaptive("rms", momentum=None, window=2),
+}
+LINEAR_ONLY = {
+    "implicit": {"kind": "implicit"},
+    "implicit_value": {"kind": "implicit", "granularity": "value"},
+    "implicit_key": {"kind": "implicit", "granularity": "key"},
+    "newton": {"kind": "newton", "ridge": 0.7},
+    "newton_exact": {"kind": "newton", "ridge": 0.7, "solver": "exact"},
+    **{
+        f"{kind}_{side}": {"kind": kind, "granularity": side}
+        for kind in ("gd", "momentum", "multi_step")
+        for side in ("key", "value")
+    },
+}
+PER_CHUNK = {
+    "muon_chunk": muon("chunk"),
+    "muon_sum": muon("chunk", None, lr_at="gradient"),
+    "muon_chunk_window": muon("chunk", None, window=3),
+    "sign_chunk": adaptive("sign", "chunk"),
+    "rms_chunk": adaptive("rms", "chunk", None),
+    "rms_chunk_momentum": adaptive("rms", "chunk", lr_at="gradient"),
+}
+
+
+# ---- cases --------------------------------------------------------------------------------------
+
+
+def case(
+    memory: Any = MATRIX, bias: Any = "l2", retention: Any = "l2", algorithm: Any = "gd", **more
+) -> Case:
+    """A case by its parts; order and read are the rule's, the rest the case's."""
+    own = {name: more.pop(name) for name in ("order", "read") if name in more}
+    rule = miras.Rule(memory, bias, retention, algorithm, **own)
+    adds_input = memory["kind"] == "vector" or getattr(rule.memory, "residual", False)
+    return Case(rule, values=4 if adds_input else 3, **more)
+
+
+def _members() -> dict[str, Case]:
+    """Each member in turn beside common ones."""
+    chosen = {}
+    for name, memory in MEMORIES.items():
+        chosen[name] = case(memory, HUBER, "l2", "momentum", lr=(0.005, 0.05))
+    for name, bias in BIASES.items():
+        chosen[f"bias-{name}"] = case(MATRIX, bias)
+    for name, retention in RETENTIONS.items():
+        chosen[f"retention-{name}"] = case(MATRIX, "l2", retention, lr=(0.005, 0.05))
+    for name, algorithm in (ALGORITHMS | LINEAR_ONLY).items():
+        chosen[f"algorithm-{name}"] = case(MATRIX, "l2", "l2", algorithm)
+    for name, algorithm in PER_CHUNK.items():
+        memory = MATRIX if "rms" in name else GATED
+        chosen[name] = case(memory, "dot", "l2", algorithm, read="snapshot")
+    return chosen
+
+
+def _elsewhere() -> dict[str, Case]:
+    """Members on other memories, where they treat several weights or a vector.
+
+    Rates are small: these memories amplify rounding by a factor a token, the more the larger eta.
+    """
+    chosen = {}
+    for name in ("lq_chunk", "kl_chunk", "kl_coupled_token", "net_hard_chunk", "rows_chunk"):
+        chosen[f"mlp-{name}"] = case(PLAIN, HUBER, RETENTIONS[name], "momentum", lr=(0.002, 0.02))
+    for name in ("key", "value", "key_value", "lq_key_value", "projection_key"):
+        chosen[f"mlp-{name}"] = case(PLAIN, "l2", RETENTIONS[name], "momentum", lr=(0.002, 0.02))
+    for name in ("key", "lq_token", "f_kl_0", "rows_token", "projection_token", "net_smooth_token"):
+        chosen[f"vector-{name}"] = case(VECTOR, "l2", RETENTIONS[name])
+    for name in ("nesterov", "multi_step", "omega", "omega_momentum", "muon", "sign", "rms_plain"):
+        algorithm = ALGORITHMS[name]
+        bias = HUBER if algorithm.get("window", 1) > 1 else "l2"  # thresholds in the window
+        chosen[f"mlp-{name}"] = case(MLP, bias, "l2", algorithm, lr=(0.0002, 0.002))
+    chosen["mlp-mixture"] = case(MLP, BIASES["huber_mixture"])
+    chosen["mlp-lp"] = case(PLAIN, BIASES["lp2.5"])
+    return chosen
+
+
+def _combined() -> dict[str, Case]:
+    """What more than one part has a say in."""
+    lact = case(GATED, DOT, ROWS | {"link_every": "chunk"}, PER_CHUNK["muon_sum"], read="snapshot")
+    chosen = {
+        "lact": lact,
+        "net-muon": case(
+            MATRIX, "l2", NET | {"link_every": "chunk"}, muon("chunk"), read="snapshot"
+        ),
+        "net-momentum": case(MATRIX, "l2", NET, "momentum"),
+        "net-omega": case(MATRIX, "l2", NET, ALGORITHMS["omega_momentum"]),
+        "lq-omega": case(
+            PLAIN, "l2", RETENTIONS["lq_token"], ALGORITHMS["omega"], lr=(0.002, 0.02)
+        ),
+        "kl-muon": case(PLAIN, "l2", RETENTIONS["kl_chunk"], muon(), lr=(0.002, 0.02)),
+        "kl_coupled-omega": case(MATRIX, "l2", RETENTIONS["kl_coupled_chunk"], ALGORITHMS["omega"]),
+        "vector-muon": case(VECTOR, "l2", "l2", muon()),
+        "vector-nesterov": case(VECTOR, "l2", l2("key"), "nesterov"),
+        "key_value-momentum": case(MATRIX, "l2", l2("key_value"), "momentum"),
+        "key-lr_value": case(MATRIX, "l2", l2("key"), LINEAR_ONLY["gd_value"], order="decay_first"),
+        "discretised-momentum": case(MATRIX, "l2", l2(discretised=True), "momentum"),
+        "tied": case(MATRIX, DOT, l2("key", tied=True, min_log_decay=-0.2)),
+        "abc": case(slots("gate"), DOT, "none"),
+        "abc-key": case(slots("gate"), DOT, l2("key"), "momentum"),
+        "gsa-gate": case(slots("gate"), DOT, l2("slot")),
+        "gsa": case(slots("tied"), DOT, l2("slot", min_log_decay=-0.2)),
+        "slots-slot": case(slots("gradient"), "l2", l2("slot"), "momentum"),
+        "features-implicit": case(taylor(), "l2", "l2", "implicit"),
+        "features-newton": case(taylor(degree=1), "l2", "none", LINEAR_ONLY["newton_exact"]),
+        "features-key": case(MEMORIES["elu"], "l2", l2("key_value")),
+        "features-value": case(taylor(), "l2", l2("value")),
+        "features-k_write": case(taylor(), "l2", "l2", k_write=True),
+    }  # fmt: skip
+    for name, parts in {
+        "matrix": (MATRIX, "l2", "l2", "momentum"),
+        "mlp": (MLP, HUBER, "l2", "nesterov"),
+        "key": (MATRIX, "l2", l2("key")),
+        "mlp_key_value": (PLAIN, "l2", l2("key_value")),
+        "multi_step": (MATRIX, "l2", "l2", {"kind": "multi_step", "steps": 2}),
+    }.items():
+        chosen[f"decay_first-{name}"] = case(*parts, order="decay_first", lr=(0.005, 0.05))
+    for name in ("none", "lq_chunk", "kl_chunk", "rows_token", "bregman_tanh_token"):
+        chosen[f"snapshot-{name}"] = case(
+            MATRIX, "l2", RETENTIONS[name], "momentum", read="snapshot"
+        )
+    return chosen
+
+
+def _terms() -> dict[str, Case]:
+    """Several associations a token, and keys to write along."""
+    parts = {
+        "gd": (MATRIX, "l2", "l2", "gd"),
+        "momentum": (MLP, "l2", "l2", "momentum"),
+        "lr_key": (MATRIX, "l2", "l2", LINEAR_ONLY["gd_key"]),
+        "lr_value": (MATRIX, "l2", l2("key"), LINEAR_ONLY["momentum_value"]),
+        "implicit": (MATRIX, "l2", "none", "implicit"),
+        "multi_step": (MATRIX, "l2", "l2", ALGORITHMS["multi_step"]),
+        "multi_step_mlp": (PLAIN, "l2", "none", ALGORITHMS["multi_step"]),
+        "huber": (MATRIX, HUBER, "l2", "gd"),
+        "kl": (MATRIX, "l2", RETENTIONS["kl_token"], "gd"),
+    }
+    chosen = {f"terms-{name}": case(*own, terms=3) for name, own in parts.items()}
+    for name in ("gd", "multi_step", "lr_key"):
+        own = {"terms": 3, "k_write": True, "order": "decay_first"}
+        chosen[f"terms-k_write-{name}"] = case(*parts[name], **own)
+    chosen["k_write"] = case(MATRIX, HUBER, "l2", "momentum", k_write=True)
+    return chosen
+
+
+def _refined() -> dict[str, Case]:
+    """One and two sweeps."""
+    parts = {
+        "mlp": (MLP, HUBER, "l2", "momentum"),
+        "key": (MATRIX, "l2", l2("key"), "gd"),
+        "key_value": (MATRIX, "l2", l2("key_value"), "momentum"),
+        "lq": (PLAIN, "l2", RETENTIONS["lq_token"], "nesterov"),
+        "rows": (MATRIX, "l2", RETENTIONS["rows_token"], "momentum"),
+        "net": (MATRIX, "l2", NET, "gd"),
+        "multi_step": (MATRIX, "l2", "l2", {"kind": "multi_step", "steps": 2}),
+        "muon": (MATRIX, "l2", "l2", muon()),
+        "rms": (MATRIX, "l2", "l2", adaptive("rms")),
+    }
+    chosen = {}
+    for (name, own), refine in itertools.product(parts.items(), (1, 2)):
+        chosen[f"refine{refine}-{name}"] = case(*own, refine=refine, lr=(0.005, 0.05))
+    for name, own in {
+        "matrix": (MATRIX, "l2", "l2", "momentum"),
+        "key_value": (PLAIN, "l2", l2("key_value"), "gd"),
+        "terms": (MATRIX, "l2", "l2", ALGORITHMS["multi_step"]),
+    }.items():
+        more: dict[str, Any] = {"terms": 3, "k_write": True} if name == "terms" else {}
+        chosen[f"refine2-first-{name}"] = case(
+            *own, refine=2, order="decay_first", lr=(0.005, 0.05), **more
+        )
+    return chosen
+
+
+def _exact() -> dict[str, Case]:
+    """Closed forms of the online rule, at rates that leave no doubt of staleness."""
+    parts = {
+        "deltanet": (MATRIX, "l2", "none", "gd"),
+        "dot": (MATRIX, DOT, "l2", "gd"),
+        "gated": (MATRIX, "l2", "l2", "gd"),
+        "kda": (MATRIX, "l2", l2("key"), "gd"),
+        "key_value": (MATRIX, "l2", l2("key_value"), "gd"),
+        "lr_key": (MATRIX, "l2", l2("value"), LINEAR_ONLY["gd_key"]),
+        "lr_value": (MATRIX, "l2", l2("key"), LINEAR_ONLY["gd_value"]),
+        "implicit": (MATRIX, "l2", "l2", "implicit"),
+        "implicit_value": (MATRIX, "l2", "none", LINEAR_ONLY["implicit_value"]),
+        "momentum": (MATRIX, "l2", "l2", "momentum"),
+        "nesterov": (MATRIX, "l2", "l2", "nesterov"),
+        "features": (taylor(), "l2", "l2", "momentum"),
+    }
+    orders = ("learn_first", "decay_first")
+    chosen = {
+        f"exact-{name}-{order}": case(*own, exact=True, order=order, lr=(0.1, 0.7))
+        for (name, own), order in itertools.product(parts.items(), orders)
+        if order == "learn_first" or own[2] != "none"
+    }
+    product: Any = (MATRIX, "l2", "l2", {"kind": "multi_step", "steps": 2})
+    both = {"exact": True, "lr": (0.1, 0.7), "terms": 2}
+    chosen["exact-multi_step"] = case(*product, exact=True, lr=(0.1, 0.7))
+    chosen["exact-deltaproduct"] = case(*product, **both, order="decay_first")
+    chosen["exact-rwkv7"] = case(MATRIX, "l2", l2("key"), "gd", **both, k_write=True)
+    chosen["exact-k_write"] = case(
+        MATRIX, "l2", "l2", "momentum", exact=True, k_write=True, lr=(0.1, 0.4)
+    )
+    return chosen
+
+
+MEMBERS, TERMS, REFINED, EXACT = _members(), _terms(), _refined(), _exact()
+COMBINED = _elsewhere() | _combined() | TERMS | REFINED | EXACT
+CASES = MEMBERS | COMBINED

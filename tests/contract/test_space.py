@@ -1,0 +1,105 @@
+"""The contract over the whole design space: pairwise, at random, and each option by itself.
+
+`MIRAS_EXAMPLES=500 pytest tests/contract/test_space.py -k random` looks at more of it, at other
+places each time.
+"""
+
+import importlib
+import os
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.contract import contracts, space
+
+EXAMPLES = os.environ.get("MIRAS_EXAMPLES")
+PARTS = 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_pair_of_members(part):
+    for case in space.cover()[part::PARTS]:
+        rule, options = space.build(case)
+        contracts.backends_agree(rule, options)
+        contracts.split_is_whole(rule, options)
+
+
+def places():
+    """A place on an axis, by the number of its axis."""
+    sizes = [len(options) for options in space.axes().values()]
+    return st.integers(0, len(sizes) - 1).flatmap(
+        lambda axis: st.tuples(st.just(axis), st.integers(0, sizes[axis] - 1))
+    )
+
+
+@pytest.mark.slow
+@given(st.data())
+@settings(
+    max_examples=int(EXAMPLES or 6),
+    derandomize=EXAMPLES is None,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+def test_random_legal_rules(data):
+    start = data.draw(st.sampled_from(space.each_option()))
+    case = space.mutate(start, data.draw(st.lists(places(), min_size=8, max_size=16)))
+    rule, options = space.build(case)
+    seed, chunk = data.draw(st.integers(0, 2**16)), data.draw(st.integers(1, 3))
+    contracts.backends_agree(rule, options, seed, chunk)
+    contracts.split_is_whole(rule, options, seed, chunk)
+
+
+@pytest.mark.slow
+def test_the_inner_loss_falls_on_what_is_repeated():
+    for rule, options in each_rule():
+        if descends(rule):
+            contracts.loss_falls(rule, options)
+
+
+def test_a_second_call_is_not_traced_again(monkeypatch):
+    scan = importlib.import_module("miras.engine.scan")
+    run, traces = scan.BACKENDS["auto"], []
+
+    def counted(rule, *args, **options):
+        traces.append(rule)
+        return run(rule, *args, **options)
+
+    monkeypatch.setitem(scan.BACKENDS, "auto", counted)
+    scan._run.clear_cache()
+    for rule, options in each_rule():
+        if rule.kinds()["memory"] != "kv":
+            contracts.traced_once(rule, options, traces)
+
+
+def each_rule():
+    """A rule, and arguments of `scan`, for each option of each axis; each once."""
+    return [space.build(case) for case in dict.fromkeys(space.each_option())]
+
+
+def descends(rule) -> bool:
+    """Whether a small lr makes a small step down the rule's own loss.
+
+    It does not where what is written is no gradient; under the printed l_q link, of which a larger
+    state is a smaller weight; and where lr is inside a sum whose length is then normalised away.
+    """
+    by_gradient = getattr(rule.memory, "write", "gradient") == "gradient"
+    by_gradient = by_gradient and not getattr(rule.retention, "tied", False)
+    return (
+        by_gradient
+        and rule.kinds()["memory"] != "kv"
+        and getattr(rule.retention, "form", "") != "printed"
+        and (rule.algorithm.linear or rule.algorithm.lr_at == "update")
+    )
+
+
+def test_every_member_is_in_the_space():
+    covered = {name for case in space.cover() for name in members(case)}
+    assert covered == {(axis, kind) for axis in space.REGISTRIES for kind in space.kinds(axis)}
+
+
+def members(case):
+    """The four members of a case, by axis."""
+    return space.build(case)[0].kinds().items()
