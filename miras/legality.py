@@ -282,7 +282,7 @@ def _memory(rule: "Rule") -> Iterator[Verdict]:
     kinds, algorithm = rule.kinds(), rule.algorithm
     if _writes_itself(rule.memory):
         yield Verdict(
-            kinds["bias"] == "dot" and algorithm.lr_at == "gradient",
+            kinds["bias"] == "dot" and algorithm.lr_at == "gradient" and algorithm.window == 1,
             f"memory {kinds['memory']!r} with write={getattr(rule.memory, 'write', '')!r} is "
             "written by association, as a dot bias does, each with its lr",
             "use bias 'dot' with gd or momentum, or write='gradient'",

@@ -108,6 +108,8 @@ REFUSALS: dict[str, tuple[Refusal, ...]] = {
         _of({"read": "token"}, memory="kv", algorithm="nonparametric", read="snapshot"),
         _of({"bias": "dot"}, memory="slots", bias="l2"),
         _of({"algorithm": "gd"}, memory="slots", bias="dot", algorithm="muon"),
+        _of({"algorithm": "gd"}, memory="slots", bias="dot",
+            algorithm={"kind": "muon", "lr_at": "gradient", "window": 2}),
         _of({"order": "learn_first"}, memory="slots", bias="dot", order="decay_first"),
         _of({"algorithm": "gd"}, memory="slots", bias="dot", algorithm="multi_step"),
         _of({"retention": _SLOT}, memory=_TIED, bias="dot", retention="l2"),

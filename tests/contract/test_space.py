@@ -59,6 +59,7 @@ def test_the_inner_loss_falls_on_what_is_repeated():
             contracts.loss_falls(rule, options)
 
 
+@pytest.mark.slow
 def test_a_second_call_is_not_traced_again(monkeypatch):
     scan = importlib.import_module("miras.engine.scan")
     run, traces = scan.BACKENDS["auto"], []
