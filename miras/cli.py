@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if word.startswith("-") or not hasattr(args, "words"):
                 parser.error(f"unrecognised argument {word!r}")
             args.words.append(word)
+        if getattr(args, "out", None) == "":
+            parser.error("--out is empty, but has to name a folder")
         for source in getattr(args, "plugin", None) or ():
             plugins.load(source)
         return args.run(args)
@@ -86,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         "--data", metavar="PATH|tfds:NAME", help="text to learn (default: the standard library)"
     )
     train.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/PRESET)")
+    train.add_argument(
+        "--resume", action="store_true", help="go on where the folder's run stopped; always done"
+    )
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser(
@@ -184,7 +189,7 @@ def _train(args: argparse.Namespace) -> int:
     from miras.train.run_folder import RunFolder
 
     name, assignments = _split(args.words)
-    out = args.out or f"runs/{name}"
+    out = f"runs/{name}" if args.out is None else args.out
     plugins.restore(RunFolder(out).plugins)  # those of a run that goes on
     config = _run_config(name, assignments, args.data)
     console = Console()

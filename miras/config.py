@@ -159,8 +159,16 @@ def to_json(config: Config, indent: int | None = 2) -> str:
 
 
 def from_json(cls: type[C], text: str) -> C:
-    """The inverse of `to_json`."""
-    return from_dict(cls, json.loads(text))
+    """The inverse of `to_json`.
+
+    Raises:
+        ConfigError: for what is no JSON, and as `from_dict`.
+    """
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"not valid JSON ({error}): give what to_json made.") from error
+    return from_dict(cls, data)
 
 
 def config_hash(config: Config) -> str:
@@ -206,6 +214,7 @@ def override(config: C, *assignments: str) -> C:
         ConfigError: for a missing "=", an unknown or ambiguous path, or a value of the wrong type.
     """
     for assignment in assignments:
+        require(isinstance(assignment, str), f"{assignment!r} must be text such as 'bias=huber'.")
         path, equals, text = assignment.partition("=")
         if not equals or not path:
             raise ConfigError(f"{assignment!r} is not of the form key=value, e.g. bias=huber.")
@@ -273,5 +282,9 @@ def _parse(text: str, hint: Any) -> Any:
         return word == "true"
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except json.JSONDecodeError as error:
+        if text.startswith(("{", "[")):
+            raise ConfigError(
+                f"{text} is not valid JSON ({error}): mend it, or quote it."
+            ) from error
         return text

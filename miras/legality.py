@@ -77,7 +77,7 @@ def of_call(rule: "Rule", terms: int | None, k_write: bool) -> Iterator[Verdict]
             rule.memory.is_linear and algorithm.window == 1 and algorithm.takes_terms,
             "k_write needs a linear memory, whose gradient is an outer product with the key, and "
             f"an algorithm without windows, not {kinds['memory']!r} with {kinds['algorithm']!r}",
-            "use memory 'matrix' with gd, momentum, nesterov, implicit or multi_step",
+            "use memory 'matrix' with gd, momentum, nesterov or multi_step",
         )
     if terms is not None:
         takes = algorithm.takes_terms and algorithm.window == 1 and algorithm.lr_at == "gradient"
@@ -88,7 +88,7 @@ def of_call(rule: "Rule", terms: int | None, k_write: bool) -> Iterator[Verdict]
             takes and kinds["memory"] != "kv" and not of_lr,
             f"k has {terms} terms a token, each with its lr, which {kinds['algorithm']!r} with "
             f"{kinds['retention']!r} does not take",
-            "use gd, momentum, nesterov, implicit or multi_step, and a retention that is not "
+            "use gd, momentum, nesterov or multi_step, and a retention that is not "
             "computed from lr, such as 'l2' with discretised=False",
         )
         yield Verdict(

@@ -46,6 +46,8 @@ class Registry(Generic[P]):
         Raises:
             ConfigError: when the name is taken.
         """
+        if not kind.isidentifier():
+            raise ConfigError(f"{self.axis} {kind!r} is no name: use letters, digits and _ only.")
 
         def decorate(cls: type[M]) -> type[M]:
             if kind in self._members:

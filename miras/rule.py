@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 
 from miras import legality
 from miras.bias import L2, Bias
@@ -84,8 +85,19 @@ class Rule(Config):
 
     def init_raw(self, key: jax.Array, dk: int, dv: int | None = None, heads: int = 1) -> Weights:
         """Initial weights before the retention's constraint, as an outer optimiser trains them."""
+        sizes = {"dk": dk, "dv": dk if dv is None else dv, "heads": heads}
+        for name, size in sizes.items():
+            require(
+                isinstance(size, int) and size >= 1,
+                f"{name}={size!r} must be a whole number of at least 1.",
+            )
         keys = jax.random.split(key, heads)
-        return jax.vmap(lambda k: self.memory.init(k, dk, dk if dv is None else dv))(keys)
+        raw = jax.vmap(lambda k: self.memory.init(k, dk, sizes["dv"]))(keys)
+        if self.retention.starts_at_zero:
+            return raw
+        keys = dict(zip(raw, jax.random.split(key, len(raw))))
+        fixed = self.memory.fixed
+        return {n: w if n in fixed else _away_from_zero(keys[n], w) for n, w in raw.items()}
 
     def constrain(self, raw: Weights) -> Weights:
         """The primal W0 of raw weights, leaves [H, ...]."""
@@ -111,3 +123,9 @@ class Rule(Config):
             ConfigError: where the memory does not allow these widths.
         """
         return self.constrain(self.init_raw(key, dk, dv, heads))
+
+
+def _away_from_zero(key: jax.Array, leaf: jax.Array) -> jax.Array:
+    """The leaf [H, in, ...], or one of variance 1 / in where it is all zero."""
+    drawn = jax.random.normal(key, leaf.shape, leaf.dtype) * leaf.shape[1] ** -0.5
+    return jnp.where(jnp.any(leaf != 0), leaf, drawn)

@@ -61,7 +61,8 @@ def refused(capsys):
 
 def test_a_run_is_trained_measured_and_continued(run, text, capsys):
     assert json.loads((run / "config.json").read_text())["data"]["source"] == str(text)
-    assert main(["train", "yaad", *SMALL, "--data", str(text), "--out", str(run)]) == 0
+    argv = ["train", "yaad", *SMALL, "--data", str(text), "--out", str(run), "--resume"]
+    assert main(argv) == 0
     assert "is finished: 4 of 4 steps" in capsys.readouterr().out
 
     assert main(["eval", str(run)]) == 0
@@ -110,6 +111,8 @@ def test_the_vocabulary_follows_the_tokenizer(text, tmp_path, refused):
         (["train", "--data", "/no/such/text"], ["/no/such/text", "does not exist"]),
         (["train", "--data", "tfds:no_such_set"], ["no_such_set"]),
         (["train", "tokenizer=/no/such.model"], ["/no/such.model"]),
+        (["train", "--out", ""], ["--out is empty"]),
+        (["describe", "yaad", 'memory={"kind":"mlp"'], ["is not valid JSON"]),
         (["train", "--colour"], ["--colour", "--help"]),
         (["eval"], ["RUN", "--help"]),
         (["eval", "/no/such/run"], ["/no/such/run", "config.json"]),

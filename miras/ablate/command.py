@@ -80,7 +80,7 @@ def _run(args: argparse.Namespace, new: "Callable[[str, list[str], str | None], 
     from miras.ablate.grid import make_grid
     from miras.presets import preset
 
-    out = args.out or f"runs/ablate-{args.preset}"
+    out = f"runs/ablate-{args.preset}" if args.out is None else args.out
     plugins.restore(GridFolder(out).plugins)  # those of a grid that goes on
     preset(args.preset)
     console = Console()

@@ -1,5 +1,6 @@
 """Checks: every argument of `scan` against its rule, before anything is compiled."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -32,6 +33,24 @@ class Call(NamedTuple):
     mask: Array | None
 
 
+def check_types(rule: object, W0: object, gates: object, state: object, exact: object) -> None:
+    """Raise `ConfigError` for arguments of another kind than `miras.scan` takes."""
+    require(
+        isinstance(rule, Rule),
+        f"rule is a {type(rule).__name__}: give a miras.Rule, such as miras.preset('yaad').rule.",
+    )
+    for name, value in {"W0": W0, "gates": gates}.items():
+        require(
+            isinstance(value, Mapping) or (name == "gates" and value is None),
+            f"{name} is a {type(value).__name__}: give a dict from name to array.",
+        )
+    require(
+        state is None or isinstance(state, State | KVState),
+        f"state is a {type(state).__name__}: give the one that miras.scan returned.",
+    )
+    require(isinstance(exact, bool), f"exact={exact!r} must be True or False.")
+
+
 def terms_of(call: Call) -> int | None:
     """R where keys have an axis of terms, else None."""
     return call.k.shape[3] if call.k.ndim == 5 else None
@@ -60,7 +79,7 @@ def check(rule: Rule, call: Call, chunk: int, refine: int, exact: bool) -> None:
         require(verdict.legal, verdict.reason)
     _check_gates(rule, call)
     _check_labels(call)
-    _check_memory(rule, call, refine)
+    _check_memory(rule, call, refine, chunk)
 
 
 def _check_streams(call: Call) -> None:
@@ -117,6 +136,22 @@ def _check_gates(rule: Rule, call: Call) -> None:
             f"gate {name!r} has shape {getattr(call.gates.get(name), 'shape', None)}: it must be "
             f"{letters} = {wanted}.",
         )
+        if name in call.gates and not isinstance(call.gates[name], Tracer):
+            _check_range(gate, np.asarray(call.gates[name], np.float64))
+
+
+def _check_range(gate: Gate, values: np.ndarray) -> None:
+    """NaN satisfies none of these; a log may be -inf, a threshold inf."""
+    legal, wanted = {
+        "log_unit": (values <= 0, "at most 0, as the log of a number in (0, 1]"),
+        "bounded": ((values >= 0) & (values < np.inf), "finite and at least 0"),
+        "positive": (values > 0, "above 0"),
+    }[gate.range]
+    require(
+        bool(legal.all()),
+        f"gate {gate.name!r} holds {values[~legal].flat[0] if not legal.all() else 0:.4g}: it must "
+        f"be {wanted}.",
+    )
 
 
 def _check_labels(call: Call) -> None:
@@ -136,7 +171,7 @@ def _check_labels(call: Call) -> None:
     )
 
 
-def _check_memory(rule: Rule, call: Call, refine: int) -> None:
+def _check_memory(rule: Rule, call: Call, refine: int, chunk: int) -> None:
     batch, _, heads, dk = call.q.shape
     dv = call.v.shape[-1]
     expected = jax.eval_shape(lambda: rule.init(jax.random.key(0), dk, dv, heads))
@@ -160,6 +195,14 @@ def _check_memory(rule: Rule, call: Call, refine: int) -> None:
             f"B={batch}, H={heads}, Dk={dk} returned.",
         )
         return
+    position = getattr(call.state, "position", None)
+    if position is not None and not isinstance(position, Tracer):
+        furthest = int(np.max(np.asarray(position)))
+        require(
+            furthest < chunk,
+            f"state is {furthest} tokens into a chunk, but chunk={chunk}: give the chunk with "
+            "which it was made.",
+        )
     wanted = jax.eval_shape(lambda: initial_state(rule, call.W0, batch, dk, dv, refine=refine))
     describe = lambda s: str(jax.tree.map(lambda x: x.shape, s))  # noqa: E731
     require(

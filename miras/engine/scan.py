@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from miras.config import unknown
 from miras.engine import attention, reference, xla
 from miras.engine.attention import KVState
-from miras.engine.checks import AnyState, Call, check, gate_shape
+from miras.engine.checks import AnyState, Call, check, check_types, gate_shape
 from miras.engine.chunk import Semantics
 from miras.rule import Rule
 from miras.typing import Array, Gates, Keys, Mask, Queries, SegmentIds, Values, Weights
@@ -59,7 +59,7 @@ def scan(
             and no part of the model; for linear memories with a quadratic bias.
         k_write: the keys along which errors are written, shaped as k, where they differ from those
             at which they are read (RWKV-7, Comba); for linear memories.
-        state: where to go on from; a new memory if not given.
+        state: where to go on from, of the same rule, W0 and chunk; a new memory if not given.
         segment_ids: [B, T] int; where the id changes, memory and chunk start anew. Segments that
             begin at multiples of C cost nothing, others are computed token by token.
         mask: [B, T] bool; a token with False reads but neither writes nor decays. It still takes
@@ -117,6 +117,7 @@ def scan_with_loss(
     the chunk only, as the data pipeline sees to; no other layout is compiled then, and a segment
     that begins elsewhere is not reset.
     """
+    check_types(rule, W0, gates, state, exact)
     call = Call(
         W0={name: jnp.asarray(leaf) for name, leaf in W0.items()},
         q=jnp.asarray(q),

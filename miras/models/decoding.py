@@ -1,6 +1,7 @@
 """Decoding: read a prompt, then one token at a time from a state of constant size."""
 
 import functools
+import math
 from collections.abc import Iterator
 
 import jax
@@ -12,7 +13,7 @@ from miras.config import require
 from miras.engine import reserve
 from miras.layers import LayerState
 from miras.memory import KV
-from miras.models.language_model import LanguageModel
+from miras.models.language_model import LanguageModel, check_tokens
 from miras.typing import Array
 
 
@@ -26,6 +27,7 @@ def prefill(
     model: LanguageModel, tokens: Array, state: LayerState | None = None
 ) -> tuple[Array, LayerState]:
     """Read tokens [B, T] in parallel; logits of the next one [B, vocab], and the state."""
+    tokens = check_tokens(tokens, model.config.vocab)
     graph, params = nnx.split(model)
     if state is not None:
         state = with_room(model, state, tokens.shape[1])
@@ -91,22 +93,19 @@ def stream(
     seed: int = 0,
 ) -> Iterator[np.ndarray]:
     """`length` new tokens, [B] each, one by one, after a prompt [B, T]; arguments as `generate`."""
-    require(prompt.ndim == 2 and prompt.shape[1] >= 1, "the prompt must hold at least one token.")
-    tokens = np.asarray(prompt)
-    vocab = model.config.vocab
-    require(
-        bool((tokens >= 0).all() and (tokens < vocab).all()),
-        f"the prompt holds tokens outside [0, {vocab}), the model's vocabulary.",
-    )
+    tokens = check_tokens(prompt, model.config.vocab)
     require(length >= 0, f"length={length} must not be negative.")
-    require(temperature >= 0, f"temperature={temperature} must not be negative.")
+    require(
+        math.isfinite(temperature) and temperature >= 0,
+        f"temperature={temperature} must be a finite number of at least 0.",
+    )
     require(top_k is None or top_k >= 1, f"top_k={top_k} must be at least 1.")
     require(top_p is None or 0 < top_p <= 1, f"top_p={top_p} must be in (0, 1].")
     require(0 <= seed < 2**32, f"seed={seed} must lie in [0, 2**32).")
 
     def tokens_one_by_one() -> Iterator[np.ndarray]:
         graph, params = nnx.split(model)
-        logits, state = _forward(graph, params, jnp.asarray(tokens), None)
+        logits, state = _forward(graph, params, tokens, None)
         state = with_room(model, state, length)
         for key in jax.random.split(jax.random.key(seed), length):
             token, logits, state = _step(

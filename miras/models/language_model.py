@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.core import Tracer
 
+from miras.config import require
 from miras.layers import Health, LayerState, MemoryLayer, RMSNorm, SwiGLU
 from miras.layers.param import Linear, normal
 from miras.models.config import LanguageModelConfig
@@ -140,6 +142,13 @@ class LanguageModel(nnx.Module):
         health: bool,
     ) -> tuple[Array, LayerState, Health | None]:
         dtype = jnp.dtype(self.config.dtype)
+        tokens = check_tokens(tokens, self.config.vocab)
+        for name, x in inputs._asdict().items():
+            require(
+                x is None or x.shape == tokens.shape,
+                f"{name} has shape {getattr(x, 'shape', None)}: it must be that of the tokens, "
+                f"{tokens.shape}.",
+            )
         x = self.embedding[...][tokens].astype(dtype)
 
         def block(block: Block, x: Array, state: LayerState | None, inputs: Inputs, depth: Array):
@@ -160,3 +169,24 @@ class LanguageModel(nnx.Module):
         head = self.embedding[...].T if self.config.tie else self.head.kernel[...]
         logits = jnp.matmul(x, head.astype(dtype), preferred_element_type=jnp.float32)
         return logits, state, measured
+
+
+def check_tokens(tokens: Array, vocab: int) -> Array:
+    """Tokens as an array [B, T], T >= 1, of a vocabulary; `ConfigError` for what is none."""
+    if not isinstance(tokens, Tracer):
+        tokens = jnp.asarray(tokens)
+    require(
+        tokens.ndim == 2 and tokens.shape[0] >= 1 and tokens.shape[1] >= 1,
+        f"tokens have shape {tokens.shape}: they must be [B, T], with at least one token a row.",
+    )
+    require(
+        jnp.issubdtype(tokens.dtype, jnp.integer),
+        f"tokens have dtype {tokens.dtype}: they must be whole numbers.",
+    )
+    if not isinstance(tokens, Tracer):
+        least, most = int(jnp.min(tokens)), int(jnp.max(tokens))
+        require(
+            least >= 0 and most < vocab,
+            f"tokens lie in [{least}, {most}], but the model's vocabulary is [0, {vocab}).",
+        )
+    return tokens

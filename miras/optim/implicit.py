@@ -1,6 +1,7 @@
 """Implicit gradient descent: Longhorn's proximal step in closed form."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 
@@ -21,6 +22,8 @@ class Implicit(GD):
     1 / eta_ti. For a linear memory with l2 bias, where the step has this form; stable for any
     eta_t > 0.
     """
+
+    takes_terms: ClassVar[bool] = False  # the minimiser over several terms is another
 
     def effective(self, gates: dict[str, Array], k: Array) -> dict[str, Array]:
         """Eta_t / (1 + eta_t k.k) in place of eta_t."""

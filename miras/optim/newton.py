@@ -11,7 +11,7 @@ from miras.optim.gd import GD
 @register("newton")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Newton(GD):
-    """The minimiser of sum_s zeta_s eta_s ||k_s W - v_s||^2 + ridge ||W||^2 over all tokens so far.
+    """The minimiser of sum_s zeta_s eta_s ||k_s W - v_s||^2 + ridge ||W - W_0||^2.
 
         H_t = alpha_t H_{t-1} + eta_t k_t^T k_t        H_0 = 0
         G_t = alpha_t G_{t-1} + eta_t k_t^T v_t        G_0 = ridge W_0

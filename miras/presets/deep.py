@@ -50,7 +50,7 @@ def ttt_mlp() -> LanguageModelConfig:
 
 @register(
     "Titans (LMM)",
-    "S = mu_t S - theta_t grad 1/2 ||M(k) - v||^2;  W = (1 - a_t) W + S",
+    "S = mu_t S - theta_t grad 1/2 ||M(k) - v||^2;  W = a_t W + S",
     "Behrouz et al., arXiv 2501.00663, eq. 12-14",
 )
 def titans_lmm() -> LanguageModelConfig:

@@ -100,7 +100,7 @@ def deltaproduct() -> LanguageModelConfig:
     "Hu et al., arXiv 2506.02475, section 3",
 )
 def comba() -> LanguageModelConfig:
-    """The error is read at a shrunk key and written along the key."""
+    """The error is read at a shrunk key, before the decay as published, and written along k."""
     return _delta(L2(decay=0.99), keys="comba")
 
 

@@ -46,6 +46,11 @@ class Retention(Config):
         """When the link or the proximal map fires; None where the geometry is linear."""
         return None
 
+    @property
+    def starts_at_zero(self) -> bool:
+        """Whether weights may start at 0; False where 0 stays 0 or the map has no slope there."""
+        return True
+
     def gates(self) -> tuple[Gate, ...]:
         """The gates consumed; without a `log_decay` nothing is forgotten."""
         return ()

@@ -26,8 +26,9 @@ class Lq(Decaying):
       q' = q / (q - 1).
 
     Both are the identity at q = 2. An all-zero A is mapped to itself, but near 0 the printed form
-    with q > 3 has no bound: start such a memory at weights of order one, not at 0. Learned initial
-    weights are the dual's under "mirror", whose inverse has an infinite slope at 0.
+    with q > 3 has no bound, and the mirror map with q > 2 no slope: a memory whose weights start at
+    0 elsewhere has random ones here. Learned initial weights are the dual's under "mirror", whose
+    inverse has an infinite slope at 0.
 
     Attributes:
         q: > 1; Moneta takes 4.
@@ -53,6 +54,11 @@ class Lq(Decaying):
     def linked(self) -> LinkEvery:
         """`link_every`."""
         return self.link_every
+
+    @property
+    def starts_at_zero(self) -> bool:
+        """See `Retention`."""
+        return self.q == 2
 
     def link(self, A: Leaf) -> Leaf:
         """Dual to primal."""

@@ -55,8 +55,8 @@ class Rows(Retention):
     """Each row of W_{t-1} + U_t is brought back to the length that it had in W_{t-1}.
 
     LaCT (2505.23884), section 3: l2 weight normalisation. What is written is paid for by what stood
-    in the row. A row of length 0 stays 0, so weights have to start away from 0; a vector weight
-    counts as one row.
+    in the row. A row of length 0 stays 0, so a memory whose weights start at 0 elsewhere has random
+    ones here; a vector weight counts as one row.
 
     Attributes:
         axis: along which a row lies: 0 is `in`, so that each output has a row of its own, as in
@@ -73,6 +73,11 @@ class Rows(Retention):
     def linked(self) -> LinkEvery:
         """`link_every`."""
         return self.link_every
+
+    @property
+    def starts_at_zero(self) -> bool:
+        """See `Retention`."""
+        return False
 
     def prox(self, new: Leaf, old: Leaf, gates: dict[str, Array]) -> Leaf:
         """New rows at the old lengths."""

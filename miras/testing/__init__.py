@@ -7,7 +7,8 @@
 
 Each takes a config object and raises `AssertionError`, saying what is broken, if the member does
 not keep the contract of its axis, or if the backends disagree about a rule that it is part of.
-Some seconds each; all in float64 on whatever device jax has.
+All in float64 on whatever device jax has. The first in a process compiles for up to a minute, the
+others take some seconds each.
 """
 
 from miras.testing.algorithm import check_algorithm

@@ -19,6 +19,7 @@ def check_config(member: Config, base: type[Config]) -> None:
         member: the config object.
         base: the class of its axis, such as `miras.bias.Bias`.
     """
+    expect(not isinstance(member, type), f"{member} is a class: give an object, as in Mine().")
     cls, name = type(member), type(member).__name__
     expect(isinstance(member, base), f"{name} is not below {base.__module__}.{base.__name__}.")
     expect(

@@ -316,7 +316,6 @@ def _terms() -> dict[str, Case]:
         "momentum": (MLP, "l2", "l2", "momentum"),
         "lr_key": (MATRIX, "l2", "l2", LINEAR_ONLY["gd_key"]),
         "lr_value": (MATRIX, "l2", l2("key"), LINEAR_ONLY["momentum_value"]),
-        "implicit": (MATRIX, "l2", "none", "implicit"),
         "multi_step": (MATRIX, "l2", "l2", ALGORITHMS["multi_step"]),
         "multi_step_mlp": (PLAIN, "l2", "none", ALGORITHMS["multi_step"]),
         "huber": (MATRIX, HUBER, "l2", "gd"),

@@ -11,7 +11,7 @@ import miras
 from miras.engine.checks import Call, gate_shape
 from miras.layers.keys import Associations
 from miras.presets import PRESETS
-from tests.conformance import oracle_atlas, oracle_linear, oracle_presets
+from tests.conformance import oracle, oracle_atlas, oracle_linear, oracle_presets
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -116,6 +116,22 @@ def test_a_preset_is_its_papers_recurrence(name, chunk):
 
 
 @pytest.mark.parametrize("chunk", [1, 16, 64])
+@pytest.mark.parametrize("name", ["omeganet", "atlas", "atlas++"])
+def test_a_preset_with_its_own_features_and_memory(name, chunk):
+    rule = miras.preset(name).rule
+    W0, *streams, gates = inputs(rule, 70 if chunk == 64 else 21)
+    q, k, v = streams
+    axes = ("memory", "bias", "retention", "algorithm")
+    parts = {axis: miras.to_dict(getattr(rule, axis)) for axis in axes}
+    call = {"W0": W0, "q": q, "k": k, "v": v, "gates": gates, "chunk": chunk}
+    want, last = oracle.run(**parts, order=rule.order, read=rule.read, **call)
+    got, state = miras.scan(rule, **call)
+    close(got, want)
+    for leaf in last["A"]:
+        close(state.A[leaf], last["A"][leaf])
+
+
+@pytest.mark.parametrize("chunk", [1, 16, 64])
 def test_rwkv7(chunk):
     rule = miras.preset("rwkv7").rule
     W0, q, kap, v, gates = inputs(rule, 70)
@@ -169,7 +185,7 @@ def test_attention(name, backend):
 
 
 def test_every_preset_has_an_oracle_or_a_part_of_one():
-    # atlas++ is atlas with the gated MLP that lact holds to its paper.
+    # atlas++ is atlas with another memory: see the test of features and memories above.
     assert set(Associations._fields) == {"q", "k", "v", "k_write"}
     for name in set(PRESETS) - {"atlas++"}:
         assert published(name)

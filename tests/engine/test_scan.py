@@ -229,6 +229,79 @@ def test_bad_input_is_one_clear_sentence(change, message):
         miras.scan(rule, **call)
 
 
+OUT_OF_RANGE = {
+    "lr": (-1.0, "gate 'lr' holds -1: it must be finite and at least 0"),
+    "log_decay": (0.99, "gate 'log_decay' holds 0.99: it must be at most 0, as the log"),
+    "log_momentum": (np.nan, "gate 'log_momentum' holds nan"),
+    "threshold": (0.0, "gate 'threshold' holds 0: it must be above 0"),
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_RANGE)
+def test_a_gate_out_of_its_range_is_refused(name):
+    value, message = OUT_OF_RANGE[name]
+    rule = miras.Rule("matrix", "huber", "l2", "momentum")
+    W0, q, k, v, gates = cases.inputs(rule, dtype=np.float32)
+    miras.scan(rule, W0, q, k, v, gates, chunk=4)
+    bad = gates[name].copy()
+    bad[0, 3, 1] = value
+    with pytest.raises(miras.ConfigError, match=message):
+        miras.scan(rule, W0, q, k, v, gates | {name: bad}, chunk=4)
+
+
+def test_data_dependent_gates_are_given_together_or_not_at_all():
+    rule = miras.Rule("matrix", "huber", "l2", "momentum")
+    W0, q, k, v, gates = cases.inputs(rule, dtype=np.float32)
+    for name in gates:
+        fewer = {other: gates[other] for other in gates if other != name}
+        with pytest.raises(miras.ConfigError, match=f"gate '{name}' is missing: give"):
+            miras.scan(rule, W0, q, k, v, fewer, chunk=4)
+    held = {
+        gate.name: np.broadcast_to(gate.constant(2), (2, 11, 2)).astype(np.float32)
+        for gate in rule.gates
+    }
+    of_config, _ = miras.scan(rule, W0, q, k, v, chunk=4)
+    np.testing.assert_allclose(of_config, miras.scan(rule, W0, q, k, v, held, chunk=4)[0], 1e-6)
+
+
+WRONG_KIND = {
+    "rule": (dict(rule=miras.preset("yaad")), "rule is a LanguageModelConfig: give a miras.Rule"),
+    "W0": (dict(W0=None), "W0 is a NoneType: give a dict"),
+    "gates": (dict(gates=[1.0]), "gates is a list: give a dict"),
+    "state": (dict(state=(1, 2)), "state is a tuple: give the one that miras.scan returned"),
+    "exact": (dict(exact="yes"), "exact='yes' must be True or False"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_KIND.values(), ids=WRONG_KIND)
+def test_an_argument_of_another_kind_is_refused(change, message):
+    W0, q, k, v, gates = cases.inputs(RULES["titans"], dtype=np.float32)
+    call = dict(rule=RULES["titans"], W0=W0, q=q, k=k, v=v, gates=gates, chunk=4) | change
+    with pytest.raises(miras.ConfigError, match=message):
+        miras.scan(**call)
+
+
+def test_a_state_from_further_into_a_chunk_is_refused():
+    rule = RULES["titans"]
+    W0, *streams = cases.inputs(rule, dtype=np.float32)
+    _, state = miras.scan(rule, W0, *streams, chunk=16)
+    with pytest.raises(miras.ConfigError, match="state is 11 tokens into a chunk, but chunk=4"):
+        miras.scan(rule, W0, *streams, chunk=4, state=state)
+
+
+@pytest.mark.parametrize("memory", ["matrix", "vector", "mlp"])
+@pytest.mark.parametrize("retention", ["rows", {"kind": "lq", "form": "mirror"}])
+def test_memories_that_start_at_zero_start_elsewhere_where_that_is_dead(memory, retention):
+    rule = miras.Rule(memory, "l2", retention)
+    q, k, v = np.random.default_rng(0).normal(size=(3, 1, 8, 2, 4)).astype(np.float32)
+
+    def objective(raw):
+        return jnp.sum(miras.scan(rule, rule.constrain(raw), q, k, v, chunk=4)[0] ** 2)
+
+    gradient = jax.grad(objective)(rule.init_raw(jax.random.key(0), 4, heads=2))
+    assert all(jnp.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(gradient))
+
+
 def test_a_state_of_another_rule_is_refused():
     W0, *streams = cases.inputs(RULES["titans"], dtype=np.float32)
     _, state = miras.scan(RULES["titans"], W0, *streams, chunk=4)

@@ -203,10 +203,16 @@ def test_generation_repeats_with_its_seed_and_obeys_its_limits():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(prompt=np.zeros((1, 0), np.int32)), "prompt must hold at least one token"),
-        (dict(prompt=np.full((1, 2), 29)), r"tokens outside \[0, 29\)"),
+        (dict(prompt=np.zeros((1, 0), np.int32)), "at least one token a row"),
+        (
+            dict(prompt=np.full((1, 2), 29)),
+            r"lie in \[29, 29\], but the model's vocabulary is \[0, 29\)",
+        ),
         (dict(length=-1), "length=-1 must not be negative"),
-        (dict(temperature=-0.5), "temperature=-0.5 must not be negative"),
+        (dict(temperature=-0.5), "temperature=-0.5 must be a finite number of at least 0"),
+        (dict(temperature=np.inf), "temperature=inf must be a finite number"),
+        (dict(prompt=np.zeros(3, np.int32)), r"tokens have shape \(3,\): they must be \[B, T\]"),
+        (dict(prompt=np.zeros((1, 2))), "tokens have dtype float32: they must be whole numbers"),
         (dict(top_k=0), "top_k=0 must be at least 1"),
         (dict(top_p=1.5), r"top_p=1.5 must be in \(0, 1\]"),
     ],
