@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.core import Tracer
 
@@ -173,8 +174,8 @@ class LanguageModel(nnx.Module):
 
 def check_tokens(tokens: Array, vocab: int) -> Array:
     """Tokens as an array [B, T], T >= 1, of a vocabulary; `ConfigError` for what is none."""
-    if not isinstance(tokens, Tracer):
-        tokens = jnp.asarray(tokens)
+    known = None if isinstance(tokens, Tracer) else np.asarray(tokens)
+    tokens = jnp.asarray(tokens)
     require(
         tokens.ndim == 2 and tokens.shape[0] >= 1 and tokens.shape[1] >= 1,
         f"tokens have shape {tokens.shape}: they must be [B, T], with at least one token a row.",
@@ -183,8 +184,8 @@ def check_tokens(tokens: Array, vocab: int) -> Array:
         jnp.issubdtype(tokens.dtype, jnp.integer),
         f"tokens have dtype {tokens.dtype}: they must be whole numbers.",
     )
-    if not isinstance(tokens, Tracer):
-        least, most = int(jnp.min(tokens)), int(jnp.max(tokens))
+    if known is not None:
+        least, most = int(known.min()), int(known.max())
         require(
             least >= 0 and most < vocab,
             f"tokens lie in [{least}, {most}], but the model's vocabulary is [0, {vocab}).",
