@@ -3,9 +3,9 @@
 Command:   python -m experiments.presets            (or `make table`)
 Cost:      about 25 minutes on 2 cores for the eight presets of the README; --steps shortens it,
            --only names other presets, whose rows join those already kept for the same steps.
-Expected:  held-out bits per byte of 2.49 to 2.55 for the five deep memories, 2.61 for the delta
-           rule on a matrix, 2.79 and 2.84 for the two that only add. One seed each; a few
-           hundredths are noise. Kept in results/presets.json and presets.png.
+Expected:  held-out bits per byte of 2.49 to 2.57 for the five deep memories, of 2.79 to 2.83 for
+           the three matrices. One seed each; a few hundredths are noise. Kept in
+           results/presets.json and presets.png.
 
 Presets differ in the size of their learned initial memory, so the SwiGLU's width is chosen for
 each such that all have the parameters of `yaad`, to within one percent.

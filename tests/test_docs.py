@@ -1,5 +1,6 @@
 """Every code block of the README and of docs/ runs, in order, in an empty folder."""
 
+import json
 import os
 import pathlib
 import re
@@ -9,6 +10,7 @@ import sys
 import pytest
 
 import miras
+from experiments import presets
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -48,6 +50,11 @@ def test_every_page_is_found():
 def test_every_relative_link_leads_somewhere(page):
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_readme_has_the_kept_results():
+    kept = json.loads((ROOT / "experiments" / "results" / "presets.json").read_text())
+    assert presets.table(kept["rows"]) in (ROOT / "README.md").read_text()
 
 
 AXES = {

@@ -93,7 +93,7 @@ def test_no_axis_is_one_cell(make):
     ("words", "told"),
     [
         (["biass=l2,lp", "retention=l2,none"], "^unknown key 'biass'"),
-        (["memory=kv", "bias=l2,lp"], "^memory 'kv' with algorithm 'gd'"),
+        (["memory=kv", "bias=l2,lp"], "^memory 'kv' does not go with algorithm 'gd'"),
         (["memory=mlp", "optim=newton,nonparametric"], "none of the 2 cells is legal .*newton.*kv"),
         (["train.seed=0,1"], "--seeds"),
         (["chunk=16,1.6e1"], "chunk=16 and chunk=1.6e1 are the same"),
