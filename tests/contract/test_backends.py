@@ -18,9 +18,10 @@ def value_and_gradients(rule, backend, args, weights, **options):
     def objective(W0, q, k, v, gates):
         y, state = miras.scan(rule, W0, q, k, v, gates, backend=backend, **options)
         total = jnp.sum(weights * y)
-        for leaf in jax.tree.leaves((state.A, state.S)):
+        memory = (state.A, state.S, state.R)  # R is where the next chunk starts
+        for leaf in jax.tree.leaves(memory):
             total = total + jnp.mean(jnp.sin(leaf))
-        return total, (y, state.A, state.S)
+        return total, (y, memory)
 
     return jax.value_and_grad(objective, argnums=(0, 1, 2, 3, 4), has_aux=True)(*args)
 
@@ -45,7 +46,7 @@ def test_every_legal_combination(memory, retention):
     with jax.disable_jit():
         for name in names:
             try:
-                compare(RULES[name], T=3, chunk=2)
+                compare(RULES[name], T=2, chunk=2)
             except AssertionError as error:
                 raise AssertionError(name) from error
 
