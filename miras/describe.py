@@ -62,13 +62,17 @@ def form(config: LanguageModelConfig) -> str:
 
 def presets_table() -> Table:
     """The named models and their parts, state and papers."""
-    columns = ("name", "memory", "bias", "retention", "algorithm")
-    rows = Table(*columns, "state", "form", "paper", box=SIMPLE_HEAD)
+    rows = Table(box=SIMPLE_HEAD, pad_edge=False)
+    rows.add_column("name", no_wrap=True)
+    rows.add_column("memory, bias, retention, algorithm", min_width=26)
+    rows.add_column("state", max_width=9)
+    rows.add_column("form", overflow="fold")
+    rows.add_column("arXiv", overflow="fold", min_width=10)
     for entry in PRESETS.values():
         config = entry.build()
-        kinds = config.rule.kinds().values()
-        paper = f"arXiv {entry.paper}" if entry.paper else entry.source
-        rows.add_row(entry.name, *kinds, _state(config), form(config), paper)
+        parts = ", ".join(config.rule.kinds().values())
+        paper = entry.paper or entry.source
+        rows.add_row(entry.name, parts, _state(config), form(config), paper)
     return rows
 
 
