@@ -64,10 +64,10 @@ def presets_table() -> Table:
     """The named models and their parts, state and papers."""
     rows = Table(box=SIMPLE_HEAD, pad_edge=False)
     rows.add_column("name", no_wrap=True)
-    rows.add_column("memory, bias, retention, algorithm", min_width=26)
+    rows.add_column("memory, bias, retention, algorithm", min_width=18)
     rows.add_column("state", max_width=9)
-    rows.add_column("form", overflow="fold")
-    rows.add_column("arXiv", overflow="fold", min_width=10)
+    rows.add_column("form", max_width=12)
+    rows.add_column("arXiv", min_width=10)
     for entry in PRESETS.values():
         config = entry.build()
         parts = ", ".join(config.rule.kinds().values())
