@@ -77,7 +77,7 @@ def memory_flops(config: LanguageModelConfig, context: int = CONTEXT) -> float:
 
     The error and its way back are taken again for each sweep of `refine` and each term of a token,
     which the other products grow with as well; `exact` has the products of a read instead, and a
-    triangular solve. Momentum's coefficients add 2 C^2 per head. Where W_t is formed for every
+    triangular system. Momentum's coefficients add 2 C^2 per head. Where W_t is formed for every
     token, the products of the read and of the sum are 2 in out each. Attention is counted behind
     `context` tokens, or its window.
     """
@@ -96,11 +96,20 @@ def memory_flops(config: LanguageModelConfig, context: int = CONTEXT) -> float:
         products = 2 * chunk * sides * terms
         gradient = 2 * size * (1 if i == 0 else 2) * terms
         if config.exact:
-            gradient = 2 * size * terms + products + chunk * terms * leaf.shape[-1]
+            gradient = (
+                2 * size * terms + products + _triangular(rule, chunk * terms, leaf.shape) / chunk
+            )
         flops += gradient * (config.refine + 1) * window
         flops += _read_and_write(rule, size, products * (config.refine + 1))
         flops += _algorithm(rule, leaf.shape, chunk)
     return config.heads * flops
+
+
+def _triangular(rule: Rule, size: int, shape: tuple[int, ...]) -> float:
+    """The inverse of a chunk's [size, size] system and its product, or a substitution by column."""
+    product = 2.0 * size**2 * shape[-1]
+    by_column = any(gate.side == "value" for gate in rule.gates)
+    return product if by_column else product + 4.0 * size**3 * max(0, (size - 1).bit_length() - 1)
 
 
 def _read_and_write(rule: Rule, size: int, products: float) -> float:

@@ -26,6 +26,13 @@ def float64():
         yield
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logreport(report):
+    """Tell of a failure when it happens: a run that is cut short ends without a summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\n{report.when} of {report.nodeid}\n{report.longreprtext}", flush=True)
+
+
 _tests = itertools.count(1)
 
 

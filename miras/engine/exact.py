@@ -9,12 +9,12 @@ of DeltaNet (2406.06484, section 3.2), here with whatever coefficients, terms an
 c', W_0' those of the state at which the error is read, a the bias's slope.
 """
 
-import jax
 import jax.numpy as jnp
 
-from miras.engine.decay import ratios, scores
+from miras.engine.decay import Sums, ratios, scores
 from miras.engine.gradients import Gradients, Term
 from miras.engine.readers import DualForm, Trail, Write
+from miras.engine.systems import solve_by_column, solve_unit_lower
 from miras.rule import Rule
 from miras.typing import Array, Weights
 
@@ -58,15 +58,13 @@ def exact_gradients(
     if slope == 0:
         E = target
     elif rate.shape[1] == 1 and trail.column is None:
-        E = _solve(slope * rate * matrix, target)
+        E = solve_unit_lower(slope * rate * matrix, target)
     else:
-        by_column = slope * rate.T[:, :, None] * matrix[None]  # one system a value channel
+        by_column = slope * rate[:, None, :] * matrix[:, :, None]  # one system a value channel
         if trail.column is not None:
-            ratio = jnp.repeat(jnp.repeat(ratios(trail.column), count, 0), count, 1)
-            same = jnp.repeat(jnp.repeat(jnp.eye(size, dtype=bool), count, 0), count, 1)
-            by_column = by_column * jnp.where(same[:, :, None], 1.0, ratio).transpose(2, 0, 1)
-        by_column = jnp.broadcast_to(by_column, (V.shape[1], *matrix.shape))
-        E = jax.vmap(_solve, (0, 1), 1)(by_column, target)
+            by_column = by_column * _ratio(trail.column, size, count)
+        by_column = jnp.broadcast_to(by_column, (*matrix.shape, V.shape[1]))
+        E = solve_by_column(by_column, target)
     pred = _pred(matrix, base, E, trail, size, count)
 
     E = E.reshape(size, count, -1)
@@ -87,18 +85,16 @@ def _by_token(parts: list[Array]) -> Array:
     return stacked.reshape(-1, stacked.shape[-1])
 
 
-def _solve(lower: Array, target: Array) -> Array:
-    """X with (1 + lower) X = target, lower strictly lower triangular; target [n] or [n, D]."""
-    flat = target if target.ndim == 2 else target[:, None]
-    X = jax.scipy.linalg.solve_triangular(lower, flat, lower=True, unit_diagonal=True)
-    return X if target.ndim == 2 else X[:, 0]
-
-
 def _pred(matrix: Array, base: Array, E: Array, trail: Trail, size: int, count: int) -> Array:
     """What the memory answered before each write, for the loss."""
     if trail.column is None:
         return base - matrix @ E
-    ratio = jnp.repeat(jnp.repeat(ratios(trail.column), count, 0), count, 1)
-    same = jnp.repeat(jnp.repeat(jnp.eye(size, dtype=bool), count, 0), count, 1)
-    ratio = jnp.where(same[:, :, None], 1.0, ratio)
+    ratio = _ratio(trail.column, size, count)
     return base - jnp.einsum("ij,ijo,jo->io", matrix, ratio, E)
+
+
+def _ratio(column: Sums, size: int, count: int) -> Array:
+    """How value channels decay from term to term, [C * terms, C * terms, D]; not within a token."""
+    ratio, same = ratios(column), jnp.eye(size, dtype=bool)
+    ratio, same = (jnp.repeat(jnp.repeat(x, count, 0), count, 1) for x in (ratio, same))
+    return jnp.where(same[:, :, None], 1.0, ratio)

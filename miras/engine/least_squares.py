@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from miras.engine.gradients import Gradients, Term
 from miras.engine.readers import Plain, Write
+from miras.engine.systems import inverse_positive
 from miras.engine.trajectory import Linear
 from miras.optim import Newton
 from miras.rule import Rule
@@ -62,8 +63,8 @@ def solve(rule: Rule, product, path: Linear | None, x: Array) -> Array:
     H: Leaf = product(eye) if path is None else _formed(path)
     full = H + newton.ridge * eye
     if path is None:
-        return jnp.linalg.solve(full, x.T).T
-    return jnp.linalg.solve(full, x[:, :, None])[:, :, 0]
+        return x @ inverse_positive(full)
+    return jnp.einsum("cd,cde->ce", x, jax.vmap(inverse_positive)(full))
 
 
 def _formed(path: Linear) -> Array:

@@ -15,6 +15,7 @@ from miras.engine.decay import decay_of
 from miras.engine.layout import positions
 from miras.engine.readers import Plain
 from miras.engine.state import State, dual_start, initial_state, split_fixed
+from miras.engine.systems import inverse_positive
 from miras.engine.tokens import Tokens, Window, tokens_of
 from miras.engine.trajectory import Memory
 from miras.optim import Newton
@@ -251,10 +252,10 @@ def _newton(rule: Rule, fixed, A: Weights, R: Weights, tokens: Tokens, q: Array)
     phi = lambda x: rule.memory.features(Plain({}, fixed), x)  # noqa: E731
     ridge = newton.ridge * jnp.eye(A["H"].shape[0], dtype=q.dtype)
     x, A = phi(term.k), _decay(rule, tokens, A)
-    pred = x @ jnp.linalg.solve(R["H"] + ridge, R["w1"])
+    pred = x @ inverse_positive(R["H"] + ridge) @ R["w1"]
     A = {
         "w1": A["w1"] + jnp.outer(x[0], (term.rate * term.v)[0]),
         "H": A["H"] + jnp.outer(x[0], (term.rate * x)[0]),
     }
-    y = phi(q) @ jnp.linalg.solve(A["H"] + ridge, A["w1"])
+    y = phi(q) @ inverse_positive(A["H"] + ridge) @ A["w1"]
     return A, y[0], rule.bias.loss(pred, term.v, None)[0]

@@ -118,7 +118,7 @@ def test_only_matrices_decay(tiny):
         "mlp_norm.scale",
         "norm.scale",
     } <= kept
-    zero_at_first = {"memory.gates.kernels.lr", "memory.gates.kernels.log_decay"}
+    zero_at_first = {f"memory.gates.kernels.{gate}.kernel" for gate in ("lr", "log_decay")}
     assert not {n for n in kept if "kernel" in n or ".w" in n or "embed" in n} - zero_at_first
 
 
