@@ -7,10 +7,11 @@ from importlib.metadata import version
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling is most of the time of most tests; this halves it. What is computed stays the same.
 # Only where the flags are known: XLA ends a process that is given others.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
-    " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-    if version("jaxlib").startswith(("0.10.", "0.11."))
-    else ""
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", "")]
+    + ["--xla_cpu_parallel_codegen_split_count=1"]
+    * version("jaxlib").startswith(("0.10.", "0.11."))
+    + ["--xla_cpu_use_fusion_emitters=false"] * version("jaxlib").startswith("0.10.")
 )
 
 import jax
