@@ -39,13 +39,6 @@ def forward(model, x, **options):
     return _forward(*nnx.split(model), x, options)
 
 
-def labelled(model, x, segment_ids=None, mask=None):
-    """Logits with labels of every kind, so that all tests share one program."""
-    segments = jnp.zeros(x.shape, int) if segment_ids is None else segment_ids
-    mask = jnp.ones(x.shape, bool) if mask is None else mask
-    return forward(model, x, segment_ids=segments, mask=mask)[0]
-
-
 def close(got, want):
     # float32: a few hundred rounded operations on values of the logits' size
     scale = max(1.0, float(np.abs(want).max()))
@@ -59,45 +52,46 @@ def name(request):
 
 
 def test_no_logit_sees_a_later_token(name):
-    model, x = build(name), tokens(12)
-    base = labelled(model, x)
-    for t in (1, 4, 7, 11):
-        changed = labelled(model, x.at[:, t].set((x[:, t] + 7) % 29))
+    model, x = build(name), tokens(14)
+    base, _ = forward(model, x)
+    for t in (1, 4, 7, 13):
+        changed, _ = forward(model, x.at[:, t].set((x[:, t] + 7) % 29))
         np.testing.assert_array_equal(changed[:, :t], base[:, :t])
         assert not np.array_equal(changed[:, t:], base[:, t:])
 
 
 def test_packed_segments_equal_separate_documents(name):
-    model, x = build(name), tokens(12)
-    packed = labelled(model, x, segment_ids=jnp.asarray([[1] * 6 + [2] * 6] * 2))
-    close(packed[:, :6], forward(model, x[:, :6])[0])
-    close(packed[:, 6:], forward(model, x[:, 6:])[0])
+    model, x = build(name), tokens(14)
+    packed, _ = forward(model, x, segment_ids=jnp.asarray([[1] * 7 + [2] * 7] * 2))
+    close(packed[:, :7], forward(model, x[:, :7])[0])
+    close(packed[:, 7:], forward(model, x[:, 7:])[0])
 
 
 def test_masked_tokens_do_not_reach_the_others(name):
-    model, x = build(name), tokens(12)
-    mask = jnp.ones((2, 12), bool).at[:, 6:8].set(False)
-    base = labelled(model, x, mask=mask)
-    other = labelled(model, x.at[:, 6:8].set(3), mask=mask)
+    model, x = build(name), tokens(14)
+    mask = jnp.ones((2, 14), bool).at[:, 6:8].set(False)
+    base, _ = forward(model, x, mask=mask)
+    other, _ = forward(model, x.at[:, 6:8].set(3), mask=mask)
     seen = np.asarray(mask[0])
     close(other[:, seen], base[:, seen])
 
 
 def test_decoding_equals_the_parallel_forward(name):
-    model, x = build(name), tokens(12)
-    whole = labelled(model, x)
-    logits, state = prefill(model, x[:, :6])
-    close(logits, whole[:, 5])
-    for t in range(6, 12):
+    model, x = build(name), tokens(14)
+    whole, _ = forward(model, x)
+    logits, state = prefill(model, x[:, :7])
+    close(logits, whole[:, 6])
+    for t in range(7, 14):
         logits, state = decode_step(model, x[:, t], state)
         close(logits, whole[:, t])
 
 
 def test_prefill_in_pieces_and_from_the_initial_state(name):
-    model, x = build(name), tokens(12)
-    _, state = prefill(model, x[:, :6], model.init_state(2))
-    logits, _ = prefill(model, x[:, 6:], state)
-    close(logits, labelled(model, x)[:, -1])
+    model, x = build(name), tokens(14)
+    whole, _ = forward(model, x)
+    _, state = prefill(model, x[:, :7], model.init_state(2))
+    logits, _ = prefill(model, x[:, 7:], state)
+    close(logits, whole[:, -1])
 
 
 def test_every_parameter_gets_a_gradient(name):
@@ -121,13 +115,7 @@ def starting_points():
         config = miras.preset(name)
         parts = config.rule.kinds()
         free = config.exact or parts["bias"] == "dot" or parts["algorithm"] in FREE
-        chunks = [1, 64] if is_slow(config.rule) else [1, 16, 64]
-        yield from ((name, c) for c in ([config.chunk] if free and name != "lact" else chunks))
-
-
-def is_slow(rule: miras.Rule) -> bool:
-    """Whether each token takes dozens of products of matrices, as under Muon without chunks."""
-    return isinstance(rule.algorithm, miras.optim.Muon) and rule.algorithm.acts == "token"
+        yield from ((name, c) for c in ([config.chunk] if free and name != "lact" else [1, 16, 64]))
 
 
 FREE = ("newton", "nonparametric")
@@ -140,12 +128,9 @@ NO_LOSS = ("transformer", "sliding_window", "rwkv7")
 def test_starting_point(name, chunk):
     """The inner loss falls over a text and the outer gradient is of order one, for any chunk."""
     config = miras.override(miras.preset(name), "layers=2", f"chunk={chunk}")
-    length = 256
-    if is_slow(config.rule):  # one head, as wide as each of four
-        config, length = miras.override(config, "width=32", "heads=1"), 192
     model = LanguageModel(config, nnx.Rngs(0))
-    text = np.frombuffer(test_starting_point.__doc__.encode() * 8, np.uint8)[: 2 * length]
-    x = jnp.asarray(text.reshape(2, length), jnp.int32)
+    text = np.frombuffer(test_starting_point.__doc__.encode() * 8, np.uint8)[: 2 * 256]
+    x = jnp.asarray(text.reshape(2, 256), jnp.int32)
     graph, params = nnx.split(model)
 
     @jax.jit
@@ -156,7 +141,7 @@ def test_starting_point(name, chunk):
             return jnp.mean(jax.nn.logsumexp(logits[:, :-1], -1) - target)
 
         grads = jax.grad(loss)(params)
-        early = nnx.merge(graph, params).health(x[:, : length // 4]).inner_loss
+        early = nnx.merge(graph, params).health(x[:, :64]).inner_loss
         late = nnx.merge(graph, params).health(x).inner_loss
         return jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads))), early, late
 
