@@ -1,7 +1,7 @@
 """Linear systems in matmuls, with no call of LAPACK.
 
-As jaxlib 0.10 makes them, LAPACK calls on the CPU wait, on a thread of XLA's pool, for work that they
-queue on that pool: as many of them at once as there are cores, and none of them ends.
+As jaxlib 0.10 makes them, LAPACK calls on the CPU wait, on a thread of XLA's pool, for work that
+they queue on that pool: as many of them at once as there are cores, and none of them ends.
 """
 
 import jax
