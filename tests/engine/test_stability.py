@@ -27,7 +27,16 @@ def tokens(piece: int) -> jax.Array:
     return jnp.asarray(np.stack([noise, constant, outliers]), jnp.bfloat16)
 
 
+@pytest.fixture
+def optimised(name):
+    """Compile in full what then runs for minutes: Atlas with its thousands of features."""
+    jax.config.update("jax_disable_most_optimizations", not name.startswith("atlas"))
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_stays_finite(name):
     config = miras.preset(name)
