@@ -1,22 +1,18 @@
 """scan: the public functional contract; checks its input, fills in gates and picks a backend."""
 
 import functools
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from miras.config import unknown
-from miras.engine import attention, reference, xla
+from miras.engine import attention
 from miras.engine.attention import KVState
+from miras.engine.backends import BACKENDS, Backend
 from miras.engine.checks import AnyState, Call, check, check_types, gate_shape
 from miras.engine.chunk import Semantics
 from miras.rule import Rule
 from miras.typing import Array, Gates, Keys, Mask, Queries, SegmentIds, Values, Weights
-
-Backend = Literal["auto", "reference", "xla"]
-
-BACKENDS = {"auto": xla.run, "reference": reference.run, "xla": xla.run}
 
 
 def scan(
@@ -64,7 +60,8 @@ def scan(
             begin at multiples of C cost nothing, others are computed token by token.
         mask: [B, T] bool; a token with False reads but neither writes nor decays. It still takes
             its place in the chunk.
-        backend: "xla", "reference" (per token, the oracle) or "auto".
+        backend: "xla"; "pallas", in kernels on a TPU, see docs/kernels.md; "reference", token by
+            token, the oracle; or "auto", the fastest that can run this.
 
     Returns:
         y [B, T, H, Dv] in the dtype of q, and the state after the last token, in float32 (float64

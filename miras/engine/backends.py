@@ -1,0 +1,33 @@
+"""Backends: what runs a rule over tokens, by name."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+
+from miras.engine import reference, xla
+from miras.rule import Rule
+
+Backend = Literal["auto", "reference", "xla", "pallas"]
+
+
+def _pallas(rule: Rule, *args: Any, **options: Any):
+    from miras.kernels import backend  # a second of imports that only its users pay for
+
+    return backend.run(rule, *args, **options)
+
+
+def _auto(rule: Rule, *args: Any, **options: Any):
+    if jax.default_backend() != "tpu":
+        return xla.run(rule, *args, **options)
+    from miras.kernels import backend
+
+    return backend.run_or_xla(rule, *args, **options)
+
+
+BACKENDS: dict[str, Callable[..., Any]] = {
+    "auto": _auto,
+    "reference": reference.run,
+    "xla": xla.run,
+    "pallas": _pallas,
+}

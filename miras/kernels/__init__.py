@@ -1,0 +1,1 @@
+"""Kernels: the chunk step traced into Pallas. No mathematics here, only how it is run."""

@@ -1,0 +1,49 @@
+"""Ahead: compile for TPUs on a machine that has none, through libtpu's compiler."""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from miras.config import unknown
+
+Chip = Literal["v5e", "v5p", "v6e"]
+
+TOPOLOGIES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
+
+
+def compile_ahead(function: Callable[..., Any], *shapes: Any, chip: Chip = "v5e") -> Any:
+    """The program of a function for one chip of a kind that need not be there.
+
+    Needs the `libtpu` wheel (`pip install miras[tpu]`), on Linux.
+
+    Args:
+        function: of arrays; rules that it runs by `backend="pallas"` are compiled as kernels.
+        *shapes: its arguments, or `jax.ShapeDtypeStruct`s of them.
+        chip: "v5e", "v5p" or "v6e".
+
+    Returns:
+        A `jax.stages.Compiled`, which says what it costs and cannot be run here.
+    """
+    mesh = _mesh(chip)
+    with jax.set_mesh(mesh):
+        traced = jax.jit(function).trace(*shapes)
+        return traced.lower(lowering_platforms=("tpu",)).compile()
+
+
+@functools.cache
+def _mesh(chip: str) -> Mesh:
+    if chip not in TOPOLOGIES:
+        raise unknown("chip", chip, TOPOLOGIES)
+    # Do not look for chips and hosts, of which there are none.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+    topology = topologies.get_topology_desc(TOPOLOGIES[chip], platform="tpu")
+    return Mesh(np.array(topology.devices[:1]), ("chip",))

@@ -1,0 +1,107 @@
+"""Kernels in jax's interpreter of them, where unwritten memory is NaN, against `reference`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax._src.pallas.mosaic.interpret import interpret_pallas_call as interpreter
+
+from miras.engine.scan import scan_with_loss
+from miras.kernels import plan
+from miras.kernels.backend import interpreted
+from miras.testing.expect import expect_close, expect_finite
+from tests.kernels.calls import NAMES, call, value_and_gradients
+
+SIZES = {"T": 19, "dk": 4}
+CHUNK = 8
+
+
+@pytest.fixture
+def everywhere():
+    """Double precision also in the threads in which the interpreter runs a kernel."""
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+def compare(static, arrays, **options):
+    want = value_and_gradients(static, arrays, backend="reference", chunk=CHUNK, **options)
+    with interpreted():
+        got = value_and_gradients(static, arrays, backend="pallas", chunk=CHUNK, **options)
+    expect_finite(got, "pallas")
+    expect_close(got, want, "pallas is not reference")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_equals_the_reference(name, monkeypatch):
+    """Three tiles of a chunk, two of them in one grid step, in which memories are found again."""
+    monkeypatch.setattr(plan, "TOKENS", 2 * CHUNK)
+    compare(*call(name, **SIZES))
+
+
+# One of each kind of step: a momentum, a link, a solve, an algorithm that acts on whole weights.
+SOME = ("titans_lmm", "memora", "gated_deltanet", "lact")
+
+
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("name", SOME)
+def test_segments_masks_and_a_state(name):
+    static, arrays = call(name, B=2, T=21, dk=4)
+    first, second = (
+        jax.tree.map(lambda x, at=at: x[:, at], arrays) for at in (slice(16), slice(16, None))
+    )
+    for part in (first, second):
+        part["inputs"] = part["inputs"]._replace(W0=arrays["inputs"].W0)
+    mask = np.random.default_rng(0).uniform(size=(2, 16)) < 0.8
+    segments = jnp.asarray([[0] * 8 + [1] * 8, [0] * 16])
+    labels = {"mask": jnp.asarray(mask), "segment_ids": segments}
+    compare(static, first, **labels)
+    _, state, _ = scan_with_loss(
+        static["rule"], *first["inputs"], exact=static["exact"], chunk=CHUNK, **labels
+    )
+    compare(static, second, state=state)
+
+
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("name", SOME)
+def test_tiles_smaller_than_a_chunk(name, monkeypatch):
+    monkeypatch.setattr(plan, "_tiles", lambda chunk: [chunk // 2])
+    monkeypatch.setattr(plan, "TOKENS", CHUNK // 2)
+    compare(*call(name, **SIZES))
+
+
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("name", SOME)
+def test_no_races(name):
+    static, arrays = call(name, **SIZES)
+    with interpreted(detect_races=True):
+        value_and_gradients(static, arrays, backend="pallas", chunk=CHUNK)
+    assert interpreter.races is not None
+    assert not interpreter.races.races_found
+
+
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", SOME)
+def test_rounding_is_that_of_the_xla_backend(name, dtype):
+    """Against float64: errors at most four times those of XLA, or a few units in the last place."""
+    static, arrays = call(name, **SIZES)
+    narrow = lambda x, to: jnp.asarray(x, dtype).astype(to)  # noqa: E731
+    inputs = jax.tree.map(lambda x: narrow(x, jnp.float32), arrays["inputs"])
+    streams = {n: narrow(getattr(inputs, n), dtype) for n in "qkv"}
+    arrays["inputs"] = inputs._replace(**streams)
+    exact = jax.tree.map(lambda x: x.astype(jnp.float64), arrays)
+    want = value_and_gradients(static, exact, backend="reference", chunk=CHUNK)
+    xla = value_and_gradients(static, arrays, backend="xla", chunk=CHUNK)
+    with interpreted():
+        got = value_and_gradients(static, arrays, backend="pallas", chunk=CHUNK)
+    assert got["y"].dtype == dtype
+    assert got["memory"][0]["w1"].dtype == jnp.float32
+    paths = jax.tree_util.tree_leaves_with_path(want)
+    for (path, w), x, g in zip(paths, jax.tree.leaves(xla), jax.tree.leaves(got), strict=True):
+        unit = jnp.finfo(x.dtype).eps * max(1.0, float(jnp.abs(w).max()))
+        allowed = 4 * float(jnp.abs(x - w).max()) + 8 * unit
+        error = float(jnp.abs(g - w).max())
+        assert error <= allowed, (jax.tree_util.keystr(path), error, allowed)
