@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from miras.engine.devices import varying_alike
 from miras.engine.readers import Kind, OwnSteps, Write, Writes
 from miras.memory import Memory, Reader
 from miras.rule import Rule
@@ -149,6 +150,8 @@ def factored(
     recorded = Tapped(reader, None)
     shapes = jax.eval_shape(lambda: _outputs(memory, recorded, k))
     taps = {name: jnp.zeros(s.shape, s.dtype) for name, s in shapes.items()}
+    # Where tokens differ from device to device taps must, or their derivatives are summed.
+    taps, k = varying_alike((taps, k))
 
     def tapped_forward(taps: Weights):
         pred, tapped = forward(taps)

@@ -12,6 +12,8 @@ from miras.typing import Array
 
 def solve_unit_lower(lower: Array, target: Array) -> Array:
     """X with (1 + lower) X = target; lower [n, n] strictly lower triangular, target [n, D]."""
+    if lower.shape[0] == 1:
+        return target
     return inverse_unit_lower(lower) @ target
 
 

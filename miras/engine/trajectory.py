@@ -174,7 +174,9 @@ class Formed:
     def __init__(self, rule: Rule, start: Memory, steps: Steps, fixed: Weights):
         self.rule, self.start, self.steps, self.fixed = rule, start, steps, fixed
         tokens = jnp.arange(steps.write.shape[0])
-        self._end, self.states = jax.lax.scan(self._token, start, tokens)
+        # Each token is computed again in the backward pass: only the states between are kept.
+        token = jax.checkpoint(self._token)
+        self._end, self.states = jax.lax.scan(token, start, tokens)
 
     def after(self) -> Reader:
         """Reads the state after each token's own write."""

@@ -3,16 +3,40 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from miras.engine.chunk import Fast, Semantics, Tile, chunk_step
+from miras.engine.chunk import Fast, Semantics, Tile
+from miras.engine.devices import varying_alike
 from miras.engine.layout import Positions, place, positions, tiles_needed
 from miras.engine.state import State, dual_start, initial_state, split_fixed
+from miras.engine.tile import Constants, tile_step
 from miras.optim import Newton
 from miras.rule import Rule
 from miras.typing import Array, Weights
+
+# (step, constants, memory, tiles, resets) -> (memory, y, loss); tiles [N, B, (H,) C, ...].
+Loop = Callable[..., tuple[Fast, Array, Array]]
+
+
+def in_order(
+    step, constants: Constants, memory: Fast, tiles: Tile, resets: Array | None
+) -> tuple[Fast, Array, Array]:
+    """Go through the tiles with `lax.scan`, all rows and heads at once."""
+    each = Tile(0, 0, 0, 0, 0, None, None, None)  # pyright: ignore
+    over_heads = jax.vmap(step, (0, 0, each, None))
+    over_rows = jax.vmap(over_heads, (None, 0, 0, 0))
+
+    # Recomputed in the backward pass: on CPU this halves its time and takes a fifth of the memory.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def body(memory: Fast, xs: tuple[Tile, Array | None]):
+        memory, y, loss = over_rows(constants, memory, *xs)
+        return memory, (y, loss)
+
+    memory, (y, loss) = jax.lax.scan(body, memory, (tiles, resets))
+    return memory, y, loss
 
 
 def run(
@@ -30,10 +54,13 @@ def run(
     segment_ids: Array | None,
     mask: Array | None,
     segments_at_chunks: bool,
+    loop: Loop = in_order,
+    tile: int | None = None,
 ) -> tuple[Array, State, Array]:
-    """All tokens, chunk by chunk.
+    """All tokens, tile by tile.
 
-    Args and results are those of `scan_with_loss` after its checks, every gate present.
+    Args and results are those of `scan_with_loss` after its checks, every gate present; `loop` is
+    what goes through the tiles, `tile` their size, a divisor of the chunk and by default the chunk.
     """
     batch, length = q.shape[:2]
     dtype = jnp.promote_types(jnp.float32, q.dtype)
@@ -51,60 +78,43 @@ def run(
     write = jnp.ones((batch, length), dtype) if mask is None else mask.astype(dtype)
 
     origin = dual_start(rule, {name: leaf.astype(dtype) for name, leaf in fast.items()})
-    step = functools.partial(chunk_step, rule, how)
-    per_head = Tile(0, 0, 0, 0, 0, None, None, None)  # pyright: ignore
-    over_heads = jax.vmap(step, (0, 0, per_head))
-    over_rows = jax.vmap(over_heads, (None, 0, 0))
-    fixed = {name: leaf.astype(dtype) for name, leaf in fixed.items()}
-
-    # Recomputed in the backward pass: on CPU this halves its time and takes a fifth of the memory.
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def tile_step(memory: Fast, xs: tuple[Tile, Array | None]):
-        tile, reset = xs
-        tile = tile._replace(**_cast(tile, dtype))
-        if reset is not None:
-            memory = _restart(memory, origin, reset)
-        if rule.reads_linearly and rule.retention.lag and tile.write.shape[-1] > 1:
-            # Memora's lag token: the chunk's first token is a run of its own, behind which the
-            # link fires; the rest follow linearly.
-            first, rest = _split_first(tile)
-            memory, y_first, loss_first = over_rows(fixed, memory, first)
-            memory, y_rest, loss_rest = over_rows(fixed, memory, rest)
-            y = jnp.concatenate([y_first, y_rest], axis=2)
-            return memory, (y, jnp.concatenate([loss_first, loss_rest], axis=2))
-        memory, y, loss = over_rows(fixed, memory, tile)
-        return memory, (y, loss)
-
+    constants = Constants({name: leaf.astype(dtype) for name, leaf in fixed.items()}, origin)
+    step = functools.partial(tile_step, rule, how)
     fire_at = 0 if rule.retention.lag else chunk - 1
-    slots = min(chunk, length) if aligned else chunk
+    slots = tile or (min(chunk, length) if aligned else chunk)
+    parts = max(chunk // slots, 1)  # tiles of a chunk
     token_streams = {"q": q, "k": k, "v": v, "k_write": k_write, "write": write, "gates": gates}
     first = Fast(start.A, start.S, start.V, start.R, start.L, start.window, start.sweeps)
+    first, constants, token_streams, at = varying_alike((first, constants, token_streams, at))
 
     def in_chunks(tiles: int):
         """Tiles of a chunk's slots; tokens are moved unless chunk edges are known to be static."""
+        tiles = parts * tiles
         size = tiles * slots
+        part = jnp.arange(tiles) % parts
         if aligned:
             present = jnp.broadcast_to(jnp.arange(size) < length, (batch, size))
             moved = jax.tree.map(lambda x: _pad(x, size), token_streams)
             resets = None if segment_ids is None else _pad(at.reset, size)
         else:
-            placement = place(at, chunk, tiles)
+            placement = place(at, chunk, tiles // parts)
             present = placement.source < length
             source = jnp.minimum(placement.source, length - 1)
             moved = jax.tree.map(lambda x: _take(x, source), token_streams)
             moved["write"] = moved["write"] * present.astype(dtype)
             resets = _take(at.reset, source) & present
         by_tile = present.reshape(batch, tiles, slots)
-        never = jnp.zeros((batch, tiles), bool)
+        fires = (part == fire_at // slots) & by_tile[:, :, fire_at % slots]
+        begins = None if resets is None else resets.reshape(batch, tiles, slots)[:, :, 0]
         xs = _tiles(
             moved,
             tiles,
             slots,
-            fresh=None if aligned else by_tile[:, :, 0],
-            fire=by_tile[:, :, fire_at] if fire_at < slots else never,
-            reset=None if resets is None else resets.reshape(batch, tiles, slots)[:, :, 0],
+            fresh=None if aligned and parts == 1 else (part == 0) & by_tile[:, :, 0],
+            fire=fires if fire_at < parts * slots else jnp.zeros_like(fires),
+            reset=None if begins is None else begins & (part == 0),
         )
-        memory, (y, loss) = jax.lax.scan(tile_step, first, xs)
+        memory, y, loss = loop(step, constants, first, *xs)
         y, loss = _untile(y), _untile(loss)
         if aligned:
             return memory, y[:, :length], loss[:, :length]
@@ -120,7 +130,7 @@ def run(
             fire=at.position == fire_at,
             reset=None if segment_ids is None else at.reset,
         )
-        memory, (y, loss) = jax.lax.scan(tile_step, first, xs)
+        memory, y, loss = in_order(step, constants, first, *xs)
         return memory, _untile(y), _untile(loss)
 
     if aligned:
@@ -142,28 +152,6 @@ def run(
 
 def _state(memory: Fast, at: Positions) -> State:
     return State(*memory, position=at.end_position, segment=at.end_segment)
-
-
-def _cast(tile: Tile, dtype) -> dict[str, Array | None]:
-    streams = {name: getattr(tile, name) for name in ("q", "k", "v", "k_write")}
-    return {name: None if x is None else x.astype(dtype) for name, x in streams.items()}
-
-
-def _restart(memory: Fast, origin: Weights, reset: Array) -> Fast:
-    """A = unlink(W0) and empty buffers in the rows that begin a segment.
-
-    The chunk step renews what else depends on them, since a segment begins a chunk.
-    """
-
-    def rows(leaf: Array) -> Array:
-        return reset.reshape(-1, *[1] * (leaf.ndim - 1))
-
-    A = {n: jnp.where(rows(leaf), origin[n][None], leaf) for n, leaf in memory.A.items()}
-    empty = lambda tree: jax.tree.map(lambda x: jnp.where(rows(x), 0.0, x), tree)  # noqa: E731
-    window = memory.window
-    if window is not None:
-        window = window._replace(weight=empty(window.weight))
-    return memory._replace(A=A, S=empty(memory.S), V=empty(memory.V), window=window)
 
 
 def _pad(x: Array, size: int) -> Array:
@@ -205,18 +193,3 @@ def _untile(x: Array) -> Array:
     x = jnp.moveaxis(x, 2, 3)
     x = jnp.moveaxis(x, 0, 1)
     return x.reshape(x.shape[0], -1, *x.shape[3:])
-
-
-def _split_first(tile: Tile) -> tuple[Tile, Tile]:
-    """The tile's first token, which carries its flags, and the rest."""
-
-    def cut(part: slice) -> dict:
-        names = ("q", "k", "v", "k_write", "gates")
-        streams = {name: getattr(tile, name) for name in names}
-        cut_streams = jax.tree.map(lambda x: x[:, :, part], streams)
-        return {**cut_streams, "write": tile.write[:, part]}
-
-    never = jnp.zeros(tile.fire.shape, bool)
-    first = Tile(**cut(slice(0, 1)), fresh=tile.fresh, fire=tile.fire)
-    rest = Tile(**cut(slice(1, None)), fresh=never, fire=never)
-    return first, rest

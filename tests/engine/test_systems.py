@@ -49,6 +49,15 @@ def test_derivatives():
     check_grads(lambda f: inverse_positive(f @ f.T + jnp.eye(4)), (factor,), order=2)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_derivatives_of_many_systems(n):
+    """As `scan` has them, one a head and row; of one token where segments begin anywhere."""
+    rng = np.random.default_rng(n)
+    lower, target = strictly_lower(rng, 2, 3, n, n), rng.normal(size=(2, 3, n, 2))
+    solve = jax.vmap(jax.vmap(lambda low, b: solve_unit_lower(jnp.tril(low, -1), b)))
+    check_grads(jax.jit(solve), (lower, target), order=1)
+
+
 SOLVED = {
     "deltanet": miras.Rule("matrix", "l2", "none", "gd"),
     "longhorn": miras.Rule("matrix", "l2", "none", {"kind": "implicit", "granularity": "value"}),

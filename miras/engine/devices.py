@@ -1,0 +1,28 @@
+"""Devices: inside `jax.shard_map`, an array either differs from device to device or does not."""
+
+from typing import TypeVar
+
+import jax
+from jax import lax
+
+from miras.typing import Array
+
+Tree = TypeVar("Tree")
+
+
+def varying_alike(tree: Tree) -> Tree:
+    """All leaves as if they differed along every axis along which any does.
+
+    Loops and kernels want that of what they carry. The derivative sums gradients over devices.
+    """
+    axes = frozenset().union(*(_axes(x) for x in jax.tree.leaves(tree)))
+
+    def vary(x: Array) -> Array:
+        missing = tuple(sorted(axes - _axes(x)))
+        return lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(vary, tree) if axes else tree
+
+
+def _axes(x: Array) -> frozenset[str]:
+    return jax.typeof(x).manual_axis_type.varying  # pyright: ignore[reportAttributeAccessIssue]

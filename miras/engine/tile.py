@@ -1,0 +1,91 @@
+"""A tile: the chunk step on one head's tokens, with what may come before it in the same tile."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from miras.engine.chunk import Fast, Semantics, Tile, chunk_step
+from miras.engine.trajectory import last
+from miras.rule import Rule
+from miras.typing import Array, Weights
+
+REGISTER = 8  # rows of a register of a TPU: of fewer, its compiler makes little
+
+
+class Constants(NamedTuple):
+    """What a head keeps through all its tiles: leaves [in, out] or [out], no batch.
+
+    Attributes:
+        fixed: weights that only the outer loop trains.
+        origin: unlink(W0), from which a segment starts.
+    """
+
+    fixed: Weights
+    origin: Weights
+
+
+def tile_step(
+    rule: Rule, how: Semantics, constants: Constants, memory: Fast, tile: Tile, reset: Array | None
+) -> tuple[Fast, Array, Array]:
+    """`chunk_step` behind a restart and a lag token, in the state's dtype.
+
+    Args:
+        rule: the four parts.
+        how: `refine` and `exact`.
+        constants: of the head.
+        memory: of the head, before the tile.
+        tile: the tokens.
+        reset: scalar bool, whether the tile begins a segment; None says that it does not.
+    """
+    dtype = next(iter(memory.A.values())).dtype
+    tile = tile._replace(
+        q=tile.q.astype(dtype),
+        k=tile.k.astype(dtype),
+        v=tile.v.astype(dtype),
+        k_write=None if tile.k_write is None else tile.k_write.astype(dtype),
+    )
+    if reset is not None:
+        memory = _restart(memory, constants.origin, reset)
+    step = functools.partial(chunk_step, rule, how, constants.fixed)
+    if rule.reads_linearly and rule.retention.lag and tile.write.shape[0] > 1:
+        # Memora's lag token: the chunk's first token is a run of its own, behind which the link
+        # fires; the rest follow linearly.
+        memory, y_first, loss_first = step(memory, _only_first(tile))
+        memory, y, loss = step(memory, _but_first(tile))
+        others = jnp.arange(loss.shape[0]) > 0
+        y = jnp.where(others[:, None], y, last(y_first))
+        return memory, y, jnp.where(others, loss, last(loss_first))
+    return step(memory, tile)
+
+
+def _restart(memory: Fast, origin: Weights, reset: Array) -> Fast:
+    """A = unlink(W0) and empty buffers.
+
+    The chunk step renews what else depends on them, since a segment begins a chunk.
+    """
+    A = {name: jnp.where(reset, origin[name], leaf) for name, leaf in memory.A.items()}
+    empty = lambda tree: jax.tree.map(lambda x: jnp.where(reset, 0.0, x), tree)  # noqa: E731
+    window = memory.window
+    if window is not None:
+        window = window._replace(weight=empty(window.weight))
+    return memory._replace(A=A, S=empty(memory.S), V=empty(memory.V), window=window)
+
+
+def _only_first(tile: Tile) -> Tile:
+    """The first token, which carries the tile's flags, behind masked ones that fill a register."""
+    rows = min(tile.write.shape[0], REGISTER)
+    names = ("q", "k", "v", "k_write", "gates", "write")
+    streams = {name: getattr(tile, name) for name in names}
+    filled = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], (rows, *x.shape[1:])), streams)
+    alone = (jnp.arange(rows) == rows - 1).astype(tile.write.dtype)
+    filled["write"] = filled["write"] * alone
+    return tile._replace(**filled)
+
+
+def _but_first(tile: Tile) -> Tile:
+    """The others, behind the first one masked."""
+    others = (jnp.arange(tile.write.shape[0]) > 0).astype(tile.write.dtype)
+    never = jnp.zeros(tile.fire.shape, bool)
+    return tile._replace(write=tile.write * others, fresh=never, fire=never)
