@@ -7,11 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from miras.engine.chunk import Fast, Semantics, Tile, chunk_step
-from miras.engine.trajectory import last
 from miras.rule import Rule
 from miras.typing import Array, Weights
-
-REGISTER = 8  # rows of a register of a TPU: of fewer, its compiler makes little
 
 
 class Constants(NamedTuple):
@@ -55,8 +52,8 @@ def tile_step(
         memory, y_first, loss_first = step(memory, _only_first(tile))
         memory, y, loss = step(memory, _but_first(tile))
         others = jnp.arange(loss.shape[0]) > 0
-        y = jnp.where(others[:, None], y, last(y_first))
-        return memory, y, jnp.where(others, loss, last(loss_first))
+        y = jnp.where(others[:, None], y, y_first)
+        return memory, y, jnp.where(others, loss, loss_first)
     return step(memory, tile)
 
 
@@ -74,18 +71,14 @@ def _restart(memory: Fast, origin: Weights, reset: Array) -> Fast:
 
 
 def _only_first(tile: Tile) -> Tile:
-    """The first token, which carries the tile's flags, behind masked ones that fill a register."""
-    rows = min(tile.write.shape[0], REGISTER)
+    """The first token, which carries the tile's flags."""
     names = ("q", "k", "v", "k_write", "gates", "write")
     streams = {name: getattr(tile, name) for name in names}
-    filled = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], (rows, *x.shape[1:])), streams)
-    alone = (jnp.arange(rows) == rows - 1).astype(tile.write.dtype)
-    filled["write"] = filled["write"] * alone
-    return tile._replace(**filled)
+    return tile._replace(**jax.tree.map(lambda x: x[:1], streams))
 
 
 def _but_first(tile: Tile) -> Tile:
-    """The others, behind the first one masked."""
+    """The others, behind the first one masked: a tile stays as long as TPUs' registers like it."""
     others = (jnp.arange(tile.write.shape[0]) > 0).astype(tile.write.dtype)
     never = jnp.zeros(tile.fire.shape, bool)
     return tile._replace(write=tile.write * others, fresh=never, fire=never)

@@ -1,0 +1,80 @@
+"""How the XLA backend lays out tokens changes nothing: smaller tiles, several devices."""
+
+import functools
+import os
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+import miras
+from miras.engine import scan_with_loss, xla
+from miras.engine.scan import BACKENDS
+from miras.testing import random_inputs
+
+LABELS = {
+    "one segment": {},
+    "segments at chunks": {"segment_ids": jnp.asarray([[0] * 4 + [1] * 7] * 2)},
+    "segments anywhere": {"segment_ids": jnp.asarray([[0] * 3 + [1] * 8] * 2)},
+    "a mask": {"mask": jnp.asarray([[True] * 4 + [False] * 2 + [True] * 5] * 2)},
+}
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("labels", LABELS)
+@pytest.mark.parametrize("name", ["yaad", "memora", "titans_lmm", "lact", "gated_deltanet"])
+def test_tiles_may_be_smaller_than_a_chunk(name, labels, monkeypatch):
+    """Snapshots, links and what happens once a chunk stay where the chunk has them."""
+    config = miras.preset(name)
+    inputs = jax.tree.map(jnp.asarray, random_inputs(config.rule, B=2, T=11, dk=4))
+    run = functools.partial(
+        scan_with_loss, config.rule, *inputs, chunk=4, exact=config.exact, **LABELS[labels]
+    )
+    want = run(backend="xla")
+    monkeypatch.setitem(BACKENDS, "smaller", functools.partial(xla.run, tile=2))
+    chex.assert_trees_all_close(run(backend="smaller"), want, rtol=1e-9, atol=1e-9)
+
+
+SHARDED = """
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec as P
+
+import miras
+from miras.testing import random_inputs
+
+config = miras.preset(sys.argv[1])
+W0, *streams = jax.tree.map(jnp.asarray, random_inputs(config.rule, B=2, T=11, dk=4, dtype="f4"))
+mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+
+
+def whole(W0, streams):
+    y, _ = miras.scan(config.rule, W0, *streams, chunk=4, exact=config.exact)
+    return jnp.sum(jnp.sin(y))
+
+
+def sharded(W0, streams):
+    on_one_device = lambda W0, streams: jax.lax.psum(whole(W0, streams), "data")
+    specs = P(), P("data")
+    return jax.shard_map(on_one_device, mesh=mesh, in_specs=specs, out_specs=P())(W0, streams)
+
+
+want, got = (jax.jit(jax.value_and_grad(f, (0, 1)))(W0, streams) for f in (whole, sharded))
+chex.assert_trees_all_close(got, want, rtol=2e-5, atol=2e-5)
+"""
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("name", ["titans_lmm", "gated_deltanet"])
+def test_rows_on_two_devices(name):
+    """Inner gradients are each device's own, outer ones by W0 summed over both."""
+    flags = "--xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", SHARDED, name]
+    subprocess.run(command, check=True, env=environment, timeout=300)
