@@ -55,7 +55,7 @@ def expm1(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
 
 
 def product(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
-    """Products that are none of two matrices as sums over products of entries."""
+    """Products with a vector in them: of two matrices with rows of zeros, else as sums."""
     del inner
     x, y = inputs
     (over, batch) = eqn.params["dimension_numbers"]
@@ -65,9 +65,14 @@ def product(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
     ]
     count = [[a.shape[i] for i in free[side]] for side, a in enumerate(inputs)]
     contracted = [x.shape[i] for i in over[0]]
-    matrices = x.ndim == y.ndim == 2 and not batch[0]
-    if matrices and 1 not in (*count[0], *count[1], *contracted):
-        return [eqn.primitive.bind(x, y, **eqn.params)]
+    if x.ndim == y.ndim == 2 and not batch[0]:
+        rows, columns, sums = count[0][0], count[1][0], contracted[0]
+        if sums == 1 and (over[0], over[1]) == ((1,), (0,)):
+            return [x * y]
+        x = _filled(_filled(x, over[0][0]), free[0][0])
+        y = _filled(_filled(y, over[1][0]), free[1][0])
+        z = eqn.primitive.bind(x, y, **eqn.params)
+        return [z if z.shape == (rows, columns) else lax.slice(z, (0, 0), (rows, columns))]
     # One operand has no dimension of its own (of more than one entry), or nothing to sum over.
     x, y = (
         lax.transpose(a, (*batch[side], *free[side], *over[side])) for side, a in enumerate(inputs)
@@ -102,6 +107,13 @@ def put_row(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
             here = lax.broadcasted_iota(jnp.int32, x.shape, axis) == start
             chosen = here if chosen is None else chosen & here
     return [y if chosen is None else jnp.where(chosen, jnp.broadcast_to(y, x.shape), x)]
+
+
+def _filled(x: Array, axis: int) -> Array:
+    """A dimension of one entry as one of 8, with zeros: what multiplies matrices takes no less."""
+    if x.shape[axis] != 1:
+        return x
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 7 * (a == axis), 0) for a in range(x.ndim)])
 
 
 def take(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
