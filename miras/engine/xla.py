@@ -61,6 +61,7 @@ def run(
 
     Args and results are those of `scan_with_loss` after its checks, every gate present; `loop` is
     what goes through the tiles, `tile` their size, a divisor of the chunk and by default the chunk.
+    Where tokens are taken one by one, neither is used.
     """
     batch, length = q.shape[:2]
     dtype = jnp.promote_types(jnp.float32, q.dtype)
@@ -87,9 +88,9 @@ def run(
     first = Fast(start.A, start.S, start.V, start.R, start.L, start.window, start.sweeps)
     first, constants, token_streams, at = varying_alike((first, constants, token_streams, at))
 
-    def in_chunks(tiles: int):
+    def in_chunks(chunks: int):
         """Tiles of a chunk's slots; tokens are moved unless chunk edges are known to be static."""
-        tiles = parts * tiles
+        tiles = parts * chunks
         size = tiles * slots
         part = jnp.arange(tiles) % parts
         if aligned:
@@ -97,7 +98,7 @@ def run(
             moved = jax.tree.map(lambda x: _pad(x, size), token_streams)
             resets = None if segment_ids is None else _pad(at.reset, size)
         else:
-            placement = place(at, chunk, tiles // parts)
+            placement = place(at, chunk, chunks)
             present = placement.source < length
             source = jnp.minimum(placement.source, length - 1)
             moved = jax.tree.map(lambda x: _take(x, source), token_streams)

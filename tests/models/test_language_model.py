@@ -129,8 +129,8 @@ def test_starting_point(name, chunk):
     """The inner loss falls over a text and the outer gradient is of order one, for any chunk."""
     config = miras.override(miras.preset(name), "layers=2", f"chunk={chunk}")
     model = LanguageModel(config, nnx.Rngs(0))
-    text = np.frombuffer(test_starting_point.__doc__.encode() * 4, np.uint8)[:256]
-    x = jnp.asarray(text[None], jnp.int32)
+    text = np.frombuffer(test_starting_point.__doc__.encode() * 8, np.uint8)[: 2 * 256]
+    x = jnp.asarray(text.reshape(2, 256), jnp.int32)
     graph, params = nnx.split(model)
 
     @jax.jit
