@@ -1,8 +1,8 @@
 """Program: a traced step, and how it is evaluated inside a kernel.
 
-A step is traced once, outside of the kernel, to a jaxpr. Inside, its equations are bound one by
-one, but for those whose primitive has a rewrite: an equal form that the kernel's compiler knows. So
-members are written in plain jax.numpy, and what a compiler lacks is mended in one table.
+A step is traced once, outside of the kernel, to a jaxpr. Inside, its equations are evaluated one by
+one in a form that the kernel's compiler knows. So members are written in plain jax.numpy, and what
+a compiler lacks is mended in one place.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +14,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from miras.typing import Array
 
 # (equation, its inputs, evaluate) -> its outputs; `evaluate` runs a jaxpr that the equation holds.
-Evaluate = Callable[..., list[Array]]
-Rewrite = Callable[[JaxprEqn, list[Array], Evaluate], Sequence[Array]]
+Evaluate = Callable[..., list[Any]]
+Operation = Callable[[JaxprEqn, list[Any], Evaluate], Sequence[Any]]
 
 
 class Program(NamedTuple):
@@ -31,9 +31,9 @@ class Program(NamedTuple):
     constants: list[Array]
     out_tree: Any
 
-    def __call__(self, rewrites: dict[str, Rewrite], constants: Sequence[Array], *args: Any) -> Any:
-        """Evaluate inside a kernel."""
-        out = evaluate(rewrites, self.jaxpr, constants, *jax.tree.leaves(args))
+    def __call__(self, run: Callable[..., Any], constants: Sequence[Array], *args: Any) -> Any:
+        """Evaluate inside a kernel, by its run(jaxpr, constants, *leaves)."""
+        out = run(self.jaxpr, constants, *jax.tree.leaves(args))
         return jax.tree.unflatten(self.out_tree, out)
 
 
@@ -44,27 +44,21 @@ def trace(function: Callable[..., Any], *shapes: Any) -> Program:
 
 
 def evaluate(
-    rewrites: dict[str, Rewrite], jaxpr: Jaxpr, constants: Sequence[Array], *args: Array
-) -> list[Array]:
-    """The results of a jaxpr, with rewrites where there are any."""
+    operation: Operation, jaxpr: Jaxpr, constants: Sequence[Any], *args: Any
+) -> list[Any]:
+    """The results of a jaxpr whose equations are evaluated by `operation`."""
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *args], strict=True))
 
     def read(atom):
         return atom.val if isinstance(atom, Literal) else values[atom]
 
-    def inner(jaxpr: Jaxpr | ClosedJaxpr, *args: Array) -> list[Array]:
+    def inner(jaxpr: Jaxpr | ClosedJaxpr, *args: Any) -> list[Any]:
         if isinstance(jaxpr, ClosedJaxpr):
-            return evaluate(rewrites, jaxpr.jaxpr, jaxpr.consts, *args)
-        return evaluate(rewrites, jaxpr, [], *args)
+            return evaluate(operation, jaxpr.jaxpr, jaxpr.consts, *args)
+        return evaluate(operation, jaxpr, [], *args)
 
     for eqn in jaxpr.eqns:
-        inputs = [read(atom) for atom in eqn.invars]
-        rewrite = rewrites.get(eqn.primitive.name)
-        if rewrite is not None:
-            out = rewrite(eqn, inputs, inner)
-        else:
-            out = eqn.primitive.bind(*inputs, **eqn.params)
-            out = out if eqn.primitive.multiple_results else [out]
+        out = operation(eqn, [read(atom) for atom in eqn.invars], inner)
         values.update(zip(eqn.outvars, out, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 

@@ -1,4 +1,4 @@
-"""Rewrites: equal forms of what a kernel's compiler does not know.
+"""Operations: equal forms of what a kernel's compiler does not know.
 
 Each takes an equation, its inputs and a way to run the jaxprs it holds, and gives its results.
 """
@@ -11,11 +11,11 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.extend.core import JaxprEqn
 
-from miras.kernels.program import Evaluate, Rewrite
+from miras.kernels.program import Evaluate, Operation
 from miras.typing import Array
 
 
-def inlined(name: str) -> Rewrite:
+def inlined(name: str) -> Operation:
     """A call: the jaxpr that it holds under this parameter, in place."""
 
     def rewrite(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
@@ -54,26 +54,27 @@ def expm1(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
     return [jnp.where(jnp.abs(x) < 0.5, 2 * t / (1 - t), jnp.exp(x) - 1)]
 
 
-def product(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
-    """Products with a vector in them: of two matrices with rows of zeros, else as sums."""
-    del inner
+def product(eqn: JaxprEqn, inputs: list[Array]) -> Array:
+    """A product of matrices, of which those of one row or column get rows of zeros beside it."""
     x, y = inputs
+    (i,), (j,) = eqn.params["dimension_numbers"][0]
+    rows, columns = x.shape[1 - i], y.shape[1 - j]
+    if x.shape[i] == 1 and (i, j) == (1, 0):
+        return x * y
+    x, y = _filled(_filled(x, i), 1 - i), _filled(_filled(y, j), 1 - j)
+    z = eqn.primitive.bind(x, y, **eqn.params)
+    return z if z.shape == (rows, columns) else lax.slice(z, (0, 0), (rows, columns))
+
+
+def sums(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
+    """Other products as sums: batched, or over several dimensions, or none."""
+    del inner
     (over, batch) = eqn.params["dimension_numbers"]
     free = [
         [i for i in range(a.ndim) if i not in over[side] and i not in batch[side]]
         for side, a in enumerate(inputs)
     ]
-    count = [[a.shape[i] for i in free[side]] for side, a in enumerate(inputs)]
-    contracted = [x.shape[i] for i in over[0]]
-    if x.ndim == y.ndim == 2 and not batch[0]:
-        rows, columns, sums = count[0][0], count[1][0], contracted[0]
-        if sums == 1 and (over[0], over[1]) == ((1,), (0,)):
-            return [x * y]
-        x = _filled(_filled(x, over[0][0]), free[0][0])
-        y = _filled(_filled(y, over[1][0]), free[1][0])
-        z = eqn.primitive.bind(x, y, **eqn.params)
-        return [z if z.shape == (rows, columns) else lax.slice(z, (0, 0), (rows, columns))]
-    # One operand has no dimension of its own (of more than one entry), or nothing to sum over.
+    contracted = [inputs[0].shape[i] for i in over[0]]
     x, y = (
         lax.transpose(a, (*batch[side], *free[side], *over[side])) for side, a in enumerate(inputs)
     )  # [batch, free, over] of each
@@ -234,7 +235,7 @@ def _scratch(x):
     return pltpu.VMEM((x.shape[0], *[1] * (2 - len(own)), *own), dtype)
 
 
-TPU: dict[str, Rewrite] = {
+CALLS: dict[str, Operation] = {
     "jit": inlined("jaxpr"),
     "pjit": inlined("jaxpr"),
     "closed_call": inlined("call_jaxpr"),
@@ -244,10 +245,12 @@ TPU: dict[str, Rewrite] = {
     "custom_jvp_call": inlined("call_jaxpr"),
     "custom_vjp_call": inlined("call_jaxpr"),
     "custom_lin": inlined("call_jaxpr"),
+}
+TPU: dict[str, Operation] = {
     "pad": pad,
     "pow": power,
     "expm1": expm1,
-    "dot_general": product,
+    "dot_general": sums,
     "dynamic_slice": row,
     "dynamic_update_slice": put_row,
     "reshape": shaped,

@@ -6,7 +6,7 @@ from pathlib import Path
 from jax.extend.core import JaxprEqn
 
 from miras.kernels.program import Program, equations
-from miras.kernels.rewrites import FORMS, TPU
+from miras.kernels.rewrites import CALLS, FORMS, TPU
 from miras.rule import Rule
 
 # What Mosaic, the TPU's compiler of kernels, lowers as it is (jax 0.10).
@@ -28,7 +28,7 @@ def unsupported(rule: Rule, program: Program) -> str | None:
     """A sentence on the first operation that no TPU kernel can have; None if there is none."""
     for eqn in equations(program.jaxpr):
         name = eqn.primitive.name
-        known = name in MOSAIC or (name in TPU and FORMS.get(name, _any)(eqn))
+        known = name in MOSAIC or name in CALLS or (name in TPU and FORMS.get(name, _any)(eqn))
         if not known:
             return f"{_origin(rule, eqn)} uses {name!r}, which a TPU kernel cannot have"
     return None

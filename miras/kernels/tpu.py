@@ -17,8 +17,8 @@ from jax.experimental import pallas as pl
 from miras.engine.chunk import Fast, Tile
 from miras.engine.tile import Constants
 from miras.kernels.grid import Flags, Grid, Layout, copy, like, own, read, vmem, write
+from miras.kernels.operations import run
 from miras.kernels.program import Program, trace
-from miras.kernels.rewrites import TPU
 from miras.typing import Array
 
 
@@ -145,7 +145,7 @@ def _forward(step: Callable[..., Any], layout: Layout, given: Given):
         def tile(i):
             at = grid.flags(flags, given.flags, i)
             streams = read(inputs["streams"], one.streams, i)
-            memory, *y_loss = program(TPU, captured, at, constants, read(held, one.memory), streams)
+            memory, *y_loss = program(run, captured, at, constants, read(held, one.memory), streams)
             write(held, memory)
             write(outputs["y_loss"], tuple(y_loss), i)
 
@@ -200,12 +200,12 @@ def _backward(step, layout: Layout, constants, streams, flags, saved, cotangents
         write(between, read(inputs["saved"], one.memory), 0)
 
         def forwards(i):
-            memory, _, _ = again(TPU, for_again, *start(i))
+            memory, _, _ = again(run, for_again, *start(i))
             write(between, memory, i + 1)
 
         def backwards(i):
             ends = (read(held, one.memory), *read(inputs["d_read"], own(d_read, 3), i))
-            d_constants, d_memory, d_streams = back(TPU, for_back, *start(i), ends)
+            d_constants, d_memory, d_streams = back(run, for_back, *start(i), ends)
             write(held, d_memory)
             write(outputs["streams"], d_streams, i)
             write(total, jax.tree.map(jnp.add, read(total, one.constants), d_constants))
