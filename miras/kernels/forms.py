@@ -1,14 +1,14 @@
-"""Forms: the two in which a TPU's registers hold a vector, and the two of a matrix.
+"""Forms: the two in which a TPU's registers can hold a vector, and the two of a matrix.
 
 A register holds 8 rows of 128 lanes. A vector [N] lies along the lanes, as a row [1, N], or down
 the rows, as a column [N, 1]; to turn one into the other costs the compiler, left alone, a
-permutation for every few entries. Here a vector is made in the form in which it is asked for,
-its turned form once at most, and numbers that come out of vectors stay in registers, as [1, 1].
-Likewise a transposed matrix is turned only where its use is no product.
+permutation for every few entries. A matrix of few columns leaves most lanes empty, and its
+transpose does not. So a value here is made in the form in which it is asked for, where it can be,
+and is turned once at most. Numbers that come out of vectors stay in registers, as [1, 1].
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,8 +19,37 @@ from miras.typing import Array
 WIDEST = 512  # entries of a vector that is turned by a mask of N x N
 
 
-class Vector:
-    """A vector [N] or a number [], in forms made when they are first asked for.
+class Forms:
+    """A value and its transpose, each made when it is first asked for.
+
+    Args:
+        forms: the two, or what makes them; None for one that is made by turning the other.
+    """
+
+    def __init__(self, forms: Sequence[Any]):
+        self.native = {side for side, form in enumerate(forms) if form is not None}
+        self._makers = forms
+        self._made: dict[int, Array] = {}
+
+    def get(self, side: int) -> Array:
+        """One of the two."""
+        if side not in self._made:
+            self._made[side] = self._make(side)
+        return self._made[side]
+
+    def has(self, side: int) -> bool:
+        """Whether one of the two is there, or can be made without turning the other."""
+        return side in self._made or (side in self.native and not self._made)
+
+    def _make(self, side: int) -> Array:
+        if not self.has(side):
+            return turned(self.get(1 - side))
+        maker = self._makers[side]
+        return maker() if callable(maker) else maker
+
+
+class Vector(Forms):
+    """A vector [N] as a row [1, N] or a column [N, 1], or a number [] as [1, 1].
 
     Args:
         shape: [N] or [].
@@ -29,33 +58,57 @@ class Vector:
     """
 
     def __init__(self, shape: tuple[int, ...], *, row: Any = None, column: Any = None):
+        super().__init__((row, column))
         self.shape = shape
-        self._forms = {0: row, 1: column}
-        self.native = {axis for axis, form in self._forms.items() if form is not None}
+
+    def has(self, side: int) -> bool:
+        """As of a value; a row and a column that are both native are both made: that is cheap."""
+        return side in self.native or side in self._made
 
     @property
     def row(self) -> Array:
         """[1, N]."""
-        return self.along(0)
+        return self.get(0)
 
     @property
     def column(self) -> Array:
         """[N, 1]."""
-        return self.along(1)
-
-    def along(self, axis: int) -> Array:
-        """The row or the column: `axis` is the dimension that has one entry."""
-        form = self._forms[axis]
-        if form is None:
-            form = turned(self.along(1 - axis), axis)
-        elif callable(form):
-            form = form()
-        self._forms[axis] = form
-        return form
+        return self.get(1)
 
     def array(self) -> Array:
         """[N] or [], as the compiler would have it."""
-        return self.along(min(self.native)).reshape(self.shape)
+        return self.get(min(self.native)).reshape(self.shape)
+
+    def as_matrix(self, side: int, shape: tuple[int, int]) -> "Matrix":
+        """The row (0) or the column (1), repeated to fill a shape."""
+        forms = [None, None]
+        for at in self.native:
+            size = shape if at == side else shape[::-1]
+            forms[at ^ side] = functools.partial(lambda at, n: _filled(self.get(at), n), at, size)
+        return Matrix(shape, Forms(forms))
+
+
+class Matrix:
+    """A matrix [N, M], by its forms: the matrix itself and its transpose.
+
+    Args:
+        shape: [N, M].
+        forms: the two; shared with the transpose.
+        side: which of them this is.
+        binary: whether all entries are 0 or 1.
+    """
+
+    def __init__(self, shape: tuple[int, int], forms: Forms, side: int = 0, binary: bool = False):
+        self.shape, self.forms, self.side, self.binary = shape, forms, side, binary
+
+    @property
+    def transpose(self) -> "Matrix":
+        """[M, N]."""
+        return Matrix(self.shape[::-1], self.forms, 1 - self.side, self.binary)
+
+    def array(self) -> Array:
+        """[N, M]."""
+        return self.forms.get(self.side)
 
 
 def number(x: Array) -> Vector:
@@ -63,79 +116,66 @@ def number(x: Array) -> Vector:
     return Vector((), row=x, column=x)
 
 
-class Matrix:
-    """A matrix and its transpose, each made when it is first asked for.
-
-    Args:
-        forms: the matrix and its transpose, or what makes them, or None; shared by both.
-        side: which of them this is.
-    """
-
-    def __init__(self, forms: list[Any], side: int = 0):
-        self._forms, self._side = forms, side
-
-    @property
-    def array(self) -> Array:
-        """[N, M]."""
-        form = self._forms[self._side]
-        if form is None:
-            form = self.transpose.array.T
-        elif callable(form):
-            form = form()
-        self._forms[self._side] = form
-        return form
-
-    @property
-    def transpose(self) -> "Matrix":
-        """[M, N]."""
-        return Matrix(self._forms, 1 - self._side)
-
-    @property
-    def native(self) -> bool:
-        """Whether nothing has to be turned for it."""
-        return self._forms[self._side] is not None
-
-
-def elementwise(bind: Callable[..., Array], shape: tuple[int, ...], inputs: list[Any]) -> Vector:
+def vectorwise(bind: Callable[..., Array], shape: tuple[int, ...], inputs: list[Any]) -> Vector:
     """Bind of vectors and numbers, in whichever form will be asked for."""
     vectors = [x for x in inputs if isinstance(x, Vector)]
 
-    def of(axis: int) -> Array:
+    def of(side: int) -> Array:
         size = shape[0] if shape else 1
-        form = (1, size) if axis == 0 else (size, 1)
-        return bind(
-            *(jnp.broadcast_to(x.along(axis), form) if isinstance(x, Vector) else x for x in inputs)
-        )
+        form = (1, size) if side == 0 else (size, 1)
+        return bind(*(_filled(x.get(side), form) if x in vectors else x for x in inputs))
 
-    native = functools.reduce(set.__and__, (x.native for x in vectors), {0, 1})
+    native = functools.reduce(set.__and__, (x.native for x in vectors))
     # In neither form without a turn: then turn the inputs, each once, for the form asked for.
-    forms = {axis: functools.partial(of, axis) for axis in native or {0, 1}}
+    forms = {side: functools.partial(of, side) for side in native or {0, 1}}
     return Vector(shape, row=forms.get(0), column=forms.get(1))
 
 
-def turned(x: Array, axis: int) -> Array:
-    """A row as a column (axis 1) or a column as a row (axis 0)."""
+def matrixwise(bind: Callable[..., Array], shape: tuple[int, int], inputs: list[Any]) -> Matrix:
+    """Bind of matrices and numbers, in whichever form will be asked for."""
+
+    def of(side: int) -> Array:
+        return bind(*(_side(x, side, shape) for x in inputs))
+
+    matrices = [x for x in inputs if isinstance(x, Matrix)]
+    sides = [side for side in (0, 1) if all(x.forms.has(x.side ^ side) for x in matrices)] or [0]
+    forms = [functools.partial(of, side) if side in sides else None for side in (0, 1)]
+    return Matrix(shape, Forms(forms))
+
+
+def _side(x: Any, side: int, shape: tuple[int, int]) -> Array:
+    if isinstance(x, Vector):
+        return _filled(x.row, shape[::-1] if side else shape)
+    return x.forms.get(x.side ^ side) if isinstance(x, Matrix) else x
+
+
+def _filled(x: Array, shape: tuple[int, ...]) -> Array:
+    return x if x.shape == shape else jnp.broadcast_to(x, shape)
+
+
+def turned(x: Array) -> Array:
+    """The transpose."""
     size = x.size
+    if 1 not in x.shape or size > WIDEST:
+        return x.T
     if size == 1:
         return x
-    if size > WIDEST:
-        return x.reshape((1, size) if axis == 0 else (size, 1))
     if x.dtype not in (jnp.float32, jnp.float64):
-        back = turned(x.astype(jnp.float32), axis)
+        back = turned(x.astype(jnp.float32))
         return back > 0.5 if x.dtype == jnp.bool_ else back.astype(x.dtype)
     i, j = (lax.broadcasted_iota(jnp.int32, (size, size), d) for d in (0, 1))
-    return jnp.sum(jnp.where(i == j, x, 0.0), axis=axis, keepdims=True)
+    return jnp.sum(jnp.where(i == j, x, 0.0), axis=1 if x.shape[0] == 1 else 0, keepdims=True)
 
 
 def enter(x: Any) -> Any:
-    """A value of one dimension as a vector; others as they are."""
-    if isinstance(x, (Vector, Matrix)) or jnp.ndim(x) != 1:
+    """An array of one or two dimensions by its forms; others as they are."""
+    if isinstance(x, (Vector, Matrix)):
         return x
-    return Vector(x.shape, row=lambda: x.reshape(1, -1))
+    if jnp.ndim(x) == 1:
+        return Vector(x.shape, row=lambda: x.reshape(1, -1))
+    return Matrix(x.shape, Forms((x, None))) if jnp.ndim(x) == 2 else x
 
 
 def leave(x: Any) -> Any:
     """A value as an array again."""
-    if isinstance(x, Vector):
-        return x.array()
-    return x.array if isinstance(x, Matrix) else x
+    return x.array() if isinstance(x, (Vector, Matrix)) else x

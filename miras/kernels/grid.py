@@ -10,6 +10,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from miras.engine.devices import varying_alike
+from miras.kernels.forms import leave
 from miras.typing import Array
 
 SEMANTICS = ("parallel", "arbitrary")  # heads in any order, a head's tiles in theirs
@@ -194,7 +195,7 @@ def write(refs: Any, values: Any, i: Any = ...) -> None:
 
     def one(ref: Any, value: Array) -> None:
         shape = ref.shape if i is ... else ref.shape[1:]
-        ref[i] = value.reshape(shape).astype(ref.dtype)
+        ref[i] = leave(value).reshape(shape).astype(ref.dtype)
 
     jax.tree.map(one, refs, values)
 

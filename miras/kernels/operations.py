@@ -11,9 +11,19 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Jaxpr, JaxprEqn
 
-from miras.kernels.forms import Matrix, Vector, elementwise, enter, leave, number
+from miras.kernels.forms import (
+    Forms,
+    Matrix,
+    Vector,
+    enter,
+    leave,
+    matrixwise,
+    number,
+    vectorwise,
+)
 from miras.kernels.program import Evaluate, evaluate
-from miras.kernels.rewrites import CALLS, TPU, product
+from miras.kernels.products import product
+from miras.kernels.rewrites import CALLS, TPU
 from miras.typing import Array
 
 ELEMENTWISE = frozenset(
@@ -33,10 +43,9 @@ REDUCTIONS: dict[str, Callable[..., Array]] = {
 }
 
 
-def run(jaxpr: Jaxpr, constants: Sequence[Array], *args: Array) -> list[Array]:
-    """The results of a jaxpr in a TPU kernel."""
-    out = evaluate(operation, jaxpr, [*map(enter, constants)], *map(enter, args))
-    return [*map(leave, out)]
+def run(jaxpr: Jaxpr, constants: Sequence[Array], *args: Any) -> list[Any]:
+    """The results of a jaxpr in a TPU kernel, by their forms; `forms.leave` makes them arrays."""
+    return evaluate(operation, jaxpr, [*map(enter, constants)], *map(enter, args))
 
 
 def operation(eqn: JaxprEqn, inputs: list[Any], inner: Evaluate) -> Sequence[Any]:
@@ -72,37 +81,27 @@ def _elementwise(eqn: JaxprEqn, inputs: list[Any], inner: Evaluate) -> Any:
     shape = eqn.outvars[0].aval.shape
     one = lambda *arrays: _bind(eqn, [*arrays], inner)[0]  # noqa: E731
     if len(shape) < 2 and any(isinstance(x, Vector) for x in inputs):
-        return elementwise(one, shape, inputs)
+        return vectorwise(one, shape, inputs)
     if len(shape) == 2:
-        inputs = [_spread(x, shape) if isinstance(x, Vector) else x for x in inputs]
-    return enter(one(*map(leave, inputs)))
-
-
-def _spread(x: Vector, shape: tuple[int, ...]) -> Array:
-    """A number, all over a shape."""
-    return jnp.broadcast_to(x.row, shape)
+        result = matrixwise(one, shape, inputs)
+        was = eqn.invars[0].aval.dtype
+        result.binary = eqn.primitive.name == "convert_element_type" and was == jnp.bool_
+        return result
+    return one(*map(leave, inputs))
 
 
 def _broadcast(eqn: JaxprEqn, inputs: list[Any]) -> Any:
     x, *_ = inputs
     shape, at = eqn.params["shape"], eqn.params["broadcast_dimensions"]
-    if jnp.ndim(x) == 0 if not isinstance(x, Vector) else not x.shape:
-        return _filled(x, shape)
-    if not isinstance(x, Vector) or len(shape) > 2:
+    if len(shape) > 2 or isinstance(x, Matrix):
         return None
+    if not isinstance(x, Vector):  # a number outside of the registers
+        if not shape:
+            return x
+        x = number(jnp.broadcast_to(x, (1, 1)))
     if len(shape) == 1:
-        return elementwise(lambda x: x, shape, [x])
-    return jnp.broadcast_to(x.along(0 if at == (1,) else 1), shape)
-
-
-def _filled(x: Any, shape: tuple[int, ...]) -> Any:
-    """A number, all over a shape."""
-    value = x.row if isinstance(x, Vector) else x
-    if len(shape) == 1:
-        (size,) = shape
-        spread = functools.partial(jnp.broadcast_to, value)
-        return Vector(shape, row=lambda: spread((1, size)), column=lambda: spread((size, 1)))
-    return jnp.broadcast_to(value, shape) if len(shape) <= 2 else None
+        return vectorwise(lambda x: x, shape, [x])
+    return x.as_matrix(1 if at == (0,) else 0, shape)
 
 
 def _reshape(eqn: JaxprEqn, inputs: list[Any]) -> Any:
@@ -110,92 +109,111 @@ def _reshape(eqn: JaxprEqn, inputs: list[Any]) -> Any:
     shape = eqn.outvars[0].aval.shape
     if isinstance(x, Vector):
         if len(shape) == 2 and 1 in shape:
-            return x.along(0 if shape[0] == 1 else 1)
+            return x.as_matrix(0 if shape[0] == 1 else 1, shape)
         if shape == x.shape:
             return x
-        if 1 in (x.shape or (1,)) and len(shape) < 2:
-            return Vector(shape, row=lambda: x.row, column=lambda: x.row)
+        one = (1,) in (shape, x.shape) and len(shape) < 2
+        return Vector(shape, row=lambda: x.row, column=lambda: x.column) if one else None
+    if not isinstance(x, Matrix) or 1 not in x.shape or len(shape) > 1:
         return None
-    if len(shape) == 1 and x.ndim == 2 and 1 in x.shape:
-        return Vector(shape, row=x) if x.shape[0] == 1 else Vector(shape, column=x)
-    if shape == () and x.ndim == 2:
-        return number(x)
-    return None
+    side = 0 if x.shape[0] == 1 else 1
+    native = {at: lambda at=at: x.forms.get(x.side ^ side ^ at) for at in (0, 1)}
+    native = {at: form for at, form in native.items() if x.forms.has(x.side ^ side ^ at)}
+    return Vector(shape, row=native.get(0), column=native.get(1))
 
 
 def _reduce(eqn: JaxprEqn, inputs: list[Any]) -> Any:
     (x,), axes = inputs, eqn.params["axes"]
     reduced = functools.partial(REDUCTIONS[eqn.primitive.name], keepdims=True)
     if isinstance(x, Vector):
-        axis = min(x.native)
-        return number(reduced(x.along(axis), axis=1 - axis))
-    x = leave(x)
-    if x.ndim != 2:
+        side = min(x.native)
+        return number(reduced(x.get(side), axis=1 - side))
+    if not isinstance(x, Matrix):
         return None
+    side = x.side if x.forms.has(x.side) else 1 - x.side
+    array, flip = x.forms.get(side), side != x.side
     if axes == (0, 1):
-        return number(reduced(x, axis=(0, 1)))
+        return number(reduced(array, axis=(0, 1)))
     (axis,) = axes
-    one = x if x.shape[axis] == 1 else reduced(x, axis=axis)
+    axis ^= flip
+    one = array if array.shape[axis] == 1 else reduced(array, axis=axis)
     return Vector(eqn.outvars[0].aval.shape, **{("row", "column")[axis]: one})
 
 
 def _product(eqn: JaxprEqn, inputs: list[Any]) -> Any:
     """Products with vectors as sums, exact in their dtype; of matrices, turned or not."""
     (over, batch) = eqn.params["dimension_numbers"]
+    if batch[0] or len(over[0]) > 1:
+        return None
     x, y = inputs
     shape = eqn.outvars[0].aval.shape
-    vectors = [isinstance(x, Vector) for x in inputs]
-    if all(vectors):
-        times = lambda a, b: a * b  # noqa: E731
-        if not over[0]:
-            return x.column * y.row if len(shape) == 2 else elementwise(times, shape, [x, y])
-        both = elementwise(times, x.shape, [x, y])
-        axis = min(both.native)
-        return number(jnp.sum(both.along(axis), axis=1 - axis, keepdims=True))
-    if batch[0] or len(over[0]) != 1 or any(len(var.aval.shape) > 2 for var in eqn.invars):
+    kinds = tuple(type(x) for x in inputs)
+    if kinds == (Vector, Vector):
+        return _of_vectors(x, y, shape, summed=bool(over[0]))
+    if not over[0]:
         return None
-    if any(vectors):
-        vector, matrix, side = (x, y, 1) if vectors[0] else (y, x, 0)
-        (axis,) = over[side]
-        summed = jnp.sum(leave(matrix) * vector.along(1 - axis), axis=axis, keepdims=True)
-        return Vector(shape, **{("row", "column")[axis]: summed})
+    if kinds in ((Vector, Matrix), (Matrix, Vector)):
+        vector, matrix, (axis,) = (x, y, over[1]) if kinds[0] is Vector else (y, x, over[0])
+        side = matrix.side if matrix.forms.has(matrix.side) else 1 - matrix.side
+        axis ^= side != matrix.side
+        both = matrix.forms.get(side) * vector.get(1 - axis)
+        return Vector(shape, **{("row", "column")[axis]: jnp.sum(both, axis=axis, keepdims=True)})
+    if kinds != (Matrix, Matrix):
+        return None
 
-    def bound(first: Any, i: int, second: Any, j: int) -> Array:
-        """Contract dimension i of the first with dimension j of the second, whichever way round."""
-        first, i = _either(first, i, 1)
-        second, j = _either(second, j, 0)
-        params = {**eqn.params, "dimension_numbers": (((i,), (j,)), ((), ()))}
-        return product(eqn.replace(params=params), [first, second])
+    def bound(first: Matrix, i: int, second: Matrix, j: int) -> Array:
+        """Sum over dimension i of the first and j of the second."""
+        binary = first.binary, second.binary
+        one, i = _either(first, i, 1)
+        other, j = _either(second, j, 0)
+        return product(one, other, (i, j), eqn.params["precision"], binary)
 
     (i,), (j,) = over
-    return Matrix([lambda: bound(x, i, y, j), lambda: bound(y, j, x, i)])
+    forms = functools.partial(bound, x, i, y, j), functools.partial(bound, y, j, x, i)
+    return Matrix(shape, Forms(forms))
 
 
-def _either(x: Any, axis: int, wanted: int) -> tuple[Array, int]:
+def _of_vectors(x: Vector, y: Vector, shape: tuple[int, ...], *, summed: bool) -> Any:
+    def times(a: Array, b: Array) -> Array:
+        return a * b
+
+    if summed:
+        both = vectorwise(times, x.shape, [x, y])
+        side = min(both.native)
+        return number(jnp.sum(both.get(side), axis=1 - side, keepdims=True))
+    if len(shape) == 2:
+        forms = (lambda: x.column * y.row), (lambda: y.column * x.row)
+        return Matrix(shape, Forms(forms))
+    return vectorwise(times, shape, [x, y])
+
+
+def _either(x: Matrix, axis: int, wanted: int) -> tuple[Array, int]:
     """A matrix or its transpose, with the dimension that is summed over; rather `wanted`."""
-    if not isinstance(x, Matrix):
-        return x, axis
-    turn = axis != wanted if x.native and x.transpose.native else not x.native
-    return (x.transpose.array, 1 - axis) if turn else (x.array, axis)
+    sides = sorted((0, 1), key=lambda side: (not x.forms.has(x.side ^ side), axis ^ side != wanted))
+    return x.forms.get(x.side ^ sides[0]), axis ^ sides[0]
 
 
 def _transposed(eqn: JaxprEqn, inputs: list[Any]) -> Any:
     (x,) = inputs
     if isinstance(x, Vector):
         return x
-    if eqn.params["permutation"] != (1, 0):
+    if not isinstance(x, Matrix):
         return None
-    return (x if isinstance(x, Matrix) else Matrix([x, None])).transpose
+    return x.transpose if eqn.params["permutation"] == (1, 0) else x
 
 
 def _positions(eqn: JaxprEqn, inputs: list[Any]) -> Any:
     del inputs
-    shape, dtype = eqn.params["shape"], eqn.params["dtype"]
-    if len(shape) != 1:
-        return None
-    (size,) = shape
+    shape, dtype, along = (eqn.params[name] for name in ("shape", "dtype", "dimension"))
     count = functools.partial(lax.broadcasted_iota, dtype)
-    return Vector(shape, row=lambda: count((1, size), 1), column=lambda: count((size, 1), 0))
+    if len(shape) == 1:
+        row, column = (1, *shape), (*shape, 1)
+        return Vector(shape, row=lambda: count(row, 1), column=lambda: count(column, 0))
+    if len(shape) == 2:
+        return Matrix(
+            shape, Forms((lambda: count(shape, along), lambda: count(shape[::-1], 1 - along)))
+        )
+    return None
 
 
 FORMED: dict[str, Callable[[JaxprEqn, list[Any]], Any]] = {

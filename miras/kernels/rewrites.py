@@ -54,18 +54,6 @@ def expm1(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
     return [jnp.where(jnp.abs(x) < 0.5, 2 * t / (1 - t), jnp.exp(x) - 1)]
 
 
-def product(eqn: JaxprEqn, inputs: list[Array]) -> Array:
-    """A product of matrices, of which those of one row or column get rows of zeros beside it."""
-    x, y = inputs
-    (i,), (j,) = eqn.params["dimension_numbers"][0]
-    rows, columns = x.shape[1 - i], y.shape[1 - j]
-    if x.shape[i] == 1 and (i, j) == (1, 0):
-        return x * y
-    x, y = _filled(_filled(x, i), 1 - i), _filled(_filled(y, j), 1 - j)
-    z = eqn.primitive.bind(x, y, **eqn.params)
-    return z if z.shape == (rows, columns) else lax.slice(z, (0, 0), (rows, columns))
-
-
 def sums(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
     """Other products as sums: batched, or over several dimensions, or none."""
     del inner
@@ -108,13 +96,6 @@ def put_row(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
             here = lax.broadcasted_iota(jnp.int32, x.shape, axis) == start
             chosen = here if chosen is None else chosen & here
     return [y if chosen is None else jnp.where(chosen, jnp.broadcast_to(y, x.shape), x)]
-
-
-def _filled(x: Array, axis: int) -> Array:
-    """A dimension of one entry as one of 8, with zeros: what multiplies matrices takes no less."""
-    if x.shape[axis] != 1:
-        return x
-    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 7 * (a == axis), 0) for a in range(x.ndim)])
 
 
 def take(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):

@@ -16,6 +16,7 @@ from jax.experimental import pallas as pl
 
 from miras.engine.chunk import Fast, Tile
 from miras.engine.tile import Constants
+from miras.kernels.forms import leave
 from miras.kernels.grid import Flags, Grid, Layout, copy, like, own, read, vmem, write
 from miras.kernels.operations import run
 from miras.kernels.program import Program, trace
@@ -208,7 +209,7 @@ def _backward(step, layout: Layout, constants, streams, flags, saved, cotangents
             d_constants, d_memory, d_streams = back(run, for_back, *start(i), ends)
             write(held, d_memory)
             write(outputs["streams"], d_streams, i)
-            write(total, jax.tree.map(jnp.add, read(total, one.constants), d_constants))
+            write(total, jax.tree.map(lambda a, b: a + leave(b), read(total, one.constants), d_constants))
 
         grid.forwards(forwards, but_last=True)
         grid.backwards(backwards)
