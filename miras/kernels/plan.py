@@ -16,6 +16,7 @@ from miras.typing import Array
 
 ROWS = 8  # of a register; tiles are multiples of it
 TOKENS = 128  # that a grid step goes through at least, so that its overhead is small
+BESIDE = 2
 SAVED = 2**30  # bytes of memories that a call of `scan` keeps for the backward pass
 
 
@@ -55,7 +56,8 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int, capacity: int) -> Plan
         needed = max(_vmem(program) for program in programs)
         if needed <= room:
             group = _group(given, tile, capacity // 8)
-            return Plan(tile, Layout(group, capacity * 3 // 4))
+            heads = BESIDE if given.streams.q.shape[2] % BESIDE == 0 else 1
+            return Plan(tile, Layout(group, capacity * 3 // 4, heads))
     return (
         f"a tile of {tile} tokens of this rule needs {needed / 2**20:.0f} MiB of VMEM, "
         f"more than the {room / 2**20:.0f} MiB that can be planned with"
@@ -86,16 +88,17 @@ def _group(given: tpu.Given, tile: int, room: int) -> int:
     return max(1, min(tiles, wanted, room // own))
 
 
-def _given(run: Callable[..., Any], tile: int) -> tuple[Callable[..., Any], tpu.Given]:
+def _given(run: Callable[..., Any], tile: int) -> tuple[tpu.Carried, tpu.Given]:
     """The step, and the shapes of what a loop over tiles is given."""
     found: list[Any] = []
 
     def record(step, *args):
-        given = tpu.given(*args)
-        found.append((step, jax.tree.map(_shape, given)))
+        carried, given = tpu.prepared(step, *args)
+        found.append((carried, jax.tree.map(_shape, given)))
         lead, width = given.streams.q.shape[:4], given.streams.v.shape[-1]
-        dtype = jax.tree.leaves(given.memory)[0].dtype
-        return given.memory, jnp.zeros((*lead, width), dtype), jnp.zeros(lead, dtype)
+        memory: Any = args[1]
+        dtype = jax.tree.leaves(memory)[0].dtype
+        return memory, jnp.zeros((*lead, width), dtype), jnp.zeros(lead, dtype)
 
     jax.eval_shape(lambda: run(loop=record, tile=tile))
     return found[0]

@@ -43,6 +43,16 @@ def trace(function: Callable[..., Any], *shapes: Any) -> Program:
     return Program(closed.jaxpr, list(closed.consts), jax.tree.structure(out))
 
 
+def used(program: Program) -> list[bool]:
+    """Whether a program's results depend on each of its arguments."""
+    jaxpr = program.jaxpr
+    needed = {var for var in jaxpr.outvars if not isinstance(var, Literal)}
+    for eqn in reversed(jaxpr.eqns):
+        if needed.intersection(eqn.outvars):
+            needed.update(var for var in eqn.invars if not isinstance(var, Literal))
+    return [var in needed for var in jaxpr.invars]
+
+
 def evaluate(
     operation: Operation, jaxpr: Jaxpr, constants: Sequence[Any], *args: Any
 ) -> list[Any]:

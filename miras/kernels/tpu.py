@@ -6,6 +6,7 @@ goes through the groups from last to first, steps again from the saved memory to
 its body is `jax.vjp` of the same step. What a tile does is `engine.tile.tile_step`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,10 +17,10 @@ from jax.experimental import pallas as pl
 
 from miras.engine.chunk import Fast, Tile
 from miras.engine.tile import Constants
-from miras.kernels.forms import leave
-from miras.kernels.grid import Flags, Grid, Layout, copy, like, own, read, vmem, write
+from miras.kernels.grid import Flags, Grid, Layout
 from miras.kernels.operations import run
-from miras.kernels.program import Program, trace
+from miras.kernels.program import Program, trace, used
+from miras.kernels.refs import add, clear, copy, like, lying, own, read, vmem, write
 from miras.typing import Array
 
 
@@ -38,7 +39,7 @@ class Given(NamedTuple):
     """What a loop over tiles is given: leaves [H, ...], [B, H, ...], [N, B, H, C, ...], [N, B]."""
 
     constants: Constants
-    memory: Fast
+    memory: Any
     streams: Streams
     flags: Flags
 
@@ -48,7 +49,7 @@ class Given(NamedTuple):
 
 
 def given(constants: Constants, memory: Fast, tiles: Tile, resets: Array | None) -> Given:
-    """The arguments of a loop over tiles, see `engine.xla.Loop`, by their shapes."""
+    """The arguments of a loop over tiles, see `engine.xla.Loop`, each with those of its shape."""
     streams = Streams(*(getattr(tiles, name) for name in Streams._fields))
     write = jnp.broadcast_to(tiles.write[:, :, None], tiles.q.shape[:4])
     flags = Flags(tiles.fresh, tiles.fire, resets)
@@ -56,14 +57,79 @@ def given(constants: Constants, memory: Fast, tiles: Tile, resets: Array | None)
 
 
 def in_kernel(step: Callable[..., Any], *args: Any, layout: Layout) -> tuple[Fast, Array, Array]:
-    """As `engine.xla.in_order`, in a kernel.
+    """As `engine.xla.in_order`, in kernels.
 
     Args:
         step: `tile_step` of a rule.
         *args: see `given`.
-        layout: how the kernel goes through the tiles.
+        layout: how the kernels go through the tiles.
     """
-    return _run(step, layout, *given(*args))
+    carried, (constants, kept, streams, flags) = prepared(step, *args)
+    kept, before, y, loss = _run(carried, layout, constants, kept, streams, flags)
+    # The rest of the memory is made anew by every tile: only the last one's is wanted.
+    last_streams, last_flags = jax.tree.map(lambda x: x[-1], (streams, flags))
+    step = jax.vmap(jax.vmap(carried.whole, (None, 0, 0, 0)), (0, None, 0, 0))
+    renewed, *_ = jax.jit(step)(last_flags, constants, before, last_streams)
+    return carried.joined(kept, renewed), y, loss
+
+
+def prepared(step: Callable[..., Any], *args: Any) -> tuple["Carried", Given]:
+    """The step on what tiles hand on, and its arguments."""
+    whole = given(*args)
+    carried = Carried.of(step, whole)
+    return carried, whole._replace(memory=carried.split(whole.memory))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Carried:
+    """The leaves of a memory that one tile hands on to the next, and the step on them alone.
+
+    A chunk's snapshot, for one, is made anew where every tile begins a chunk.
+
+    Attributes:
+        step: `tile_step` of a rule.
+        shapes: the leaves of one head's memory.
+        tree: its structure.
+        kept: whether the step reads a leaf.
+    """
+
+    step: Callable[..., Any]
+    shapes: tuple[Any, ...]
+    tree: Any
+    kept: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, step: Callable[..., Any], given: Given) -> "Carried":
+        """What the step on such tiles reads."""
+        one = given.of_one_tile()
+        leaves, tree = jax.tree.flatten(one.memory)
+        every = cls(step, tuple(leaves), tree, (True,) * len(leaves))
+        program = trace(every, one.flags, one.constants, leaves, one.streams)
+        first = len(jax.tree.leaves((one.flags, one.constants)))
+        kept = tuple(used(program)[first : first + len(leaves)])
+        return dataclasses.replace(every, kept=kept)
+
+    def split(self, memory: Any) -> list[Array]:
+        """The kept leaves of a memory."""
+        return [leaf for leaf, kept in zip(jax.tree.leaves(memory), self.kept) if kept]
+
+    def joined(self, kept: list[Array], rest: Any) -> Any:
+        """A memory of these leaves, and the others of another memory."""
+        leaves = iter(kept)
+        both = zip(jax.tree.leaves(rest), self.kept)
+        return jax.tree.unflatten(self.tree, [next(leaves) if k else leaf for leaf, k in both])
+
+    def whole(self, flags: Flags, constants: Constants, kept: list[Array], streams: Streams):
+        """(memory, y, loss) of one tile of one head."""
+        zeros = [jnp.zeros(s.shape, s.dtype) for s in self.shapes]
+        memory = self.joined(kept, jax.tree.unflatten(self.tree, zeros))
+        tile = Tile(*streams, fresh=flags.fresh, fire=flags.fire)
+        return self.step(constants, memory, tile, flags.reset)
+
+    def __call__(self, flags: Flags, constants: Constants, kept: list[Array], streams: Streams):
+        """(kept, y, loss) of one tile of one head."""
+        memory, y, loss = self.whole(flags, constants, kept, streams)
+        return self.split(memory), y, loss
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -83,59 +149,47 @@ def _run_bwd(step, layout, kept, cotangents):
 _run.defvjp(_run_fwd, _run_bwd)
 
 
-def forward_program(step: Callable[..., Any], given: Given) -> Program:
+def forward_program(step: Carried, given: Given) -> Program:
     """(flags, constants, memory, streams) -> (memory, y, loss), for one tile of one head."""
     one = given.of_one_tile()
-    return trace(_on_tile(step), one.flags, one.constants, one.memory, one.streams)
+    return trace(step, one.flags, one.constants, one.memory, one.streams)
 
 
-def backward_program(step: Callable[..., Any], given: Given) -> Program:
+def backward_program(step: Carried, given: Given) -> Program:
     """(flags, constants, memory, streams, cotangents) -> cotangents of the middle three."""
     one = given.of_one_tile()
-    forward = _on_tile(step)
 
     def backward(flags, constants, memory, streams, cotangents):
-        _, pull = jax.vjp(functools.partial(forward, flags), constants, memory, streams)
+        _, pull = jax.vjp(functools.partial(step, flags), constants, memory, streams)
         return pull(cotangents)
 
     shapes = one.flags, one.constants, one.memory, one.streams
-    return trace(backward, *shapes, jax.eval_shape(forward, *shapes))
+    return trace(backward, *shapes, jax.eval_shape(step, *shapes))
 
 
-def _on_tile(step: Callable[..., Any]) -> Callable[..., Any]:
-    def on_tile(flags: Flags, constants: Constants, memory: Fast, streams: Streams):
-        tile = Tile(*streams, fresh=flags.fresh, fire=flags.fire)
-        return step(constants, memory, tile, flags.reset)
-
-    return on_tile
-
-
-def _forward(step: Callable[..., Any], layout: Layout, given: Given):
-    """(memory, y, loss), and the memories before each group of tiles."""
+def _forward(step: Carried, layout: Layout, given: Given):
+    """(memory, memory before the last tile, y, loss), and the memories before each group."""
     program, one = forward_program(step, given), given.of_one_tile()
     sizes = given.streams.q.shape[:3]
     grid = Grid(sizes, layout)
-    results = jax.eval_shape(_on_tile(step), one.flags, one.constants, one.memory, one.streams)
-    every = lambda tree, *lead: jax.tree.map(  # noqa: E731
-        lambda s: jax.ShapeDtypeStruct((*lead, *s.shape), s.dtype), tree
-    )
-    y_loss = every(results[1:], *sizes)
+    y_loss = _every(jax.eval_shape(step, one.flags, *one[:3])[1:], *sizes)
+    constants, memory = lying(given.constants, 1), lying(given.memory, 2)
     inputs = {
         "captured": grid.whole(program.constants),
-        "constants": grid.by_head(given.constants),
-        "memory": grid.by_row(given.memory),
+        "constants": grid.by_head(constants),
+        "memory": grid.by_row(memory),
         "streams": grid.by_tile(given.streams),
     }
     outputs = {
-        "memory": grid.by_row(own(given.memory, 0)),
+        "memory": grid.by_row(own(memory, 0)),
+        "before": grid.by_row(own(memory, 0)),
         "y_loss": grid.by_tile(y_loss),
-        "saved": grid.by_group(every(own(given.memory, 0), grid.groups)),
+        "saved": grid.by_group(_every(own(memory, 0), grid.groups)),
     }
 
     def kernel(flags, inputs, outputs, scratch):
         held = scratch["memory"]
         captured = read(inputs["captured"], own(program.constants, 0))
-        constants = read(inputs["constants"], one.constants)
 
         @pl.when(pl.program_id(1) == 0)
         def _():
@@ -144,41 +198,51 @@ def _forward(step: Callable[..., Any], layout: Layout, given: Given):
         copy(held, outputs["saved"])
 
         def tile(i):
+            @pl.when(grid.is_last(i))
+            def _():
+                copy(held, outputs["before"])
+
             at = grid.flags(flags, given.flags, i)
-            streams = read(inputs["streams"], one.streams, i)
-            memory, *y_loss = program(run, captured, at, constants, read(held, one.memory), streams)
-            write(held, memory)
-            write(outputs["y_loss"], tuple(y_loss), i)
+            results = []
+            for h in grid.beside:
+                constants = read(inputs["constants"], one.constants, h)
+                memory = read(held, one.memory, h)
+                streams = read(inputs["streams"], one.streams, i, h)
+                results.append(program(run, captured, at, constants, memory, streams))
+            for h, (memory, *y_loss) in enumerate(results):
+                write(held, memory, h)
+                write(outputs["y_loss"], tuple(y_loss), i, h)
 
         grid.forwards(tile)
         copy(held, outputs["memory"])
 
-    scratch = {"memory": vmem(one.memory)}
+    scratch = {"memory": vmem(own(memory, 2), len(grid.beside))}
     out = grid.call(kernel, "miras_forward", given.flags, inputs, outputs, scratch)
-    y, loss = like(out["y_loss"], y_loss)
-    return (like(out["memory"], given.memory), y, loss), out["saved"]
+    ends = like(out["memory"], given.memory), like(out["before"], given.memory)
+    return (*ends, *like(out["y_loss"], y_loss)), out["saved"]
 
 
-def _backward(step, layout: Layout, constants, streams, flags, saved, cotangents):
+def _backward(step: Carried, layout: Layout, constants, streams, flags, saved, cotangents):
     """The cotangents of constants, memory and streams."""
-    d_memory, *d_read = cotangents
+    d_memory, d_before, *d_read = cotangents
     given = Given(constants, d_memory, streams, flags)
     again, back = forward_program(step, given), backward_program(step, given)
     one = given.of_one_tile()
     grid = Grid(streams.q.shape[:3], layout, reverse=True)
+    lying_constants, lying_memory = lying(own(constants, 0), 1), lying(own(d_memory, 0), 2)
     inputs = {
         "again": grid.whole(again.constants),
         "back": grid.whole(back.constants),
-        "constants": grid.by_head(constants),
+        "constants": grid.by_head(lying(constants, 1)),
         "streams": grid.by_tile(streams),
         "saved": grid.by_group(saved),
-        "d_memory": grid.by_row(d_memory),
+        "d_memory": grid.by_row(lying(d_memory, 2)),
+        "d_before": grid.by_row(lying(d_before, 2)),
         "d_read": grid.by_tile(d_read),
     }
-    by_row = jax.tree.map(lambda x: jax.ShapeDtypeStruct((grid.rows, *x.shape), x.dtype), constants)
     outputs = {
-        "constants": grid.by_row(by_row),
-        "memory": grid.by_row(own(d_memory, 0)),
+        "constants": grid.by_row(_every(lying_constants, grid.rows)),
+        "memory": grid.by_row(lying_memory),
         "streams": grid.by_tile(own(streams, 0)),
     }
 
@@ -186,41 +250,57 @@ def _backward(step, layout: Layout, constants, streams, flags, saved, cotangents
         between, held, total = scratch["between"], scratch["memory"], scratch["constants"]
         for_again = read(inputs["again"], own(again.constants, 0))
         for_back = read(inputs["back"], own(back.constants, 0))
-        constants = read(inputs["constants"], one.constants)
 
-        def start(i):
-            streams = read(inputs["streams"], one.streams, i)
+        def start(i, h):
+            constants = read(inputs["constants"], one.constants, h)
+            streams = read(inputs["streams"], one.streams, i, h)
             at = grid.flags(flags, given.flags, i)
-            return at, constants, read(between, one.memory, i), streams
+            return at, constants, read(between, one.memory, i, h), streams
 
         @pl.when(pl.program_id(1) == 0)
         def _():
             copy(inputs["d_memory"], held)
-            write(total, jax.tree.map(jnp.zeros_like, constants))
+            clear(total)
 
-        write(between, read(inputs["saved"], one.memory), 0)
+        copy(inputs["saved"], between, 0)
 
         def forwards(i):
-            memory, _, _ = again(run, for_again, *start(i))
-            write(between, memory, i + 1)
+            memories = [again(run, for_again, *start(i, h))[0] for h in grid.beside]
+            for h, memory in enumerate(memories):
+                write(between, memory, i + 1, h)
 
         def backwards(i):
-            ends = (read(held, one.memory), *read(inputs["d_read"], own(d_read, 3), i))
-            d_constants, d_memory, d_streams = back(run, for_back, *start(i), ends)
-            write(held, d_memory)
-            write(outputs["streams"], d_streams, i)
-            write(total, jax.tree.map(lambda a, b: a + leave(b), read(total, one.constants), d_constants))
+            results = []
+            for h in grid.beside:
+                ends = read(held, one.memory, h), *read(inputs["d_read"], own(d_read, 3), i, h)
+                results.append(back(run, for_back, *start(i, h), ends))
+            for h, (d_constants, d_memory, d_streams) in enumerate(results):
+                write(held, d_memory, h)
+                write(outputs["streams"], d_streams, i, h)
+                add(total, d_constants, h)
+
+            @pl.when(grid.is_last(i))
+            def _():
+                for h in grid.beside:
+                    add(held, read(inputs["d_before"], one.memory, h), h)
 
         grid.forwards(forwards, but_last=True)
         grid.backwards(backwards)
         copy(held, outputs["memory"])
         copy(total, outputs["constants"])
 
+    beside = len(grid.beside)
     scratch = {
-        "between": vmem(one.memory, grid.group),
-        "memory": vmem(one.memory),
-        "constants": vmem(one.constants),
+        "between": vmem(own(lying_memory, 2), grid.group, beside),
+        "memory": vmem(own(lying_memory, 2), beside),
+        "constants": vmem(own(lying_constants, 1), beside),
     }
     out = grid.call(kernel, "miras_backward", flags, inputs, outputs, scratch)
+    by_row = _every(own(constants, 0), grid.rows)
     d_constants = jax.tree.map(lambda x: jnp.sum(x, axis=0), like(out["constants"], by_row))
     return d_constants, like(out["memory"], d_memory), like(out["streams"], streams)
+
+
+def _every(shapes: Any, *lead: int) -> Any:
+    """Shapes behind further dimensions."""
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct((*lead, *s.shape), s.dtype), shapes)
