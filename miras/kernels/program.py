@@ -37,6 +37,30 @@ class Program(NamedTuple):
         return jax.tree.unflatten(self.out_tree, out)
 
 
+    def side_by_side(self, constants: Sequence[Array], *runs: Any) -> list[Any]:
+        """Evaluate for several tuples of arguments in turn, equation by equation.
+
+        A kernel's compiler keeps near to the order of its source: what need not wait for each
+        other stands together here.
+        """
+        jaxpr, several = self.jaxpr, []
+        for args in runs:
+            leaves = [*constants, *jax.tree.leaves(args)]
+            several.append(dict(zip([*jaxpr.constvars, *jaxpr.invars], leaves, strict=True)))
+
+        def read(values, atom):
+            return atom.val if isinstance(atom, Literal) else values[atom]
+
+        for eqn in jaxpr.eqns:
+            for values in several:
+                inputs = [read(values, atom) for atom in eqn.invars]
+                out = eqn.primitive.bind(*inputs, **eqn.params)
+                out = out if eqn.primitive.multiple_results else [out]
+                values.update(zip(eqn.outvars, out, strict=True))
+        out = [[read(values, atom) for atom in jaxpr.outvars] for values in several]
+        return [jax.tree.unflatten(self.out_tree, one) for one in out]
+
+
 def trace(function: Callable[..., Any], *shapes: Any) -> Program:
     """The program of a function at arguments of these shapes (`jax.ShapeDtypeStruct` leaves)."""
     closed, out = jax.make_jaxpr(function, return_shape=True)(*shapes)

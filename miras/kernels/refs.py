@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
 
-from miras.kernels.forms import Forms, Matrix, leave
+from miras.kernels.forms import Forms, Matrix, enter, leave
 from miras.typing import Array
 
 LANES = 128
@@ -19,6 +19,11 @@ LANES = 128
 def block(own: tuple[int, ...]) -> tuple[int, ...]:
     """A shape of at least two dimensions."""
     return (1,) * (2 - len(own)) + own
+
+
+def as_block(shapes: Any) -> Any:
+    """Shapes of values as those of the blocks in which they lie, if not transposed."""
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(block(s.shape), s.dtype), shapes)
 
 
 def vmem(shapes: Any, *lead: int) -> Any:
@@ -56,34 +61,49 @@ def like(arrays: Any, tree: Any) -> Any:
     return jax.tree.map(one, arrays, tree)
 
 
-def read(refs: Any, shapes: Any, *at: Any) -> Any:
-    """Values of these shapes at an index of refs."""
+def values(blocks: Any, shapes: Any) -> Any:
+    """Values of these shapes, by their forms."""
 
-    def one(ref: Any, s: Any) -> Any:
-        x = ref[at]
+    def one(x: Array, s: Any) -> Any:
         if x.shape != s.shape and _tall(s.shape):
             return Matrix(s.shape, Forms((None, x)))
-        return x.reshape(s.shape)
+        return enter(x.reshape(s.shape))
 
-    return jax.tree.map(one, refs, shapes)
+    return jax.tree.map(one, blocks, shapes)
 
 
-def write(refs: Any, values: Any, *at: Any) -> None:
+def blocks(values: Any, shapes: Any) -> Any:
+    """The inverse: values as they lie in blocks of these shapes."""
+
+    def one(value: Any, s: Any) -> Array:
+        if value.shape != s.shape and _tall(value.shape):
+            value = value.transpose if isinstance(value, Matrix) else value.T
+        return leave(value).reshape(s.shape).astype(s.dtype)
+
+    return jax.tree.map(one, values, shapes)
+
+
+def read(refs: Any, *at: Any) -> Any:
+    """The blocks at an index of refs."""
+    return jax.tree.map(lambda ref: ref[at], refs)
+
+
+def write(refs: Any, blocks: Any, *at: Any) -> None:
     """The inverse of `read`."""
 
-    def one(ref: Any, value: Any) -> None:
-        ref[at] = _as_it_lies(ref, value, at)
+    def one(ref: Any, block: Array) -> None:
+        ref[at] = block
 
-    jax.tree.map(one, refs, values)
+    jax.tree.map(one, refs, blocks)
 
 
-def add(refs: Any, values: Any, *at: Any) -> None:
+def add(refs: Any, blocks: Any, *at: Any) -> None:
     """As `write`, to what is there."""
 
-    def one(ref: Any, value: Any) -> None:
-        ref[at] += _as_it_lies(ref, value, at)
+    def one(ref: Any, block: Array) -> None:
+        ref[at] += block
 
-    jax.tree.map(one, refs, values)
+    jax.tree.map(one, refs, blocks)
 
 
 def copy(source: Any, target: Any, *at: Any) -> None:
@@ -102,13 +122,6 @@ def clear(refs: Any) -> None:
         ref[...] = jnp.zeros(ref.shape, ref.dtype)
 
     jax.tree.map(one, refs)
-
-
-def _as_it_lies(ref: Any, value: Any, at: tuple[Any, ...]) -> Array:
-    shape = ref.shape[len(at) :]
-    if value.shape != shape and _tall(value.shape):
-        value = value.transpose if isinstance(value, Matrix) else value.T
-    return leave(value).reshape(shape).astype(ref.dtype)
 
 
 def _tall(shape: tuple[int, ...]) -> bool:

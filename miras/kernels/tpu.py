@@ -20,7 +20,20 @@ from miras.engine.tile import Constants
 from miras.kernels.grid import Flags, Grid, Layout
 from miras.kernels.operations import run
 from miras.kernels.program import Program, trace, used
-from miras.kernels.refs import add, clear, copy, like, lying, own, read, vmem, write
+from miras.kernels import refs
+from miras.kernels.refs import (
+    add,
+    as_block,
+    clear,
+    copy,
+    like,
+    lying,
+    own,
+    read,
+    values,
+    vmem,
+    write,
+)
 from miras.typing import Array
 
 
@@ -167,13 +180,43 @@ def backward_program(step: Carried, given: Given) -> Program:
     return trace(backward, *shapes, jax.eval_shape(step, *shapes))
 
 
+def _in_blocks(program: Program, shapes: Any, *blocks: Any) -> Program:
+    """A program of values of these shapes as one of the blocks in which they lie.
+
+    Args:
+        program: of values; traced here with its operations as a TPU's kernel has them.
+        shapes: of its arguments, and of its results.
+        *blocks: of its arguments, and of its results.
+    """
+    *given, results = blocks
+    of_values = shapes
+
+    def in_blocks(captured, *args):
+        out = program(run, captured, *values(args, of_values))
+        return refs.blocks(out, results)
+
+    return trace(in_blocks, own(program.constants, 0), *given)
+
+
 def _forward(step: Carried, layout: Layout, given: Given):
     """(memory, memory before the last tile, y, loss), and the memories before each group."""
     program, one = forward_program(step, given), given.of_one_tile()
     sizes = given.streams.q.shape[:3]
     grid = Grid(sizes, layout)
-    y_loss = _every(jax.eval_shape(step, one.flags, *one[:3])[1:], *sizes)
+    read_shapes = jax.eval_shape(step, one.flags, *one[:3])[1:]
+    y_loss = _every(read_shapes, *sizes)
     constants, memory = lying(given.constants, 1), lying(given.memory, 2)
+    blocks = Given(own(constants, 1), own(memory, 2), as_block(one.streams), one.flags)
+    shapes = one.flags, one.constants, one.memory, one.streams
+    in_blocks = _in_blocks(
+        program,
+        shapes,
+        blocks.flags,
+        as_block(blocks.constants),
+        as_block(blocks.memory),
+        blocks.streams,
+        (as_block(blocks.memory), *as_block(read_shapes)),
+    )
     inputs = {
         "captured": grid.whole(program.constants),
         "constants": grid.by_head(constants),
@@ -189,7 +232,7 @@ def _forward(step: Carried, layout: Layout, given: Given):
 
     def kernel(flags, inputs, outputs, scratch):
         held = scratch["memory"]
-        captured = read(inputs["captured"], own(program.constants, 0))
+        captured = [x[...].reshape(c.shape) for x, c in zip(inputs["captured"], program.constants)]
 
         @pl.when(pl.program_id(1) == 0)
         def _():
@@ -203,13 +246,11 @@ def _forward(step: Carried, layout: Layout, given: Given):
                 copy(held, outputs["before"])
 
             at = grid.flags(flags, given.flags, i)
-            results = []
-            for h in grid.beside:
-                constants = read(inputs["constants"], one.constants, h)
-                memory = read(held, one.memory, h)
-                streams = read(inputs["streams"], one.streams, i, h)
-                results.append(program(run, captured, at, constants, memory, streams))
-            for h, (memory, *y_loss) in enumerate(results):
+            args = [
+                (captured, at, read(inputs["constants"], h), read(held, h), read(inputs["streams"], i, h))
+                for h in grid.beside
+            ]
+            for h, (memory, *y_loss) in enumerate(in_blocks.side_by_side([], *args)):
                 write(held, memory, h)
                 write(outputs["y_loss"], tuple(y_loss), i, h)
 
@@ -230,6 +271,14 @@ def _backward(step: Carried, layout: Layout, constants, streams, flags, saved, c
     one = given.of_one_tile()
     grid = Grid(streams.q.shape[:3], layout, reverse=True)
     lying_constants, lying_memory = lying(own(constants, 0), 1), lying(own(d_memory, 0), 2)
+    b_c, b_m = as_block(own(lying_constants, 1)), as_block(own(lying_memory, 2))
+    b_s, b_r = as_block(one.streams), tuple(as_block(own(d_read, 3)))
+    shapes = one.flags, one.constants, one.memory, one.streams
+    again_in = _in_blocks(again, shapes, one.flags, b_c, b_m, b_s, (b_m, *b_r))
+    ends = (one.memory, *own(d_read, 3))
+    back_in = _in_blocks(
+        back, (*shapes, ends), one.flags, b_c, b_m, b_s, (b_m, *b_r), (b_c, b_m, b_s)
+    )
     inputs = {
         "again": grid.whole(again.constants),
         "back": grid.whole(back.constants),
@@ -238,7 +287,7 @@ def _backward(step: Carried, layout: Layout, constants, streams, flags, saved, c
         "saved": grid.by_group(saved),
         "d_memory": grid.by_row(lying(d_memory, 2)),
         "d_before": grid.by_row(lying(d_before, 2)),
-        "d_read": grid.by_tile(d_read),
+        "d_read": grid.by_tile(tuple(d_read)),
     }
     outputs = {
         "constants": grid.by_row(_every(lying_constants, grid.rows)),
@@ -248,14 +297,13 @@ def _backward(step: Carried, layout: Layout, constants, streams, flags, saved, c
 
     def kernel(flags, inputs, outputs, scratch):
         between, held, total = scratch["between"], scratch["memory"], scratch["constants"]
-        for_again = read(inputs["again"], own(again.constants, 0))
-        for_back = read(inputs["back"], own(back.constants, 0))
+        for_again = [x[...].reshape(c.shape) for x, c in zip(inputs["again"], again.constants)]
+        for_back = [x[...].reshape(c.shape) for x, c in zip(inputs["back"], back.constants)]
 
         def start(i, h):
-            constants = read(inputs["constants"], one.constants, h)
-            streams = read(inputs["streams"], one.streams, i, h)
+            constants = read(inputs["constants"], h)
             at = grid.flags(flags, given.flags, i)
-            return at, constants, read(between, one.memory, i, h), streams
+            return at, constants, read(between, i, h), read(inputs["streams"], i, h)
 
         @pl.when(pl.program_id(1) == 0)
         def _():
@@ -265,16 +313,16 @@ def _backward(step: Carried, layout: Layout, constants, streams, flags, saved, c
         copy(inputs["saved"], between, 0)
 
         def forwards(i):
-            memories = [again(run, for_again, *start(i, h))[0] for h in grid.beside]
-            for h, memory in enumerate(memories):
+            args = [(for_again, *start(i, h)) for h in grid.beside]
+            for h, (memory, *_) in enumerate(again_in.side_by_side([], *args)):
                 write(between, memory, i + 1, h)
 
         def backwards(i):
-            results = []
-            for h in grid.beside:
-                ends = read(held, one.memory, h), *read(inputs["d_read"], own(d_read, 3), i, h)
-                results.append(back(run, for_back, *start(i, h), ends))
-            for h, (d_constants, d_memory, d_streams) in enumerate(results):
+            args = [
+                (for_back, *start(i, h), (read(held, h), *read(inputs["d_read"], i, h)))
+                for h in grid.beside
+            ]
+            for h, (d_constants, d_memory, d_streams) in enumerate(back_in.side_by_side([], *args)):
                 write(held, d_memory, h)
                 write(outputs["streams"], d_streams, i, h)
                 add(total, d_constants, h)
@@ -282,7 +330,7 @@ def _backward(step: Carried, layout: Layout, constants, streams, flags, saved, c
             @pl.when(grid.is_last(i))
             def _():
                 for h in grid.beside:
-                    add(held, read(inputs["d_before"], one.memory, h), h)
+                    add(held, read(inputs["d_before"], h), h)
 
         grid.forwards(forwards, but_last=True)
         grid.backwards(backwards)
