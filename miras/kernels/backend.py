@@ -1,9 +1,7 @@
 """The `pallas` backend: the walk over tiles in a kernel, and when there can be one."""
 
-import contextlib
 import functools
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,13 +10,13 @@ from jax.experimental.pallas import tpu as pltpu
 from miras.config import ConfigError
 from miras.engine import xla
 from miras.kernels import tpu
+from miras.kernels.interpreter import interpreting
+from miras.kernels.loop import in_kernels
 from miras.kernels.plan import Plan, plan
 from miras.rule import Rule
 from miras.typing import Array
 
 log = logging.getLogger("miras")
-
-_interpreting = False
 
 
 def run(rule: Rule, *args: Any, chunk: int, **options: Any):
@@ -46,7 +44,8 @@ def run_or_xla(rule: Rule, *args: Any, chunk: int, **options: Any):
 
 
 def _in_kernel(by_tile: Any, found: Plan):
-    return by_tile(loop=functools.partial(tpu.in_kernel, layout=found.layout), tile=found.tile)
+    loop = functools.partial(in_kernels, tpu.KERNELS, layout=found.layout)
+    return by_tile(loop=loop, tile=found.tile)
 
 
 def _choose(rule: Rule, by_tile: Any, q: Array, chunk: int) -> Plan | str:
@@ -54,32 +53,13 @@ def _choose(rule: Rule, by_tile: Any, q: Array, chunk: int) -> Plan | str:
     capacity = _capacity()
     if capacity is None:
         return f"it needs a TPU, and jax computes on {jax.default_backend()} here"
-    if q.dtype == "float64" and not _interpreting:
+    if q.dtype == "float64" and not interpreting():
         return "a TPU has no float64"
     return plan(rule, by_tile, chunk, capacity)
 
 
 def _capacity() -> int | None:
     """Bytes of VMEM; None without a TPU."""
-    if _interpreting:
+    if interpreting():
         return 2**27
     return pltpu.get_tpu_info().vmem_capacity_bytes if pltpu.is_tpu_device() else None
-
-
-@contextlib.contextmanager
-def interpreted(**options: Any) -> Iterator[None]:
-    """Run kernels without a TPU, in jax's interpreter of them: slow, and strict.
-
-    Memory that nothing was written to reads as NaN.
-
-    Args:
-        **options: further fields of `pltpu.InterpretParams`, such as `detect_races=True`.
-    """
-    global _interpreting
-    params = pltpu.InterpretParams(uninitialized_memory="nan", **options)
-    with pltpu.force_tpu_interpret_mode(params):
-        _interpreting = True
-        try:
-            yield
-        finally:
-            _interpreting = False

@@ -123,7 +123,7 @@ def vectorwise(bind: Callable[..., Array], shape: tuple[int, ...], inputs: list[
     def of(side: int) -> Array:
         size = shape[0] if shape else 1
         form = (1, size) if side == 0 else (size, 1)
-        return bind(*(_filled(x.get(side), form) if x in vectors else x for x in inputs))
+        return bind(*(_filled(x.get(side) if isinstance(x, Vector) else x, form) for x in inputs))
 
     native = functools.reduce(set.__and__, (x.native for x in vectors))
     # In neither form without a turn: then turn the inputs, each once, for the form asked for.
@@ -150,7 +150,7 @@ def _side(x: Any, side: int, shape: tuple[int, int]) -> Array:
 
 
 def _filled(x: Array, shape: tuple[int, ...]) -> Array:
-    return x if x.shape == shape else jnp.broadcast_to(x, shape)
+    return x if jnp.shape(x) == shape else jnp.broadcast_to(x, shape)
 
 
 def turned(x: Array) -> Array:

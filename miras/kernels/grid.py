@@ -10,8 +10,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from miras.engine.devices import varying_alike
+from miras.kernels.given import Flags
 from miras.kernels.refs import block
-from miras.typing import Array
 
 SEMANTICS = ("parallel", "arbitrary")  # heads in any order, a head's tiles in theirs
 
@@ -29,14 +29,6 @@ class Layout(NamedTuple):
     group: int
     vmem: int
     heads: int = 1
-
-
-class Flags(NamedTuple):
-    """A tile's flags [N, B], bool; None where the step is given none."""
-
-    fresh: Array | None
-    fire: Array
-    reset: Array | None
 
 
 class Placed(NamedTuple):

@@ -21,8 +21,8 @@ from miras.kernels.forms import (
     number,
     vectorwise,
 )
-from miras.kernels.program import Evaluate, evaluate
 from miras.kernels.products import product
+from miras.kernels.program import Evaluate, evaluate
 from miras.kernels.rewrites import CALLS, TPU
 from miras.typing import Array
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from miras.kernels.interpreter import interpreting
 from miras.typing import Array
 
 
@@ -27,7 +28,7 @@ def product(
         return x * y
     x, y = _filled(_filled(x, i), 1 - i), _filled(_filled(y, j), 1 - j)
     dot = functools.partial(lax.dot_general, dimension_numbers=(((i,), (j,)), ((), ())))
-    if x.dtype != jnp.float32 or y.dtype != jnp.float32:  # in the interpreter
+    if interpreting():
         z = dot(x, y)
     elif precision is not None and any(binary):
         z = sum(dot(a, b, preferred_element_type=jnp.float32) for a, b in _parts(x, y, binary))

@@ -36,7 +36,6 @@ class Program(NamedTuple):
         out = run(self.jaxpr, constants, *jax.tree.leaves(args))
         return jax.tree.unflatten(self.out_tree, out)
 
-
     def side_by_side(self, constants: Sequence[Array], *runs: Any) -> list[Any]:
         """Evaluate for several tuples of arguments in turn, equation by equation.
 
@@ -77,9 +76,7 @@ def used(program: Program) -> list[bool]:
     return [var in needed for var in jaxpr.invars]
 
 
-def evaluate(
-    operation: Operation, jaxpr: Jaxpr, constants: Sequence[Any], *args: Any
-) -> list[Any]:
+def evaluate(operation: Operation, jaxpr: Jaxpr, constants: Sequence[Any], *args: Any) -> list[Any]:
     """The results of a jaxpr whose equations are evaluated by `operation`."""
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *args], strict=True))
 

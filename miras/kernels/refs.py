@@ -31,11 +31,6 @@ def vmem(shapes: Any, *lead: int) -> Any:
     return jax.tree.map(lambda s: pltpu.VMEM((*lead, *block(s.shape)), s.dtype), shapes)
 
 
-def own(tree: Any, lead: int) -> Any:
-    """The shapes of leaves without their first dimensions."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[lead:], x.dtype), tree)
-
-
 def lying(tree: Any, lead: int) -> Any:
     """Weights [..., N, M] behind `lead` dimensions, or their shapes, as they lie."""
 

@@ -6,21 +6,19 @@ goes through the groups from last to first, steps again from the saved memory to
 its body is `jax.vjp` of the same step. What a tile does is `engine.tile.tile_step`.
 """
 
-import dataclasses
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from miras.engine.chunk import Fast, Tile
-from miras.engine.tile import Constants
-from miras.kernels.grid import Flags, Grid, Layout
-from miras.kernels.operations import run
-from miras.kernels.program import Program, trace, used
 from miras.kernels import refs
+from miras.kernels.carried import Carried
+from miras.kernels.given import Given, own
+from miras.kernels.grid import Grid, Layout
+from miras.kernels.loop import Kernels
+from miras.kernels.operations import run
+from miras.kernels.program import Program, trace
 from miras.kernels.refs import (
     add,
     as_block,
@@ -28,156 +26,11 @@ from miras.kernels.refs import (
     copy,
     like,
     lying,
-    own,
     read,
     values,
     vmem,
     write,
 )
-from miras.typing import Array
-
-
-class Streams(NamedTuple):
-    """What of a tile has a gradient; see `Tile`."""
-
-    q: Array
-    k: Array
-    v: Array
-    k_write: Array | None
-    gates: dict[str, Array]
-    write: Array
-
-
-class Given(NamedTuple):
-    """What a loop over tiles is given: leaves [H, ...], [B, H, ...], [N, B, H, C, ...], [N, B]."""
-
-    constants: Constants
-    memory: Any
-    streams: Streams
-    flags: Flags
-
-    def of_one_tile(self) -> "Given":
-        """The shapes for one tile of one head."""
-        return Given(*(own(tree, lead) for tree, lead in zip(self, (1, 2, 3, 2))))
-
-
-def given(constants: Constants, memory: Fast, tiles: Tile, resets: Array | None) -> Given:
-    """The arguments of a loop over tiles, see `engine.xla.Loop`, each with those of its shape."""
-    streams = Streams(*(getattr(tiles, name) for name in Streams._fields))
-    write = jnp.broadcast_to(tiles.write[:, :, None], tiles.q.shape[:4])
-    flags = Flags(tiles.fresh, tiles.fire, resets)
-    return Given(constants, memory, streams._replace(write=write), flags)
-
-
-def in_kernel(step: Callable[..., Any], *args: Any, layout: Layout) -> tuple[Fast, Array, Array]:
-    """As `engine.xla.in_order`, in kernels.
-
-    Args:
-        step: `tile_step` of a rule.
-        *args: see `given`.
-        layout: how the kernels go through the tiles.
-    """
-    carried, (constants, kept, streams, flags) = prepared(step, *args)
-    kept, before, y, loss = _run(carried, layout, constants, kept, streams, flags)
-    # The rest of the memory is made anew by every tile: only the last one's is wanted.
-    last_streams, last_flags = jax.tree.map(lambda x: x[-1], (streams, flags))
-    step = jax.vmap(jax.vmap(carried.whole, (None, 0, 0, 0)), (0, None, 0, 0))
-    renewed, *_ = jax.jit(step)(last_flags, constants, before, last_streams)
-    return carried.joined(kept, renewed), y, loss
-
-
-def prepared(step: Callable[..., Any], *args: Any) -> tuple["Carried", Given]:
-    """The step on what tiles hand on, and its arguments."""
-    whole = given(*args)
-    carried = Carried.of(step, whole)
-    return carried, whole._replace(memory=carried.split(whole.memory))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Carried:
-    """The leaves of a memory that one tile hands on to the next, and the step on them alone.
-
-    A chunk's snapshot, for one, is made anew where every tile begins a chunk.
-
-    Attributes:
-        step: `tile_step` of a rule.
-        shapes: the leaves of one head's memory.
-        tree: its structure.
-        kept: whether the step reads a leaf.
-    """
-
-    step: Callable[..., Any]
-    shapes: tuple[Any, ...]
-    tree: Any
-    kept: tuple[bool, ...]
-
-    @classmethod
-    def of(cls, step: Callable[..., Any], given: Given) -> "Carried":
-        """What the step on such tiles reads."""
-        one = given.of_one_tile()
-        leaves, tree = jax.tree.flatten(one.memory)
-        every = cls(step, tuple(leaves), tree, (True,) * len(leaves))
-        program = trace(every, one.flags, one.constants, leaves, one.streams)
-        first = len(jax.tree.leaves((one.flags, one.constants)))
-        kept = tuple(used(program)[first : first + len(leaves)])
-        return dataclasses.replace(every, kept=kept)
-
-    def split(self, memory: Any) -> list[Array]:
-        """The kept leaves of a memory."""
-        return [leaf for leaf, kept in zip(jax.tree.leaves(memory), self.kept) if kept]
-
-    def joined(self, kept: list[Array], rest: Any) -> Any:
-        """A memory of these leaves, and the others of another memory."""
-        leaves = iter(kept)
-        both = zip(jax.tree.leaves(rest), self.kept)
-        return jax.tree.unflatten(self.tree, [next(leaves) if k else leaf for leaf, k in both])
-
-    def whole(self, flags: Flags, constants: Constants, kept: list[Array], streams: Streams):
-        """(memory, y, loss) of one tile of one head."""
-        zeros = [jnp.zeros(s.shape, s.dtype) for s in self.shapes]
-        memory = self.joined(kept, jax.tree.unflatten(self.tree, zeros))
-        tile = Tile(*streams, fresh=flags.fresh, fire=flags.fire)
-        return self.step(constants, memory, tile, flags.reset)
-
-    def __call__(self, flags: Flags, constants: Constants, kept: list[Array], streams: Streams):
-        """(kept, y, loss) of one tile of one head."""
-        memory, y, loss = self.whole(flags, constants, kept, streams)
-        return self.split(memory), y, loss
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _run(step, layout, constants, memory, streams, flags):
-    return _forward(step, layout, Given(constants, memory, streams, flags))[0]
-
-
-def _run_fwd(step, layout, constants, memory, streams, flags):
-    out, saved = _forward(step, layout, Given(constants, memory, streams, flags))
-    return out, (constants, streams, flags, saved)
-
-
-def _run_bwd(step, layout, kept, cotangents):
-    return (*_backward(step, layout, *kept, cotangents), None)
-
-
-_run.defvjp(_run_fwd, _run_bwd)
-
-
-def forward_program(step: Carried, given: Given) -> Program:
-    """(flags, constants, memory, streams) -> (memory, y, loss), for one tile of one head."""
-    one = given.of_one_tile()
-    return trace(step, one.flags, one.constants, one.memory, one.streams)
-
-
-def backward_program(step: Carried, given: Given) -> Program:
-    """(flags, constants, memory, streams, cotangents) -> cotangents of the middle three."""
-    one = given.of_one_tile()
-
-    def backward(flags, constants, memory, streams, cotangents):
-        _, pull = jax.vjp(functools.partial(step, flags), constants, memory, streams)
-        return pull(cotangents)
-
-    shapes = one.flags, one.constants, one.memory, one.streams
-    return trace(backward, *shapes, jax.eval_shape(step, *shapes))
 
 
 def _in_blocks(program: Program, shapes: Any, *blocks: Any) -> Program:
@@ -200,7 +53,7 @@ def _in_blocks(program: Program, shapes: Any, *blocks: Any) -> Program:
 
 def _forward(step: Carried, layout: Layout, given: Given):
     """(memory, memory before the last tile, y, loss), and the memories before each group."""
-    program, one = forward_program(step, given), given.of_one_tile()
+    program, one = step.forward(given), given.of_one_tile()
     sizes = given.streams.q.shape[:3]
     grid = Grid(sizes, layout)
     read_shapes = jax.eval_shape(step, one.flags, *one[:3])[1:]
@@ -247,7 +100,13 @@ def _forward(step: Carried, layout: Layout, given: Given):
 
             at = grid.flags(flags, given.flags, i)
             args = [
-                (captured, at, read(inputs["constants"], h), read(held, h), read(inputs["streams"], i, h))
+                (
+                    captured,
+                    at,
+                    read(inputs["constants"], h),
+                    read(held, h),
+                    read(inputs["streams"], i, h),
+                )
                 for h in grid.beside
             ]
             for h, (memory, *y_loss) in enumerate(in_blocks.side_by_side([], *args)):
@@ -263,11 +122,12 @@ def _forward(step: Carried, layout: Layout, given: Given):
     return (*ends, *like(out["y_loss"], y_loss)), out["saved"]
 
 
-def _backward(step: Carried, layout: Layout, constants, streams, flags, saved, cotangents):
+def _backward(step: Carried, layout: Layout, given: Given, saved, cotangents):
     """The cotangents of constants, memory and streams."""
     d_memory, d_before, *d_read = cotangents
-    given = Given(constants, d_memory, streams, flags)
-    again, back = forward_program(step, given), backward_program(step, given)
+    given = given._replace(memory=d_memory)
+    constants, _, streams, flags = given
+    again, back = step.forward(given), step.backward(given)
     one = given.of_one_tile()
     grid = Grid(streams.q.shape[:3], layout, reverse=True)
     lying_constants, lying_memory = lying(own(constants, 0), 1), lying(own(d_memory, 0), 2)
@@ -352,3 +212,6 @@ def _backward(step: Carried, layout: Layout, constants, streams, flags, saved, c
 def _every(shapes: Any, *lead: int) -> Any:
     """Shapes behind further dimensions."""
     return jax.tree.map(lambda s: jax.ShapeDtypeStruct((*lead, *s.shape), s.dtype), shapes)
+
+
+KERNELS = Kernels(_forward, _backward)

@@ -1,0 +1,58 @@
+"""Given: what a loop over tiles is given."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from miras.engine.chunk import Fast, Tile
+from miras.engine.tile import Constants
+from miras.typing import Array
+
+
+class Flags(NamedTuple):
+    """A tile's flags [N, B], bool; None where the step is given none."""
+
+    fresh: Array | None
+    fire: Array
+    reset: Array | None
+
+
+class Streams(NamedTuple):
+    """What of a tile has a gradient; see `Tile`."""
+
+    q: Array
+    k: Array
+    v: Array
+    k_write: Array | None
+    gates: dict[str, Array]
+    write: Array
+
+
+class Given(NamedTuple):
+    """What a loop over tiles is given: leaves [H, ...], [B, H, ...], [N, B, H, C, ...], [N, B].
+
+    Constants and memory are those of a rule, or the leaves of them that count; see `Carried`.
+    """
+
+    constants: Any
+    memory: Any
+    streams: Streams
+    flags: Flags
+
+    def of_one_tile(self) -> "Given":
+        """The shapes for one tile of one head."""
+        return Given(*(own(tree, lead) for tree, lead in zip(self, (1, 2, 3, 2))))
+
+
+def given(constants: Constants, memory: Fast, tiles: Tile, resets: Array | None) -> Given:
+    """The arguments of a loop over tiles, see `engine.xla.Loop`, each with those of its shape."""
+    streams = Streams(*(getattr(tiles, name) for name in Streams._fields))
+    write = jnp.broadcast_to(tiles.write[:, :, None], tiles.q.shape[:4])
+    flags = Flags(tiles.fresh, tiles.fire, resets)
+    return Given(constants, memory, streams._replace(write=write), flags)
+
+
+def own(tree: Any, lead: int) -> Any:
+    """The shapes of leaves without their first dimensions."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[lead:], x.dtype), tree)
