@@ -80,11 +80,12 @@ class Vector(Forms):
         return self.get(min(self.native)).reshape(self.shape)
 
     def as_matrix(self, side: int, shape: tuple[int, int]) -> "Matrix":
-        """The row (0) or the column (1), repeated to fill a shape."""
-        forms = [None, None]
-        for at in self.native:
-            size = shape if at == side else shape[::-1]
-            forms[at ^ side] = functools.partial(lambda at, n: _filled(self.get(at), n), at, size)
+        """The row (0) or the column (1), repeated to fill a shape; a vector is cheap to turn."""
+
+        def filled(at: int) -> Array:
+            return _filled(self.get(at), shape if at == side else shape[::-1])
+
+        forms = [functools.partial(filled, at) for at in (side, 1 - side)]
         return Matrix(shape, Forms(forms))
 
 
@@ -151,6 +152,11 @@ def _side(x: Any, side: int, shape: tuple[int, int]) -> Array:
 
 def _filled(x: Array, shape: tuple[int, ...]) -> Array:
     return x if jnp.shape(x) == shape else jnp.broadcast_to(x, shape)
+
+
+def registers(shape: tuple[int, int]) -> int:
+    """How many a matrix of this shape takes."""
+    return -(-shape[0] // 8) * -(-shape[1] // 128)
 
 
 def turned(x: Array) -> Array:

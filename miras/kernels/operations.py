@@ -19,6 +19,7 @@ from miras.kernels.forms import (
     leave,
     matrixwise,
     number,
+    registers,
     vectorwise,
 )
 from miras.kernels.products import product
@@ -189,8 +190,13 @@ def _of_vectors(x: Vector, y: Vector, shape: tuple[int, ...], *, summed: bool) -
 
 def _either(x: Matrix, axis: int, wanted: int) -> tuple[Array, int]:
     """A matrix or its transpose, with the dimension that is summed over; rather `wanted`."""
-    sides = sorted((0, 1), key=lambda side: (not x.forms.has(x.side ^ side), axis ^ side != wanted))
-    return x.forms.get(x.side ^ sides[0]), axis ^ sides[0]
+
+    def cost(turn: int):
+        shape = x.shape[::-1] if turn else x.shape
+        return not x.forms.has(x.side ^ turn), registers(shape), axis ^ turn != wanted
+
+    turn = min((0, 1), key=cost)
+    return x.forms.get(x.side ^ turn), axis ^ turn
 
 
 def _transposed(eqn: JaxprEqn, inputs: list[Any]) -> Any:

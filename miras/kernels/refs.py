@@ -62,7 +62,7 @@ def values(blocks: Any, shapes: Any) -> Any:
     def one(x: Array, s: Any) -> Any:
         if x.shape != s.shape and _tall(s.shape):
             return Matrix(s.shape, Forms((None, x)))
-        return enter(x.reshape(s.shape))
+        return enter(x if x.shape == s.shape else x.reshape(s.shape))
 
     return jax.tree.map(one, blocks, shapes)
 
