@@ -81,6 +81,14 @@ class Grid:
         at = (self._first() + i) * self.rows + pl.program_id(0) // self.heads
         return Flags(*(None if x is None else ref[f, at] > 0 for f, x in enumerate(flags)))
 
+    def at_start(self) -> Any:
+        """Whether this is the first step of its heads."""
+        return pl.program_id(1) == 0
+
+    def at_end(self) -> Any:
+        """Whether this is the last step of its heads."""
+        return pl.program_id(1) == self.groups - 1
+
     def is_last(self, i: Any) -> Any:
         """Whether the group's tile i is the last of all."""
         return self._first() + i == self.tiles - 1

@@ -1,7 +1,7 @@
 """Plan: how a rule's tokens are laid out for a TPU kernel, or why there can be none."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +14,9 @@ from miras.kernels.support import unsupported
 from miras.rule import Rule
 
 ROWS = 8  # of a register; tiles are multiples of it
-TOKENS = 128  # that a grid step goes through at least, so that its overhead is small
-BESIDE = 2
+TOKENS = 64  # that a grid step goes through at least, so that its overhead is small
+BESIDE = 4  # heads whose steps fill each other's gaps; more gain nothing
+EQUATIONS = 4000  # of all of them
 SAVED = 2**30  # bytes of memories that a call of `scan` keeps for the backward pass
 
 
@@ -54,8 +55,8 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int, capacity: int) -> Plan
                 return reason
         needed = max(_vmem(program) for program in programs)
         if needed <= room:
-            group = _group(given, tile, capacity // 8)
-            heads = BESIDE if given.streams.q.shape[2] % BESIDE == 0 else 1
+            heads = _beside(given.streams.q.shape[2], programs, room // needed)
+            group = _group(given, tile, capacity // 8 // heads)
             return Plan(tile, Layout(group, capacity * 3 // 4, heads))
     return (
         f"a tile of {tile} tokens of this rule needs {needed / 2**20:.0f} MiB of VMEM, "
@@ -69,6 +70,13 @@ def _tiles(chunk: int) -> Iterator[int]:
     while chunk % 2 == 0:
         chunk //= 2
         yield chunk
+
+
+def _beside(heads: int, programs: Sequence[Program], fit: int) -> int:
+    """Heads to compute side by side: as many as fit, and as the compiler takes in good time."""
+    equations = max(len(program.jaxpr.eqns) for program in programs)
+    most = min(BESIDE, fit, EQUATIONS // equations)
+    return max((n for n in range(1, most + 1) if heads % n == 0), default=1)
 
 
 def _group(given: Given, tile: int, room: int) -> int:

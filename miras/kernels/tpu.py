@@ -87,7 +87,7 @@ def _forward(step: Carried, layout: Layout, given: Given):
         held = scratch["memory"]
         captured = [x[...].reshape(c.shape) for x, c in zip(inputs["captured"], program.constants)]
 
-        @pl.when(pl.program_id(1) == 0)
+        @pl.when(grid.at_start())
         def _():
             copy(inputs["memory"], held)
 
@@ -114,7 +114,10 @@ def _forward(step: Carried, layout: Layout, given: Given):
                 write(outputs["y_loss"], tuple(y_loss), i, h)
 
         grid.forwards(tile)
-        copy(held, outputs["memory"])
+
+        @pl.when(grid.at_end())
+        def _():
+            copy(held, outputs["memory"])
 
     scratch = {"memory": vmem(own(memory, 2), len(grid.beside))}
     out = grid.call(kernel, "miras_forward", given.flags, inputs, outputs, scratch)
@@ -165,7 +168,7 @@ def _backward(step: Carried, layout: Layout, given: Given, saved, cotangents):
             at = grid.flags(flags, given.flags, i)
             return at, constants, read(between, i, h), read(inputs["streams"], i, h)
 
-        @pl.when(pl.program_id(1) == 0)
+        @pl.when(grid.at_start())
         def _():
             copy(inputs["d_memory"], held)
             clear(total)
@@ -194,8 +197,11 @@ def _backward(step: Carried, layout: Layout, given: Given, saved, cotangents):
 
         grid.forwards(forwards, but_last=True)
         grid.backwards(backwards)
-        copy(held, outputs["memory"])
-        copy(total, outputs["constants"])
+
+        @pl.when(grid.at_end())
+        def _():
+            copy(held, outputs["memory"])
+            copy(total, outputs["constants"])
 
     beside = len(grid.beside)
     scratch = {

@@ -48,4 +48,4 @@ def _centred(norm: Norm, z: Array) -> Array:
 
 
 def _mean(z: Array) -> Array:
-    return jnp.mean(z, axis=-1, keepdims=True)
+    return jnp.sum(z, axis=-1, keepdims=True) * (1 / z.shape[-1])
