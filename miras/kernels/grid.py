@@ -50,7 +50,7 @@ class Grid:
     def __init__(self, sizes: tuple[int, int, int], layout: Layout, reverse: bool = False):
         self.tiles, self.rows, heads = sizes
         self.group, self.vmem = min(layout.group, self.tiles), layout.vmem
-        self.beside = range(layout.heads)
+        self.beside = layout.heads
         self.heads = heads // layout.heads  # groups of them
         self.groups = pl.cdiv(self.tiles, self.group)
         self.reverse = reverse
@@ -61,20 +61,20 @@ class Grid:
 
     def by_head(self, tree: Any) -> Placed:
         """Arrays [H, ...]."""
-        return self._place(tree, (len(self.beside),), lambda g, n: (g % self.heads,))
+        return self._place(tree, (self.beside,), lambda g, n: (g % self.heads,))
 
     def by_row(self, tree: Any) -> Placed:
         """Arrays [B, H, ...]."""
         at = lambda g, n: (g // self.heads, g % self.heads)  # noqa: E731
-        return self._place(tree, (None, len(self.beside)), at)
+        return self._place(tree, (None, self.beside), at)
 
     def by_group(self, tree: Any) -> Placed:
         """Arrays [groups, B, H, ...]."""
-        return self._place(tree, (None, None, len(self.beside)), self._group_at)
+        return self._place(tree, (None, None, self.beside), self._group_at)
 
     def by_tile(self, tree: Any) -> Placed:
         """Arrays [N, B, H, ...], a group of tiles at once."""
-        return self._place(tree, (self.group, None, len(self.beside)), self._group_at)
+        return self._place(tree, (self.group, None, self.beside), self._group_at)
 
     def flags(self, ref: Any, flags: Flags, i: Any) -> Flags:
         """The flags of the group's tile i, from the scalar memory."""

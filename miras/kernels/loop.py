@@ -16,7 +16,8 @@ class Kernels(NamedTuple):
     """What a device has.
 
     Attributes:
-        forward: (step, layout, given) -> ((memory, memory before the last tile, y, loss), saved).
+        forward: (step, layout, given, save) -> ((memory, memory before the last tile, y, loss),
+            memories before each group of tiles if `save`).
         backward: (step, layout, given but for the memory, saved, cotangents of the first four) ->
             cotangents of constants, memory and streams.
     """
@@ -47,11 +48,12 @@ def in_kernels(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _run(kernels, step, layout, constants, memory, streams, flags):
-    return kernels.forward(step, layout, Given(constants, memory, streams, flags))[0]
+    return kernels.forward(step, layout, Given(constants, memory, streams, flags), save=False)[0]
 
 
 def _run_fwd(kernels, step, layout, constants, memory, streams, flags):
-    out, saved = kernels.forward(step, layout, Given(constants, memory, streams, flags))
+    given = Given(constants, memory, streams, flags)
+    out, saved = kernels.forward(step, layout, given, save=True)
     return out, (constants, streams, flags, saved)
 
 

@@ -36,16 +36,15 @@ class Program(NamedTuple):
         out = run(self.jaxpr, constants, *jax.tree.leaves(args))
         return jax.tree.unflatten(self.out_tree, out)
 
-    def side_by_side(self, constants: Sequence[Array], *runs: Any) -> list[Any]:
-        """Evaluate for several tuples of arguments in turn, equation by equation.
+    def side_by_side(self, each: Sequence[Any]) -> list[Any]:
+        """Evaluate for several tuples of arguments, equation by equation, without constants.
 
         A kernel's compiler keeps near to the order of its source: what need not wait for each
         other stands together here.
         """
         jaxpr, several = self.jaxpr, []
-        for args in runs:
-            leaves = [*constants, *jax.tree.leaves(args)]
-            several.append(dict(zip([*jaxpr.constvars, *jaxpr.invars], leaves, strict=True)))
+        for args in each:
+            several.append(dict(zip(jaxpr.invars, jax.tree.leaves(args), strict=True)))
 
         def read(values, atom):
             return atom.val if isinstance(atom, Literal) else values[atom]

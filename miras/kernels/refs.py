@@ -80,7 +80,7 @@ def blocks(values: Any, shapes: Any) -> Any:
 
 def read(refs: Any, *at: Any) -> Any:
     """The blocks at an index of refs."""
-    return jax.tree.map(lambda ref: ref[at], refs)
+    return jax.tree.map(lambda ref: ref[at or ...], refs)
 
 
 def write(refs: Any, blocks: Any, *at: Any) -> None:
