@@ -86,7 +86,7 @@ def _serve(pipe, name: str, shape: Shape, backward: bool) -> None:
     while True:
         try:
             what = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return
         pipe.send(answers[what](call))
 

@@ -140,7 +140,7 @@ class Linear:
             if column is not None:
                 assert trail.column is not None
                 E = E * jnp.exp(column - trail.column.since)
-            state = state - weighted_sum(c, Write(X, E), kind)
+            state = state + weighted_sum(-c, Write(X, E), kind)
         return state
 
     def _momentum(self, name: str, start: Leaf) -> Leaf:
@@ -150,7 +150,7 @@ class Linear:
         assert at.n is not None
         state = last(at.m) * start
         for write in self.steps.writes[name]:
-            state = state - weighted_sum(last(at.n), write, self.steps.kinds[name])
+            state = state + weighted_sum(-last(at.n), write, self.steps.kinds[name])
         return state
 
 
