@@ -88,11 +88,12 @@ def titans_pytorch(shape: Shape, backward: bool, *, stale: bool = False) -> Call
 def qwen3_next(shape: Shape, backward: bool) -> Call:
     """The chunked gated delta rule of transformers' Qwen3-Next, in plain torch."""
     import torch  # pyright: ignore[reportMissingImports]
+    import transformers  # pyright: ignore[reportMissingImports]
     from transformers.models.qwen3_next import (  # pyright: ignore[reportMissingImports]
         modeling_qwen3_next,
     )
 
-    modeling_qwen3_next.logger.setLevel("ERROR")  # that there are faster kernels for GPUs
+    transformers.logging.set_verbosity_error()  # it says that GPUs have faster kernels
     rule = modeling_qwen3_next.torch_chunk_gated_delta_rule
     tensors = [torch.from_numpy(x).requires_grad_(backward) for x in _delta_inputs(shape)]
     q, k, v, rate, log_decay = tensors

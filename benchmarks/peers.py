@@ -26,8 +26,9 @@ fused kernels, beside `miras.scan` of the preset gated_deltanet, exact, at the s
 The same function but for the queries' scale.
 
 A length at which a peer would need more memory than the machine has, as its use so far foretells,
-is left out and says so. Other work on the same cores slows torch more than XLA, whose threads do
-not spin: run it on an idle machine; the load at the start is kept with the results.
+is left out and says so. Other work on the same cores slows torch more than XLA, as its threads spin
+while they wait: run it on an idle machine. Where there is none, --threads 1 and the ratio of CPU
+time, which leaves out waiting for a core, come nearest. The load is kept with the results.
 """
 
 import argparse
@@ -54,7 +55,7 @@ MATCHES = {
 }
 PASSES = {False: "forward", True: "forward + backward"}
 COLUMNS = (
-    "peer", "chunk", "pass", "T", "ours, ms", "theirs, ms", "time", "ours, MB", "theirs, MB",
+    "peer", "chunk", "pass", "T", "ours, ms", "theirs, ms", "time", "CPU", "ours, MB", "theirs, MB",
     "memory",
 )  # fmt: skip
 
@@ -70,18 +71,18 @@ def main() -> None:
         )
     hold_to(args.threads)
     args.load = os.getloadavg()[0]
+    RESULTS.parent.mkdir(exist_ok=True)
     rows = []
     for peer in args.only:
         ours, chunks = MATCHES[peer]
         for chunk in chunks:
             for backward in PASSES:
                 rows += growth(peer, ours, chunk, backward, args)
+                args.out.write_text(page(rows, args))  # what is done is kept
     table = Table(*COLUMNS, title="medians; ratios of time and memory: theirs / ours")
     for cells in rows:
         table.add_row(*cells)
     Console(width=140).print(table)
-    RESULTS.parent.mkdir(exist_ok=True)
-    args.out.write_text(page(rows, args))
 
 
 def growth(peer: str, ours: str, chunk: int, backward: bool, args) -> list[tuple[str, ...]]:
@@ -102,11 +103,19 @@ def growth(peer: str, ours: str, chunk: int, backward: bool, args) -> list[tuple
 def row(peer: str, shape: Shape, backward: bool, costs: list[Cost]) -> tuple[str, ...]:
     """One line of the table; `costs` of ours and, where it fits, theirs."""
     ours, theirs = costs[0], costs[1] if len(costs) > 1 else None
-    numbers = [f"{1e3 * ours.time:.0f}", "-", "-", f"{ours.memory / 1e6:.0f}", "would not fit", "-"]
-    if theirs:
-        numbers[1:3] = f"{1e3 * theirs.time:.0f}", f"{theirs.time / ours.time:.2f}"
-        numbers[4:] = f"{theirs.memory / 1e6:.0f}", f"{theirs.memory / ours.memory:.2f}"
-    return peer, str(shape.chunk), PASSES[backward], str(shape.length), *numbers
+    point = peer, str(shape.chunk), PASSES[backward], str(shape.length), f"{1e3 * ours.time:.0f}"
+    memory = f"{ours.memory / 1e6:.0f}"
+    if theirs is None:
+        return *point, "-", "-", "-", memory, "would not fit", "-"
+    return (
+        *point,
+        f"{1e3 * theirs.time:.0f}",
+        f"{theirs.time / ours.time:.2f}",
+        f"{theirs.cpu / ours.cpu:.2f}",
+        memory,
+        f"{theirs.memory / 1e6:.0f}",
+        f"{theirs.memory / ours.memory:.2f}",
+    )
 
 
 def page(rows: list[tuple[str, ...]], args) -> str:
@@ -114,11 +123,11 @@ def page(rows: list[tuple[str, ...]], args) -> str:
     names = ("jax", "flax", "torch", "titans-pytorch", "transformers")
     versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names if _installed(n))
     lengths = " ".join(map(str, args.lengths))
-    command = f"python -m benchmarks.peers --lengths {lengths} --repeats {args.repeats}"
+    command = f"python -m benchmarks.peers --only {' '.join(args.only)} --lengths {lengths}"
     lines = [
         "# Ours beside the peers",
         "",
-        f"`{command} --threads {args.threads}`;",
+        f"`{command} --repeats {args.repeats} --threads {args.threads}`;",
         f"Python {platform.python_version()}, {versions};",
         f"{_processor()}, {args.threads} cores, load {args.load:.1f} before. Medians; ratios are",
         "theirs over ours. What is compared, and what differs: the script's docstring.",

@@ -21,15 +21,11 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of one call: all its times in seconds, peak memory in bytes."""
+    """Of one call: medians of its time and of its threads' time, in s; peak memory in bytes."""
 
-    times: tuple[float, ...]
+    time: float
+    cpu: float
     memory: int
-
-    @property
-    def time(self) -> float:
-        """The median."""
-        return statistics.median(self.times)
 
 
 class Player:
@@ -44,13 +40,13 @@ class Player:
         theirs.close()
         self.name = name
 
-    def ask(self, what: str) -> float:
+    def ask(self, what: str) -> tuple[float, ...]:
         """Send a request, wait for its answer."""
         time.sleep(PAUSE)
-        self.pipe.send(what)
         try:
+            self.pipe.send(what)
             return self.pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             raise SystemExit(
                 f"The process of {self.name!r} ended: see its message above."
             ) from None
@@ -66,11 +62,15 @@ def alternate(names: tuple[str, ...], shape: Shape, backward: bool, repeats: int
     players = [Player(name, shape, backward) for name in names]
     for player in players:
         player.ask("ready")
-    memory = [int(player.ask("memory")) for player in players]
+    memory = [int(player.ask("memory")[0]) for player in players]
     rounds = [[player.ask("time") for player in players] for _ in range(repeats)]
     for player in players:
         player.close()
-    return [Cost(times, peak) for times, peak in zip(zip(*rounds), memory)]
+    costs = []
+    for measured, peak in zip(zip(*rounds), memory):
+        wall, cpu = (statistics.median(column) for column in zip(*measured))
+        costs.append(Cost(wall, cpu, peak))
+    return costs
 
 
 def hold_to(threads: int) -> None:
@@ -82,7 +82,7 @@ def hold_to(threads: int) -> None:
 def _serve(pipe, name: str, shape: Shape, backward: bool) -> None:
     call = CONTENDERS[name](shape, backward)
     call()
-    answers = {"ready": lambda _: 0.0, "memory": _peak_growth, "time": _time}
+    answers = {"ready": lambda _: (), "memory": _peak_growth, "time": _time}
     while True:
         try:
             what = pipe.recv()
@@ -91,18 +91,18 @@ def _serve(pipe, name: str, shape: Shape, backward: bool) -> None:
         pipe.send(answers[what](call))
 
 
-def _time(call: Call) -> float:
-    start = time.perf_counter()
+def _time(call: Call) -> tuple[float, float]:
+    start, worked = time.perf_counter(), time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - worked
 
 
-def _peak_growth(call: Call) -> int:
+def _peak_growth(call: Call) -> tuple[int]:
     ctypes.CDLL(None).malloc_trim(0)  # what earlier calls freed counts again
     CLEAR.write_text("5")  # the peak starts from now
     before = _resident("VmRSS")
     call()
-    return _resident("VmHWM") - before
+    return (_resident("VmHWM") - before,)
 
 
 def _resident(field: str) -> int:
