@@ -37,10 +37,16 @@ def run_or_xla(rule: Rule, *args: Any, chunk: int, **options: Any):
     by_tile = functools.partial(xla.run, rule, *args, chunk=chunk, **options)
     found = _choose(rule, by_tile, args[1], chunk)
     if isinstance(found, str):
-        log.info("backend xla for %s, not pallas: %s", rule, found)
+        _say(f"backend xla for {rule}, not pallas: {found}")
         return by_tile()
-    log.info("backend pallas for %s: %s", rule, found)
+    _say(f"backend pallas for {rule}: {found}")
     return _in_kernel(by_tile, found)
+
+
+@functools.cache
+def _say(line: str) -> None:
+    """Once: layers of a model say the same."""
+    log.info(line)
 
 
 def _in_kernel(by_tile: Any, found: Plan):

@@ -44,7 +44,7 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int, capacity: int) -> Plan
     if chunk % ROWS:
         return f"chunk={chunk} is no multiple of {ROWS}, the rows of a TPU's registers"
     # What the compiler spills comes on top: most of all where every token's weights are formed.
-    room = capacity // (16 if rule.forms_weights else 2)
+    room = capacity // 16 if rule.forms_weights else capacity * 7 // 8
     needed = 0
     for tile in _tiles(chunk):
         step, given = carried_by(run, tile)
@@ -55,9 +55,9 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int, capacity: int) -> Plan
                 return reason
         needed = max(_vmem(program) for program in programs)
         if needed <= room:
-            heads = _beside(given.streams.q.shape[2], programs, room // needed)
+            heads = _beside(given.streams.q.shape[2], programs, max(1, room // (2 * needed)))
             group = _group(given, tile, capacity // 8 // heads)
-            return Plan(tile, Layout(group, capacity * 3 // 4, heads))
+            return Plan(tile, Layout(group, capacity * 15 // 16, heads))
     return (
         f"a tile of {tile} tokens of this rule needs {needed / 2**20:.0f} MiB of VMEM, "
         f"more than the {room / 2**20:.0f} MiB that can be planned with"

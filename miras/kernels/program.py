@@ -105,10 +105,15 @@ def held(eqn: JaxprEqn) -> Iterator[Jaxpr]:
 
 def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
     """All equations, those of jaxprs inside equations too."""
+    return (chain[-1] for chain in chains(jaxpr))
+
+
+def chains(jaxpr: Jaxpr) -> Iterator[tuple[JaxprEqn, ...]]:
+    """All equations, each behind those that hold it."""
     for eqn in jaxpr.eqns:
-        yield eqn
+        yield (eqn,)
         for inner in held(eqn):
-            yield from equations(inner)
+            yield from ((eqn, *chain) for chain in chains(inner))
 
 
 def peak(jaxpr: Jaxpr, size: Callable[[Any], int]) -> int:

@@ -1,11 +1,12 @@
 """Support: whether a kernel's compiler knows all operations of a program, and if not, whose."""
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 
 from jax.extend.core import JaxprEqn
 
-from miras.kernels.program import Program, equations
+from miras.kernels.program import Program, chains
 from miras.kernels.rewrites import CALLS, FORMS, TPU
 from miras.rule import Rule
 
@@ -26,11 +27,12 @@ MOSAIC = frozenset(
 
 def unsupported(rule: Rule, program: Program) -> str | None:
     """A sentence on the first operation that no TPU kernel can have; None if there is none."""
-    for eqn in equations(program.jaxpr):
+    for chain in chains(program.jaxpr):
+        eqn = chain[-1]
         name = eqn.primitive.name
         known = name in MOSAIC or name in CALLS or (name in TPU and FORMS.get(name, _any)(eqn))
         if not known:
-            return f"{_origin(rule, eqn)} uses {name!r}, which a TPU kernel cannot have"
+            return f"{_origin(rule, chain)} uses {name!r}, which a TPU kernel cannot have"
     return None
 
 
@@ -39,11 +41,14 @@ def _any(eqn: JaxprEqn) -> bool:
     return True
 
 
-def _origin(rule: Rule, eqn: JaxprEqn) -> str:
-    """Which member of the rule an equation comes from, with its line."""
-    traceback = eqn.source_info.traceback
-    frames = [] if traceback is None else traceback.frames
-    for frame in frames:
+def _origin(rule: Rule, chain: Sequence[JaxprEqn]) -> str:
+    """Which member of the rule an equation comes from, with its line.
+
+    What a library function holds may have been traced for another call of it: then the equation
+    that calls it says where.
+    """
+    tracebacks = (eqn.source_info.traceback for eqn in reversed(chain))
+    for frame in (frame for found in tracebacks if found is not None for frame in found.frames):
         for axis, member in _members(rule):
             if frame.file_name == inspect.getsourcefile(type(member)):
                 at = f"{Path(frame.file_name).name}:{frame.line_num}"
