@@ -11,6 +11,7 @@ from miras.engine.attention import KVState
 from miras.engine.backends import BACKENDS, Backend
 from miras.engine.checks import AnyState, Call, check, check_types, gate_shape
 from miras.engine.chunk import Semantics
+from miras.engine.walk import SaveEvery, check_save_every
 from miras.rule import Rule
 from miras.typing import Array, Gates, Keys, Mask, Queries, SegmentIds, Values, Weights
 
@@ -30,6 +31,7 @@ def scan(
     state: AnyState | None = None,
     segment_ids: SegmentIds | None = None,
     mask: Mask | None = None,
+    save_every: SaveEvery = None,
     backend: Backend = "auto",
 ) -> tuple[Array, AnyState]:
     """Run memories over sequences: write each token, then read.
@@ -60,6 +62,10 @@ def scan(
             begin at multiples of C cost nothing, others are computed token by token.
         mask: [B, T] bool; a token with False reads but neither writes nor decays. It still takes
             its place in the chunk.
+        save_every: chunks from one memory that is kept for the backward pass to the next; those
+            between are computed again. "sqrt" takes the square root of their number, by which
+            memory grows with the root of T instead of T, at the cost of one more forward pass.
+            None leaves it to the backend; "xla" then keeps one a chunk. No value depends on it.
         backend: "xla"; "pallas", in kernels on a TPU, see docs/kernels.md; "reference", token by
             token, the oracle; or "auto", the fastest that can run this.
 
@@ -84,6 +90,7 @@ def scan(
         state=state,
         segment_ids=segment_ids,
         mask=mask,
+        save_every=save_every,
         backend=backend,
     )
     return y, state
@@ -105,6 +112,7 @@ def scan_with_loss(
     segment_ids: Array | None = None,
     mask: Array | None = None,
     segments_at_chunks: bool = False,
+    save_every: SaveEvery = None,
     backend: Backend = "auto",
 ) -> tuple[Array, AnyState, Array]:
     """`scan`, with each token's inner loss where its gradient was taken, [B, T, H], third.
@@ -129,6 +137,7 @@ def scan_with_loss(
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
     check(rule, call, chunk, refine, exact)
+    check_save_every(save_every, "save_every")
     if rule.kinds()["memory"] == "kv":
         return attention.run(rule, call, plain=backend == "reference")
     return _run(
@@ -137,12 +146,13 @@ def scan_with_loss(
         chunk=chunk,
         how=Semantics(refine, exact),
         segments_at_chunks=segments_at_chunks,
+        save_every=save_every,
         backend=backend,
     )
 
 
 @functools.partial(
-    jax.jit, static_argnames=("rule", "chunk", "how", "segments_at_chunks", "backend")
+    jax.jit, static_argnames=("rule", "chunk", "how", "segments_at_chunks", "save_every", "backend")
 )
 def _run(rule, call: Call, *, backend, **options):
     """The backend with every gate present; compiled once for each rule, shape and option."""

@@ -10,6 +10,7 @@ from miras.config import require
 from miras.engine import KVState, State, initial_kv_state, initial_state, scan_with_loss
 from miras.engine.checks import AnyState
 from miras.engine.layout import positions
+from miras.engine.walk import SaveEvery
 from miras.layers.config import LayerConfig
 from miras.layers.conv import CausalConv, ConvState
 from miras.layers.gates import GateProjections
@@ -68,6 +69,7 @@ class MemoryLayer(nnx.Module):
         chunk: C of the rule.
         refine: see `miras.scan`.
         exact: see `miras.scan`.
+        save_every: see `miras.scan`.
         rngs: stream `params`.
     """
 
@@ -81,6 +83,7 @@ class MemoryLayer(nnx.Module):
         chunk: int,
         refine: int = 0,
         exact: bool = False,
+        save_every: SaveEvery = None,
         rngs: nnx.Rngs,
     ):
         require(width % heads == 0, f"width={width} must be a multiple of heads={heads}.")
@@ -88,6 +91,7 @@ class MemoryLayer(nnx.Module):
         config.check_rule(rule)
         self.rule, self.width, self.heads, self.config = rule, width, heads, config
         self.chunk, self.refine, self.exact = chunk, refine, exact
+        self.save_every: SaveEvery = save_every
         head = width // heads
         axes = (None, "heads", None)
         self.keys = Keys(config, rule, width, heads, rngs)
@@ -187,6 +191,7 @@ class MemoryLayer(nnx.Module):
             segment_ids=segment_ids,
             mask=mask,
             segments_at_chunks=segments_at_chunks,
+            save_every=self.save_every,
         )
         y = (y if self.norm is None else self.norm(y)).reshape(batch, length, self.width)
         if self.gate is not None:

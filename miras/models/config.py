@@ -5,6 +5,7 @@ from typing import Literal
 
 from miras import legality
 from miras.config import Config, require
+from miras.engine.walk import SaveEvery, check_save_every
 from miras.layers.config import LayerConfig
 from miras.rule import Rule
 
@@ -27,6 +28,8 @@ class LanguageModelConfig(Config):
         tie: one matrix for embedding and head.
         dtype: of activations and matrix products; parameters, memory and logits are float32.
         remat: recompute each block in the backward pass instead of keeping its activations.
+        save_every: chunks from one memory that is kept for the backward pass to the next, or
+            "sqrt"; see `miras.scan`.
     """
 
     rule: Rule = Rule()
@@ -42,6 +45,7 @@ class LanguageModelConfig(Config):
     tie: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = True
+    save_every: SaveEvery = None
 
     def validate(self) -> None:
         """Check ranges."""
@@ -53,6 +57,7 @@ class LanguageModelConfig(Config):
             f"model.width={self.width} must be a multiple of model.heads={self.heads}.",
         )
         require(self.mlp_ratio > 0, f"model.mlp_ratio={self.mlp_ratio} must be positive.")
+        check_save_every(self.save_every, "model.save_every")
         for verdict in legality.of_semantics(self.rule, self.refine, self.exact):
             require(verdict.legal, verdict.reason)
         self.layer.check_rule(self.rule)

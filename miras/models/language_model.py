@@ -27,6 +27,7 @@ class Block(nnx.Module):
             chunk=config.chunk,
             refine=config.refine,
             exact=config.exact,
+            save_every=config.save_every,
             rngs=rngs,
         )
         self.mlp_norm = RMSNorm((config.width,), ("embed",))
