@@ -9,14 +9,17 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from miras.engine.chunk import Fast, Semantics, Tile
 from miras.engine.devices import varying_alike
 from miras.engine.layout import Positions, place, positions, tiles_needed
+from miras.engine.rounding import rounded
 from miras.engine.state import State, dual_start, initial_state, split_fixed
 from miras.engine.tile import Constants, tile_step
 from miras.engine.walk import Loop, SaveEvery, group_of, in_order
 from miras.optim import Newton
+from miras.precision import FULL, Precision
 from miras.rule import Rule
 from miras.typing import Array, Weights
 
@@ -37,6 +40,7 @@ def run(
     mask: Array | None,
     segments_at_chunks: bool,
     save_every: SaveEvery = None,
+    precision: Precision = FULL,
     loop: Loop | None = None,
     tile: int | None = None,
 ) -> tuple[Array, State, Array]:
@@ -53,6 +57,7 @@ def run(
     if start is None:
         widths = k.shape[-1], v.shape[-1]
         start = initial_state(rule, W0, batch, *widths, refine=how.refine, dtype=dtype)
+    start = _cast(start, precision.kept(dtype))
     if how.exact or isinstance(rule.algorithm, Newton):  # chunks are tiles only: begin one here
         start = dataclasses.replace(start, position=jnp.zeros_like(start.position))
         aligned = segment_ids is None or (segments_at_chunks and state is None)
@@ -63,7 +68,7 @@ def run(
 
     origin = dual_start(rule, {name: leaf.astype(dtype) for name, leaf in fast.items()})
     constants = Constants({name: leaf.astype(dtype) for name, leaf in fixed.items()}, origin)
-    step = functools.partial(tile_step, rule, how)
+    step = rounded(functools.partial(tile_step, rule, how), precision)
     fire_at = 0 if rule.retention.lag else chunk - 1
     slots = tile or (min(chunk, length) if aligned else chunk)
     parts = max(chunk // slots, 1)  # tiles of a chunk
@@ -138,6 +143,12 @@ def run(
 
 def _state(memory: Fast, at: Positions) -> State:
     return State(*memory, position=at.end_position, segment=at.end_segment)
+
+
+def _cast(state: State, dtype: DTypeLike) -> State:
+    """The state with its numbers in a dtype."""
+    is_number = lambda x: jnp.issubdtype(x.dtype, jnp.floating)  # noqa: E731
+    return jax.tree.map(lambda x: x.astype(dtype) if is_number(x) else x, state)
 
 
 def _pad(x: Array, size: int) -> Array:

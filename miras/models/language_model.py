@@ -28,6 +28,7 @@ class Block(nnx.Module):
             refine=config.refine,
             exact=config.exact,
             save_every=config.save_every,
+            precision=config.precision,
             rngs=rngs,
         )
         self.mlp_norm = RMSNorm((config.width,), ("embed",))

@@ -1,0 +1,1 @@
+"""Benchmarks: ours beside others', on the machine at hand."""
