@@ -79,9 +79,9 @@ def table(name: str, rows: list[tuple[int, dict, dict]]) -> str:
     lines = [
         f"## {name}",
         "",
-        f"One state of both heads (A and S) takes {state:.3g} MiB; all figures are MiB.",
+        f"A state, A and with momentum S, takes {state:.3g} MiB; all figures are MiB.",
         "",
-        "| T | T/C states | temp | beside states | temp, sqrt | states in it | results | peak "
+        "| T | T/C states | all | the rest | all, sqrt | states in it | results | peak "
         "| peak, sqrt |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
