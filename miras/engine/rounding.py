@@ -6,6 +6,7 @@ out is plain operations that any backend may trace once more.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -99,6 +100,8 @@ def _is_product(eqn: JaxprEqn) -> bool:
         return False
     contracted, batch = eqn.params["dimension_numbers"]
     given = _operands(eqn)
+    if math.prod(given[0].shape[i] for i in contracted[0]) == 1:  # nothing is summed
+        return False
     own = [x.ndim - len(over) - len(lead) for x, over, lead in zip(given, contracted, batch)]
     return min(own) > 0 and all(jnp.issubdtype(x.dtype, jnp.floating) for x in given)
 

@@ -13,6 +13,7 @@ import miras
 from miras import Precision
 from miras.engine import initial_state
 from miras.engine.rounding import rounded
+from miras.kernels.backend import interpreted
 from miras.models import LanguageModel
 from miras.testing import random_inputs
 from miras.train import RunConfig
@@ -174,3 +175,18 @@ def test_a_model_takes_it_as_an_override():
     state = jax.eval_shape(lambda: LanguageModel(run.model, nnx.Rngs(0)).init_state(1))
     _, after = nnx.eval_shape(lambda model, x: model(x), model, tokens)
     assert state.memory.A["w1"].dtype == after.memory.A["w1"].dtype == jnp.bfloat16
+
+
+def test_a_kernel_rounds_as_the_xla_backend_does():
+    """The kernel is given the rounded step, and its memory has the state's dtype."""
+    config, low = miras.preset("gated_deltanet"), Precision(state="bfloat16", matmul="bfloat16")
+    W0, *streams = random_inputs(config.rule, B=1, T=32, H=1, dk=8, dtype="f4")
+
+    def y(backend):
+        options = dict(chunk=16, exact=True, precision=low, backend=backend)
+        return np.asarray(miras.scan(config.rule, W0, *streams, **options)[0])
+
+    with interpreted():
+        got = y("pallas")
+    # Sums in another order now and then fall on the other side of a rounding to bfloat16.
+    np.testing.assert_allclose(got, y("xla"), atol=2**-9 * np.abs(got).max())
