@@ -167,7 +167,8 @@ def _product(eqn: JaxprEqn, inputs: list[Any]) -> Any:
         binary = first.binary, second.binary
         one, i = _either(first, i, 1)
         other, j = _either(second, j, 0)
-        return product(one, other, (i, j), eqn.params["precision"], binary)
+        result = product(one, other, (i, j), eqn.params["precision"], binary)
+        return result.astype(eqn.outvars[0].aval.dtype)
 
     (i,), (j,) = over
     forms = functools.partial(bound, x, i, y, j), functools.partial(bound, y, j, x, i)

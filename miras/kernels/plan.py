@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from miras.engine.walk import SaveEvery, group_of
 from miras.kernels.carried import carried_by
 from miras.kernels.given import Given
 from miras.kernels.grid import Layout
@@ -32,7 +33,13 @@ class Plan(NamedTuple):
     layout: Layout
 
 
-def plan(rule: Rule, run: Callable[..., Any], chunk: int, capacity: int) -> Plan | str:
+def plan(
+    rule: Rule,
+    run: Callable[..., Any],
+    chunk: int,
+    capacity: int,
+    save_every: SaveEvery = None,
+) -> Plan | str:
     """The plan for a call, or a sentence that says why no kernel can take it.
 
     Args:
@@ -40,6 +47,7 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int, capacity: int) -> Plan
         run: `xla.run` with all its arguments but `loop` and `tile`.
         chunk: tokens of a chunk.
         capacity: bytes of VMEM.
+        save_every: chunks from one saved memory to the next, if as many fit; see `miras.scan`.
     """
     if chunk % ROWS:
         return f"chunk={chunk} is no multiple of {ROWS}, the rows of a TPU's registers"
@@ -56,7 +64,8 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int, capacity: int) -> Plan
         needed = max(_vmem(program) for program in programs)
         if needed <= room:
             heads = _beside(given.streams.q.shape[2], programs, max(1, room // (2 * needed)))
-            group = _group(given, tile, capacity // 8 // heads)
+            wanted = None if save_every is None else (save_every, chunk // tile)
+            group = _group(given, tile, capacity // 8 // heads, wanted)
             return Plan(tile, Layout(group, capacity * 15 // 16, heads))
     return (
         f"a tile of {tile} tokens of this rule needs {needed / 2**20:.0f} MiB of VMEM, "
@@ -79,18 +88,24 @@ def _beside(heads: int, programs: Sequence[Program], fit: int) -> int:
     return max((n for n in range(1, most + 1) if heads % n == 0), default=1)
 
 
-def _group(given: Given, tile: int, room: int) -> int:
+def _group(
+    given: Given, tile: int, room: int, asked: tuple[SaveEvery, int] | None = None
+) -> int:
     """Enough tiles to make a grid step worth its overhead, and to save few memories; if they fit.
 
     Args:
         given: what the kernel is given.
         tile: C.
         room: bytes of VMEM for the memories between a group's tiles.
+        asked: what the user wants, and tiles of a chunk.
     """
     tiles = given.streams.q.shape[0]
+    own = sum(_bytes(x) for x in jax.tree.leaves(given.of_one_tile().memory))
+    if asked is not None:
+        save_every, parts = asked
+        return max(1, min(group_of(save_every, tiles, parts), room // own))
     leaves = jax.tree.leaves(given.memory)
     saved = tiles * sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)
-    own = sum(_bytes(x) for x in jax.tree.leaves(given.of_one_tile().memory))
     wanted = max(math.ceil(saved / SAVED), TOKENS // tile)
     return max(1, min(tiles, wanted, room // own))
 
