@@ -1,17 +1,19 @@
 """What each setting of `miras.Precision` costs in accuracy, against float64.
 
 Command:   python -m benchmarks.precision
-Cost:      about 8 minutes on 2 cores; --only names other presets.
-Shows:     relative errors over 4,096 tokens of the outputs, the last state and the gradients by q, k
-           and v, as Frobenius norms over those of the same step in float64. Kept in
+Cost:      about 8 minutes on 2 cores; --only names others, such as "moneta chunk=64".
+Shows:     relative errors over 4,096 tokens of the outputs, the last state and the gradients by
+           q, k and v, as Frobenius norms over those of the same step in float64. Kept in
            results/precision.json; docs/precision.md has the table.
 
-Inputs are those of `miras.testing.random_inputs`, in float32: their own rounding is no part of it.
-On a CPU the default is full float32; on a TPU it is nearer to matmul=bfloat16, see `miras.Precision`.
+Chunks and gates are the preset's own, queries and keys normalised as the layers do it, values of
+unit variance, and all are float32: their own rounding is no part of it. On a CPU the default is
+full float32; on a TPU it is nearer to matmul=bfloat16.
 """
 
 import argparse
 import json
+import math
 import pathlib
 
 import jax
@@ -20,10 +22,10 @@ import numpy as np
 
 import miras
 from miras import Precision
-from miras.testing import random_inputs
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "precision.json"
-PRESETS = ("titans_lmm", "yaad", "memora", "gated_deltanet")
+# A preset, and what is changed in it: with this threshold yaad's bias never leaves its l2 branch.
+MODELS = ("titans_lmm", "yaad", "yaad bias.delta=100", "memora", "gated_deltanet")
 SETTINGS = {
     "defaults": Precision(),
     "matmul=bfloat16": Precision(matmul="bfloat16"),
@@ -31,20 +33,24 @@ SETTINGS = {
     "state=bfloat16": Precision(state="bfloat16"),
     "all three": Precision("bfloat16", "bfloat16", "bfloat16"),
 }
-LENGTH, WIDTH, CHUNK = 4096, 32, 64
+LENGTH, HEADS, WIDTH = 4096, 2, 32
 
 
-def measure(name: str) -> dict[str, dict[str, float]]:
+def measure(model: str) -> dict[str, dict[str, float | None]]:
     """Relative errors of y, state and gradient, by setting."""
-    config = miras.preset(name)
-    inputs = random_inputs(config.rule, B=1, T=LENGTH, dk=WIDTH, dtype="f4")
+    name, *changes = model.split()
+    config = miras.override(miras.preset(name), *changes)
+    q, k, v = np.random.default_rng(0).normal(size=(3, 1, LENGTH, HEADS, WIDTH)).astype("f4")
+    q, k = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (q, k))
+    inputs = config.rule.init(jax.random.key(0), WIDTH, heads=HEADS), q, k, v
 
     def results(inputs, precision: Precision) -> dict[str, list[np.ndarray]]:
-        def objective(W0, q, k, v, gates):
+        def objective(W0, q, k, v):
             y, state = miras.scan(
-                config.rule, W0, q, k, v, gates,
-                chunk=CHUNK, exact=config.exact, precision=precision, backend="xla",
+                config.rule, W0, q, k, v,
+                chunk=config.chunk, exact=config.exact, precision=precision, backend="xla",
             )  # fmt: skip
+            assert isinstance(state, miras.State)
             return jnp.sum(jnp.sin(y)), (y, state.A)
 
         step = jax.jit(jax.value_and_grad(objective, (1, 2, 3), has_aux=True))
@@ -62,26 +68,34 @@ def measure(name: str) -> dict[str, dict[str, float]]:
     return rows
 
 
-def _relative(got: list[np.ndarray], want: list[np.ndarray]) -> float:
-    """Frobenius norm of the difference over that of what is wanted, all leaves together."""
+def _relative(got: list[np.ndarray], want: list[np.ndarray]) -> float | None:
+    """Frobenius norm of the difference over that of what is wanted, all leaves together.
+
+    None where either is not finite.
+    """
     norm = lambda leaves: float(np.sqrt(sum(np.sum(x**2) for x in leaves)))  # noqa: E731
-    return norm([a - b for a, b in zip(got, want)]) / norm(want)
+    error = norm([a - b for a, b in zip(got, want)]) / norm(want)
+    return error if math.isfinite(error) else None
 
 
-def table(rows: dict[str, dict[str, dict[str, float]]]) -> str:
+def table(rows: dict[str, dict[str, dict[str, float | None]]]) -> str:
     """The rows as Markdown: for each preset and setting the errors of y, state and gradient."""
     lines = ["| preset | setting | outputs | state | gradients |", "|---|---|---|---|---|"]
     for name, settings in rows.items():
         for setting, errors in settings.items():
-            cells = " | ".join(f"{errors[key]:.1e}" for key in ("y", "state", "gradient"))
-            lines.append(f"| `{name}` | {setting} | {cells} |")
+            cells = [_cell(errors[key]) for key in ("y", "state", "gradient")]
+            lines.append(f"| `{name}` | {setting} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(error: float | None) -> str:
+    return "not finite" if error is None else f"{error:.1e}"
 
 
 def main() -> None:
     """Measure each preset and keep its rows beside those of others."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", nargs="+", default=PRESETS, metavar="PRESET")
+    parser.add_argument("--only", nargs="+", default=MODELS, metavar="MODEL")
     parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
     args = parser.parse_args()
     rows = json.loads(args.results.read_text())["rows"] if args.results.exists() else {}
