@@ -158,13 +158,13 @@ def _planned(case: Case) -> tuple[Any, tuple[float, float]]:
 
 def _cycles(jaxpr: Any) -> float:
     """Cycles of a v5e's four matrix units, which take a row of 128 by 128 a cycle each."""
-    from miras.kernels.program import equations
+    from miras.kernels.program import equations, inputs_of
 
     total = 0
     for eqn in equations(jaxpr):
         if eqn.primitive.name == "dot_general":
             (over, _), _ = eqn.params["dimension_numbers"]
-            x, y = (var.aval for var in eqn.invars)
+            x, y = inputs_of(eqn)
             rows, columns = x.size // x.shape[over[0]], y.size // x.shape[over[0]]
             passes = 1 if x.dtype == "bfloat16" else 6
             total += passes * rows * -(-x.shape[over[0]] // 128) * -(-columns // 128)

@@ -29,9 +29,9 @@ class Forms:
     def __init__(self, forms: Sequence[Any]):
         self.native = {side for side, form in enumerate(forms) if form is not None}
         self._makers = forms
-        self._made: dict[int, Array] = {}
+        self._made: dict[int, Any] = {}
 
-    def get(self, side: int) -> Array:
+    def get(self, side: int) -> Any:
         """One of the two."""
         if side not in self._made:
             self._made[side] = self._make(side)
@@ -41,7 +41,7 @@ class Forms:
         """Whether one of the two is there, or can be made without turning the other."""
         return side in self._made or (side in self.native and not self._made)
 
-    def _make(self, side: int) -> Array:
+    def _make(self, side: int) -> Any:
         if not self.has(side):
             return turned(self.get(1 - side))
         maker = self._makers[side]
@@ -99,7 +99,7 @@ class Matrix:
         binary: whether all entries are 0 or 1.
     """
 
-    def __init__(self, shape: tuple[int, int], forms: Forms, side: int = 0, binary: bool = False):
+    def __init__(self, shape: tuple[int, ...], forms: Forms, side: int = 0, binary: bool = False):
         self.shape, self.forms, self.side, self.binary = shape, forms, side, binary
 
     @property
@@ -154,7 +154,7 @@ def _filled(x: Array, shape: tuple[int, ...]) -> Array:
     return x if jnp.shape(x) == shape else jnp.broadcast_to(x, shape)
 
 
-def registers(shape: tuple[int, int]) -> int:
+def registers(shape: tuple[int, ...]) -> int:
     """How many a matrix of this shape takes."""
     return -(-shape[0] // 8) * -(-shape[1] // 128)
 

@@ -40,6 +40,11 @@ class Given(NamedTuple):
     streams: Streams
     flags: Flags
 
+    def sizes(self) -> tuple[int, int, int]:
+        """Tiles N, rows B and heads H."""
+        tiles, rows, heads, *_ = self.streams.q.shape
+        return tiles, rows, heads
+
     def of_one_tile(self) -> "Given":
         """The shapes for one tile of one head."""
         return Given(*(own(tree, lead) for tree, lead in zip(self, (1, 2, 3, 2))))

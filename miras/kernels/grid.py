@@ -79,7 +79,8 @@ class Grid:
     def flags(self, ref: Any, flags: Flags, i: Any) -> Flags:
         """The flags of the group's tile i, from the scalar memory."""
         at = (self._first() + i) * self.rows + pl.program_id(0) // self.heads
-        return Flags(*(None if x is None else ref[f, at] > 0 for f, x in enumerate(flags)))
+        each: Any = (None if x is None else ref[f, at] > 0 for f, x in enumerate(flags))
+        return Flags(*each)
 
     def at_start(self) -> Any:
         """Whether this is the first step of its heads."""

@@ -45,8 +45,8 @@ def backward(step: Carried, given: Given) -> Laid:
 def _blocks(given: Given) -> Given:
     """The blocks of one tile of one head."""
     one = given.of_one_tile()
-    weights = (refs.as_block(refs.lying(tree, 0)) for tree in (one.constants, one.memory))
-    return Given(*weights, refs.as_block(one.streams), one.flags)
+    constants, memory = (refs.as_block(refs.lying(tree, 0)) for tree in one[:2])
+    return Given(constants, memory, refs.as_block(one.streams), one.flags)
 
 
 def _read(step: Carried, given: Given) -> tuple[Any, Any]:

@@ -42,7 +42,7 @@ def in_kernels(
     # The rest of the memory is made anew by every tile: only the last one's is wanted.
     streams, flags = jax.tree.map(lambda x: x[-1], (streams, flags))
     last = jax.vmap(jax.vmap(step.whole, (None, 0, 0, 0)), (0, None, 0, 0))
-    others, *_ = jax.jit(last)(flags, constants, before, streams)
+    others: Any = jax.jit(last)(flags, constants, before, streams)[0]
     return step.memory.within(memory, others), y, loss
 
 

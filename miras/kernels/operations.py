@@ -23,7 +23,7 @@ from miras.kernels.forms import (
     vectorwise,
 )
 from miras.kernels.products import product
-from miras.kernels.program import Evaluate, evaluate
+from miras.kernels.program import Evaluate, evaluate, inputs_of, results_of
 from miras.kernels.rewrites import CALLS, TPU
 from miras.typing import Array
 
@@ -79,13 +79,13 @@ def _bind(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate) -> Sequence[Array
 
 
 def _elementwise(eqn: JaxprEqn, inputs: list[Any], inner: Evaluate) -> Any:
-    shape = eqn.outvars[0].aval.shape
+    shape = results_of(eqn)[0].shape
     one = lambda *arrays: _bind(eqn, [*arrays], inner)[0]  # noqa: E731
     if len(shape) < 2 and any(isinstance(x, Vector) for x in inputs):
         return vectorwise(one, shape, inputs)
     if len(shape) == 2:
         result = matrixwise(one, shape, inputs)
-        was = eqn.invars[0].aval.dtype
+        was = inputs_of(eqn)[0].dtype
         result.binary = eqn.primitive.name == "convert_element_type" and was == jnp.bool_
         return result
     return one(*map(leave, inputs))
@@ -107,7 +107,7 @@ def _broadcast(eqn: JaxprEqn, inputs: list[Any]) -> Any:
 
 def _reshape(eqn: JaxprEqn, inputs: list[Any]) -> Any:
     x, *_ = inputs
-    shape = eqn.outvars[0].aval.shape
+    shape = results_of(eqn)[0].shape
     if isinstance(x, Vector):
         if len(shape) == 2 and 1 in shape:
             return x.as_matrix(0 if shape[0] == 1 else 1, shape)
@@ -138,7 +138,7 @@ def _reduce(eqn: JaxprEqn, inputs: list[Any]) -> Any:
     (axis,) = axes
     axis ^= flip
     one = array if array.shape[axis] == 1 else reduced(array, axis=axis)
-    return Vector(eqn.outvars[0].aval.shape, **{("row", "column")[axis]: one})
+    return Vector(results_of(eqn)[0].shape, **{("row", "column")[axis]: one})
 
 
 def _product(eqn: JaxprEqn, inputs: list[Any]) -> Any:
@@ -147,7 +147,7 @@ def _product(eqn: JaxprEqn, inputs: list[Any]) -> Any:
     if batch[0] or len(over[0]) > 1:
         return None
     x, y = inputs
-    shape = eqn.outvars[0].aval.shape
+    shape, dtype = results_of(eqn)[0].shape, results_of(eqn)[0].dtype
     kinds = tuple(type(x) for x in inputs)
     if kinds == (Vector, Vector):
         return _of_vectors(x, y, shape, summed=bool(over[0]))
@@ -157,7 +157,7 @@ def _product(eqn: JaxprEqn, inputs: list[Any]) -> Any:
         vector, matrix, (axis,) = (x, y, over[1]) if kinds[0] is Vector else (y, x, over[0])
         side = matrix.side if matrix.forms.has(matrix.side) else 1 - matrix.side
         axis ^= side != matrix.side
-        both = matrix.forms.get(side) * vector.get(1 - axis)
+        both = matrix.forms.get(side).astype(dtype) * vector.get(1 - axis)
         return Vector(shape, **{("row", "column")[axis]: jnp.sum(both, axis=axis, keepdims=True)})
     if kinds != (Matrix, Matrix):
         return None
@@ -167,8 +167,7 @@ def _product(eqn: JaxprEqn, inputs: list[Any]) -> Any:
         binary = first.binary, second.binary
         one, i = _either(first, i, 1)
         other, j = _either(second, j, 0)
-        result = product(one, other, (i, j), eqn.params["precision"], binary)
-        return result.astype(eqn.outvars[0].aval.dtype)
+        return product(one, other, (i, j), eqn.params["precision"], binary, dtype)
 
     (i,), (j,) = over
     forms = functools.partial(bound, x, i, y, j), functools.partial(bound, y, j, x, i)

@@ -88,9 +88,7 @@ def _beside(heads: int, programs: Sequence[Program], fit: int) -> int:
     return max((n for n in range(1, most + 1) if heads % n == 0), default=1)
 
 
-def _group(
-    given: Given, tile: int, room: int, asked: tuple[SaveEvery, int] | None = None
-) -> int:
+def _group(given: Given, tile: int, room: int, asked: tuple[SaveEvery, int] | None = None) -> int:
     """Enough tiles to make a grid step worth its overhead, and to save few memories; if they fit.
 
     Args:

@@ -11,7 +11,7 @@ from miras.typing import Array
 
 
 def product(
-    x: Array, y: Array, over: tuple[int, int], precision: Any, binary: tuple[bool, bool]
+    x: Array, y: Array, over: tuple[int, int], precision: Any, binary: tuple[bool, bool], dtype: Any
 ) -> Array:
     """A product of matrices, of which those of one row or column get rows of zeros beside it.
 
@@ -21,22 +21,25 @@ def product(
         over: the dimensions of each that are summed over.
         precision: None for operands rounded to bfloat16, as XLA has it on TPUs.
         binary: whether all entries of x and of y are 0 or 1.
+        dtype: of the result.
     """
     i, j = over
     rows, columns = x.shape[1 - i], y.shape[1 - j]
     if x.shape[i] == 1 and over == (1, 0):
-        return x * y
+        return (x.astype(dtype) * y).astype(dtype)
     x, y = _filled(_filled(x, i), 1 - i), _filled(_filled(y, j), 1 - j)
     dot = functools.partial(lax.dot_general, dimension_numbers=(((i,), (j,)), ((), ())))
+    wide: Any = functools.partial(dot, preferred_element_type=jnp.float32)
     if interpreting():
-        z = dot(x, y)
+        z = dot(x, y, preferred_element_type=dtype)
     elif precision is not None and any(binary):
-        z = sum(dot(a, b, preferred_element_type=jnp.float32) for a, b in _parts(x, y, binary))
+        z = functools.reduce(jnp.add, (wide(*pair) for pair in _parts(x, y, binary)))
     elif precision is not None:
-        z = dot(x, y, precision=precision)
+        z = wide(x, y, precision=precision)
     else:
-        z = dot(*map(_short, (x, y)), preferred_element_type=jnp.float32)
-    return z if z.shape == (rows, columns) else lax.slice(z, (0, 0), (rows, columns))
+        z = wide(_short(x), _short(y))
+    z = z if z.shape == (rows, columns) else lax.slice(z, (0, 0), (rows, columns))
+    return z.astype(dtype)
 
 
 def _short(x: Array) -> Array:

@@ -93,6 +93,16 @@ def evaluate(operation: Operation, jaxpr: Jaxpr, constants: Sequence[Any], *args
     return [read(atom) for atom in jaxpr.outvars]
 
 
+def inputs_of(eqn: JaxprEqn) -> list[Any]:
+    """The shapes and dtypes of what enters an equation."""
+    return [atom.aval for atom in eqn.invars]
+
+
+def results_of(eqn: JaxprEqn) -> list[Any]:
+    """The shapes and dtypes of what it gives."""
+    return [var.aval for var in eqn.outvars]
+
+
 def held(eqn: JaxprEqn) -> Iterator[Jaxpr]:
     """The jaxprs that an equation holds: bodies of loops, branches, calls."""
     for value in eqn.params.values():

@@ -11,7 +11,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.extend.core import JaxprEqn
 
-from miras.kernels.program import Evaluate, Operation
+from miras.kernels.program import Evaluate, Operation, inputs_of, results_of
 from miras.typing import Array
 
 
@@ -163,7 +163,7 @@ def scan_in_vmem(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
     length, body = p["length"], p["jaxpr"]
     if length == 1 or (length <= 4 and (xs or len(eqn.outvars) > len(first))):
         return _unrolled(p, constants, first, xs, inner)
-    kept = [var.aval for var in eqn.outvars[len(first) :]]
+    kept = results_of(eqn)[len(first) :]
 
     def whole(x_refs, y_refs):
         for ref, x in zip(x_refs, xs):
@@ -250,25 +250,25 @@ def _is_take(eqn: JaxprEqn) -> bool:
     """x[:, index]."""
     numbers = eqn.params["dimension_numbers"]
     columns = numbers.collapsed_slice_dims == (1,) == numbers.start_index_map
-    return eqn.invars[0].aval.ndim == 2 and columns and numbers.offset_dims == (0,)
+    return inputs_of(eqn)[0].ndim == 2 and columns and numbers.offset_dims == (0,)
 
 
 def _is_put(eqn: JaxprEqn) -> bool:
     """x.at[:, index].add(y)."""
     numbers = eqn.params["dimension_numbers"]
     columns = numbers.inserted_window_dims == (1,) == numbers.scatter_dims_to_operand_dims
-    return eqn.invars[0].aval.ndim == 2 and columns and numbers.update_window_dims == (0,)
+    return inputs_of(eqn)[0].ndim == 2 and columns and numbers.update_window_dims == (0,)
 
 
 def _is_row(eqn: JaxprEqn) -> bool:
     """Whole but for axes of which it takes one entry."""
-    x = eqn.invars[0].aval
+    x, *_ = inputs_of(eqn)
     return all(n in (1, m) for n, m in zip(eqn.params["slice_sizes"], x.shape))
 
 
 def _is_put_row(eqn: JaxprEqn) -> bool:
     """The same of a choice."""
-    x, y = (var.aval for var in eqn.invars[:2])
+    x, y, *_ = inputs_of(eqn)
     return all(n in (1, m) for n, m in zip(y.shape, x.shape))
 
 

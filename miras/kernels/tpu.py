@@ -23,7 +23,7 @@ from miras.kernels.refs import add, clear, copy, like, lying, read, vmem, write
 
 def _forward(step: Carried, layout: Layout, given: Given, *, save: bool):
     """(memory, memory before the last tile, y, loss), and the memories before each group."""
-    sizes = given.streams.q.shape[:3]
+    sizes = given.sizes()
     grid, tile = Grid(sizes, layout), laid.forward(step, given)
     memory, y_loss = lying(given.memory, 2), _every(tile.read, *sizes)
     inputs = {
@@ -83,7 +83,7 @@ def _backward(step: Carried, layout: Layout, given: Given, saved, cotangents):
     d_memory, d_before, *d_read = cotangents
     given = given._replace(memory=d_memory)  # of the same shapes
     constants, _, streams, _ = given
-    grid = Grid(streams.q.shape[:3], layout, reverse=True)
+    grid = Grid(given.sizes(), layout, reverse=True)
     again, back = laid.forward(step, given), laid.backward(step, given)
     by_row = _every(own(constants, 0), grid.rows)
     inputs = {

@@ -39,7 +39,7 @@ def ranked():
 
 
 def test_without_a_tpu_it_is_an_error():
-    with pytest.raises(ConfigError, match="needs a TPU.* and jax computes on cpu here"):
+    with pytest.raises(ConfigError, match=r"needs a TPU.* and jax computes on cpu here"):
         run(miras.preset("ttt_linear").rule, backend="pallas")
 
 
