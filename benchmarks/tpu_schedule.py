@@ -46,6 +46,11 @@ class Case(NamedTuple):
     chunk: int
 
 
+def key(case: Case) -> str:
+    """A row's name in the results."""
+    return ", ".join(map(str, case))
+
+
 CASES = (
     *(Case(rule, "float32", 64, 64) for rule in RULES),
     *(Case(rule, "bfloat16", 64, 64) for rule in RULES[:3]),
@@ -177,8 +182,8 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     heads = (*names, "forward", "in training", "products", "ratio", "backward", "products", "ratio")
     lines = ["| " + " | ".join((*heads, "VMEM, MiB", "spills")) + " |"]
     lines.append("|" + "---|" * (len(heads) + 2))
-    for key, row in rows.items():
-        cells = [*key.split(", ")]
+    for name, row in rows.items():
+        cells = [*name.split(", ")]
         for bundles, products in (("training", "forward"), ("backward", "backward")):
             if bundles == "training":
                 cells.append(f"{row['forward']:.1f}")
@@ -202,7 +207,7 @@ def main() -> None:
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for case in CASES:
         if args.only in (None, case.rule):
-            rows[", ".join(map(str, case))] = row = measure(case)
+            rows[key(case)] = row = measure(case)
             print(case, {name: round(value, 2) for name, value in row.items()}, flush=True)
             RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
     RESULTS.with_suffix(".md").write_text(TITLE + table(rows))

@@ -38,11 +38,12 @@ def in_kernels(
         layout: how the kernels go through the tiles; hashable.
     """
     step, (constants, memory, streams, flags) = carried(step, *args)
-    memory, before, y, loss = _run(kernels, step, layout, constants, memory, streams, flags)
+    out: Any = _run(kernels, step, layout, constants, memory, streams, flags)
+    memory, before, y, loss = out
     # The rest of the memory is made anew by every tile: only the last one's is wanted.
-    streams, flags = jax.tree.map(lambda x: x[-1], (streams, flags))
+    end: Any = jax.tree.map(lambda x: x[-1], (streams, flags))
     last = jax.vmap(jax.vmap(step.whole, (None, 0, 0, 0)), (0, None, 0, 0))
-    others: Any = jax.jit(last)(flags, constants, before, streams)[0]
+    others: Any = jax.jit(last)(end[1], constants, before, end[0])[0]
     return step.memory.within(memory, others), y, loss
 
 
