@@ -54,6 +54,12 @@ def expm1(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
     return [jnp.where(jnp.abs(x) < 0.5, 2 * t / (1 - t), jnp.exp(x) - 1)]
 
 
+def arctangent(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
+    """Of x as of x / 1."""
+    del eqn, inner
+    return [lax.atan2(inputs[0], jnp.ones_like(inputs[0]))]
+
+
 def sums(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
     """Other products as sums: batched, or over several dimensions, or none."""
     del inner
@@ -231,6 +237,7 @@ TPU: dict[str, Operation] = {
     "pad": pad,
     "pow": power,
     "expm1": expm1,
+    "atan": arctangent,
     "dot_general": sums,
     "dynamic_slice": row,
     "dynamic_update_slice": put_row,

@@ -13,7 +13,7 @@ import miras
 from miras import Precision
 from miras.engine import initial_state
 from miras.engine.rounding import rounded
-from miras.kernels.backend import interpreted
+from miras.kernels.interpreter import interpreted
 from miras.models import LanguageModel
 from miras.testing import random_inputs
 from miras.train import RunConfig
