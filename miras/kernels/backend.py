@@ -12,6 +12,7 @@ from jax.experimental.pallas import tpu as pltpu
 from miras.config import ConfigError
 from miras.engine import xla
 from miras.kernels import tpu
+from miras.kernels.loop import in_kernels
 from miras.kernels.plan import Plan, plan
 from miras.rule import Rule
 from miras.typing import Array
@@ -46,7 +47,9 @@ def run_or_xla(rule: Rule, *args: Any, chunk: int, **options: Any):
 
 
 def _in_kernel(by_tile: Any, found: Plan):
-    return by_tile(loop=functools.partial(tpu.in_kernel, layout=found.layout), tile=found.tile)
+    return by_tile(
+        loop=functools.partial(in_kernels, tpu.KERNELS, layout=found.layout), tile=found.tile
+    )
 
 
 def _choose(rule: Rule, by_tile: Any, q: Array, chunk: int) -> Plan | str:

@@ -10,6 +10,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from miras.engine.devices import varying_alike
+from miras.kernels.given import Flags
 from miras.typing import Array
 
 SEMANTICS = ("parallel", "arbitrary")  # heads in any order, a head's tiles in theirs
@@ -25,14 +26,6 @@ class Layout(NamedTuple):
 
     group: int
     vmem: int
-
-
-class Flags(NamedTuple):
-    """A tile's flags [N, B], bool; None where the step is given none."""
-
-    fresh: Array | None
-    fire: Array
-    reset: Array | None
 
 
 class Placed(NamedTuple):
@@ -177,11 +170,6 @@ def block(own: tuple[int, ...]) -> tuple[int, ...]:
 def vmem(shapes: Any, *lead: int) -> Any:
     """Scratch memory for arrays of these shapes."""
     return jax.tree.map(lambda s: pltpu.VMEM((*lead, *block(s.shape)), s.dtype), shapes)
-
-
-def own(tree: Any, lead: int) -> Any:
-    """The shapes of leaves without their first dimensions."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[lead:], x.dtype), tree)
 
 
 def read(refs: Any, shapes: Any, i: Any = ...) -> Any:

@@ -5,14 +5,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from miras.kernels import tpu
+from miras.kernels.given import Given, backward_program, forward_program, given_by
 from miras.kernels.grid import Layout
 from miras.kernels.program import Program, peak
 from miras.kernels.support import unsupported
 from miras.rule import Rule
-from miras.typing import Array
 
 ROWS = 8  # of a register; tiles are multiples of it
 TOKENS = 128  # that a grid step goes through at least, so that its overhead is small
@@ -46,8 +44,8 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int, capacity: int) -> Plan
     room = capacity // (16 if rule.forms_weights else 2)
     needed = 0
     for tile in _tiles(chunk):
-        step, given = _given(run, tile)
-        programs = [make(step, given) for make in (tpu.forward_program, tpu.backward_program)]
+        step, given = given_by(run, tile)
+        programs = [make(step, given) for make in (forward_program, backward_program)]
         for program in programs:
             reason = unsupported(rule, program)
             if reason is not None:
@@ -70,7 +68,7 @@ def _tiles(chunk: int) -> Iterator[int]:
         yield chunk
 
 
-def _group(given: tpu.Given, tile: int, room: int) -> int:
+def _group(given: Given, tile: int, room: int) -> int:
     """Enough tiles to make a grid step worth its overhead, and to save few memories; if they fit.
 
     Args:
@@ -84,25 +82,6 @@ def _group(given: tpu.Given, tile: int, room: int) -> int:
     own = sum(_bytes(x) for x in jax.tree.leaves(given.of_one_tile().memory))
     wanted = max(math.ceil(saved / SAVED), TOKENS // tile)
     return max(1, min(tiles, wanted, room // own))
-
-
-def _given(run: Callable[..., Any], tile: int) -> tuple[Callable[..., Any], tpu.Given]:
-    """The step, and the shapes of what a loop over tiles is given."""
-    found: list[Any] = []
-
-    def record(step, *args):
-        given = tpu.given(*args)
-        found.append((step, jax.tree.map(_shape, given)))
-        lead, width = given.streams.q.shape[:4], given.streams.v.shape[-1]
-        dtype = jax.tree.leaves(given.memory)[0].dtype
-        return given.memory, jnp.zeros((*lead, width), dtype), jnp.zeros(lead, dtype)
-
-    jax.eval_shape(lambda: run(loop=record, tile=tile))
-    return found[0]
-
-
-def _shape(x: Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
 def _vmem(program: Program) -> int:

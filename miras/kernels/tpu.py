@@ -6,107 +6,17 @@ goes through the groups from last to first, steps again from the saved memory to
 its body is `jax.vjp` of the same step. What a tile does is `engine.tile.tile_step`.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from miras.engine.chunk import Fast, Tile
-from miras.engine.tile import Constants
-from miras.kernels.grid import Flags, Grid, Layout, copy, like, own, read, vmem, write
-from miras.kernels.program import Program, trace
+from miras.kernels.given import Given, backward_program, forward_program, on_tile, own
+from miras.kernels.grid import Grid, Layout, copy, like, read, vmem, write
+from miras.kernels.loop import Kernels
 from miras.kernels.rewrites import TPU
-from miras.typing import Array
-
-
-class Streams(NamedTuple):
-    """What of a tile has a gradient; see `Tile`."""
-
-    q: Array
-    k: Array
-    v: Array
-    k_write: Array | None
-    gates: dict[str, Array]
-    write: Array
-
-
-class Given(NamedTuple):
-    """What a loop over tiles is given: leaves [H, ...], [B, H, ...], [N, B, H, C, ...], [N, B]."""
-
-    constants: Constants
-    memory: Fast
-    streams: Streams
-    flags: Flags
-
-    def of_one_tile(self) -> "Given":
-        """The shapes for one tile of one head."""
-        return Given(*(own(tree, lead) for tree, lead in zip(self, (1, 2, 3, 2))))
-
-
-def given(constants: Constants, memory: Fast, tiles: Tile, resets: Array | None) -> Given:
-    """The arguments of a loop over tiles, see `engine.xla.Loop`, by their shapes."""
-    streams = Streams(*(getattr(tiles, name) for name in Streams._fields))
-    write = jnp.broadcast_to(tiles.write[:, :, None], tiles.q.shape[:4])
-    flags = Flags(tiles.fresh, tiles.fire, resets)
-    return Given(constants, memory, streams._replace(write=write), flags)
-
-
-def in_kernel(step: Callable[..., Any], *args: Any, layout: Layout) -> tuple[Fast, Array, Array]:
-    """As `engine.xla.in_order`, in a kernel.
-
-    Args:
-        step: `tile_step` of a rule.
-        *args: see `given`.
-        layout: how the kernel goes through the tiles.
-    """
-    return _run(step, layout, *given(*args))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _run(step, layout, constants, memory, streams, flags):
-    return _forward(step, layout, Given(constants, memory, streams, flags))[0]
-
-
-def _run_fwd(step, layout, constants, memory, streams, flags):
-    out, saved = _forward(step, layout, Given(constants, memory, streams, flags))
-    return out, (constants, streams, flags, saved)
-
-
-def _run_bwd(step, layout, kept, cotangents):
-    return (*_backward(step, layout, *kept, cotangents), None)
-
-
-_run.defvjp(_run_fwd, _run_bwd)
-
-
-def forward_program(step: Callable[..., Any], given: Given) -> Program:
-    """(flags, constants, memory, streams) -> (memory, y, loss), for one tile of one head."""
-    one = given.of_one_tile()
-    return trace(_on_tile(step), one.flags, one.constants, one.memory, one.streams)
-
-
-def backward_program(step: Callable[..., Any], given: Given) -> Program:
-    """(flags, constants, memory, streams, cotangents) -> cotangents of the middle three."""
-    one = given.of_one_tile()
-    forward = _on_tile(step)
-
-    def backward(flags, constants, memory, streams, cotangents):
-        _, pull = jax.vjp(functools.partial(forward, flags), constants, memory, streams)
-        return pull(cotangents)
-
-    shapes = one.flags, one.constants, one.memory, one.streams
-    return trace(backward, *shapes, jax.eval_shape(forward, *shapes))
-
-
-def _on_tile(step: Callable[..., Any]) -> Callable[..., Any]:
-    def on_tile(flags: Flags, constants: Constants, memory: Fast, streams: Streams):
-        tile = Tile(*streams, fresh=flags.fresh, fire=flags.fire)
-        return step(constants, memory, tile, flags.reset)
-
-    return on_tile
 
 
 def _forward(step: Callable[..., Any], layout: Layout, given: Given):
@@ -114,7 +24,7 @@ def _forward(step: Callable[..., Any], layout: Layout, given: Given):
     program, one = forward_program(step, given), given.of_one_tile()
     sizes = given.streams.q.shape[:3]
     grid = Grid(sizes, layout)
-    results = jax.eval_shape(_on_tile(step), one.flags, one.constants, one.memory, one.streams)
+    results = jax.eval_shape(on_tile(step), one.flags, one.constants, one.memory, one.streams)
     every = lambda tree, *lead: jax.tree.map(  # noqa: E731
         lambda s: jax.ShapeDtypeStruct((*lead, *s.shape), s.dtype), tree
     )
@@ -223,3 +133,6 @@ def _backward(step, layout: Layout, constants, streams, flags, saved, cotangents
     out = grid.call(kernel, "miras_backward", flags, inputs, outputs, scratch)
     d_constants = jax.tree.map(lambda x: jnp.sum(x, axis=0), like(out["constants"], by_row))
     return d_constants, like(out["memory"], d_memory), like(out["streams"], streams)
+
+
+KERNELS = Kernels(_forward, _backward)
