@@ -15,11 +15,13 @@ class Kernels(NamedTuple):
     """What a device has.
 
     Attributes:
-        forward: (step, layout, given) -> (memory, y, loss), and the memories that it has saved.
+        run: (step, layout, given) -> (memory, y, loss).
+        forward: the same, and the memories that it has saved.
         backward: (step, layout, constants, streams, flags, saved, cotangents of the first) ->
             cotangents of constants, memory and streams.
     """
 
+    run: Callable[..., Any]
     forward: Callable[..., Any]
     backward: Callable[..., Any]
 
@@ -40,7 +42,7 @@ def in_kernels(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _run(kernels, step, layout, constants, memory, streams, flags):
-    return kernels.forward(step, layout, Given(constants, memory, streams, flags))[0]
+    return kernels.run(step, layout, Given(constants, memory, streams, flags))
 
 
 def _run_fwd(kernels, step, layout, constants, memory, streams, flags):

@@ -69,6 +69,17 @@ def evaluate(
     return [read(atom) for atom in jaxpr.outvars]
 
 
+def loop_parts(
+    eqn: JaxprEqn, inputs: Sequence[Any]
+) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+    """The inputs of a `scan`: constants, the carry's start, and what it goes through."""
+    if "ft_in" in eqn.params:  # jax 0.11
+        n, m, _ = (len(group) for group in eqn.params["ft_in"].unpack())
+    else:
+        n, m = eqn.params["num_consts"], eqn.params["num_carry"]
+    return inputs[:n], inputs[n : n + m], inputs[n + m :]
+
+
 def held(eqn: JaxprEqn) -> Iterator[Jaxpr]:
     """The jaxprs that an equation holds: bodies of loops, branches, calls."""
     for value in eqn.params.values():

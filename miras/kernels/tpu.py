@@ -135,4 +135,4 @@ def _backward(step, layout: Layout, constants, streams, flags, saved, cotangents
     return d_constants, like(out["memory"], d_memory), like(out["streams"], streams)
 
 
-KERNELS = Kernels(_forward, _backward)
+KERNELS = Kernels(lambda *args: _forward(*args)[0], _forward, _backward)
