@@ -26,6 +26,7 @@ from miras.kernels.program import Program
 from miras.kernels.triton import REWRITES
 from miras.typing import Array
 
+VOLATILE = False
 interpreting = jax.make_user_context(False)
 
 
@@ -149,6 +150,28 @@ def read(refs: Any, i: Any = ...) -> Any:
     return jax.tree.map(lambda ref: ref[i], refs)
 
 
+def later(refs: Any, i: Any = ...) -> Any:
+    """The same, read anew wherever they are used, so that they take registers only there."""
+    return jax.tree.map(lambda ref: functools.partial(_load, ref, i), refs)
+
+
+def _load(ref: Any, i: Any) -> Array:
+    if interpreting.value:
+        return ref[i]
+    return plgpu.load(ref.at[i], volatile=VOLATILE)
+
+
+def _if(condition: Any, ref: Any) -> Array:
+    x = ref[...]
+    return jnp.where(condition, x, jnp.zeros_like(x))
+
+
+def synchronise() -> None:
+    """What some threads have written, others may read."""
+    if not interpreting.value:
+        plgpu.debug_barrier()
+
+
 def write(refs: Any, values: Any, i: Any = ...) -> None:
     """The inverse of `read`."""
 
@@ -213,8 +236,8 @@ def _forward(step: Callable[..., Any], layout: Layout, given: Given, save: bool 
     heads = Heads(sizes)
     _, used = _used(program, one)
     results = jax.eval_shape(on_tile(step), one.flags, one.constants, one.memory, one.streams)
-    every = lambda tree: jax.tree.map(  # noqa: E731
-        lambda s: jax.ShapeDtypeStruct((*sizes, *s.shape), s.dtype), tree
+    every = lambda tree, count=sizes[0]: jax.tree.map(  # noqa: E731
+        lambda s: jax.ShapeDtypeStruct((count, *sizes[1:], *s.shape), s.dtype), tree
     )
     inputs = {
         "flags": heads.flags(given.flags),
@@ -223,36 +246,38 @@ def _forward(step: Callable[..., Any], layout: Layout, given: Given, save: bool 
         "memory": heads.by_row(given.memory),
         "streams": heads.by_tile(given.streams),
     }
+    places = sizes[0] + 1 if save else 2
     outputs = {
         "memory": heads.by_row(own(given.memory, 0)),
         "y_loss": heads.by_tile(every(results[1:])),
-        "saved": heads.by_tile(every(used.kept(one.memory)) if save else []),
+        "between": heads.by_tile(every(used.kept(one.memory), places)),
     }
 
     def kernel(inputs, outputs):
-        captured, constants = read(inputs["captured"]), read(inputs["constants"])
+        captured, constants = later(inputs["captured"]), later(inputs["constants"])
+        between = outputs["between"]
+        write(between, read(used.kept(inputs["memory"])), 0)
 
-        def tile(i, kept):
-            if save:
-                write(outputs["saved"], kept, i)
-            memory = used.joined(kept, used.nothing())
-            streams = read(inputs["streams"], i)
+        def tile(i, _):
+            synchronise()
+            memory = used.joined(later(between, lax.rem(i, places)), used.nothing())
+            streams = later(inputs["streams"], i)
             at = flags_at(inputs["flags"], i)
             memory, *y_loss = program(REWRITES, captured, at, constants, memory, streams)
             write(outputs["y_loss"], tuple(y_loss), i)
+            write(between, used.kept(memory), lax.rem(i + 1, places))
 
             @pl.when(i == heads.tiles - 1)
             def _():
-                write(used.others(outputs["memory"]), used.others(memory))
+                write(outputs["memory"], memory)
 
-            return used.kept(memory)
+            return 0
 
-        kept = lax.fori_loop(0, heads.tiles, tile, used.kept(read(inputs["memory"])))
-        write(used.kept(outputs["memory"]), kept)
+        lax.fori_loop(0, heads.tiles, tile, 0)
 
     out = heads.call(kernel, "miras_forward", layout.warps, inputs, outputs)
     y, loss = _cut(out["y_loss"], every(results[1:]))
-    return (_cut(out["memory"], given.memory), y, loss), out["saved"]
+    return (_cut(out["memory"], given.memory), y, loss), out["between"]
 
 
 def _run(step: Callable[..., Any], layout: Layout, given: Given):
@@ -283,34 +308,41 @@ def _backward(step, layout: Layout, constants, streams, flags, saved, cotangents
         "constants": heads.by_row(by_row),
         "memory": heads.by_row(own(used.kept(d_memory), 0)),
         "streams": heads.by_tile(own(streams, 0)),
+        "between": heads.by_tile([jax.ShapeDtypeStruct((2, *x.shape), x.dtype) for x in used.kept(d_memory)]),
     }
 
     def kernel(inputs, outputs):
-        captured, constants = read(inputs["captured"]), read(inputs["constants"])
+        captured, constants = later(inputs["captured"]), later(inputs["constants"])
+        between = outputs["between"]
+        write(between, read(used.kept(inputs["d_memory"])), 0)
+        write(outputs["constants"], [jnp.zeros(x.shape, x.dtype) for x in outputs["constants"]])
 
-        def tile(n, state):
-            total, kept = state
+        def tile(n, _):
+            synchronise()
             i = heads.tiles - 1 - n
-            memory = used.joined(read(inputs["saved"], i), used.nothing())
-            streams, at = read(inputs["streams"], i), flags_at(inputs["flags"], i)
+            memory = used.joined(later(inputs["saved"], i), used.nothing())
+            streams, at = later(inputs["streams"], i), flags_at(inputs["flags"], i)
             # What the step does not look at comes from this tile only if this is the last.
             others = [
-                jnp.where(n == 0, x, jnp.zeros_like(x))
-                for x in read(used.others(inputs["d_memory"]))
+                functools.partial(_if, n == 0, ref) for ref in used.others(inputs["d_memory"])
             ]
-            ends = (used.joined(kept, others), *read(inputs["d_read"], i))
+            d_memory = used.joined(later(between, lax.rem(n, 2)), others)
+            ends = (d_memory, *later(inputs["d_read"], i))
             d_constants, d_memory, d_streams = back(
                 REWRITES, captured, at, constants, memory, streams, ends
             )
             write(outputs["streams"], d_streams, i)
-            total = [x + d for x, d in zip(total, weights.kept(d_constants))]
-            return total, used.kept(d_memory)
+            write(between, used.kept(d_memory), lax.rem(n + 1, 2))
+            total = zip(read(outputs["constants"]), weights.kept(d_constants))
+            write(outputs["constants"], [x + d for x, d in total])
 
-        zeros = [jnp.zeros_like(x) for x in weights.kept(constants)]
-        start = (zeros, read(used.kept(inputs["d_memory"])))
-        total, kept = lax.fori_loop(0, heads.tiles, tile, start)
-        write(outputs["constants"], total)
-        write(outputs["memory"], kept)
+            @pl.when(i == 0)
+            def _():
+                write(outputs["memory"], used.kept(d_memory))
+
+            return 0
+
+        lax.fori_loop(0, heads.tiles, tile, 0)
 
     out = heads.call(kernel, "miras_backward", layout.warps, inputs, outputs)
     zeros = lambda tree: [jnp.zeros_like(x) for x in tree]  # noqa: E731

@@ -13,6 +13,7 @@ from miras.typing import Array
 
 Shape = tuple[int, ...]
 
+SMALL = 8192
 LEAST = 16  # of every dimension of a product of matrices
 
 
@@ -84,6 +85,11 @@ def along(chosen: Array, x: Array, axis: int) -> Array:
         return along(chosen, x.astype(jnp.float32), axis).astype(x.dtype)
     if x.ndim == 1:
         return jnp.sum(jnp.where(chosen, x[None, :], jnp.zeros((), x.dtype)), axis=1)
+    if chosen.size * x.size // x.shape[axis] <= SMALL:
+        spread = chosen.reshape(*chosen.shape, *[1] * (x.ndim - 1))
+        front = jnp.moveaxis(x, axis, 0)[None]
+        got = jnp.sum(jnp.where(spread, front, jnp.zeros((), x.dtype)), axis=1)
+        return jnp.moveaxis(got, 0, axis)
     order = (axis, *(a for a in range(x.ndim) if a != axis))
     front = jnp.transpose(x, order)
     rows = front.reshape(front.shape[0], math.prod(front.shape[1:]))

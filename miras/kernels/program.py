@@ -46,11 +46,15 @@ def trace(function: Callable[..., Any], *shapes: Any) -> Program:
 def evaluate(
     rewrites: dict[str, Rewrite], jaxpr: Jaxpr, constants: Sequence[Array], *args: Array
 ) -> list[Array]:
-    """The results of a jaxpr, with rewrites where there are any."""
+    """The results of a jaxpr, with rewrites where there are any.
+
+    An argument may be a function without arguments that gives it: it is called at every use.
+    """
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *args], strict=True))
 
     def read(atom):
-        return atom.val if isinstance(atom, Literal) else values[atom]
+        value = atom.val if isinstance(atom, Literal) else values[atom]
+        return value() if callable(value) else value
 
     def inner(jaxpr: Jaxpr | ClosedJaxpr, *args: Array) -> list[Array]:
         if isinstance(jaxpr, ClosedJaxpr):
