@@ -8,6 +8,7 @@ import jax
 
 from miras.kernels.given import Given, backward_program, forward_program, given_by
 from miras.kernels.grid import Layout
+from miras.kernels.mosaic import MOSAIC
 from miras.kernels.program import Program, peak
 from miras.kernels.support import unsupported
 from miras.rule import Rule
@@ -47,7 +48,7 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int, capacity: int) -> Plan
         step, given = given_by(run, tile)
         programs = [make(step, given) for make in (forward_program, backward_program)]
         for program in programs:
-            reason = unsupported(rule, program)
+            reason = unsupported(rule, program, MOSAIC)
             if reason is not None:
                 return reason
         needed = max(_vmem(program) for program in programs)

@@ -13,9 +13,18 @@ from jax.extend.core import JaxprEqn
 
 from miras.kernels import padded as p
 from miras.kernels.program import Evaluate, Rewrite, loop_parts
-from miras.kernels.rewrites import cond, inlined, is_put, is_put_row, is_row, is_take, linear_solve
+from miras.kernels.rewrites import (
+    cond,
+    inlined,
+    is_put,
+    is_put_row,
+    is_row,
+    is_take,
+    linear_solve,
+    repeat,
+)
 from miras.kernels.rewrites import put_row as put_row_of
-from miras.kernels.rewrites import repeat
+from miras.kernels.support import Compiler
 from miras.typing import Array
 
 
@@ -42,8 +51,7 @@ def product(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
         for side, a in enumerate((x, y))
     ]
     x, y = (
-        jnp.transpose(a, (*batch[side], *free[side], *over[side]))
-        for side, a in enumerate((x, y))
+        jnp.transpose(a, (*batch[side], *free[side], *over[side])) for side, a in enumerate((x, y))
     )
     lead, n = len(batch[0]), len(free[0])
     x = x.reshape(*x.shape[: lead + n], *[1] * len(free[1]), *x.shape[lead + n :])
@@ -309,11 +317,6 @@ def _behind(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
     return p.padded(old) == old and p.padded(new) == new
 
 
-def _is_matrix_or_any(eqn: JaxprEqn) -> bool:
-    del eqn
-    return True
-
-
 # The forms of an operation that its rewrite takes, where it does not take all.
 FORMS: dict[str, Callable[[JaxprEqn], bool]] = {
     "gather": is_take,
@@ -335,3 +338,5 @@ LOWERED = frozenset(
     )
     for word in line.split()
 )
+
+TRITON = Compiler("GPU", LOWERED, REWRITES, FORMS)
