@@ -3,8 +3,8 @@
 import contextlib
 import functools
 import logging
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
 
 import jax
 from jax.experimental.pallas import tpu as pltpu
@@ -13,13 +13,30 @@ from miras.config import ConfigError
 from miras.engine import xla
 from miras.kernels import tpu
 from miras.kernels.loop import in_kernels
-from miras.kernels.plan import Plan, plan
+from miras.kernels.plan import plan
+from miras.kernels.target import capability, platform
 from miras.rule import Rule
 from miras.typing import Array
 
 log = logging.getLogger("miras")
 
-_interpreting = False
+CAPABILITY = 8.0  # of a GPU, at least: Ampere's
+
+_interpreting: Literal["tpu", "gpu"] | None = None
+
+
+class Chosen(NamedTuple):
+    """A kernel for a call.
+
+    Attributes:
+        tile: tokens of a tile.
+        loop: how tiles are gone through, see `engine.xla.Loop`.
+        layout: of it, for the log.
+    """
+
+    tile: int
+    loop: Callable[..., Any]
+    layout: Any
 
 
 def run(rule: Rule, *args: Any, chunk: int, **options: Any):
@@ -32,7 +49,7 @@ def run(rule: Rule, *args: Any, chunk: int, **options: Any):
     found = _choose(rule, by_tile, args[1], chunk)
     if isinstance(found, str):
         raise ConfigError(f'backend="pallas" cannot run this: {found}; use "xla" or "auto".')
-    return _in_kernel(by_tile, found)
+    return by_tile(loop=found.loop, tile=found.tile)
 
 
 def run_or_xla(rule: Rule, *args: Any, chunk: int, **options: Any):
@@ -42,47 +59,67 @@ def run_or_xla(rule: Rule, *args: Any, chunk: int, **options: Any):
     if isinstance(found, str):
         log.info("backend xla for %s, not pallas: %s", rule, found)
         return by_tile()
-    log.info("backend pallas for %s: %s", rule, found)
-    return _in_kernel(by_tile, found)
+    log.info("backend pallas for %s: tiles of %d tokens, %s", rule, found.tile, found.layout)
+    return by_tile(loop=found.loop, tile=found.tile)
 
 
-def _in_kernel(by_tile: Any, found: Plan):
-    return by_tile(
-        loop=functools.partial(in_kernels, tpu.KERNELS, layout=found.layout), tile=found.tile
-    )
+def _choose(rule: Rule, by_tile: Any, q: Array, chunk: int) -> Chosen | str:
+    """A kernel, or why there can be none."""
+    device = _interpreting or platform()
+    if device not in ("tpu", "gpu"):
+        return f"it needs a TPU or a GPU, and jax computes on {device} here"
+    if q.dtype == "float64" and _interpreting is None:
+        return f"no {device.upper()} kernel computes in float64"
+    return (_on_tpu if device == "tpu" else _on_gpu)(rule, by_tile, chunk)
 
 
-def _choose(rule: Rule, by_tile: Any, q: Array, chunk: int) -> Plan | str:
-    """The plan of a kernel, or why there can be none."""
-    capacity = _capacity()
-    if capacity is None:
-        return f"it needs a TPU, and jax computes on {jax.default_backend()} here"
-    if q.dtype == "float64" and not _interpreting:
-        return "a TPU has no float64"
-    return plan(rule, by_tile, chunk, capacity)
+def _on_tpu(rule: Rule, by_tile: Any, chunk: int) -> Chosen | str:
+    vmem = 2**27 if _interpreting else pltpu.get_tpu_info().vmem_capacity_bytes
+    found = plan(rule, by_tile, chunk, vmem)
+    if isinstance(found, str):
+        return found
+    loop = functools.partial(in_kernels, tpu.KERNELS, layout=found.layout)
+    return Chosen(found.tile, loop, found.layout)
 
 
-def _capacity() -> int | None:
-    """Bytes of VMEM; None without a TPU."""
-    if _interpreting:
-        return 2**27
-    return pltpu.get_tpu_info().vmem_capacity_bytes if pltpu.is_tpu_device() else None
+def _on_gpu(rule: Rule, by_tile: Any, chunk: int) -> Chosen | str:
+    try:
+        from miras.kernels import gpu, gpu_plan  # Triton may be gone from jax
+    except ImportError as missing:
+        return f"jax {jax.__version__} lacks what GPU kernels are made of ({missing})"
+    has = None if _interpreting else capability()
+    if has is not None and has < CAPABILITY:
+        return f"Triton needs a GPU of compute capability {CAPABILITY}, and this one has {has}"
+    found = gpu_plan.plan(rule, by_tile, chunk)
+    if isinstance(found, str):
+        return found
+    loop = functools.partial(gpu.in_groups, layout=found.layout)
+    return Chosen(found.tile, loop, found.layout)
 
 
 @contextlib.contextmanager
-def interpreted(**options: Any) -> Iterator[None]:
-    """Run kernels without a TPU, in jax's interpreter of them: slow, and strict.
+def interpreted(device: Literal["tpu", "gpu"] = "tpu", **options: Any) -> Iterator[None]:
+    """Run a device's kernels without it, in jax's interpreter of them: slow, and strict for TPUs.
 
-    Memory that nothing was written to reads as NaN.
+    Memory of a TPU that nothing was written to reads as NaN.
 
     Args:
-        **options: further fields of `pltpu.InterpretParams`, such as `detect_races=True`.
+        device: "tpu" or "gpu".
+        **options: for a TPU further fields of `pltpu.InterpretParams`, as `detect_races=True`.
     """
     global _interpreting
-    params = pltpu.InterpretParams(uninitialized_memory="nan", **options)
-    with pltpu.force_tpu_interpret_mode(params):
-        _interpreting = True
-        try:
+    before, _interpreting = _interpreting, device
+    try:
+        with _interpreter(device, **options):
             yield
-        finally:
-            _interpreting = False
+    finally:
+        _interpreting = before
+
+
+def _interpreter(device: str, **options: Any):
+    if device == "tpu":
+        params = pltpu.InterpretParams(uninitialized_memory="nan", **options)
+        return pltpu.force_tpu_interpret_mode(params)
+    from miras.kernels.heads import interpreting
+
+    return interpreting(True)

@@ -10,10 +10,15 @@ from miras.kernels.padded import LEAST, padded
 from miras.kernels.program import Program, peak
 from miras.kernels.support import unsupported
 from miras.kernels.triton import TRITON
-from miras.kernels.used import used_of
 from miras.rule import Rule
 
-WARPS = 8
+WARPS = 8  # 255 registers a thread, as many as a multiprocessor has
+# Bytes of values that are alive at once in a kernel of one tile, at most. Operands of tensor cores,
+# laid out for them in every warp, and addresses take three times as much again: with more than this
+# the compiler spills more than 256 bytes a thread (`benchmarks/gpu_static.py`).
+ALIVE = 72 * 2**10
+# The same of a kernel that goes through all tiles: it holds on to addresses from tile to tile.
+ALIVE_LOOPED = 44 * 2**10
 
 
 class Plan(NamedTuple):
@@ -43,13 +48,20 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int) -> Plan | str:
         reason = unsupported(rule, program, TRITON)
         if reason is not None:
             return reason
-    return Plan(tile, Layout(WARPS, 1))
+    needed = max(map(alive, programs))
+    if needed > ALIVE:
+        return (
+            f"a tile of {tile} tokens of this rule holds {needed / 2**10:.0f} KiB at once, more "
+            f"than the {ALIVE / 2**10:.0f} KiB that fit into a GPU's registers"
+        )
+    tiles = given.streams.q.shape[0]
+    return Plan(tile, Layout(WARPS, tiles if needed <= ALIVE_LOOPED else 1))
 
 
 def alive(program: Program) -> int:
     """Bytes of all values that a tile's equations hold at once, at most."""
-    return peak(program.jaxpr, _bytes)
+    return peak(program.jaxpr, _bytes, later=True)
 
 
 def _bytes(aval: Any) -> int:
-    return math.prod(padded(aval.shape)) * max(aval.dtype.itemsize, 4)
+    return math.prod(padded(aval.shape)) * 4  # also a bfloat16 takes a register

@@ -102,17 +102,23 @@ def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
             yield from equations(inner)
 
 
-def peak(jaxpr: Jaxpr, size: Callable[[Any], int]) -> int:
-    """The size of all values that are alive at once, at most, by the size of each one's aval."""
+def peak(jaxpr: Jaxpr, size: Callable[[Any], int], *, later: bool = False) -> int:
+    """The size of all values that are alive at once, at most, by the size of each one's aval.
+
+    Inputs are alive from the start; with `later` only from their first use.
+    """
     last: dict[Any, int] = {}
     for at, eqn in enumerate(jaxpr.eqns):
         last.update((var, at) for var in eqn.invars if not isinstance(var, Literal))
     last.update((var, len(jaxpr.eqns)) for var in jaxpr.outvars if not isinstance(var, Literal))
-    alive = {var: size(var.aval) for var in (*jaxpr.constvars, *jaxpr.invars)}
+    given = {var: size(var.aval) for var in (*jaxpr.constvars, *jaxpr.invars)}
+    alive = {} if later else dict(given)
     most = sum(alive.values())
     for at, eqn in enumerate(jaxpr.eqns):
+        used = [var for var in eqn.invars if not isinstance(var, Literal)]
+        alive.update((var, given[var]) for var in used if var in given)
         alive.update((var, size(var.aval)) for var in eqn.outvars)
-        inside = max((peak(inner, size) for inner in held(eqn)), default=0)
+        inside = max((peak(inner, size, later=later) for inner in held(eqn)), default=0)
         most = max(most, sum(alive.values()) + inside)
         alive = {var: bytes for var, bytes in alive.items() if last.get(var, -1) > at}
     return most

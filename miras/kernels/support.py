@@ -35,7 +35,9 @@ def unsupported(rule: Rule, program: Program, compiler: Compiler) -> str | None:
         if name in compiler.rewrites:
             known = compiler.forms.get(name, lambda eqn: True)(eqn)
         if not known:
-            return f"{_origin(rule, eqn)} uses {name!r}, which a {compiler.device} kernel cannot have"
+            return (
+                f"{_origin(rule, eqn)} uses {name!r}, which a {compiler.device} kernel cannot have"
+            )
     return None
 
 

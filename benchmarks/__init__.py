@@ -1,0 +1,1 @@
+"""Speed and memory, ours beside peers: each file says its command, its cost and what it shows."""
