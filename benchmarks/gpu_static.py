@@ -113,8 +113,9 @@ def figures(directory: pathlib.Path, kernel: str) -> Figures:
     shared = re.search(rf"{kernel} grid.*shared_memory: (\d+)", thunks.read_text())
     spilled = re.search(r"(\d+) bytes spill stores", report)
     registers = re.search(r"Used (\d+) registers", report)
-    assert shared and spilled and registers, report
-    return Figures(int(registers[1]), int(spilled[1]), int(shared[1]))
+    found = [None if match is None else int(match[1]) for match in (registers, spilled, shared)]
+    assert None not in found, report
+    return Figures(*found)
 
 
 def row(directory: pathlib.Path, mesh: Mesh, name: str, width: int) -> str:
@@ -127,7 +128,6 @@ def row(directory: pathlib.Path, mesh: Mesh, name: str, width: int) -> str:
         reason = str(refused).partition(": ")[2].partition(";")[0]
         return f"| {name} | {width} | XLA: {reason} | | |"
     found = [figures(directory, f"miras_{way}") for way in ("forward", "backward")]
-    assert all(each.spilled <= MOST for each in found), (name, width, found)
     columns = zip(*found)
     return f"| {name} | {width} | " + " | ".join(f"{f}, {b}" for f, b in columns) + " |"
 

@@ -12,13 +12,14 @@ from miras.kernels.support import unsupported
 from miras.kernels.triton import TRITON
 from miras.rule import Rule
 
-WARPS = 8  # 255 registers a thread, as many as a multiprocessor has
+WARPS = 8  # 256 threads, of 255 registers each: all that a multiprocessor has
+LEAST_HELD = 2048  # bytes: small values are held by several warps at once
 # Bytes of values that are alive at once in a kernel of one tile, at most. Operands of tensor cores,
-# laid out for them in every warp, and addresses take three times as much again: with more than this
-# the compiler spills more than 256 bytes a thread (`benchmarks/gpu_static.py`).
-ALIVE = 72 * 2**10
+# laid out for them, and addresses take more than as much again: above this the compiler spills
+# more than 256 bytes a thread (`benchmarks/gpu_static.py`).
+ALIVE = 110 * 2**10
 # The same of a kernel that goes through all tiles: it holds on to addresses from tile to tile.
-ALIVE_LOOPED = 44 * 2**10
+ALIVE_LOOPED = 72 * 2**10
 
 
 class Plan(NamedTuple):
@@ -51,8 +52,8 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int) -> Plan | str:
     needed = max(map(alive, programs))
     if needed > ALIVE:
         return (
-            f"a tile of {tile} tokens of this rule holds {needed / 2**10:.0f} KiB at once, more "
-            f"than the {ALIVE / 2**10:.0f} KiB that fit into a GPU's registers"
+            f"a tile of {tile} tokens of this rule holds {needed / 2**10:.0f} KiB at once on a GPU, "
+            f"more than the {ALIVE / 2**10:.0f} KiB that fit into its registers"
         )
     tiles = given.streams.q.shape[0]
     return Plan(tile, Layout(WARPS, tiles if needed <= ALIVE_LOOPED else 1))
@@ -60,8 +61,11 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int) -> Plan | str:
 
 def alive(program: Program) -> int:
     """Bytes of all values that a tile's equations hold at once, at most."""
-    return peak(program.jaxpr, _bytes, later=True)
+    return peak(program.jaxpr, _held, later=True)
 
 
-def _bytes(aval: Any) -> int:
-    return math.prod(padded(aval.shape)) * 4  # also a bfloat16 takes a register
+def _held(aval: Any) -> int:
+    if not aval.shape:
+        return 0
+    numbers = math.prod(padded(aval.shape))
+    return max(4 * numbers, LEAST_HELD)  # a bfloat16, too, takes a register

@@ -5,6 +5,7 @@ no meaning: it may be NaN. So whatever sums over a dimension that is padded mask
 """
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -22,7 +23,7 @@ def padded(shape: Shape) -> Shape:
     return tuple(1 << (n - 1).bit_length() if n else 0 for n in shape)
 
 
-def masked(x: Array, shape: Shape, axes: tuple[int, ...] | None = None, value=0) -> Array:
+def masked(x: Array, shape: Shape, axes: tuple[int, ...] | None = None, value: Any = 0) -> Array:
     """With a value wherever x lies beyond the shape, along some axes or all."""
     for axis in range(x.ndim) if axes is None else axes:
         if x.shape[axis] != shape[axis]:

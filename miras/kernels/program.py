@@ -52,8 +52,8 @@ def evaluate(
     """
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *args], strict=True))
 
-    def read(atom):
-        value = atom.val if isinstance(atom, Literal) else values[atom]
+    def read(atom) -> Any:
+        value: Any = atom.val if isinstance(atom, Literal) else values[atom]
         return value() if callable(value) else value
 
     def inner(jaxpr: Jaxpr | ClosedJaxpr, *args: Array) -> list[Array]:

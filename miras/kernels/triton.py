@@ -6,6 +6,7 @@ for. Operations entry by entry are the same in both.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -61,7 +62,7 @@ def product(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
     return [jnp.sum(z, axis=axes) if axes else z]
 
 
-def reduced(value: Callable[[jnp.dtype], object]) -> Rewrite:
+def reduced(value: Callable[[jnp.dtype], Any]) -> Rewrite:
     """A reduction, with a value that does not count beyond the shape."""
 
     def rewrite(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
@@ -253,11 +254,11 @@ def scan(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
     return [*carry, *ys]
 
 
-def _lowest(dtype: jnp.dtype) -> object:
+def _lowest(dtype: jnp.dtype) -> Any:
     return -jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min
 
 
-def _highest(dtype: jnp.dtype) -> object:
+def _highest(dtype: jnp.dtype) -> Any:
     return jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).max
 
 
