@@ -12,6 +12,7 @@ from jax.experimental.pallas import tpu as pltpu
 from miras.config import ConfigError
 from miras.engine import xla
 from miras.kernels import tpu
+from miras.kernels.columns import in_columns
 from miras.kernels.loop import in_kernels
 from miras.kernels.plan import plan
 from miras.kernels.target import capability, platform
@@ -46,7 +47,7 @@ def run(rule: Rule, *args: Any, chunk: int, **options: Any):
         ConfigError: where there can be none, with the reason.
     """
     by_tile = functools.partial(xla.run, rule, *args, chunk=chunk, **options)
-    found = _choose(rule, by_tile, args[1], chunk)
+    found = _choose(rule, by_tile, args[3], chunk)
     if isinstance(found, str):
         raise ConfigError(f'backend="pallas" cannot run this: {found}; use "xla" or "auto".')
     return by_tile(loop=found.loop, tile=found.tile)
@@ -55,7 +56,7 @@ def run(rule: Rule, *args: Any, chunk: int, **options: Any):
 def run_or_xla(rule: Rule, *args: Any, chunk: int, **options: Any):
     """As `run` where there can be a kernel, else as `xla.run`; the log says which, and why."""
     by_tile = functools.partial(xla.run, rule, *args, chunk=chunk, **options)
-    found = _choose(rule, by_tile, args[1], chunk)
+    found = _choose(rule, by_tile, args[3], chunk)
     if isinstance(found, str):
         log.info("backend xla for %s, not pallas: %s", rule, found)
         return by_tile()
@@ -63,14 +64,16 @@ def run_or_xla(rule: Rule, *args: Any, chunk: int, **options: Any):
     return by_tile(loop=found.loop, tile=found.tile)
 
 
-def _choose(rule: Rule, by_tile: Any, q: Array, chunk: int) -> Chosen | str:
+def _choose(rule: Rule, by_tile: Any, v: Array, chunk: int) -> Chosen | str:
     """A kernel, or why there can be none."""
     device = _interpreting or platform()
     if device not in ("tpu", "gpu"):
         return f"it needs a TPU or a GPU, and jax computes on {device} here"
-    if q.dtype == "float64" and _interpreting is None:
+    if v.dtype == "float64" and _interpreting is None:
         return f"no {device.upper()} kernel computes in float64"
-    return (_on_tpu if device == "tpu" else _on_gpu)(rule, by_tile, chunk)
+    if device == "tpu":
+        return _on_tpu(rule, by_tile, chunk)
+    return _on_gpu(rule, by_tile, chunk, v.shape[-1])
 
 
 def _on_tpu(rule: Rule, by_tile: Any, chunk: int) -> Chosen | str:
@@ -82,7 +85,7 @@ def _on_tpu(rule: Rule, by_tile: Any, chunk: int) -> Chosen | str:
     return Chosen(found.tile, loop, found.layout)
 
 
-def _on_gpu(rule: Rule, by_tile: Any, chunk: int) -> Chosen | str:
+def _on_gpu(rule: Rule, by_tile: Any, chunk: int, width: int) -> Chosen | str:
     try:
         from miras.kernels import gpu, gpu_plan  # Triton may be gone from jax
     except ImportError as missing:
@@ -90,10 +93,10 @@ def _on_gpu(rule: Rule, by_tile: Any, chunk: int) -> Chosen | str:
     has = None if _interpreting else capability()
     if has is not None and has < CAPABILITY:
         return f"Triton needs a GPU of compute capability {CAPABILITY}, and this one has {has}"
-    found = gpu_plan.plan(rule, by_tile, chunk)
+    found = gpu_plan.plan(rule, by_tile, chunk, width)
     if isinstance(found, str):
         return found
-    loop = functools.partial(gpu.in_groups, layout=found.layout)
+    loop = in_columns(functools.partial(gpu.in_groups, layout=found.layout), found.columns)
     return Chosen(found.tile, loop, found.layout)
 
 

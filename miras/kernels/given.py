@@ -58,8 +58,12 @@ def own(tree: Any, lead: int) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[lead:], x.dtype), tree)
 
 
-def given_by(run: Callable[..., Any], tile: int) -> tuple[Callable[..., Any], Given]:
-    """The step, and the shapes of what a loop over tiles is given."""
+def given_by(
+    run: Callable[..., Any],
+    tile: int,
+    through: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda loop: loop,
+) -> tuple[Callable[..., Any], Given]:
+    """The step, and the shapes of what a loop over tiles is given, through what is around it."""
     found: list[Any] = []
 
     def record(step, *args):
@@ -69,7 +73,7 @@ def given_by(run: Callable[..., Any], tile: int) -> tuple[Callable[..., Any], Gi
         dtype = jax.tree.leaves(loop.memory)[0].dtype
         return loop.memory, jnp.zeros((*lead, width), dtype), jnp.zeros(lead, dtype)
 
-    jax.eval_shape(lambda: run(loop=record, tile=tile))
+    jax.eval_shape(lambda: run(loop=through(record), tile=tile))
     return found[0]
 
 
