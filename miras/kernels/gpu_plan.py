@@ -1,7 +1,7 @@
 """GPU plan: how a rule's tokens are laid out for a GPU kernel, or why there can be none."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from miras.kernels.columns import in_columns, independent
@@ -18,7 +18,8 @@ LEAST_HELD = 2048  # bytes: small values are held by several warps at once
 # Bytes of values that are alive at once in a kernel of one tile, at most. Operands of tensor cores,
 # laid out for them, and addresses take more than as much again: above this the compiler spills
 # more than 256 bytes a thread (`benchmarks/gpu_static.py`).
-ALIVE = 110 * 2**10
+ALIVE = 135 * 2**10
+ALIVE_NARROW = 92 * 2**10  # of heads of 16: most of their products are held by every warp
 # The same of a kernel that goes through all tiles: it holds on to addresses from tile to tile.
 ALIVE_LOOPED = 72 * 2**10
 
@@ -28,7 +29,7 @@ class Plan(NamedTuple):
 
     Attributes:
         tile: tokens of a tile, a divisor of the chunk.
-        columns: heads that each head is computed as, see `columns`.
+        columns: heads that each head is computed as, of 16 columns each; see `columns`.
         layout: how the kernels go through the tiles.
     """
 
@@ -46,32 +47,23 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int, width: int) -> Plan | 
         chunk: tokens of a chunk.
         width: of values.
     """
-    tile, needed = math.gcd(chunk, LEAST), 0
-    for columns in _columns(rule, width):
-        step, given = given_by(run, tile, lambda loop, n=columns: in_columns(loop, n))
-        programs = [make(step, given) for make in (forward_program, backward_program)]
-        for program in programs:
-            reason = unsupported(rule, program, TRITON)
-            if reason is not None:
-                return reason
-        needed = max(map(alive, programs))
-        if needed <= ALIVE:
-            looped = needed <= ALIVE_LOOPED
-            group = given.streams.q.shape[0] if looped else 1
-            return Plan(tile, columns, Layout(WARPS, group))
-    return (
-        f"a tile of {tile} tokens of this rule holds {needed / 2**10:.0f} KiB at once on a GPU, "
-        f"where {ALIVE / 2**10:.0f} KiB fit into registers"
-    )
-
-
-def _columns(rule: Rule, width: int) -> Iterator[int]:
-    """One head as one, as two, and so on."""
-    yield 1
-    count = 2
-    while independent(rule) and width % count == 0 and width // count >= LEAST:
-        yield count
-        count *= 2
+    tile = math.gcd(chunk, LEAST)
+    columns = width // LEAST if independent(rule) and width % LEAST == 0 else 1
+    step, given = given_by(run, tile, lambda loop: in_columns(loop, columns))
+    programs = [make(step, given) for make in (forward_program, backward_program)]
+    for program in programs:
+        reason = unsupported(rule, program, TRITON)
+        if reason is not None:
+            return reason
+    needed = max(map(alive, programs))
+    room = ALIVE if width > LEAST else ALIVE_NARROW
+    if needed > room:
+        return (
+            f"a tile of {tile} tokens of this rule holds {needed / 2**10:.0f} KiB at once on a "
+            f"GPU, where {room / 2**10:.0f} KiB fit into registers"
+        )
+    tiles = given.streams.q.shape[0]
+    return Plan(tile, columns, Layout(WARPS, tiles if needed <= ALIVE_LOOPED else 1))
 
 
 def alive(program: Program) -> int:

@@ -4,6 +4,7 @@ Inputs and results of each are padded, see `padded`; the equation has the shapes
 for. Operations entry by entry are the same in both.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -153,12 +154,11 @@ def _is_zero(atom) -> bool:
 def concatenate(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
     """The sum of the parts, each moved to its place."""
     del inner
-    axis, size, first, total = eqn.params["dimension"], result(eqn), 0, None
+    axis, size, first, placed = eqn.params["dimension"], result(eqn), 0, []
     for x, shape in zip(inputs, shapes(eqn)):
-        placed = p.moved(x, axis, shape[axis], size[axis], first=-first)
-        total = placed if total is None else total + placed
+        placed.append(p.moved(x, axis, shape[axis], size[axis], first=-first))
         first += shape[axis]
-    return [total]
+    return [functools.reduce(jnp.add, placed)]
 
 
 def stack(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
