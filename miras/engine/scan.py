@@ -60,8 +60,8 @@ def scan(
             begin at multiples of C cost nothing, others are computed token by token.
         mask: [B, T] bool; a token with False reads but neither writes nor decays. It still takes
             its place in the chunk.
-        backend: "xla"; "pallas", in kernels on a TPU, see docs/kernels.md; "reference", token by
-            token, the oracle; or "auto", the fastest that can run this.
+        backend: "xla"; "pallas", in kernels on a TPU or a GPU, see docs/kernels.md; "reference",
+            token by token, the oracle; or "auto", the fastest that can run this.
 
     Returns:
         y [B, T, H, Dv] in the dtype of q, and the state after the last token, in float32 (float64

@@ -35,7 +35,7 @@ SOME = ("gla", "gated_deltanet", "ttt_linear")
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", SOME)
 def test_calls_of_one_tile(name, monkeypatch):
-    monkeypatch.setattr(gpu_plan, "ALIVE_LOOPED", 0)
+    monkeypatch.setattr(gpu_plan, "MOST_MOVES", -1)
     compare(*call(name, **SIZES))
 
 
@@ -60,5 +60,5 @@ def test_segments_masks_and_a_state():
 )
 def test_every_other_preset(name, monkeypatch):
     """Also those that are too large at the widths of models."""
-    monkeypatch.setattr(gpu_plan, "ALIVE", 2**40)
+    monkeypatch.setattr(gpu_plan.Room, "at", lambda width: gpu_plan.Room(2**40, 2**40))
     compare(*call(name, **SIZES))
