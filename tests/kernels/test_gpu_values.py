@@ -7,7 +7,7 @@ import pytest
 from miras.kernels import gpu_plan
 from miras.kernels.backend import interpreted
 from miras.testing.expect import expect_close, expect_finite
-from tests.kernels.calls import NAMES, call, value_and_gradients
+from tests.kernels.calls import call, value_and_gradients
 
 SIZES = {"B": 1, "T": 11, "H": 1, "dk": 3}  # no power of two, a tile that is not full
 CHUNK = 4
@@ -53,12 +53,14 @@ def test_segments_masks_and_a_state():
     compare(static, arrays, mask=mask, segment_ids=segments)
 
 
+# The other presets that are small enough, and of those that are not, one for each operation that
+# only they need: loops, gathers, stacks, norms of whole weights.
+OTHERS = ("retnet", "mamba2", "hgrn2", "comba", "rwkv7", "longhorn", "mesa", "omeganet", "memora")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize(
-    "name", [name for name in NAMES if name not in (*SOME, "linear_attention")]
-)
-def test_every_other_preset(name, monkeypatch):
-    """Also those that are too large at the widths of models."""
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_presets(name, monkeypatch):
     monkeypatch.setattr(gpu_plan.Room, "at", lambda width: gpu_plan.Room(2**40, 2**40))
     compare(*call(name, **SIZES))
