@@ -20,6 +20,11 @@ def double():
     jax.config.update("jax_enable_x64", False)
 
 
+def give_room(monkeypatch, looped=2**40):
+    """To whatever size; in one call for all tiles, or with looped=0 one for each."""
+    monkeypatch.setattr(gpu_plan.Room, "at", lambda width: gpu_plan.Room(2**40, looped))
+
+
 def compare(static, arrays, **options):
     want = value_and_gradients(static, arrays, backend="reference", chunk=CHUNK, **options)
     with interpreted("gpu"):
@@ -35,7 +40,7 @@ SOME = ("gla", "gated_deltanet", "ttt_linear")
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", SOME)
 def test_calls_of_one_tile(name, monkeypatch):
-    monkeypatch.setattr(gpu_plan, "MOST_MOVES", -1)
+    give_room(monkeypatch, looped=0)
     compare(*call(name, **SIZES))
 
 
@@ -62,5 +67,5 @@ OTHERS = ("retnet", "mamba2", "hgrn2", "comba", "rwkv7", "longhorn", "mesa", "om
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_presets(name, monkeypatch):
-    monkeypatch.setattr(gpu_plan.Room, "at", lambda width: gpu_plan.Room(2**40, 2**40))
+    give_room(monkeypatch)
     compare(*call(name, **SIZES))
