@@ -8,20 +8,34 @@ from miras.kernels.carried import carried_by
 from miras.kernels.columns import in_columns, independent
 from miras.kernels.gpu import Layout
 from miras.kernels.padded import LEAST, padded
-from miras.kernels.program import Program, peak
+from miras.kernels.program import Program, equations, peak
 from miras.kernels.support import unsupported
 from miras.kernels.triton import TRITON
 from miras.rule import Rule
 
 WARPS = 8  # 256 threads, of 255 registers each: all that a multiprocessor has
 LEAST_HELD = 2048  # bytes: small values are held by several warps at once
-# Bytes of values that are alive at once in a kernel of one tile, at most. Operands of tensor cores,
-# laid out for them, and addresses take more than as much again: above this the compiler spills
-# more than 256 bytes a thread (`benchmarks/gpu_static.py`).
-ALIVE = 135 * 2**10
-ALIVE_NARROW = 92 * 2**10  # of heads of 16: most of their products are held by every warp
-# The same of a kernel that goes through all tiles: it holds on to addresses from tile to tile.
-ALIVE_LOOPED = 72 * 2**10
+MOVES = {"slice", "pad", "concatenate", "split", "gather", "dynamic_slice", "scatter-add"}
+MOST_MOVES = 16  # in a loop: each has addresses of its own, which are held from tile to tile
+
+
+class Room(NamedTuple):
+    """Bytes of values that may be alive at once, in kernels of one tile and of all tiles.
+
+    As much again, and more, is taken by operands laid out for tensor cores, and by addresses, which
+    a loop over tiles holds on to. Found with `benchmarks/gpu_static.py`: with these no kernel
+    spills more than 256 bytes a thread.
+    """
+
+    one: int
+    all: int
+
+    @classmethod
+    def at(cls, width: int) -> "Room":
+        """For heads of this width."""
+        if width <= LEAST:  # most of their products are held by every warp
+            return cls(92 * 2**10, 78 * 2**10)
+        return cls(135 * 2**10, (118 if width <= 64 else 96) * 2**10)
 
 
 class Plan(NamedTuple):
@@ -55,15 +69,14 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int, width: int) -> Plan | 
         reason = unsupported(rule, program, TRITON)
         if reason is not None:
             return reason
-    needed = max(map(alive, programs))
-    room = ALIVE if width > LEAST else ALIVE_NARROW
-    if needed > room:
+    needed, room = max(map(alive, programs)), Room.at(width)
+    if needed > room.one:
         return (
             f"a tile of {tile} tokens of this rule holds {needed / 2**10:.0f} KiB at once on a "
-            f"GPU, where {room / 2**10:.0f} KiB fit into registers"
+            f"GPU, where {room.one / 2**10:.0f} KiB fit into registers"
         )
-    tiles = given.streams.q.shape[0]
-    return Plan(tile, columns, Layout(WARPS, tiles if needed <= ALIVE_LOOPED else 1))
+    looped = needed <= room.all and max(map(_moves, programs)) <= MOST_MOVES
+    return Plan(tile, columns, Layout(WARPS, given.streams.q.shape[0] if looped else 1))
 
 
 def alive(program: Program) -> int:
@@ -76,3 +89,7 @@ def _held(aval: Any) -> int:
         return 0
     numbers = math.prod(padded(aval.shape))
     return max(4 * numbers, LEAST_HELD)  # a bfloat16, too, takes a register
+
+
+def _moves(program: Program) -> int:
+    return sum(eqn.primitive.name in MOVES for eqn in equations(program.jaxpr))

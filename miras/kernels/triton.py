@@ -326,8 +326,9 @@ LOWERED = frozenset(
     for line in (
         "abs add add_any and atan2 bitcast_convert_type ceil clamp convert_element_type cos div eq",
         "erf_inv exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min",
-        "mul ne neg not or pow rem reshard rsqrt select_n shift_left shift_right_arithmetic",
-        "shift_right_logical sign sin sqrt square stop_gradient sub tan tanh xor",
+        "mul ne neg not one_minus_square or pow rem reshard rsqrt select_n shift_left",
+        "shift_right_arithmetic shift_right_logical sign sin sqrt square stop_gradient sub tan",
+        "tanh xor",
     )
     for word in line.split()
 )

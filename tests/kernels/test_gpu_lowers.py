@@ -1,16 +1,20 @@
 """Every preset's kernels for a GPU that need not be there: lowered to Triton, or refused."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractDevice, AbstractMesh
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 import miras
 from miras.config import ConfigError
 from tests.kernels.calls import NAMES, call
 
-H200 = AbstractMesh((1,), ("gpu",), abstract_device=AbstractDevice("NVIDIA H200", None, "cuda"))
+DEVICE = AbstractDevice("NVIDIA H200", None, "cuda")
+H200 = AbstractMesh((1,), ("gpu",), (AxisType.Auto,), abstract_device=DEVICE)
+FIGURES = Path(__file__).parents[2] / "benchmarks" / "results" / "gpu_static.md"
 
 # Those of which a tile of 16 tokens holds more than fits into a GPU's registers at a width of 32.
 LARGE = {
@@ -52,7 +56,7 @@ def test_every_preset(name):
 
 
 def test_auto_takes_kernels_where_they_fit():
-    for dk, kernels in ((32, True), (128, False)):
+    for dk, kernels in ((64, True), (128, False)):
         static, arrays = call("gated_deltanet", T=64, dk=dk, dtype=np.float32)
         text = lowered(static, arrays, backend="auto")
         assert ("miras_forward" in text) == kernels
@@ -72,3 +76,13 @@ def test_double_precision_is_refused():
         pytest.raises(ConfigError, match="no GPU kernel computes in float64"),
     ):
         lowered(static, arrays)
+
+
+def test_figures_are_of_these_kernels():
+    """What the compiler says is kept for what runs as kernels, and nothing spills much."""
+    rows = [line.split(" | ") for line in FIGURES.read_text().splitlines() if " | 32 | " in line]
+    assert {row[0].strip("| ") for row in rows if "XLA" in row[2]} == LARGE
+    kept = [line.split(" | ") for line in FIGURES.read_text().splitlines() if ", " in line]
+    spilled = [row[3] for row in kept if row[0].startswith("| ") and "XLA" not in row[2]]
+    assert all(int(bytes) <= 256 for both in spilled for bytes in both.split(", "))
+    assert len(spilled) > len(NAMES) - len(LARGE)

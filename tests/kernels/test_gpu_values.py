@@ -7,7 +7,7 @@ import pytest
 from miras.kernels import gpu_plan
 from miras.kernels.interpreter import interpreted
 from miras.testing.expect import expect_close, expect_finite
-from tests.kernels.calls import NAMES, call, value_and_gradients
+from tests.kernels.calls import call, value_and_gradients
 
 SIZES = {"B": 1, "T": 11, "H": 1, "dk": 3}  # no power of two, a tile that is not full
 CHUNK = 4
@@ -18,6 +18,11 @@ def double():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+def give_room(monkeypatch, looped=2**40):
+    """To whatever size; in one call for all tiles, or with looped=0 one for each."""
+    monkeypatch.setattr(gpu_plan.Room, "at", lambda width: gpu_plan.Room(2**40, looped))
 
 
 def compare(static, arrays, **options):
@@ -35,8 +40,7 @@ SOME = ("gla", "gated_deltanet", "ttt_linear")
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", SOME)
 def test_calls_of_one_tile(name, monkeypatch):
-    monkeypatch.setattr(gpu_plan, "ALIVE_NARROW", 2**40)
-    monkeypatch.setattr(gpu_plan, "ALIVE_LOOPED", 0)
+    give_room(monkeypatch, looped=0)
     compare(*call(name, **SIZES))
 
 
@@ -54,13 +58,14 @@ def test_segments_masks_and_a_state():
     compare(static, arrays, mask=mask, segment_ids=segments)
 
 
+# The other presets that are small enough, and of those that are not, one for each operation that
+# only they need: loops, gathers, stacks, norms of whole weights.
+OTHERS = ("retnet", "mamba2", "hgrn2", "comba", "rwkv7", "longhorn", "mesa", "omeganet", "memora")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize(
-    "name", [name for name in NAMES if name not in (*SOME, "linear_attention")]
-)
-def test_every_other_preset(name, monkeypatch):
-    """Also those that are too large at the widths of models."""
-    for room in ("ALIVE", "ALIVE_NARROW"):
-        monkeypatch.setattr(gpu_plan, room, 2**40)
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_presets(name, monkeypatch):
+    give_room(monkeypatch)
     compare(*call(name, **SIZES))
