@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-import jax
-
 from miras.engine import reference, xla
 from miras.rule import Rule
 
@@ -18,7 +16,9 @@ def _pallas(rule: Rule, *args: Any, **options: Any):
 
 
 def _auto(rule: Rule, *args: Any, **options: Any):
-    if jax.default_backend() != "tpu":
+    from miras.kernels.target import platform
+
+    if platform() not in ("tpu", "gpu"):
         return xla.run(rule, *args, **options)
     from miras.kernels import backend
 

@@ -70,8 +70,8 @@ def scan(
             None leaves it to the backend; "xla" then keeps one a chunk. No value depends on it.
         precision: in which numbers the memory is kept, multiplied and summed; see
             `miras.Precision`. Other than the default it has no forward-mode derivative.
-        backend: "xla"; "pallas", in kernels on a TPU, see docs/kernels.md; "reference", token by
-            token, the oracle; or "auto", the fastest that can run this.
+        backend: "xla"; "pallas", in kernels on a TPU or a GPU, see docs/kernels.md; "reference",
+            token by token, the oracle; or "auto", the fastest that can run this.
 
     Returns:
         y [B, T, H, Dv] in the dtype of q, and the state after the last token, in that of

@@ -2,7 +2,8 @@
 
 import functools
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental.pallas import tpu as pltpu
@@ -10,13 +11,31 @@ from jax.experimental.pallas import tpu as pltpu
 from miras.config import ConfigError
 from miras.engine import xla
 from miras.kernels import tpu
+from miras.kernels.columns import in_columns
 from miras.kernels.interpreter import interpreting
 from miras.kernels.loop import in_kernels
-from miras.kernels.plan import Plan, plan
+from miras.kernels.plan import plan
+from miras.kernels.target import capability, platform
 from miras.rule import Rule
 from miras.typing import Array
 
 log = logging.getLogger("miras")
+
+CAPABILITY = 8.0  # of a GPU, at least: Ampere's
+
+
+class Chosen(NamedTuple):
+    """A kernel for a call.
+
+    Attributes:
+        tile: tokens of a tile.
+        loop: how tiles are gone through, see `engine.xla.Loop`.
+        plan: what was planned, for the log.
+    """
+
+    tile: int
+    loop: Callable[..., Any]
+    plan: Any
 
 
 def run(rule: Rule, *args: Any, chunk: int, **options: Any):
@@ -26,21 +45,21 @@ def run(rule: Rule, *args: Any, chunk: int, **options: Any):
         ConfigError: where there can be none, with the reason.
     """
     by_tile = functools.partial(xla.run, rule, *args, chunk=chunk, **options)
-    found = _choose(rule, by_tile, args[1], chunk)
+    found = _choose(rule, by_tile, args[3], chunk, options)
     if isinstance(found, str):
         raise ConfigError(f'backend="pallas" cannot run this: {found}; use "xla" or "auto".')
-    return _in_kernel(by_tile, found)
+    return by_tile(loop=found.loop, tile=found.tile)
 
 
 def run_or_xla(rule: Rule, *args: Any, chunk: int, **options: Any):
     """As `run` where there can be a kernel, else as `xla.run`; the log says which, and why."""
     by_tile = functools.partial(xla.run, rule, *args, chunk=chunk, **options)
-    found = _choose(rule, by_tile, args[1], chunk)
+    found = _choose(rule, by_tile, args[3], chunk, options)
     if isinstance(found, str):
         _say(f"backend xla for {rule}, not pallas: {found}")
         return by_tile()
-    _say(f"backend pallas for {rule}: {found}")
-    return _in_kernel(by_tile, found)
+    _say(f"backend pallas for {rule}: {found.plan}")
+    return by_tile(loop=found.loop, tile=found.tile)
 
 
 @functools.cache
@@ -49,23 +68,39 @@ def _say(line: str) -> None:
     log.info(line)
 
 
-def _in_kernel(by_tile: Any, found: Plan):
+def _choose(
+    rule: Rule, by_tile: Callable[..., Any], v: Array, chunk: int, options: dict[str, Any]
+) -> Chosen | str:
+    """A kernel, or why there can be none."""
+    device = interpreting() or platform()
+    if device not in ("tpu", "gpu"):
+        return f"it needs a TPU or a GPU, and jax computes on {device} here"
+    if v.dtype == "float64" and not interpreting():
+        return f"no {device.upper()} kernel computes in float64"
+    if device == "tpu":
+        return _on_tpu(rule, by_tile, chunk, options.get("save_every"))
+    return _on_gpu(rule, by_tile, chunk, v.shape[-1])
+
+
+def _on_tpu(rule: Rule, by_tile: Any, chunk: int, save_every: Any) -> Chosen | str:
+    vmem = 2**27 if interpreting() else pltpu.get_tpu_info().vmem_capacity_bytes
+    found = plan(rule, by_tile, chunk, vmem, save_every)
+    if isinstance(found, str):
+        return found
     loop = functools.partial(in_kernels, tpu.KERNELS, layout=found.layout)
-    return by_tile(loop=loop, tile=found.tile)
+    return Chosen(found.tile, loop, found)
 
 
-def _choose(rule: Rule, by_tile: Any, q: Array, chunk: int) -> Plan | str:
-    """The plan of a kernel, or why there can be none."""
-    capacity = _capacity()
-    if capacity is None:
-        return f"it needs a TPU, and jax computes on {jax.default_backend()} here"
-    if q.dtype == "float64" and not interpreting():
-        return "a TPU has no float64"
-    return plan(rule, by_tile, chunk, capacity)
-
-
-def _capacity() -> int | None:
-    """Bytes of VMEM; None without a TPU."""
-    if interpreting():
-        return 2**27
-    return pltpu.get_tpu_info().vmem_capacity_bytes if pltpu.is_tpu_device() else None
+def _on_gpu(rule: Rule, by_tile: Any, chunk: int, width: int) -> Chosen | str:
+    try:
+        from miras.kernels import gpu, gpu_plan  # Triton may be gone from jax
+    except ImportError as missing:
+        return f"jax {jax.__version__} lacks what GPU kernels are made of ({missing})"
+    has = None if interpreting() else capability()
+    if has is not None and has < CAPABILITY:
+        return f"Triton needs a GPU of compute capability {CAPABILITY}, and this one has {has}"
+    found = gpu_plan.plan(rule, by_tile, chunk, width)
+    if isinstance(found, str):
+        return found
+    loop = in_columns(functools.partial(gpu.in_groups, layout=found.layout), found.columns)
+    return Chosen(found.tile, loop, found)

@@ -114,12 +114,17 @@ def carried(step: Callable[..., Any], *args: Any) -> tuple[Carried, Given]:
     return Carried(step, *chosen), whole._replace(constants=constants, memory=memory)
 
 
-def carried_by(run: Callable[..., Any], tile: int) -> tuple[Carried, Given]:
+def carried_by(
+    run: Callable[..., Any],
+    tile: int,
+    through: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda loop: loop,
+) -> tuple[Carried, Given]:
     """As `carried`, of shapes, for the loop that `engine.xla.run` would run.
 
     Args:
         run: `engine.xla.run` with all its arguments but `loop` and `tile`.
         tile: tokens of a tile.
+        through: what is around the loop.
     """
     found: list[Any] = []
 
@@ -131,5 +136,5 @@ def carried_by(run: Callable[..., Any], tile: int) -> tuple[Carried, Given]:
         dtype = jax.tree.leaves(memory)[0].dtype
         return memory, jnp.zeros((*lead, width), dtype), jnp.zeros(lead, dtype)
 
-    jax.eval_shape(lambda: run(loop=record, tile=tile))
+    jax.eval_shape(lambda: run(loop=through(record), tile=tile))
     return found[0]

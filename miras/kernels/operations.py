@@ -32,8 +32,8 @@ ELEMENTWISE = frozenset(
     for line in (
         "abs add add_any and atan atan2 ceil clamp convert_element_type copy cos div eq erf",
         "erf_inv exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min",
-        "mul ne neg nextafter not or pow rem round rsqrt select_n sign sin sqrt square stop_gradient sub",
-        "tan tanh xor",
+        "mul ne neg nextafter not or pow rem round rsqrt select_n sign sin sqrt square",
+        "stop_gradient sub tan tanh xor",
     )
     for word in line.split()
 )

@@ -10,6 +10,7 @@ from miras.engine.walk import SaveEvery, group_of
 from miras.kernels.carried import carried_by
 from miras.kernels.given import Given
 from miras.kernels.grid import Layout
+from miras.kernels.mosaic import MOSAIC
 from miras.kernels.program import Program, peak
 from miras.kernels.support import unsupported
 from miras.rule import Rule
@@ -58,7 +59,7 @@ def plan(
         step, given = carried_by(run, tile)
         programs = step.forward(given), step.backward(given)
         for program in programs:
-            reason = unsupported(rule, program)
+            reason = unsupported(rule, program, MOSAIC)
             if reason is not None:
                 return reason
         needed = max(_vmem(program) for program in programs)

@@ -76,11 +76,15 @@ def used(program: Program) -> list[bool]:
 
 
 def evaluate(operation: Operation, jaxpr: Jaxpr, constants: Sequence[Any], *args: Any) -> list[Any]:
-    """The results of a jaxpr whose equations are evaluated by `operation`."""
+    """The results of a jaxpr whose equations are evaluated by `operation`.
+
+    An argument may be a function without arguments that gives it: it is called at every use.
+    """
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *args], strict=True))
 
-    def read(atom):
-        return atom.val if isinstance(atom, Literal) else values[atom]
+    def read(atom) -> Any:
+        value: Any = atom.val if isinstance(atom, Literal) else values[atom]
+        return value() if callable(value) else value
 
     def inner(jaxpr: Jaxpr | ClosedJaxpr, *args: Any) -> list[Any]:
         if isinstance(jaxpr, ClosedJaxpr):
@@ -91,6 +95,17 @@ def evaluate(operation: Operation, jaxpr: Jaxpr, constants: Sequence[Any], *args
         out = operation(eqn, [read(atom) for atom in eqn.invars], inner)
         values.update(zip(eqn.outvars, out, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def loop_parts(
+    eqn: JaxprEqn, inputs: Sequence[Any]
+) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+    """The inputs of a `scan`: constants, the carry's start, and what it goes through."""
+    if "ft_in" in eqn.params:  # jax 0.11
+        n, m, _ = (len(group) for group in eqn.params["ft_in"].unpack())
+    else:
+        n, m = eqn.params["num_consts"], eqn.params["num_carry"]
+    return inputs[:n], inputs[n : n + m], inputs[n + m :]
 
 
 def inputs_of(eqn: JaxprEqn) -> list[Any]:
@@ -126,17 +141,23 @@ def chains(jaxpr: Jaxpr) -> Iterator[tuple[JaxprEqn, ...]]:
             yield from ((eqn, *chain) for chain in chains(inner))
 
 
-def peak(jaxpr: Jaxpr, size: Callable[[Any], int]) -> int:
-    """The size of all values that are alive at once, at most, by the size of each one's aval."""
+def peak(jaxpr: Jaxpr, size: Callable[[Any], int], *, later: bool = False) -> int:
+    """The size of all values that are alive at once, at most, by the size of each one's aval.
+
+    Inputs are alive from the start; with `later` only from their first use.
+    """
     last: dict[Any, int] = {}
     for at, eqn in enumerate(jaxpr.eqns):
         last.update((var, at) for var in eqn.invars if not isinstance(var, Literal))
     last.update((var, len(jaxpr.eqns)) for var in jaxpr.outvars if not isinstance(var, Literal))
-    alive = {var: size(var.aval) for var in (*jaxpr.constvars, *jaxpr.invars)}
+    given = {var: size(var.aval) for var in (*jaxpr.constvars, *jaxpr.invars)}
+    alive = {} if later else dict(given)
     most = sum(alive.values())
     for at, eqn in enumerate(jaxpr.eqns):
+        used = [var for var in eqn.invars if not isinstance(var, Literal)]
+        alive.update((var, given[var]) for var in used if var in given)
         alive.update((var, size(var.aval)) for var in eqn.outvars)
-        inside = max((peak(inner, size) for inner in held(eqn)), default=0)
+        inside = max((peak(inner, size, later=later) for inner in held(eqn)), default=0)
         most = max(most, sum(alive.values()) + inside)
         alive = {var: bytes for var, bytes in alive.items() if last.get(var, -1) > at}
     return most

@@ -11,7 +11,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.extend.core import JaxprEqn
 
-from miras.kernels.program import Evaluate, Operation, inputs_of, results_of
+from miras.kernels.program import Evaluate, Operation, inputs_of, loop_parts, results_of
 from miras.typing import Array
 
 
@@ -165,7 +165,7 @@ def repeat(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
 def scan_in_vmem(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
     """A `scan` as a loop over a carry, with what it reads and writes step by step in VMEM."""
     p = eqn.params
-    constants, first, xs = _parts(inputs, p)
+    constants, first, xs = loop_parts(eqn, inputs)
     length, body = p["length"], p["jaxpr"]
     if length == 1 or (length <= 4 and (xs or len(eqn.outvars) > len(first))):
         return _unrolled(p, constants, first, xs, inner)
@@ -190,12 +190,6 @@ def scan_in_vmem(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
         return (*end, *ys)
 
     return pl.run_scoped(whole, [_scratch(x) for x in xs], [_scratch(y) for y in kept])
-
-
-def _parts(inputs: list[Array], params: dict) -> tuple[list[Array], list[Array], list[Array]]:
-    n = params["num_consts"]
-    m = n + params["num_carry"]
-    return inputs[:n], inputs[n:m], inputs[m:]
 
 
 def _unrolled(params: dict, constants, first, xs, inner: Evaluate):
@@ -253,27 +247,27 @@ TPU: dict[str, Operation] = {
 }
 
 
-def _is_take(eqn: JaxprEqn) -> bool:
+def is_take(eqn: JaxprEqn) -> bool:
     """x[:, index]."""
     numbers = eqn.params["dimension_numbers"]
     columns = numbers.collapsed_slice_dims == (1,) == numbers.start_index_map
     return inputs_of(eqn)[0].ndim == 2 and columns and numbers.offset_dims == (0,)
 
 
-def _is_put(eqn: JaxprEqn) -> bool:
+def is_put(eqn: JaxprEqn) -> bool:
     """x.at[:, index].add(y)."""
     numbers = eqn.params["dimension_numbers"]
     columns = numbers.inserted_window_dims == (1,) == numbers.scatter_dims_to_operand_dims
     return inputs_of(eqn)[0].ndim == 2 and columns and numbers.update_window_dims == (0,)
 
 
-def _is_row(eqn: JaxprEqn) -> bool:
+def is_row(eqn: JaxprEqn) -> bool:
     """Whole but for axes of which it takes one entry."""
     x, *_ = inputs_of(eqn)
     return all(n in (1, m) for n, m in zip(eqn.params["slice_sizes"], x.shape))
 
 
-def _is_put_row(eqn: JaxprEqn) -> bool:
+def is_put_row(eqn: JaxprEqn) -> bool:
     """The same of a choice."""
     x, y, *_ = inputs_of(eqn)
     return all(n in (1, m) for n, m in zip(y.shape, x.shape))
@@ -281,8 +275,8 @@ def _is_put_row(eqn: JaxprEqn) -> bool:
 
 # The forms of an operation that its rewrite takes, where it does not take all.
 FORMS: dict[str, Callable[[JaxprEqn], bool]] = {
-    "gather": _is_take,
-    "scatter-add": _is_put,
-    "dynamic_slice": _is_row,
-    "dynamic_update_slice": _is_put_row,
+    "gather": is_take,
+    "scatter-add": is_put,
+    "dynamic_slice": is_row,
+    "dynamic_update_slice": is_put_row,
 }

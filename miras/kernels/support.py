@@ -1,44 +1,44 @@
 """Support: whether a kernel's compiler knows all operations of a program, and if not, whose."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from jax.extend.core import JaxprEqn
 
-from miras.kernels.program import Program, chains
-from miras.kernels.rewrites import CALLS, FORMS, TPU
+from miras.kernels.program import Operation, Program, chains
 from miras.rule import Rule
 
-# What Mosaic, the TPU's compiler of kernels, lowers as it is (jax 0.10).
-MOSAIC = frozenset(
-    word
-    for line in (
-        "abs add add_any and argmax argmin atan2 bitcast_convert_type ceil clamp concatenate",
-        "convert_element_type copy cos div eq erf erf_inv exp exp2 floor ge gt integer_pow iota",
-        "is_finite le log log1p logistic lt max min mul ne neg nextafter not or population_count",
-        "reduce_and reduce_max reduce_min reduce_or reduce_sum rem reshard round rsqrt select_n",
-        "shift_left shift_right_arithmetic shift_right_logical sign sin slice split sqrt square",
-        "squeeze stack stop_gradient sub tan tanh tile unstack xor",
-    )
-    for word in line.split()
-)
+
+class Compiler(NamedTuple):
+    """What a compiler of kernels knows.
+
+    Attributes:
+        device: what it compiles for.
+        lowered: the operations that it lowers as they are.
+        rewrites: equal forms of others.
+        forms: of an operation that its rewrite takes, where it does not take all.
+    """
+
+    device: str
+    lowered: frozenset[str]
+    rewrites: dict[str, Operation]
+    forms: dict[str, Callable[[JaxprEqn], bool]]
 
 
-def unsupported(rule: Rule, program: Program) -> str | None:
-    """A sentence on the first operation that no TPU kernel can have; None if there is none."""
+def unsupported(rule: Rule, program: Program, compiler: Compiler) -> str | None:
+    """A sentence on the first operation that no kernel can have; None if there is none."""
     for chain in chains(program.jaxpr):
         eqn = chain[-1]
         name = eqn.primitive.name
-        known = name in MOSAIC or name in CALLS or (name in TPU and FORMS.get(name, _any)(eqn))
+        known = name in compiler.lowered
+        if name in compiler.rewrites:
+            known = compiler.forms.get(name, lambda eqn: True)(eqn)
         if not known:
-            return f"{_origin(rule, chain)} uses {name!r}, which a TPU kernel cannot have"
+            kernel = f"a {compiler.device} kernel"
+            return f"{_origin(rule, chain)} uses {name!r}, which {kernel} cannot have"
     return None
-
-
-def _any(eqn: JaxprEqn) -> bool:
-    del eqn
-    return True
 
 
 def _origin(rule: Rule, chain: Sequence[JaxprEqn]) -> str:

@@ -1,0 +1,88 @@
+"""Every preset's kernels for a GPU that need not be there: lowered to Triton, or refused."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
+
+import miras
+from miras.config import ConfigError
+from tests.kernels.calls import NAMES, call
+
+DEVICE = AbstractDevice("NVIDIA H200", None, "cuda")
+H200 = AbstractMesh((1,), ("gpu",), (AxisType.Auto,), abstract_device=DEVICE)
+FIGURES = Path(__file__).parents[2] / "benchmarks" / "results" / "gpu_static.md"
+
+# Those of which a tile of 16 tokens holds more than fits into a GPU's registers at a width of 32.
+LARGE = {
+    *("dfw", "kda", "rwkv7", "longhorn", "deltaproduct", "mesa"),
+    *("ttt_mlp", "titans_lmm", "moneta", "yaad", "memora", "omeganet", "atlas", "atlas++", "lact"),
+}
+
+
+def lowered(static, arrays, chunk=32, backend="pallas") -> str:
+    """The program of a call and its gradients."""
+
+    def total(arrays):
+        y, _ = miras.scan(
+            static["rule"],
+            *arrays["inputs"],
+            k_write=arrays.get("k_write"),
+            exact=static["exact"],
+            chunk=chunk,
+            backend=backend,
+        )
+        return jnp.sum(y.astype(jnp.float32))
+
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
+    with jax.sharding.use_abstract_mesh(H200):
+        traced = jax.jit(jax.grad(total)).trace(shapes)
+        return traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset(name):
+    static, arrays = call(name, T=64, dk=32, dtype=np.float32)
+    if name in LARGE:
+        with pytest.raises(ConfigError, match="KiB at once on a GPU, where"):
+            lowered(static, arrays)
+        return
+    text = lowered(static, arrays)
+    assert "miras_forward" in text
+    assert "miras_backward" in text
+
+
+def test_auto_takes_kernels_where_they_fit():
+    for dk, kernels in ((64, True), (128, False)):
+        static, arrays = call("gated_deltanet", T=64, dk=dk, dtype=np.float32)
+        text = lowered(static, arrays, backend="auto")
+        assert ("miras_forward" in text) == kernels
+
+
+def test_an_operation_that_triton_lacks_is_named():
+    rule = miras.Rule(memory={"kind": "mlp", "activation": "gelu_exact"}, bias="l2")
+    arrays = {"inputs": miras.testing.random_inputs(rule, T=64, dk=16, dtype=np.float32)}
+    with pytest.raises(ConfigError, match=r"memory 'mlp' .* uses 'erf', which a GPU kernel"):
+        lowered({"rule": rule, "exact": False}, arrays)
+
+
+def test_double_precision_is_refused():
+    static, arrays = call("gated_deltanet", T=64, dk=16)
+    with (
+        jax.enable_x64(True),
+        pytest.raises(ConfigError, match="no GPU kernel computes in float64"),
+    ):
+        lowered(static, arrays)
+
+
+def test_figures_are_of_these_kernels():
+    """What the compiler says is kept for what runs as kernels, and nothing spills much."""
+    rows = [line.split(" | ") for line in FIGURES.read_text().splitlines() if " | 32 | " in line]
+    assert {row[0].strip("| ") for row in rows if "XLA" in row[2]} == LARGE
+    kept = [line.split(" | ") for line in FIGURES.read_text().splitlines() if ", " in line]
+    spilled = [row[3] for row in kept if row[0].startswith("| ") and "XLA" not in row[2]]
+    assert all(int(bytes) <= 256 for both in spilled for bytes in both.split(", "))
+    assert len(spilled) > len(NAMES) - len(LARGE)
