@@ -54,8 +54,11 @@ def _bundles(lines: Sequence[str], trips: Sequence[int]) -> float:
 
     What is skipped but for the first or the last step (a region behind a branch) is left out.
     """
-    depths: list[int] = []
+    loops: list[
+        int
+    ] = []  # of each bundle: 0 for the grid's, 1, 2, ... for those inside, -1 outside
     branch: dict[int, int] = {}  # by depth, where the last branch stands
+    inside = 0
     for line in lines:
         match = _BUNDLE.match(line)
         if not match:
@@ -63,28 +66,17 @@ def _bundles(lines: Sequence[str], trips: Sequence[int]) -> float:
         label, depth = match[1], len(match[2])
         if label == "PF" and depth in branch:
             start = branch.pop(depth) + 5  # behind the branch and its four delay slots
-            depths[start:] = [0 if d == depth else d for d in depths[start:]]
+            skipped = 0 if depth == 1 else inside
+            loops[start:] = [-1 if loop == skipped else loop for loop in loops[start:]]
         if label == "LB":
             branch.pop(depth, None)
+            inside += depth == 2
         if "sbr.rel" in line:
-            branch[depth] = len(depths)
-        depths.append(depth)
-    inner = [length for depth, length in _runs(depths) if depth == 2]
-    if len(inner) != len(trips):
-        raise ValueError(f"the kernel has {len(inner)} loops in a grid step, not {len(trips)}")
-    return depths.count(1) + sum(n * length for n, length in zip(trips, inner, strict=True))
-
-
-def _runs(depths: Sequence[int]) -> list[tuple[int, int]]:
-    """(2, length) of each loop inside of a grid step."""
-    runs, length, seen = [], 0, False
-    for depth in [*depths, 1]:
-        if depth == 2:
-            length, seen = length + 1, True
-        elif depth == 1 and seen:
-            runs.append((2, length))
-            length, seen = 0, False
-    return runs
+            branch[depth] = len(loops)
+        loops.append({0: -1, 1: 0}.get(depth, inside))
+    if inside != len(trips):
+        raise ValueError(f"the kernel has {inside} loops in a grid step, not {len(trips)}")
+    return loops.count(0) + sum(n * loops.count(i) for i, n in enumerate(trips, 1))
 
 
 def _vmem(report: str, name: str) -> int:
