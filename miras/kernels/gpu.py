@@ -56,16 +56,16 @@ def in_groups(
     )
 
     def body(memory: Fast, some: tuple[Tile, Array | None]):
-        memory, *read = run(constants, memory, *some)
-        return memory, read
+        memory, *out = run(constants, memory, *some)
+        return memory, out
 
-    memory, read = lax.scan(body, memory, grouped)
-    read = [x.reshape(whole, *x.shape[2:]) for x in read]
+    memory, out = lax.scan(body, memory, grouped)
+    out = [x.reshape(whole, *x.shape[2:]) for x in out]
     if whole < count:
         rest = jax.tree.map(lambda x: x[whole:], (tiles, resets))
         memory, *more = run(constants, memory, *rest)
-        read = [jnp.concatenate(parts) for parts in zip(read, more)]
-    y, loss = read
+        out = [jnp.concatenate(parts) for parts in zip(out, more)]
+    y, loss = out
     return memory, y, loss
 
 
