@@ -6,7 +6,13 @@ DEMO_OUT ?= runs/demo
 DEMO ?= steps=200 sequence=128 learning_rate=6e-3 warmup=20 eval_every=50
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: help demo test lint types docs format table clean
+# jax's own choice of the TPU's compiler, beside the environment: nothing but tests and benchmarks of
+# kernels uses it, and jax would look for a TPU wherever it is installed.
+TPU := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),$(VENV)/tpu/.installed)
+LIBTPU := import importlib.metadata as m; \
+  print(next(r.split(";")[0] for r in m.requires("jax") if r.startswith("libtpu")))
+
+.PHONY: help demo test tpu lint types docs format table clean
 
 help:  ## Show these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -15,8 +21,10 @@ demo: $(VENV)/.installed  ## Train the default model on the built-in corpus, the
 	$(BIN)/miras train yaad --out $(DEMO_OUT) $(DEMO)
 	$(BIN)/miras generate $(DEMO_OUT) --prompt "def " --length 300 --temperature 0.7
 
-test: $(VENV)/.installed  ## Run the tests
+test: $(VENV)/.installed $(TPU)  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu" $(PYTEST)
+
+tpu: $(TPU)  ## Install the TPU's compiler (210 MB), which needs no TPU
 
 lint: $(VENV)/.installed  ## Check style
 	$(BIN)/ruff check .
@@ -44,4 +52,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	  ": run make with PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(VENV)/tpu/.installed: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	  --target $(VENV)/tpu "$$($(BIN)/python -c '$(LIBTPU)')"
 	@touch $@

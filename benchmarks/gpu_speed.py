@@ -101,8 +101,8 @@ def flash_linear_attention(model: str, shape: tuple[int, ...], backward: bool) -
     """Its chunked Gated DeltaNet."""
     if model != "gated_deltanet":
         raise LookupError("no such model")
-    import torch
-    from fla.ops.gated_delta_rule import chunk_gated_delta_rule
+    import torch  # pyright: ignore[reportMissingImports]
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule  # pyright: ignore
 
     B, T, H, D = shape
     make = functools.partial(torch.randn, device="cuda", dtype=torch.bfloat16)
@@ -124,8 +124,8 @@ def titans_pytorch(model: str, shape: tuple[int, ...], backward: bool) -> Call:
     """Its `NeuralMemory` with an MLP of depth 2 and expansion 4, momentum and forgetting."""
     if model != "titans_lmm":
         raise LookupError("no such model")
-    import torch
-    from titans_pytorch import MemoryMLP, NeuralMemory
+    import torch  # pyright: ignore[reportMissingImports]
+    from titans_pytorch import MemoryMLP, NeuralMemory  # pyright: ignore
 
     B, T, H, D = shape
     memory = MemoryMLP(dim=D, depth=2, expansion_factor=4.0)
@@ -193,7 +193,7 @@ def versions() -> str:
 
 def main() -> None:
     """Measure, print and keep."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--repeats", type=int, default=10)
@@ -214,12 +214,16 @@ def main() -> None:
     for model in options.models:
         for shape in (SHAPES[name] for name in options.shapes):
             for backward in (False, True):
-                found = [cell(name, model, shape, backward, options.repeats) for name in CONTENDERS]
+                found: list[Any] = [
+                    cell(name, model, shape, backward, options.repeats) for name in CONTENDERS
+                ]
                 best = shape[0] * shape[1] / least(model, shape, backward, device)
                 share = f"{found[0] / best:.1%}" if isinstance(found[0], float) else "-"
                 shown = [f"{x:,.0f}" if isinstance(x, float) else x for x in found]
                 way = "forward + backward" if backward else "forward"
-                lines.append(f"| {model} | {list(shape)} | {way} | {' | '.join(shown)} | {share} |")
+                lines.append(
+                    f"| {model} | {list(shape)} | {way} | {' | '.join(map(str, shown))} | {share} |"
+                )
                 print(lines[-1], flush=True)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text("\n".join(lines) + "\n")

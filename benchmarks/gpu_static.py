@@ -113,7 +113,9 @@ def figures(directory: pathlib.Path, kernel: str) -> Figures:
     shared = re.search(rf"{kernel} grid.*shared_memory: (\d+)", thunks.read_text())
     spilled = re.search(r"(\d+) bytes spill stores", report)
     registers = re.search(r"Used (\d+) registers", report)
-    found = [None if match is None else int(match[1]) for match in (registers, spilled, shared)]
+    found: list[Any] = [
+        None if match is None else int(match[1]) for match in (registers, spilled, shared)
+    ]
     assert None not in found, report
     return Figures(*found)
 
@@ -139,7 +141,7 @@ def _column(line: str, nth: int) -> str:
 
 def main() -> None:
     """Compile, assemble, print and keep."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 128])
     names = [name for name in PRESETS if miras.preset(name).rule.kinds()["memory"] != "kv"]
     parser.add_argument("--presets", nargs="+", default=names, choices=names)

@@ -4,6 +4,7 @@ from miras import bias, memory, optim, retention
 from miras.config import config_hash, from_dict, from_json, override, to_dict, to_json
 from miras.engine import State, scan
 from miras.errors import ConfigError
+from miras.precision import Precision
 from miras.presets import preset
 from miras.rule import Rule
 
@@ -11,6 +12,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ConfigError",
+    "Precision",
     "Rule",
     "State",
     "bias",

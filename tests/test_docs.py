@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import miras
+from benchmarks import precision
 from experiments import presets
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -55,6 +56,17 @@ def test_every_relative_link_leads_somewhere(page):
 def test_the_readme_has_the_kept_results():
     kept = json.loads((ROOT / "experiments" / "results" / "presets.json").read_text())
     assert presets.table(kept["rows"]) in (ROOT / "README.md").read_text()
+
+
+def test_the_page_on_precision_has_the_kept_results():
+    kept = json.loads((ROOT / "benchmarks" / "results" / "precision.json").read_text())
+    assert precision.table(kept["rows"]) in (ROOT / "docs" / "precision.md").read_text()
+
+
+def test_the_page_on_precision_has_the_kept_sizes():
+    kept = (ROOT / "benchmarks" / "results" / "memory.md").read_text()
+    (rows,) = re.findall(r"^## titans_lmm$.*?((?:^\|[^\n]*\n)+)", kept, re.MULTILINE | re.DOTALL)
+    assert rows in (ROOT / "docs" / "precision.md").read_text()
 
 
 AXES = {

@@ -13,6 +13,7 @@ from miras.config import require, unknown
 from miras.engine.attention import KVState
 from miras.engine.state import State, initial_state
 from miras.gate import Gate
+from miras.precision import FULL, Precision
 from miras.rule import Rule
 from miras.typing import Array, Weights
 
@@ -80,6 +81,22 @@ def check(rule: Rule, call: Call, chunk: int, refine: int, exact: bool) -> None:
     _check_gates(rule, call)
     _check_labels(call)
     _check_memory(rule, call, refine, chunk)
+
+
+def check_precision(rule: Rule, precision: object, backend: str) -> None:
+    """Raise `ConfigError` for a precision that cannot be had."""
+    require(
+        isinstance(precision, Precision),
+        f"precision is a {type(precision).__name__}: give a miras.Precision, such as "
+        "miras.Precision(matmul='bfloat16').",
+    )
+    assert isinstance(precision, Precision)
+    precision.check_memory(rule.kinds()["memory"])
+    require(
+        backend != "reference" or precision == FULL,
+        'backend="reference" is the oracle and rounds nothing: use "xla" or "auto" with a '
+        "precision other than the default.",
+    )
 
 
 def _check_streams(call: Call) -> None:

@@ -83,11 +83,13 @@ def before(sums: Sums | None, decay_first: bool) -> Sums | None:
 
 
 def decay_of(memory: Memory, name: str, log_decays: dict[str, Array]) -> Decay:
-    """The decay of a weight under log decays by side, [C] for "head" and [C, D] else.
+    """The decay of a weight under log decays by side, [C] for "head" and [C, D] else, >= MIN_LOG.
 
-    A side that the weight lacks acts on it by its channels' geometric mean.
+    A side that the weight lacks acts on it by its channels' geometric mean. Weights under a decay
+    per head alone share its array, by which others know that what they derive from it is shared.
     """
-    scalar, row, column = log_decays.get("head"), None, None
+    head, row, column = log_decays.get("head"), None, None
+    scalar = head
     sides = memory.sides(name)
     for side, log_decay in log_decays.items():
         if side == "head":
@@ -99,7 +101,9 @@ def decay_of(memory: Memory, name: str, log_decays: dict[str, Array]) -> Decay:
             row = log_decay
         else:
             column = log_decay
-    return Decay(None if scalar is None else jnp.maximum(scalar, MIN_LOG), row, column)
+    if scalar is not None and scalar is not head:
+        scalar = jnp.maximum(scalar, MIN_LOG)
+    return Decay(scalar, row, column)
 
 
 def scores(x: Array, X: Array, row: Sums | None) -> Array:

@@ -117,11 +117,14 @@ class DualForm:
         """x_t @ W_t."""
         trail = self.trails[name]
         decayed = x if trail.row is None else x * jnp.exp(trail.row.at)
-        y = self._start(trail, decayed @ trail.start)
+        y = _weighted(trail.at.beta, decayed, trail.start)
+        if trail.column is not None:
+            y = y * jnp.exp(trail.column.at)
         if trail.momentum is not None:
-            y = y + _column(trail.at.p) * (x @ trail.momentum)
+            assert trail.at.p is not None
+            y = y + _weighted(trail.at.p, x, trail.momentum)
         for write in trail.writes:
-            y = y - read_writes(trail.at.c, x, write.X, write.E, trail.row, trail.column)
+            y = y + read_writes(-trail.at.c, x, write.X, write.E, trail.row, trail.column)
         return y
 
     def scale(self, name: str, x: Array) -> Array:
@@ -136,26 +139,27 @@ class DualForm:
         """A fixed weight."""
         return self.constants[name]
 
-    def _start(self, trail: Trail, read: Array) -> Array:
-        y = read if trail.column is None else read * jnp.exp(trail.column.at)
-        return _column(trail.at.beta) * y
-
     def _vector(self, name: str, gradients: list[Array]) -> Array:
         """W_t of a weight [out], for all tokens: [C, out]."""
         trail = self.trails[name]
-        y = self._start(trail, trail.start[None, :])
+        y = trail.at.beta[:, None] * trail.start[None, :]
+        if trail.column is not None:
+            y = y * jnp.exp(trail.column.at)
         if trail.momentum is not None:
-            y = y + _column(trail.at.p) * trail.momentum[None, :]
+            assert trail.at.p is not None
+            y = y + trail.at.p[:, None] * trail.momentum[None, :]
         one = jnp.ones((trail.at.c.shape[0], 1), trail.at.c.dtype)
         for gradient in gradients:
             X = jnp.ones((gradient.shape[0], 1), gradient.dtype)
-            y = y - read_writes(trail.at.c, one, X, gradient, None, trail.column)
+            y = y + read_writes(-trail.at.c, one, X, gradient, None, trail.column)
         return y
 
 
-def _column(x: Array | None) -> Array:
-    assert x is not None
-    return x[:, None]
+def _weighted(weights: Array, x: Array, W: Array) -> Array:
+    """weights_t (x_t @ W), weighted where it is narrower."""
+    if x.shape[-1] < W.shape[-1]:
+        return (weights[:, None] * x) @ W
+    return weights[:, None] * (x @ W)
 
 
 @dataclasses.dataclass

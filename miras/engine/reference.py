@@ -18,7 +18,9 @@ from miras.engine.state import State, dual_start, initial_state, split_fixed
 from miras.engine.systems import inverse_positive
 from miras.engine.tokens import Tokens, Window, tokens_of
 from miras.engine.trajectory import Memory
+from miras.engine.walk import SaveEvery
 from miras.optim import Newton
+from miras.precision import FULL, Precision
 from miras.rule import Rule
 from miras.typing import Array, Weights
 
@@ -50,8 +52,15 @@ def run(
     segment_ids: Array | None,
     mask: Array | None,
     segments_at_chunks: bool,
+    save_every: SaveEvery = None,
+    precision: Precision = FULL,
 ) -> tuple[Array, State, Array]:
-    """All tokens, one by one; right wherever segments begin. See `miras.engine.xla.run`."""
+    """All tokens, one by one; right wherever segments begin. See `miras.engine.xla.run`.
+
+    A memory a token is kept for the backward pass, whatever `save_every` says; `precision` is the
+    default.
+    """
+    del segments_at_chunks, save_every, precision
     batch, length = q.shape[:2]
     dtype = jnp.promote_types(jnp.float32, q.dtype)
     cast = lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree)  # noqa: E731

@@ -9,8 +9,10 @@ from miras.config import unknown
 from miras.engine import attention
 from miras.engine.attention import KVState
 from miras.engine.backends import BACKENDS, Backend
-from miras.engine.checks import AnyState, Call, check, check_types, gate_shape
+from miras.engine.checks import AnyState, Call, check, check_precision, check_types, gate_shape
 from miras.engine.chunk import Semantics
+from miras.engine.walk import SaveEvery, check_save_every
+from miras.precision import FULL, Precision
 from miras.rule import Rule
 from miras.typing import Array, Gates, Keys, Mask, Queries, SegmentIds, Values, Weights
 
@@ -30,6 +32,8 @@ def scan(
     state: AnyState | None = None,
     segment_ids: SegmentIds | None = None,
     mask: Mask | None = None,
+    save_every: SaveEvery = None,
+    precision: Precision = FULL,
     backend: Backend = "auto",
 ) -> tuple[Array, AnyState]:
     """Run memories over sequences: write each token, then read.
@@ -60,12 +64,18 @@ def scan(
             begin at multiples of C cost nothing, others are computed token by token.
         mask: [B, T] bool; a token with False reads but neither writes nor decays. It still takes
             its place in the chunk.
+        save_every: chunks from one memory that is kept for the backward pass to the next; those
+            between are computed again. "sqrt" takes the square root of their number, by which
+            memory grows with the root of T instead of T, at the cost of one more forward pass.
+            None leaves it to the backend; "xla" then keeps one a chunk. No value depends on it.
+        precision: in which numbers the memory is kept, multiplied and summed; see
+            `miras.Precision`. Other than the default it has no forward-mode derivative.
         backend: "xla"; "pallas", in kernels on a TPU or a GPU, see docs/kernels.md; "reference",
             token by token, the oracle; or "auto", the fastest that can run this.
 
     Returns:
-        y [B, T, H, Dv] in the dtype of q, and the state after the last token, in float32 (float64
-        for float64 inputs).
+        y [B, T, H, Dv] in the dtype of q, and the state after the last token, in that of
+        `precision.state`: float32 (float64 for float64 inputs) or bfloat16.
 
     Raises:
         ConfigError: for shapes, names or values that do not fit, before anything is compiled.
@@ -84,6 +94,8 @@ def scan(
         state=state,
         segment_ids=segment_ids,
         mask=mask,
+        save_every=save_every,
+        precision=precision,
         backend=backend,
     )
     return y, state
@@ -105,6 +117,8 @@ def scan_with_loss(
     segment_ids: Array | None = None,
     mask: Array | None = None,
     segments_at_chunks: bool = False,
+    save_every: SaveEvery = None,
+    precision: Precision = FULL,
     backend: Backend = "auto",
 ) -> tuple[Array, AnyState, Array]:
     """`scan`, with each token's inner loss where its gradient was taken, [B, T, H], third.
@@ -129,6 +143,8 @@ def scan_with_loss(
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
     check(rule, call, chunk, refine, exact)
+    check_save_every(save_every, "save_every")
+    check_precision(rule, precision, backend)
     if rule.kinds()["memory"] == "kv":
         return attention.run(rule, call, plain=backend == "reference")
     return _run(
@@ -137,13 +153,16 @@ def scan_with_loss(
         chunk=chunk,
         how=Semantics(refine, exact),
         segments_at_chunks=segments_at_chunks,
+        save_every=save_every,
+        precision=precision,
         backend=backend,
     )
 
 
-@functools.partial(
-    jax.jit, static_argnames=("rule", "chunk", "how", "segments_at_chunks", "backend")
-)
+STATIC = ("rule", "chunk", "how", "segments_at_chunks", "save_every", "precision", "backend")
+
+
+@functools.partial(jax.jit, static_argnames=STATIC)
 def _run(rule, call: Call, *, backend, **options):
     """The backend with every gate present; compiled once for each rule, shape and option."""
     dtype = jnp.promote_types(jnp.float32, call.q.dtype)

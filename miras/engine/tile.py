@@ -26,7 +26,10 @@ class Constants(NamedTuple):
 def tile_step(
     rule: Rule, how: Semantics, constants: Constants, memory: Fast, tile: Tile, reset: Array | None
 ) -> tuple[Fast, Array, Array]:
-    """`chunk_step` behind a restart and a lag token, in the state's dtype.
+    """`chunk_step` behind a restart and a lag token.
+
+    It is computed in the dtype of `write` and `constants`; the memory comes and goes in its own,
+    which may be narrower.
 
     Args:
         rule: the four parts.
@@ -36,7 +39,8 @@ def tile_step(
         tile: the tokens.
         reset: scalar bool, whether the tile begins a segment; None says that it does not.
     """
-    dtype = next(iter(memory.A.values())).dtype
+    dtype, kept = tile.write.dtype, memory
+    memory = jax.tree.map(lambda x: x.astype(dtype), memory)
     tile = tile._replace(
         q=tile.q.astype(dtype),
         k=tile.k.astype(dtype),
@@ -53,8 +57,10 @@ def tile_step(
         memory, y, loss = step(memory, _but_first(tile))
         others = jnp.arange(loss.shape[0]) > 0
         y = jnp.where(others[:, None], y, y_first)
-        return memory, y, jnp.where(others, loss, loss_first)
-    return step(memory, tile)
+        loss = jnp.where(others, loss, loss_first)
+    else:
+        memory, y, loss = step(memory, tile)
+    return jax.tree.map(lambda x, before: x.astype(before.dtype), memory, kept), y, loss
 
 
 def _restart(memory: Fast, origin: Weights, reset: Array) -> Fast:

@@ -58,10 +58,14 @@ class Steps(NamedTuple):
 
 def weighted_sum(weights: Array, write: Write, kind: Kind) -> Leaf:
     """sum_s weights[s] grad_s, with weights [K]: one weight's shape."""
-    weighted = weights[:, None] * write.E
+    X, E = write
+    if kind == "linear" and X.shape[1] < E.shape[1]:
+        X = weights[:, None] * X
+    else:
+        E = weights[:, None] * E
     if kind == "linear":
-        return jax.lax.dot_general(write.X, weighted, (((0,), (0,)), ((), ())))
-    return jnp.sum(weighted * write.X if kind == "scale" else weighted, axis=0)
+        return jax.lax.dot_general(X, E, (((0,), (0,)), ((), ())))
+    return jnp.sum(E * X if kind == "scale" else E, axis=0)
 
 
 def link(rule: Rule, A: Weights) -> Weights:
@@ -140,7 +144,7 @@ class Linear:
             if column is not None:
                 assert trail.column is not None
                 E = E * jnp.exp(column - trail.column.since)
-            state = state - weighted_sum(c, Write(X, E), kind)
+            state = state + weighted_sum(-c, Write(X, E), kind)
         return state
 
     def _momentum(self, name: str, start: Leaf) -> Leaf:
@@ -150,7 +154,7 @@ class Linear:
         assert at.n is not None
         state = last(at.m) * start
         for write in self.steps.writes[name]:
-            state = state - weighted_sum(last(at.n), write, self.steps.kinds[name])
+            state = state + weighted_sum(-last(at.n), write, self.steps.kinds[name])
         return state
 
 

@@ -1,42 +1,27 @@
-"""The XLA backend: a `lax.scan` over tiles, each one call of the chunk step."""
+"""The XLA backend: tokens laid out as tiles, each one call of the chunk step, and the walk's ends.
+
+How tiles are gone through, and what is kept of it for the backward pass, is in `walk`.
+"""
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from miras.engine.chunk import Fast, Semantics, Tile
 from miras.engine.devices import varying_alike
 from miras.engine.layout import Positions, place, positions, tiles_needed
+from miras.engine.rounding import rounded
 from miras.engine.state import State, dual_start, initial_state, split_fixed
 from miras.engine.tile import Constants, tile_step
+from miras.engine.walk import Loop, SaveEvery, group_of, in_order
 from miras.optim import Newton
+from miras.precision import FULL, Precision
 from miras.rule import Rule
 from miras.typing import Array, Weights
-
-# (step, constants, memory, tiles, resets) -> (memory, y, loss); tiles [N, B, (H,) C, ...].
-Loop = Callable[..., tuple[Fast, Array, Array]]
-
-
-def in_order(
-    step, constants: Constants, memory: Fast, tiles: Tile, resets: Array | None
-) -> tuple[Fast, Array, Array]:
-    """Go through the tiles with `lax.scan`, all rows and heads at once."""
-    each = Tile(0, 0, 0, 0, 0, None, None, None)  # pyright: ignore
-    over_heads = jax.vmap(step, (0, 0, each, None))
-    over_rows = jax.vmap(over_heads, (None, 0, 0, 0))
-
-    # Recomputed in the backward pass: on CPU this halves its time and takes a fifth of the memory.
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def body(memory: Fast, xs: tuple[Tile, Array | None]):
-        memory, y, loss = over_rows(constants, memory, *xs)
-        return memory, (y, loss)
-
-    memory, (y, loss) = jax.lax.scan(body, memory, (tiles, resets))
-    return memory, y, loss
 
 
 def run(
@@ -54,14 +39,16 @@ def run(
     segment_ids: Array | None,
     mask: Array | None,
     segments_at_chunks: bool,
-    loop: Loop = in_order,
+    save_every: SaveEvery = None,
+    precision: Precision = FULL,
+    loop: Loop | None = None,
     tile: int | None = None,
 ) -> tuple[Array, State, Array]:
     """All tokens, tile by tile.
 
     Args and results are those of `scan_with_loss` after its checks, every gate present; `loop` is
-    what goes through the tiles, `tile` their size, a divisor of the chunk and by default the chunk.
-    Where tokens are taken one by one, neither is used.
+    what goes through the tiles, by default `in_order`, `tile` their size, a divisor of the chunk
+    and by default the chunk. Where tokens are taken one by one, neither is used.
     """
     if how.exact and tile is not None:
         chunk = tile  # which is a size of tiles then, and no part of the model
@@ -72,6 +59,7 @@ def run(
     if start is None:
         widths = k.shape[-1], v.shape[-1]
         start = initial_state(rule, W0, batch, *widths, refine=how.refine, dtype=dtype)
+    start = _cast(start, precision.kept(dtype))
     if how.exact or isinstance(rule.algorithm, Newton):  # chunks are tiles only: begin one here
         start = dataclasses.replace(start, position=jnp.zeros_like(start.position))
         aligned = segment_ids is None or (segments_at_chunks and state is None)
@@ -82,7 +70,7 @@ def run(
 
     origin = dual_start(rule, {name: leaf.astype(dtype) for name, leaf in fast.items()})
     constants = Constants({name: leaf.astype(dtype) for name, leaf in fixed.items()}, origin)
-    step = functools.partial(tile_step, rule, how)
+    step = rounded(functools.partial(tile_step, rule, how), precision)
     fire_at = 0 if rule.retention.lag else chunk - 1
     slots = tile or (min(chunk, length) if aligned else chunk)
     parts = max(chunk // slots, 1)  # tiles of a chunk
@@ -117,7 +105,8 @@ def run(
             fire=fires if fire_at < parts * slots else jnp.zeros_like(fires),
             reset=None if begins is None else begins & (part == 0),
         )
-        memory, y, loss = loop(step, constants, first, *xs)
+        go = loop or functools.partial(in_order, group=group_of(save_every, tiles, parts))
+        memory, y, loss = go(step, constants, first, *xs)
         y, loss = _untile(y), _untile(loss)
         if aligned:
             return memory, y[:, :length], loss[:, :length]
@@ -133,7 +122,8 @@ def run(
             fire=at.position == fire_at,
             reset=None if segment_ids is None else at.reset,
         )
-        memory, y, loss = in_order(step, constants, first, *xs)
+        group = group_of(save_every, length, chunk)
+        memory, y, loss = in_order(step, constants, first, *xs, group=group)
         return memory, _untile(y), _untile(loss)
 
     if aligned:
@@ -155,6 +145,12 @@ def run(
 
 def _state(memory: Fast, at: Positions) -> State:
     return State(*memory, position=at.end_position, segment=at.end_segment)
+
+
+def _cast(state: State, dtype: DTypeLike) -> State:
+    """The state with its numbers in a dtype."""
+    is_number = lambda x: jnp.issubdtype(x.dtype, jnp.floating)  # noqa: E731
+    return jax.tree.map(lambda x: x.astype(dtype) if is_number(x) else x, state)
 
 
 def _pad(x: Array, size: int) -> Array:

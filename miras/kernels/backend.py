@@ -1,10 +1,9 @@
 """The `pallas` backend: the walk over tiles in a kernel, and when there can be one."""
 
-import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental.pallas import tpu as pltpu
@@ -13,6 +12,7 @@ from miras.config import ConfigError
 from miras.engine import xla
 from miras.kernels import tpu
 from miras.kernels.columns import in_columns
+from miras.kernels.interpreter import interpreting
 from miras.kernels.loop import in_kernels
 from miras.kernels.plan import plan
 from miras.kernels.target import capability, platform
@@ -23,8 +23,6 @@ log = logging.getLogger("miras")
 
 CAPABILITY = 8.0  # of a GPU, at least: Ampere's
 
-_interpreting: Literal["tpu", "gpu"] | None = None
-
 
 class Chosen(NamedTuple):
     """A kernel for a call.
@@ -32,12 +30,12 @@ class Chosen(NamedTuple):
     Attributes:
         tile: tokens of a tile.
         loop: how tiles are gone through, see `engine.xla.Loop`.
-        layout: of it, for the log.
+        plan: what was planned, for the log.
     """
 
     tile: int
     loop: Callable[..., Any]
-    layout: Any
+    plan: Any
 
 
 def run(rule: Rule, *args: Any, chunk: int, **options: Any):
@@ -47,7 +45,7 @@ def run(rule: Rule, *args: Any, chunk: int, **options: Any):
         ConfigError: where there can be none, with the reason.
     """
     by_tile = functools.partial(xla.run, rule, *args, chunk=chunk, **options)
-    found = _choose(rule, by_tile, args[3], chunk)
+    found = _choose(rule, by_tile, args[3], chunk, options)
     if isinstance(found, str):
         raise ConfigError(f'backend="pallas" cannot run this: {found}; use "xla" or "auto".')
     return by_tile(loop=found.loop, tile=found.tile)
@@ -56,33 +54,44 @@ def run(rule: Rule, *args: Any, chunk: int, **options: Any):
 def run_or_xla(rule: Rule, *args: Any, chunk: int, **options: Any):
     """As `run` where there can be a kernel, else as `xla.run`; the log says which, and why."""
     by_tile = functools.partial(xla.run, rule, *args, chunk=chunk, **options)
-    found = _choose(rule, by_tile, args[3], chunk)
+    found = _choose(rule, by_tile, args[3], chunk, options)
     if isinstance(found, str):
-        log.info("backend xla for %s, not pallas: %s", rule, found)
+        _say(f"backend xla for {rule}, not pallas: {found}")
         return by_tile()
-    log.info("backend pallas for %s: tiles of %d tokens, %s", rule, found.tile, found.layout)
+    _say(f"backend pallas for {rule}: {found.plan}")
     return by_tile(loop=found.loop, tile=found.tile)
 
 
-def _choose(rule: Rule, by_tile: Any, v: Array, chunk: int) -> Chosen | str:
+@functools.cache
+def _say(line: str) -> None:
+    """Once: layers of a model say the same."""
+    log.info(line)
+
+
+def _choose(
+    rule: Rule, by_tile: Callable[..., Any], v: Array, chunk: int, options: dict[str, Any]
+) -> Chosen | str:
     """A kernel, or why there can be none."""
-    device = _interpreting or platform()
+    device = interpreting() or platform()
     if device not in ("tpu", "gpu"):
         return f"it needs a TPU or a GPU, and jax computes on {device} here"
-    if v.dtype == "float64" and _interpreting is None:
+    if v.dtype == "float64" and not interpreting():
         return f"no {device.upper()} kernel computes in float64"
+    save_every = options.get("save_every")
     if device == "tpu":
-        return _on_tpu(rule, by_tile, chunk)
+        return _on_tpu(rule, by_tile, chunk, save_every)
+    if save_every is not None:
+        return f"GPU kernels keep the memory of every tile, and save_every={save_every!r}"
     return _on_gpu(rule, by_tile, chunk, v.shape[-1])
 
 
-def _on_tpu(rule: Rule, by_tile: Any, chunk: int) -> Chosen | str:
-    vmem = 2**27 if _interpreting else pltpu.get_tpu_info().vmem_capacity_bytes
-    found = plan(rule, by_tile, chunk, vmem)
+def _on_tpu(rule: Rule, by_tile: Any, chunk: int, save_every: Any) -> Chosen | str:
+    vmem = 2**27 if interpreting() else pltpu.get_tpu_info().vmem_capacity_bytes
+    found = plan(rule, by_tile, chunk, vmem, save_every)
     if isinstance(found, str):
         return found
     loop = functools.partial(in_kernels, tpu.KERNELS, layout=found.layout)
-    return Chosen(found.tile, loop, found.layout)
+    return Chosen(found.tile, loop, found)
 
 
 def _on_gpu(rule: Rule, by_tile: Any, chunk: int, width: int) -> Chosen | str:
@@ -90,39 +99,11 @@ def _on_gpu(rule: Rule, by_tile: Any, chunk: int, width: int) -> Chosen | str:
         from miras.kernels import gpu, gpu_plan  # Triton may be gone from jax
     except ImportError as missing:
         return f"jax {jax.__version__} lacks what GPU kernels are made of ({missing})"
-    has = None if _interpreting else capability()
+    has = None if interpreting() else capability()
     if has is not None and has < CAPABILITY:
         return f"Triton needs a GPU of compute capability {CAPABILITY}, and this one has {has}"
     found = gpu_plan.plan(rule, by_tile, chunk, width)
     if isinstance(found, str):
         return found
-    loop = in_columns(functools.partial(gpu.in_groups, layout=found.layout), found.columns)
-    return Chosen(found.tile, loop, found.layout)
-
-
-@contextlib.contextmanager
-def interpreted(device: Literal["tpu", "gpu"] = "tpu", **options: Any) -> Iterator[None]:
-    """Run a device's kernels without it, in jax's interpreter of them: slow, and strict for TPUs.
-
-    Memory of a TPU that nothing was written to reads as NaN.
-
-    Args:
-        device: "tpu" or "gpu".
-        **options: for a TPU further fields of `pltpu.InterpretParams`, as `detect_races=True`.
-    """
-    global _interpreting
-    before, _interpreting = _interpreting, device
-    try:
-        with _interpreter(device, **options):
-            yield
-    finally:
-        _interpreting = before
-
-
-def _interpreter(device: str, **options: Any):
-    if device == "tpu":
-        params = pltpu.InterpretParams(uninitialized_memory="nan", **options)
-        return pltpu.force_tpu_interpret_mode(params)
-    from miras.kernels.heads import interpreting
-
-    return interpreting(True)
+    loop = functools.partial(in_kernels, gpu.KERNELS, layout=found.layout)
+    return Chosen(found.tile, in_columns(loop, found.columns), found)

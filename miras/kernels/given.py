@@ -1,7 +1,5 @@
-"""Given: what a loop over tiles is given, and the programs of one tile of one head."""
+"""Given: what a loop over tiles is given."""
 
-import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +7,6 @@ import jax.numpy as jnp
 
 from miras.engine.chunk import Fast, Tile
 from miras.engine.tile import Constants
-from miras.kernels.program import Program, trace
 from miras.typing import Array
 
 
@@ -33,12 +30,20 @@ class Streams(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What a loop over tiles is given: leaves [H, ...], [B, H, ...], [N, B, H, C, ...], [N, B]."""
+    """What a loop over tiles is given: leaves [H, ...], [B, H, ...], [N, B, H, C, ...], [N, B].
 
-    constants: Constants
-    memory: Fast
+    Constants and memory are those of a rule, or the leaves of them that count; see `Carried`.
+    """
+
+    constants: Any
+    memory: Any
     streams: Streams
     flags: Flags
+
+    def sizes(self) -> tuple[int, int, int]:
+        """Tiles N, rows B and heads H."""
+        tiles, rows, heads, *_ = self.streams.q.shape
+        return tiles, rows, heads
 
     def of_one_tile(self) -> "Given":
         """The shapes for one tile of one head."""
@@ -46,7 +51,7 @@ class Given(NamedTuple):
 
 
 def given(constants: Constants, memory: Fast, tiles: Tile, resets: Array | None) -> Given:
-    """The arguments of a loop over tiles, see `engine.xla.Loop`, by their shapes."""
+    """The arguments of a loop over tiles, see `engine.xla.Loop`, each with those of its shape."""
     streams = Streams(*(getattr(tiles, name) for name in Streams._fields))
     write = jnp.broadcast_to(tiles.write[:, :, None], tiles.q.shape[:4])
     flags = Flags(tiles.fresh, tiles.fire, resets)
@@ -56,51 +61,3 @@ def given(constants: Constants, memory: Fast, tiles: Tile, resets: Array | None)
 def own(tree: Any, lead: int) -> Any:
     """The shapes of leaves without their first dimensions."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[lead:], x.dtype), tree)
-
-
-def given_by(
-    run: Callable[..., Any],
-    tile: int,
-    through: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda loop: loop,
-) -> tuple[Callable[..., Any], Given]:
-    """The step, and the shapes of what a loop over tiles is given, through what is around it."""
-    found: list[Any] = []
-
-    def record(step, *args):
-        loop = given(*args)
-        found.append((step, own(loop, 0)))
-        lead, width = loop.streams.q.shape[:4], loop.streams.v.shape[-1]
-        dtype = jax.tree.leaves(loop.memory)[0].dtype
-        return loop.memory, jnp.zeros((*lead, width), dtype), jnp.zeros(lead, dtype)
-
-    jax.eval_shape(lambda: run(loop=through(record), tile=tile))
-    return found[0]
-
-
-def forward_program(step: Callable[..., Any], given: Given) -> Program:
-    """(flags, constants, memory, streams) -> (memory, y, loss), for one tile of one head."""
-    one = given.of_one_tile()
-    return trace(on_tile(step), one.flags, one.constants, one.memory, one.streams)
-
-
-def backward_program(step: Callable[..., Any], given: Given) -> Program:
-    """(flags, constants, memory, streams, cotangents) -> cotangents of the middle three."""
-    one = given.of_one_tile()
-    forward = on_tile(step)
-
-    def backward(flags, constants, memory, streams, cotangents):
-        _, pull = jax.vjp(functools.partial(forward, flags), constants, memory, streams)
-        return pull(cotangents)
-
-    shapes = one.flags, one.constants, one.memory, one.streams
-    return trace(backward, *shapes, jax.eval_shape(forward, *shapes))
-
-
-def on_tile(step: Callable[..., Any]) -> Callable[..., Any]:
-    """The step as a function of flags, constants, memory and streams."""
-
-    def run(flags: Flags, constants: Constants, memory: Fast, streams: Streams):
-        tile = Tile(*streams, fresh=flags.fresh, fire=flags.fire)
-        return step(constants, memory, tile, flags.reset)
-
-    return run

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from miras.kernels.carried import carried_by
 from miras.kernels.columns import in_columns, independent
-from miras.kernels.given import backward_program, forward_program, given_by
 from miras.kernels.gpu import Layout
 from miras.kernels.padded import LEAST, padded
 from miras.kernels.program import Program, equations, peak
@@ -34,7 +34,7 @@ class Room(NamedTuple):
     def at(cls, width: int) -> "Room":
         """For heads of this width."""
         if width <= LEAST:  # most of their products are held by every warp
-            return cls(92 * 2**10, 78 * 2**10)
+            return cls(88 * 2**10, 78 * 2**10)
         return cls(135 * 2**10, (118 if width <= 64 else 96) * 2**10)
 
 
@@ -63,8 +63,8 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int, width: int) -> Plan | 
     """
     tile = math.gcd(chunk, LEAST)
     columns = width // LEAST if independent(rule) and width % LEAST == 0 else 1
-    step, given = given_by(run, tile, lambda loop: in_columns(loop, columns))
-    programs = [make(step, given) for make in (forward_program, backward_program)]
+    step, given = carried_by(run, tile, lambda loop: in_columns(loop, columns))
+    programs = step.forward(given), step.backward(given)
     for program in programs:
         reason = unsupported(rule, program, TRITON)
         if reason is not None:
@@ -76,7 +76,7 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int, width: int) -> Plan | 
             f"GPU, where {room.one / 2**10:.0f} KiB fit into registers"
         )
     looped = needed <= room.all and max(map(_moves, programs)) <= MOST_MOVES
-    return Plan(tile, columns, Layout(WARPS, given.streams.q.shape[0] if looped else 1))
+    return Plan(tile, columns, Layout(WARPS, looped))
 
 
 def alive(program: Program) -> int:

@@ -11,7 +11,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from miras.engine.devices import varying_alike
 from miras.kernels.given import Flags
-from miras.typing import Array
+from miras.kernels.refs import block
 
 SEMANTICS = ("parallel", "arbitrary")  # heads in any order, a head's tiles in theirs
 
@@ -22,10 +22,13 @@ class Layout(NamedTuple):
     Attributes:
         group: tiles of a grid step. The memory is saved once a group, and found again between.
         vmem: bytes of VMEM that the compiler may use.
+        heads: that a grid step computes side by side, so that none waits for its own results; a
+            divisor of all.
     """
 
     group: int
     vmem: int
+    heads: int = 1
 
 
 class Placed(NamedTuple):
@@ -45,35 +48,51 @@ class Grid:
     """
 
     def __init__(self, sizes: tuple[int, int, int], layout: Layout, reverse: bool = False):
-        self.tiles, self.rows, self.heads = sizes
+        self.tiles, self.rows, heads = sizes
         self.group, self.vmem = min(layout.group, self.tiles), layout.vmem
+        self.beside = layout.heads
+        self.heads = heads // layout.heads  # groups of them
         self.groups = pl.cdiv(self.tiles, self.group)
         self.reverse = reverse
 
     def whole(self, tree: Any) -> Placed:
         """Arrays that every step sees whole."""
-        return self._place(tree, 0, lambda g, n: ())
+        return self._place(tree, (), lambda g, n: ())
 
     def by_head(self, tree: Any) -> Placed:
         """Arrays [H, ...]."""
-        return self._place(tree, 1, lambda g, n: (g % self.heads,))
+        return self._place(tree, (self.beside,), lambda g, n: (g % self.heads,))
 
     def by_row(self, tree: Any) -> Placed:
         """Arrays [B, H, ...]."""
-        return self._place(tree, 2, lambda g, n: (g // self.heads, g % self.heads))
+        at = lambda g, n: (g // self.heads, g % self.heads)  # noqa: E731
+        return self._place(tree, (None, self.beside), at)
 
     def by_group(self, tree: Any) -> Placed:
         """Arrays [groups, B, H, ...]."""
-        return self._place(tree, 3, self._group_at)
+        return self._place(tree, (None, None, self.beside), self._group_at)
 
     def by_tile(self, tree: Any) -> Placed:
         """Arrays [N, B, H, ...], a group of tiles at once."""
-        return self._place(tree, 3, self._group_at, first=self.group)
+        return self._place(tree, (self.group, None, self.beside), self._group_at)
 
     def flags(self, ref: Any, flags: Flags, i: Any) -> Flags:
         """The flags of the group's tile i, from the scalar memory."""
         at = (self._first() + i) * self.rows + pl.program_id(0) // self.heads
-        return Flags(*(None if x is None else ref[f, at] > 0 for f, x in enumerate(flags)))
+        each: Any = (None if x is None else ref[f, at] > 0 for f, x in enumerate(flags))
+        return Flags(*each)
+
+    def at_start(self) -> Any:
+        """Whether this is the first step of its heads."""
+        return pl.program_id(1) == 0
+
+    def at_end(self) -> Any:
+        """Whether this is the last step of its heads."""
+        return pl.program_id(1) == self.groups - 1
+
+    def is_last(self, i: Any) -> Any:
+        """Whether the group's tile i is the last of all."""
+        return self._first() + i == self.tiles - 1
 
     def forwards(self, body: Callable[[Any], None], *, but_last: bool = False) -> None:
         """Body(i) for the tiles i of this step's group, of which the last may have fewer."""
@@ -146,56 +165,16 @@ class Grid:
 
         lax.fori_loop(0, count, one, 0)
 
-    def _place(self, tree: Any, lead: int, at: Callable[..., Any], first: int | None = None):
+    def _place(self, tree: Any, lead: tuple[int | None, ...], at: Callable[..., Any]) -> Placed:
         def shaped(x: Any) -> Any:
-            shape = (*x.shape[:lead], *block(x.shape[lead:]))
+            shape = (*x.shape[: len(lead)], *block(x.shape[len(lead) :]))
             if isinstance(x, jax.ShapeDtypeStruct):
                 return jax.ShapeDtypeStruct(shape, x.dtype)
             return x.reshape(shape)
 
         def spec(x: Any) -> pl.BlockSpec:
-            own = x.shape[lead:]
-            seen = (None,) * lead if first is None else (first, *(None,) * (lead - 1))
-            return pl.BlockSpec(seen + own, lambda g, n, *_: (*at(g, n), *[0] * len(own)))
+            own = x.shape[len(lead) :]
+            return pl.BlockSpec(lead + own, lambda g, n, *_: (*at(g, n), *[0] * len(own)))
 
         arrays = jax.tree.map(shaped, tree)
         return Placed(arrays, jax.tree.map(spec, arrays))
-
-
-def block(own: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape of at least two dimensions: [n] as [1, n]."""
-    return (1,) * (2 - len(own)) + own
-
-
-def vmem(shapes: Any, *lead: int) -> Any:
-    """Scratch memory for arrays of these shapes."""
-    return jax.tree.map(lambda s: pltpu.VMEM((*lead, *block(s.shape)), s.dtype), shapes)
-
-
-def read(refs: Any, shapes: Any, i: Any = ...) -> Any:
-    """Values in these shapes; entry i of refs that hold one for each tile."""
-    return jax.tree.map(lambda ref, s: ref[i].reshape(s.shape), refs, shapes)
-
-
-def write(refs: Any, values: Any, i: Any = ...) -> None:
-    """The inverse of `read`."""
-
-    def one(ref: Any, value: Array) -> None:
-        shape = ref.shape if i is ... else ref.shape[1:]
-        ref[i] = value.reshape(shape).astype(ref.dtype)
-
-    jax.tree.map(one, refs, values)
-
-
-def copy(source: Any, target: Any) -> None:
-    """From refs to refs of the same shapes."""
-
-    def one(a: Any, b: Any) -> None:
-        b[...] = a[...]
-
-    jax.tree.map(one, source, target)
-
-
-def like(arrays: Any, tree: Any) -> Any:
-    """Arrays in the shapes of a tree's."""
-    return jax.tree.map(lambda x, s: x.reshape(s.shape), arrays, tree)

@@ -9,19 +9,18 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from miras.engine.devices import varying_alike
-from miras.kernels.given import Flags
+from miras.kernels.given import Flags, own
+from miras.kernels.interpreter import interpreting
 from miras.kernels.padded import padded
 from miras.typing import Array
 
-# Whether kernels run in jax's interpreter of them; part of the key of jax's caches.
-interpreting = jax.make_user_context(False)
-
 
 class Placed(NamedTuple):
-    """A tree of padded arrays or their shapes, and their blocks."""
+    """A tree of padded arrays or their shapes, their blocks, and their shapes before padding."""
 
     arrays: Any
     specs: Any
+    shapes: Any
 
 
 class Heads:
@@ -78,7 +77,7 @@ class Heads:
             in_specs=({key: placed.specs for key, placed in inputs.items()},),
             out_specs={key: placed.specs for key, placed in outputs.items()},
             compiler_params=plgpu.CompilerParams(num_warps=warps, num_stages=1),
-            interpret=interpreting.value,
+            interpret=interpreting(),
             name=name,
         )(arrays)
 
@@ -94,7 +93,7 @@ class Heads:
             return pl.BlockSpec(block, lambda g: (*at(g), *[0] * (x.ndim - lead)))
 
         arrays = jax.tree.map(shaped, tree)
-        return Placed(arrays, jax.tree.map(spec, arrays))
+        return Placed(arrays, jax.tree.map(spec, arrays), own(tree, 0))
 
 
 def read(refs: Any, i: Any = ...) -> Any:
@@ -108,17 +107,17 @@ def later(refs: Any, i: Any = ...) -> Any:
 
 
 def where(condition: Any, refs: Any) -> Any:
-    """Values of refs, read where they are used; zeros if the condition does not hold."""
+    """Values of refs; zeros if the condition does not hold."""
 
-    def one(ref: Any) -> Callable[[], Array]:
-        return lambda: jnp.where(condition, ref[...], jnp.zeros(ref.shape, ref.dtype))
+    def one(ref: Any) -> Array:
+        return jnp.where(condition, ref[...], jnp.zeros(ref.shape, ref.dtype))
 
     return jax.tree.map(one, refs)
 
 
 def synchronise() -> None:
     """What some threads have written, others may read."""
-    if not interpreting.value:
+    if not interpreting():
         plgpu.debug_barrier()
 
 

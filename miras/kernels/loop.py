@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 
 from miras.engine.chunk import Fast
-from miras.kernels.given import Given, given
+from miras.kernels.carried import carried
+from miras.kernels.given import Given
 from miras.typing import Array
 
 
@@ -15,13 +16,12 @@ class Kernels(NamedTuple):
     """What a device has.
 
     Attributes:
-        run: (step, layout, given) -> (memory, y, loss).
-        forward: the same, and the memories that it has saved.
-        backward: (step, layout, constants, streams, flags, saved, cotangents of the first) ->
+        forward: (step, layout, given, save) -> ((memory, memory before the last tile, y, loss),
+            memories before each group of tiles if `save`).
+        backward: (step, layout, given but for the memory, saved, cotangents of the first four) ->
             cotangents of constants, memory and streams.
     """
 
-    run: Callable[..., Any]
     forward: Callable[..., Any]
     backward: Callable[..., Any]
 
@@ -34,24 +34,34 @@ def in_kernels(
     Args:
         kernels: of the device.
         step: `tile_step` of a rule.
-        *args: see `given`.
+        *args: see `given.given`.
         layout: how the kernels go through the tiles; hashable.
     """
-    return _run(kernels, step, layout, *given(*args))
+    step, (constants, memory, streams, flags) = carried(step, *args)
+    out: Any = _run(kernels, step, layout, constants, memory, streams, flags)
+    memory, before, y, loss = out
+    # The rest of the memory is made anew by every tile: only the last one's is wanted.
+    end: Any = jax.tree.map(lambda x: x[-1], (streams, flags))
+    last = jax.vmap(jax.vmap(step.whole, (None, 0, 0, 0)), (0, None, 0, 0))
+    others: Any = jax.jit(last)(end[1], constants, before, end[0])[0]
+    return step.memory.within(memory, others), y, loss
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _run(kernels, step, layout, constants, memory, streams, flags):
-    return kernels.run(step, layout, Given(constants, memory, streams, flags))
+    return kernels.forward(step, layout, Given(constants, memory, streams, flags), save=False)[0]
 
 
 def _run_fwd(kernels, step, layout, constants, memory, streams, flags):
-    out, saved = kernels.forward(step, layout, Given(constants, memory, streams, flags))
+    given = Given(constants, memory, streams, flags)
+    out, saved = kernels.forward(step, layout, given, save=True)
     return out, (constants, streams, flags, saved)
 
 
 def _run_bwd(kernels, step, layout, kept, cotangents):
-    return (*kernels.backward(step, layout, *kept, cotangents), None)
+    constants, streams, flags, saved = kept
+    given = Given(constants, None, streams, flags)
+    return (*kernels.backward(step, layout, given, saved, cotangents), None)
 
 
 _run.defvjp(_run_fwd, _run_bwd)

@@ -1,6 +1,6 @@
 """Mosaic, the compiler of TPU kernels: what it knows."""
 
-from miras.kernels.rewrites import FORMS, TPU
+from miras.kernels.rewrites import CALLS, FORMS, TPU
 from miras.kernels.support import Compiler
 
 # What Mosaic, the TPU's compiler of kernels, lowers as it is (jax 0.10).
@@ -17,4 +17,4 @@ LOWERED = frozenset(
     for word in line.split()
 )
 
-MOSAIC = Compiler("TPU", LOWERED, TPU, FORMS)
+MOSAIC = Compiler("TPU", LOWERED, CALLS | TPU, FORMS)

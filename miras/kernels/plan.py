@@ -1,12 +1,14 @@
 """Plan: how a rule's tokens are laid out for a TPU kernel, or why there can be none."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
-from miras.kernels.given import Given, backward_program, forward_program, given_by
+from miras.engine.walk import SaveEvery, group_of
+from miras.kernels.carried import carried_by
+from miras.kernels.given import Given
 from miras.kernels.grid import Layout
 from miras.kernels.mosaic import MOSAIC
 from miras.kernels.program import Program, peak
@@ -14,7 +16,9 @@ from miras.kernels.support import unsupported
 from miras.rule import Rule
 
 ROWS = 8  # of a register; tiles are multiples of it
-TOKENS = 128  # that a grid step goes through at least, so that its overhead is small
+TOKENS = 64  # that a grid step goes through at least, so that its overhead is small
+BESIDE = 4  # heads whose steps fill each other's gaps; more gain nothing
+EQUATIONS = 4000  # of all of them
 SAVED = 2**30  # bytes of memories that a call of `scan` keeps for the backward pass
 
 
@@ -30,7 +34,13 @@ class Plan(NamedTuple):
     layout: Layout
 
 
-def plan(rule: Rule, run: Callable[..., Any], chunk: int, capacity: int) -> Plan | str:
+def plan(
+    rule: Rule,
+    run: Callable[..., Any],
+    chunk: int,
+    capacity: int,
+    save_every: SaveEvery = None,
+) -> Plan | str:
     """The plan for a call, or a sentence that says why no kernel can take it.
 
     Args:
@@ -38,23 +48,26 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int, capacity: int) -> Plan
         run: `xla.run` with all its arguments but `loop` and `tile`.
         chunk: tokens of a chunk.
         capacity: bytes of VMEM.
+        save_every: chunks from one saved memory to the next, if as many fit; see `miras.scan`.
     """
     if chunk % ROWS:
         return f"chunk={chunk} is no multiple of {ROWS}, the rows of a TPU's registers"
     # What the compiler spills comes on top: most of all where every token's weights are formed.
-    room = capacity // (16 if rule.forms_weights else 2)
+    room = capacity // 16 if rule.forms_weights else capacity * 7 // 8
     needed = 0
     for tile in _tiles(chunk):
-        step, given = given_by(run, tile)
-        programs = [make(step, given) for make in (forward_program, backward_program)]
+        step, given = carried_by(run, tile)
+        programs = step.forward(given), step.backward(given)
         for program in programs:
             reason = unsupported(rule, program, MOSAIC)
             if reason is not None:
                 return reason
         needed = max(_vmem(program) for program in programs)
         if needed <= room:
-            group = _group(given, tile, capacity // 8)
-            return Plan(tile, Layout(group, capacity * 3 // 4))
+            heads = _beside(given.streams.q.shape[2], programs, max(1, room // (2 * needed)))
+            wanted = None if save_every is None else (save_every, chunk // tile)
+            group = _group(given, tile, capacity // 8 // heads, wanted)
+            return Plan(tile, Layout(group, capacity * 15 // 16, heads))
     return (
         f"a tile of {tile} tokens of this rule needs {needed / 2**20:.0f} MiB of VMEM, "
         f"more than the {room / 2**20:.0f} MiB that can be planned with"
@@ -69,18 +82,29 @@ def _tiles(chunk: int) -> Iterator[int]:
         yield chunk
 
 
-def _group(given: Given, tile: int, room: int) -> int:
+def _beside(heads: int, programs: Sequence[Program], fit: int) -> int:
+    """Heads to compute side by side: as many as fit, and as the compiler takes in good time."""
+    equations = max(len(program.jaxpr.eqns) for program in programs)
+    most = min(BESIDE, fit, EQUATIONS // equations)
+    return max((n for n in range(1, most + 1) if heads % n == 0), default=1)
+
+
+def _group(given: Given, tile: int, room: int, asked: tuple[SaveEvery, int] | None = None) -> int:
     """Enough tiles to make a grid step worth its overhead, and to save few memories; if they fit.
 
     Args:
         given: what the kernel is given.
         tile: C.
         room: bytes of VMEM for the memories between a group's tiles.
+        asked: what the user wants, and tiles of a chunk.
     """
     tiles = given.streams.q.shape[0]
+    own = sum(_bytes(x) for x in jax.tree.leaves(given.of_one_tile().memory))
+    if asked is not None:
+        save_every, parts = asked
+        return max(1, min(group_of(save_every, tiles, parts), room // own))
     leaves = jax.tree.leaves(given.memory)
     saved = tiles * sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)
-    own = sum(_bytes(x) for x in jax.tree.leaves(given.of_one_tile().memory))
     wanted = max(math.ceil(saved / SAVED), TOKENS // tile)
     return max(1, min(tiles, wanted, room // own))
 

@@ -1,8 +1,8 @@
 """Program: a traced step, and how it is evaluated inside a kernel.
 
-A step is traced once, outside of the kernel, to a jaxpr. Inside, its equations are bound one by
-one, but for those whose primitive has a rewrite: an equal form that the kernel's compiler knows. So
-members are written in plain jax.numpy, and what a compiler lacks is mended in one table.
+A step is traced once, outside of the kernel, to a jaxpr. Inside, its equations are evaluated one by
+one in a form that the kernel's compiler knows. So members are written in plain jax.numpy, and what
+a compiler lacks is mended in one place.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +14,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from miras.typing import Array
 
 # (equation, its inputs, evaluate) -> its outputs; `evaluate` runs a jaxpr that the equation holds.
-Evaluate = Callable[..., list[Array]]
-Rewrite = Callable[[JaxprEqn, list[Array], Evaluate], Sequence[Array]]
+Evaluate = Callable[..., list[Any]]
+Operation = Callable[[JaxprEqn, list[Any], Evaluate], Sequence[Any]]
 
 
 class Program(NamedTuple):
@@ -31,10 +31,32 @@ class Program(NamedTuple):
     constants: list[Array]
     out_tree: Any
 
-    def __call__(self, rewrites: dict[str, Rewrite], constants: Sequence[Array], *args: Any) -> Any:
-        """Evaluate inside a kernel."""
-        out = evaluate(rewrites, self.jaxpr, constants, *jax.tree.leaves(args))
+    def __call__(self, run: Callable[..., Any], constants: Sequence[Array], *args: Any) -> Any:
+        """Evaluate inside a kernel, by its run(jaxpr, constants, *leaves)."""
+        out = run(self.jaxpr, constants, *jax.tree.leaves(args))
         return jax.tree.unflatten(self.out_tree, out)
+
+    def side_by_side(self, each: Sequence[Any]) -> list[Any]:
+        """Evaluate for several tuples of arguments, equation by equation, without constants.
+
+        A kernel's compiler keeps near to the order of its source: what need not wait for each
+        other stands together here.
+        """
+        jaxpr, several = self.jaxpr, []
+        for args in each:
+            several.append(dict(zip(jaxpr.invars, jax.tree.leaves(args), strict=True)))
+
+        def read(values, atom):
+            return atom.val if isinstance(atom, Literal) else values[atom]
+
+        for eqn in jaxpr.eqns:
+            for values in several:
+                inputs = [read(values, atom) for atom in eqn.invars]
+                out = eqn.primitive.bind(*inputs, **eqn.params)
+                out = out if eqn.primitive.multiple_results else [out]
+                values.update(zip(eqn.outvars, out, strict=True))
+        out = [[read(values, atom) for atom in jaxpr.outvars] for values in several]
+        return [jax.tree.unflatten(self.out_tree, one) for one in out]
 
 
 def trace(function: Callable[..., Any], *shapes: Any) -> Program:
@@ -43,10 +65,18 @@ def trace(function: Callable[..., Any], *shapes: Any) -> Program:
     return Program(closed.jaxpr, list(closed.consts), jax.tree.structure(out))
 
 
-def evaluate(
-    rewrites: dict[str, Rewrite], jaxpr: Jaxpr, constants: Sequence[Array], *args: Array
-) -> list[Array]:
-    """The results of a jaxpr, with rewrites where there are any.
+def used(program: Program) -> list[bool]:
+    """Whether a program's results depend on each of its arguments."""
+    jaxpr = program.jaxpr
+    needed = {var for var in jaxpr.outvars if not isinstance(var, Literal)}
+    for eqn in reversed(jaxpr.eqns):
+        if needed.intersection(eqn.outvars):
+            needed.update(var for var in eqn.invars if not isinstance(var, Literal))
+    return [var in needed for var in jaxpr.invars]
+
+
+def evaluate(operation: Operation, jaxpr: Jaxpr, constants: Sequence[Any], *args: Any) -> list[Any]:
+    """The results of a jaxpr whose equations are evaluated by `operation`.
 
     An argument may be a function without arguments that gives it: it is called at every use.
     """
@@ -56,19 +86,13 @@ def evaluate(
         value: Any = atom.val if isinstance(atom, Literal) else values[atom]
         return value() if callable(value) else value
 
-    def inner(jaxpr: Jaxpr | ClosedJaxpr, *args: Array) -> list[Array]:
+    def inner(jaxpr: Jaxpr | ClosedJaxpr, *args: Any) -> list[Any]:
         if isinstance(jaxpr, ClosedJaxpr):
-            return evaluate(rewrites, jaxpr.jaxpr, jaxpr.consts, *args)
-        return evaluate(rewrites, jaxpr, [], *args)
+            return evaluate(operation, jaxpr.jaxpr, jaxpr.consts, *args)
+        return evaluate(operation, jaxpr, [], *args)
 
     for eqn in jaxpr.eqns:
-        inputs = [read(atom) for atom in eqn.invars]
-        rewrite = rewrites.get(eqn.primitive.name)
-        if rewrite is not None:
-            out = rewrite(eqn, inputs, inner)
-        else:
-            out = eqn.primitive.bind(*inputs, **eqn.params)
-            out = out if eqn.primitive.multiple_results else [out]
+        out = operation(eqn, [read(atom) for atom in eqn.invars], inner)
         values.update(zip(eqn.outvars, out, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -84,6 +108,16 @@ def loop_parts(
     return inputs[:n], inputs[n : n + m], inputs[n + m :]
 
 
+def inputs_of(eqn: JaxprEqn) -> list[Any]:
+    """The shapes and dtypes of what enters an equation."""
+    return [atom.aval for atom in eqn.invars]
+
+
+def results_of(eqn: JaxprEqn) -> list[Any]:
+    """The shapes and dtypes of what it gives."""
+    return [var.aval for var in eqn.outvars]
+
+
 def held(eqn: JaxprEqn) -> Iterator[Jaxpr]:
     """The jaxprs that an equation holds: bodies of loops, branches, calls."""
     for value in eqn.params.values():
@@ -96,10 +130,15 @@ def held(eqn: JaxprEqn) -> Iterator[Jaxpr]:
 
 def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
     """All equations, those of jaxprs inside equations too."""
+    return (chain[-1] for chain in chains(jaxpr))
+
+
+def chains(jaxpr: Jaxpr) -> Iterator[tuple[JaxprEqn, ...]]:
+    """All equations, each behind those that hold it."""
     for eqn in jaxpr.eqns:
-        yield eqn
+        yield (eqn,)
         for inner in held(eqn):
-            yield from equations(inner)
+            yield from ((eqn, *chain) for chain in chains(inner))
 
 
 def peak(jaxpr: Jaxpr, size: Callable[[Any], int], *, later: bool = False) -> int:

@@ -1,4 +1,4 @@
-"""Rewrites: equal forms of what a kernel's compiler does not know.
+"""Operations: equal forms of what a kernel's compiler does not know.
 
 Each takes an equation, its inputs and a way to run the jaxprs it holds, and gives its results.
 """
@@ -11,11 +11,11 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.extend.core import JaxprEqn
 
-from miras.kernels.program import Evaluate, Rewrite, loop_parts
+from miras.kernels.program import Evaluate, Operation, inputs_of, loop_parts, results_of
 from miras.typing import Array
 
 
-def inlined(name: str) -> Rewrite:
+def inlined(name: str) -> Operation:
     """A call: the jaxpr that it holds under this parameter, in place."""
 
     def rewrite(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
@@ -54,26 +54,21 @@ def expm1(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
     return [jnp.where(jnp.abs(x) < 0.5, 2 * t / (1 - t), jnp.exp(x) - 1)]
 
 
-def product(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
-    """Products with a vector in them: of two matrices with rows of zeros, else as sums."""
+def arctangent(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
+    """Of x as of x / 1."""
+    del eqn, inner
+    return [lax.atan2(inputs[0], jnp.ones_like(inputs[0]))]
+
+
+def sums(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
+    """Other products as sums: batched, or over several dimensions, or none."""
     del inner
-    x, y = inputs
     (over, batch) = eqn.params["dimension_numbers"]
     free = [
         [i for i in range(a.ndim) if i not in over[side] and i not in batch[side]]
         for side, a in enumerate(inputs)
     ]
-    count = [[a.shape[i] for i in free[side]] for side, a in enumerate(inputs)]
-    contracted = [x.shape[i] for i in over[0]]
-    if x.ndim == y.ndim == 2 and not batch[0]:
-        rows, columns, sums = count[0][0], count[1][0], contracted[0]
-        if sums == 1 and (over[0], over[1]) == ((1,), (0,)):
-            return [x * y]
-        x = _filled(_filled(x, over[0][0]), free[0][0])
-        y = _filled(_filled(y, over[1][0]), free[1][0])
-        z = eqn.primitive.bind(x, y, **eqn.params)
-        return [z if z.shape == (rows, columns) else lax.slice(z, (0, 0), (rows, columns))]
-    # One operand has no dimension of its own (of more than one entry), or nothing to sum over.
+    contracted = [inputs[0].shape[i] for i in over[0]]
     x, y = (
         lax.transpose(a, (*batch[side], *free[side], *over[side])) for side, a in enumerate(inputs)
     )  # [batch, free, over] of each
@@ -107,13 +102,6 @@ def put_row(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
             here = lax.broadcasted_iota(jnp.int32, x.shape, axis) == start
             chosen = here if chosen is None else chosen & here
     return [y if chosen is None else jnp.where(chosen, jnp.broadcast_to(y, x.shape), x)]
-
-
-def _filled(x: Array, axis: int) -> Array:
-    """A dimension of one entry as one of 8, with zeros: what multiplies matrices takes no less."""
-    if x.shape[axis] != 1:
-        return x
-    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 7 * (a == axis), 0) for a in range(x.ndim)])
 
 
 def take(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
@@ -181,7 +169,7 @@ def scan_in_vmem(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
     length, body = p["length"], p["jaxpr"]
     if length == 1 or (length <= 4 and (xs or len(eqn.outvars) > len(first))):
         return _unrolled(p, constants, first, xs, inner)
-    kept = [var.aval for var in eqn.outvars[len(first) :]]
+    kept = results_of(eqn)[len(first) :]
 
     def whole(x_refs, y_refs):
         for ref, x in zip(x_refs, xs):
@@ -228,7 +216,7 @@ def _scratch(x):
     return pltpu.VMEM((x.shape[0], *[1] * (2 - len(own)), *own), dtype)
 
 
-TPU: dict[str, Rewrite] = {
+CALLS: dict[str, Operation] = {
     "jit": inlined("jaxpr"),
     "pjit": inlined("jaxpr"),
     "closed_call": inlined("call_jaxpr"),
@@ -238,10 +226,13 @@ TPU: dict[str, Rewrite] = {
     "custom_jvp_call": inlined("call_jaxpr"),
     "custom_vjp_call": inlined("call_jaxpr"),
     "custom_lin": inlined("call_jaxpr"),
+}
+TPU: dict[str, Operation] = {
     "pad": pad,
     "pow": power,
     "expm1": expm1,
-    "dot_general": product,
+    "atan": arctangent,
+    "dot_general": sums,
     "dynamic_slice": row,
     "dynamic_update_slice": put_row,
     "reshape": shaped,
@@ -260,25 +251,25 @@ def is_take(eqn: JaxprEqn) -> bool:
     """x[:, index]."""
     numbers = eqn.params["dimension_numbers"]
     columns = numbers.collapsed_slice_dims == (1,) == numbers.start_index_map
-    return eqn.invars[0].aval.ndim == 2 and columns and numbers.offset_dims == (0,)
+    return inputs_of(eqn)[0].ndim == 2 and columns and numbers.offset_dims == (0,)
 
 
 def is_put(eqn: JaxprEqn) -> bool:
     """x.at[:, index].add(y)."""
     numbers = eqn.params["dimension_numbers"]
     columns = numbers.inserted_window_dims == (1,) == numbers.scatter_dims_to_operand_dims
-    return eqn.invars[0].aval.ndim == 2 and columns and numbers.update_window_dims == (0,)
+    return inputs_of(eqn)[0].ndim == 2 and columns and numbers.update_window_dims == (0,)
 
 
 def is_row(eqn: JaxprEqn) -> bool:
     """Whole but for axes of which it takes one entry."""
-    x = eqn.invars[0].aval
+    x, *_ = inputs_of(eqn)
     return all(n in (1, m) for n, m in zip(eqn.params["slice_sizes"], x.shape))
 
 
 def is_put_row(eqn: JaxprEqn) -> bool:
     """The same of a choice."""
-    x, y = (var.aval for var in eqn.invars[:2])
+    x, y, *_ = inputs_of(eqn)
     return all(n in (1, m) for n, m in zip(y.shape, x.shape))
 
 

@@ -1,13 +1,13 @@
 """Support: whether a kernel's compiler knows all operations of a program, and if not, whose."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from jax.extend.core import JaxprEqn
 
-from miras.kernels.program import Program, Rewrite, equations
+from miras.kernels.program import Operation, Program, chains
 from miras.rule import Rule
 
 
@@ -23,29 +23,32 @@ class Compiler(NamedTuple):
 
     device: str
     lowered: frozenset[str]
-    rewrites: dict[str, Rewrite]
+    rewrites: dict[str, Operation]
     forms: dict[str, Callable[[JaxprEqn], bool]]
 
 
 def unsupported(rule: Rule, program: Program, compiler: Compiler) -> str | None:
     """A sentence on the first operation that no kernel can have; None if there is none."""
-    for eqn in equations(program.jaxpr):
+    for chain in chains(program.jaxpr):
+        eqn = chain[-1]
         name = eqn.primitive.name
         known = name in compiler.lowered
         if name in compiler.rewrites:
             known = compiler.forms.get(name, lambda eqn: True)(eqn)
         if not known:
-            return (
-                f"{_origin(rule, eqn)} uses {name!r}, which a {compiler.device} kernel cannot have"
-            )
+            kernel = f"a {compiler.device} kernel"
+            return f"{_origin(rule, chain)} uses {name!r}, which {kernel} cannot have"
     return None
 
 
-def _origin(rule: Rule, eqn: JaxprEqn) -> str:
-    """Which member of the rule an equation comes from, with its line."""
-    traceback = eqn.source_info.traceback
-    frames = [] if traceback is None else traceback.frames
-    for frame in frames:
+def _origin(rule: Rule, chain: Sequence[JaxprEqn]) -> str:
+    """Which member of the rule an equation comes from, with its line.
+
+    What a library function holds may have been traced for another call of it: then the equation
+    that calls it says where.
+    """
+    tracebacks = (eqn.source_info.traceback for eqn in reversed(chain))
+    for frame in (frame for found in tracebacks if found is not None for frame in found.frames):
         for axis, member in _members(rule):
             if frame.file_name == inspect.getsourcefile(type(member)):
                 at = f"{Path(frame.file_name).name}:{frame.line_num}"

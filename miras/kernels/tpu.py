@@ -1,138 +1,164 @@
 """TPU kernels: the tile step traced into Pallas, forward and backward.
 
-The grid is (rows x heads, groups of tiles): heads in parallel, a head's groups in order, its memory
-in VMEM between them. The forward kernel saves the memory before every group; the backward kernel
-goes through the groups from last to first, steps again from the saved memory to those between, and
-its body is `jax.vjp` of the same step. What a tile does is `engine.tile.tile_step`.
+The grid is (rows x heads, groups of tiles): heads in parallel, a few of them side by side in a
+step, a head's groups in order, its memory in VMEM between them. The forward kernel saves the memory
+before every group; the backward kernel goes through the groups from last to first, steps again from
+the saved memory to those between, and its body is `jax.vjp` of the same step. What a tile does is
+`engine.tile.tile_step`.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from miras.kernels.given import Given, backward_program, forward_program, on_tile, own
-from miras.kernels.grid import Grid, Layout, copy, like, read, vmem, write
+from miras.kernels import laid
+from miras.kernels.carried import Carried
+from miras.kernels.given import Given, own
+from miras.kernels.grid import Grid, Layout
 from miras.kernels.loop import Kernels
-from miras.kernels.rewrites import TPU
+from miras.kernels.refs import add, clear, copy, like, lying, read, vmem, write
 
 
-def _forward(step: Callable[..., Any], layout: Layout, given: Given):
-    """(memory, y, loss), and the memories before each group of tiles."""
-    program, one = forward_program(step, given), given.of_one_tile()
-    sizes = given.streams.q.shape[:3]
-    grid = Grid(sizes, layout)
-    results = jax.eval_shape(on_tile(step), one.flags, one.constants, one.memory, one.streams)
-    every = lambda tree, *lead: jax.tree.map(  # noqa: E731
-        lambda s: jax.ShapeDtypeStruct((*lead, *s.shape), s.dtype), tree
-    )
-    y_loss = every(results[1:], *sizes)
+def _forward(step: Carried, layout: Layout, given: Given, *, save: bool):
+    """(memory, memory before the last tile, y, loss), and the memories before each group."""
+    sizes = given.sizes()
+    grid, tile = Grid(sizes, layout), laid.forward(step, given)
+    memory, y_loss = lying(given.memory, 2), _every(tile.read, *sizes)
     inputs = {
-        "captured": grid.whole(program.constants),
-        "constants": grid.by_head(given.constants),
-        "memory": grid.by_row(given.memory),
+        "captured": grid.whole(tile.captured),
+        "constants": grid.by_head(lying(given.constants, 1)),
+        "memory": grid.by_row(memory),
         "streams": grid.by_tile(given.streams),
     }
     outputs = {
-        "memory": grid.by_row(own(given.memory, 0)),
+        "memory": grid.by_row(own(memory, 0)),
+        "before": grid.by_row(own(memory, 0)),
         "y_loss": grid.by_tile(y_loss),
-        "saved": grid.by_group(every(own(given.memory, 0), grid.groups)),
     }
+    if save:
+        outputs["saved"] = grid.by_group(_every(own(memory, 0), grid.groups))
+    scratch = {"memory": vmem(tile.blocks.memory, grid.beside)}
 
     def kernel(flags, inputs, outputs, scratch):
-        held = scratch["memory"]
-        captured = read(inputs["captured"], own(program.constants, 0))
-        constants = read(inputs["constants"], one.constants)
+        held, captured = scratch["memory"], read(inputs["captured"])
 
-        @pl.when(pl.program_id(1) == 0)
+        @pl.when(grid.at_start())
         def _():
             copy(inputs["memory"], held)
 
-        copy(held, outputs["saved"])
+        if save and grid.group > 1:
+            copy(held, outputs["saved"])
 
-        def tile(i):
-            at = grid.flags(flags, given.flags, i)
-            streams = read(inputs["streams"], one.streams, i)
-            memory, *y_loss = program(TPU, captured, at, constants, read(held, one.memory), streams)
-            write(held, memory)
-            write(outputs["y_loss"], tuple(y_loss), i)
+        def one_tile(i):
+            @pl.when(grid.is_last(i))
+            def _():
+                copy(held, outputs["before"])
 
-        grid.forwards(tile)
-        copy(held, outputs["memory"])
+            at, heads = grid.flags(flags, given.flags, i), range(grid.beside)
+            before = [read(held, h) for h in heads]
+            constants = [read(inputs["constants"], h) for h in heads]
+            streams = [read(inputs["streams"], i, h) for h in heads]
+            each = [(captured, at, *of_head) for of_head in zip(constants, before, streams)]
+            for h, (memory, *y_loss) in enumerate(tile.program.side_by_side(each)):
+                if save and grid.group == 1:  # here the step has room for stores, and none before
+                    write(outputs["saved"], before[h], h)
+                write(held, memory, h)
+                write(outputs["y_loss"], tuple(y_loss), i, h)
 
-    scratch = {"memory": vmem(one.memory)}
+        grid.forwards(one_tile)
+
+        @pl.when(grid.at_end())
+        def _():
+            copy(held, outputs["memory"])
+
     out = grid.call(kernel, "miras_forward", given.flags, inputs, outputs, scratch)
-    y, loss = like(out["y_loss"], y_loss)
-    return (like(out["memory"], given.memory), y, loss), out["saved"]
+    ends = like(out["memory"], given.memory), like(out["before"], given.memory)
+    return (*ends, *like(out["y_loss"], y_loss)), out.get("saved")
 
 
-def _backward(step, layout: Layout, constants, streams, flags, saved, cotangents):
+def _backward(step: Carried, layout: Layout, given: Given, saved, cotangents):
     """The cotangents of constants, memory and streams."""
-    d_memory, *d_read = cotangents
-    given = Given(constants, d_memory, streams, flags)
-    again, back = forward_program(step, given), backward_program(step, given)
-    one = given.of_one_tile()
-    grid = Grid(streams.q.shape[:3], layout, reverse=True)
+    d_memory, d_before, *d_read = cotangents
+    given = given._replace(memory=d_memory)  # of the same shapes
+    constants, _, streams, _ = given
+    grid = Grid(given.sizes(), layout, reverse=True)
+    again, back = laid.forward(step, given), laid.backward(step, given)
+    by_row = _every(own(constants, 0), grid.rows)
     inputs = {
-        "again": grid.whole(again.constants),
-        "back": grid.whole(back.constants),
-        "constants": grid.by_head(constants),
+        "again": grid.whole(again.captured),
+        "back": grid.whole(back.captured),
+        "constants": grid.by_head(lying(constants, 1)),
         "streams": grid.by_tile(streams),
         "saved": grid.by_group(saved),
-        "d_memory": grid.by_row(d_memory),
-        "d_read": grid.by_tile(d_read),
+        "d_memory": grid.by_row(lying(d_memory, 2)),
+        "d_before": grid.by_row(lying(d_before, 2)),
+        "d_read": grid.by_tile(tuple(d_read)),
     }
-    by_row = jax.tree.map(lambda x: jax.ShapeDtypeStruct((grid.rows, *x.shape), x.dtype), constants)
     outputs = {
-        "constants": grid.by_row(by_row),
-        "memory": grid.by_row(own(d_memory, 0)),
+        "constants": grid.by_row(lying(by_row, 2)),
+        "memory": grid.by_row(lying(own(d_memory, 0), 2)),
         "streams": grid.by_tile(own(streams, 0)),
+    }
+    scratch = {
+        "between": vmem(back.blocks.memory, grid.group, grid.beside),
+        "memory": vmem(back.blocks.memory, grid.beside),
+        "constants": vmem(back.blocks.constants, grid.beside),
     }
 
     def kernel(flags, inputs, outputs, scratch):
         between, held, total = scratch["between"], scratch["memory"], scratch["constants"]
-        for_again = read(inputs["again"], own(again.constants, 0))
-        for_back = read(inputs["back"], own(back.constants, 0))
-        constants = read(inputs["constants"], one.constants)
+        for_again, for_back = read(inputs["again"]), read(inputs["back"])
+        heads = range(grid.beside)
 
-        def start(i):
-            streams = read(inputs["streams"], one.streams, i)
-            at = grid.flags(flags, given.flags, i)
-            return at, constants, read(between, one.memory, i), streams
+        def start(i, h):
+            at, constants = grid.flags(flags, given.flags, i), read(inputs["constants"], h)
+            return at, constants, read(between, i, h), read(inputs["streams"], i, h)
 
-        @pl.when(pl.program_id(1) == 0)
+        def end(i, h):
+            return read(held, h), *read(inputs["d_read"], i, h)
+
+        @pl.when(grid.at_start())
         def _():
             copy(inputs["d_memory"], held)
-            write(total, jax.tree.map(jnp.zeros_like, constants))
+            clear(total)
 
-        write(between, read(inputs["saved"], one.memory), 0)
+        copy(inputs["saved"], between, 0)
 
         def forwards(i):
-            memory, _, _ = again(TPU, for_again, *start(i))
-            write(between, memory, i + 1)
+            each = [(for_again, *start(i, h)) for h in heads]
+            for h, (memory, *_) in enumerate(again.program.side_by_side(each)):
+                write(between, memory, i + 1, h)
 
         def backwards(i):
-            ends = (read(held, one.memory), *read(inputs["d_read"], own(d_read, 3), i))
-            d_constants, d_memory, d_streams = back(TPU, for_back, *start(i), ends)
-            write(held, d_memory)
-            write(outputs["streams"], d_streams, i)
-            write(total, jax.tree.map(jnp.add, read(total, one.constants), d_constants))
+            each = [(for_back, *start(i, h), end(i, h)) for h in heads]
+            for h, (d_constants, d_memory, d_streams) in enumerate(back.program.side_by_side(each)):
+                write(held, d_memory, h)
+                write(outputs["streams"], d_streams, i, h)
+                add(total, d_constants, h)
+
+            @pl.when(grid.is_last(i))
+            def _():
+                for h in heads:
+                    add(held, read(inputs["d_before"], h), h)
 
         grid.forwards(forwards, but_last=True)
         grid.backwards(backwards)
-        copy(held, outputs["memory"])
-        copy(total, outputs["constants"])
 
-    scratch = {
-        "between": vmem(one.memory, grid.group),
-        "memory": vmem(one.memory),
-        "constants": vmem(one.constants),
-    }
-    out = grid.call(kernel, "miras_backward", flags, inputs, outputs, scratch)
+        @pl.when(grid.at_end())
+        def _():
+            copy(held, outputs["memory"])
+            copy(total, outputs["constants"])
+
+    out = grid.call(kernel, "miras_backward", given.flags, inputs, outputs, scratch)
     d_constants = jax.tree.map(lambda x: jnp.sum(x, axis=0), like(out["constants"], by_row))
     return d_constants, like(out["memory"], d_memory), like(out["streams"], streams)
 
 
-KERNELS = Kernels(lambda *args: _forward(*args)[0], _forward, _backward)
+def _every(shapes: Any, *lead: int) -> Any:
+    """Shapes behind further dimensions."""
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct((*lead, *s.shape), s.dtype), shapes)
+
+
+KERNELS = Kernels(_forward, _backward)

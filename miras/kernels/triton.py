@@ -6,18 +6,18 @@ for. Operations entry by entry are the same in both.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import JaxprEqn, Literal
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from miras.kernels import padded as p
-from miras.kernels.program import Evaluate, Rewrite, loop_parts
+from miras.kernels.program import Evaluate, Operation, evaluate, loop_parts
 from miras.kernels.rewrites import (
+    CALLS,
     cond,
-    inlined,
     is_put,
     is_put_row,
     is_row,
@@ -63,7 +63,7 @@ def product(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
     return [jnp.sum(z, axis=axes) if axes else z]
 
 
-def reduced(value: Callable[[jnp.dtype], Any]) -> Rewrite:
+def reduced(value: Callable[[jnp.dtype], Any]) -> Operation:
     """A reduction, with a value that does not count beyond the shape."""
 
     def rewrite(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
@@ -76,7 +76,7 @@ def reduced(value: Callable[[jnp.dtype], Any]) -> Rewrite:
     return rewrite
 
 
-def any_or_all(name: str) -> Rewrite:
+def any_or_all(name: str) -> Operation:
     """`or` and `and` of truth values as the largest and the least of numbers."""
     reduce, neutral = (jnp.max, 0) if name == "any" else (jnp.min, 1)
 
@@ -262,16 +262,8 @@ def _highest(dtype: jnp.dtype) -> Any:
     return jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).max
 
 
-REWRITES: dict[str, Rewrite] = {
-    "jit": inlined("jaxpr"),
-    "pjit": inlined("jaxpr"),
-    "closed_call": inlined("call_jaxpr"),
-    "core_call": inlined("call_jaxpr"),
-    "remat2": inlined("jaxpr"),
-    "checkpoint": inlined("jaxpr"),
-    "custom_jvp_call": inlined("call_jaxpr"),
-    "custom_vjp_call": inlined("call_jaxpr"),
-    "custom_lin": inlined("call_jaxpr"),
+REWRITES: dict[str, Operation] = {
+    **CALLS,
     "custom_linear_solve": linear_solve,
     "cond": cond,
     "while": repeat,
@@ -342,3 +334,17 @@ LOWERED = frozenset(
 )
 
 TRITON = Compiler("GPU", LOWERED, REWRITES, FORMS)
+
+
+def run(jaxpr: Jaxpr, constants: Sequence[Any], *args: Any) -> list[Any]:
+    """The results of a jaxpr in a GPU kernel, padded."""
+    return evaluate(operation, jaxpr, constants, *args)
+
+
+def operation(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate) -> Sequence[Array]:
+    """The results of one equation."""
+    rewrite = REWRITES.get(eqn.primitive.name)
+    if rewrite is not None:
+        return rewrite(eqn, inputs, inner)
+    out = eqn.primitive.bind(*inputs, **eqn.params)
+    return out if eqn.primitive.multiple_results else [out]

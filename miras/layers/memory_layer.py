@@ -10,6 +10,7 @@ from miras.config import require
 from miras.engine import KVState, State, initial_kv_state, initial_state, scan_with_loss
 from miras.engine.checks import AnyState
 from miras.engine.layout import positions
+from miras.engine.walk import SaveEvery
 from miras.layers.config import LayerConfig
 from miras.layers.conv import CausalConv, ConvState
 from miras.layers.gates import GateProjections
@@ -18,6 +19,7 @@ from miras.layers.norm import RMSNorm
 from miras.layers.param import Linear, param
 from miras.layers.rope import rotate
 from miras.memory import KV
+from miras.precision import FULL, Precision
 from miras.rule import Rule
 from miras.typing import Array, Weights
 
@@ -68,6 +70,8 @@ class MemoryLayer(nnx.Module):
         chunk: C of the rule.
         refine: see `miras.scan`.
         exact: see `miras.scan`.
+        save_every: see `miras.scan`.
+        precision: see `miras.Precision`.
         rngs: stream `params`.
     """
 
@@ -81,6 +85,8 @@ class MemoryLayer(nnx.Module):
         chunk: int,
         refine: int = 0,
         exact: bool = False,
+        save_every: SaveEvery = None,
+        precision: Precision = FULL,
         rngs: nnx.Rngs,
     ):
         require(width % heads == 0, f"width={width} must be a multiple of heads={heads}.")
@@ -88,6 +94,8 @@ class MemoryLayer(nnx.Module):
         config.check_rule(rule)
         self.rule, self.width, self.heads, self.config = rule, width, heads, config
         self.chunk, self.refine, self.exact = chunk, refine, exact
+        self.save_every: SaveEvery = save_every
+        self.precision = precision
         head = width // heads
         axes = (None, "heads", None)
         self.keys = Keys(config, rule, width, heads, rngs)
@@ -187,6 +195,8 @@ class MemoryLayer(nnx.Module):
             segment_ids=segment_ids,
             mask=mask,
             segments_at_chunks=segments_at_chunks,
+            save_every=self.save_every,
+            precision=self.precision,
         )
         y = (y if self.norm is None else self.norm(y)).reshape(batch, length, self.width)
         if self.gate is not None:
@@ -200,7 +210,8 @@ class MemoryLayer(nnx.Module):
         memory = self.rule.memory
         if isinstance(memory, KV):
             return initial_kv_state(memory, batch, self.heads, head, head, dtype)
-        return initial_state(self.rule, W0, batch, head, head, refine=self.refine)
+        kept = self.precision.kept(jnp.float32)
+        return initial_state(self.rule, W0, batch, head, head, refine=self.refine, dtype=kept)
 
     def _segments(
         self, segment_ids: Array | None, before: AnyState | None, batch: int, length: int
@@ -277,5 +288,6 @@ def _natural(name: str, gate: Array) -> Array:
 
 def _norm_per_head(weights: Weights) -> Array:
     """Frobenius norm over all leaves [B, H, ...], [B, H]."""
-    squares = [jnp.sum(leaf**2, axis=tuple(range(2, leaf.ndim))) for leaf in weights.values()]
+    full = [leaf.astype(jnp.float32) for leaf in weights.values()]
+    squares = [jnp.sum(leaf**2, axis=tuple(range(2, leaf.ndim))) for leaf in full]
     return jnp.sqrt(sum(squares))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from miras.config import require
 from miras.gate import Side
 from miras.memory.base import Memory, Reader, register
-from miras.memory.mlp import normalise
+from miras.memory.norms import normalise
 from miras.typing import Array, Weights
 
 

@@ -1,38 +1,17 @@
 """MLP memory: the deep memory of TTT, Titans and MIRAS."""
 
 import dataclasses
-import functools
 import itertools
-from collections.abc import Callable
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from miras.config import require
 from miras.gate import Side
+from miras.memory.activations import ACTIVATIONS, Activation
 from miras.memory.base import Memory, Reader, register
+from miras.memory.norms import Norm, normalise
 from miras.typing import Array, Weights
-
-Activation = Literal["relu", "gelu", "gelu_exact", "silu", "tanh", "identity"]
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": jax.nn.relu,
-    "gelu": functools.partial(jax.nn.gelu, approximate=True),
-    "gelu_exact": functools.partial(jax.nn.gelu, approximate=False),
-    "silu": jax.nn.silu,
-    "tanh": jnp.tanh,
-    "identity": lambda x: x,
-}
-
-
-def normalise(z: Array, norm: Literal["layer", "rms"] | None, eps: float) -> Array:
-    """LayerNorm or RMSNorm without learned parameters, over the last axis."""
-    if norm == "layer":
-        z = z - jnp.mean(z, axis=-1, keepdims=True)
-    if norm is not None:
-        z = z * jax.lax.rsqrt(jnp.mean(z * z, axis=-1, keepdims=True) + eps)
-    return z
 
 
 @register("mlp")
@@ -60,7 +39,7 @@ class MLP(Memory):
     hidden: int | None = None
     activation: Activation = "gelu"
     residual: bool = True
-    norm: Literal["layer", "rms"] | None = "layer"
+    norm: Norm | None = "layer"
     affine: bool = False
     eps: float = 1e-6
 

@@ -5,7 +5,9 @@ from typing import Literal
 
 from miras import legality
 from miras.config import Config, require
+from miras.engine.walk import SaveEvery, check_save_every
 from miras.layers.config import LayerConfig
+from miras.precision import Precision
 from miras.rule import Rule
 
 
@@ -25,8 +27,13 @@ class LanguageModelConfig(Config):
         mlp_ratio: SwiGLU's hidden width over `width`, rounded to a multiple of 8.
         layer: how the memory's inputs are made from tokens; see `miras.layers.LayerConfig`.
         tie: one matrix for embedding and head.
-        dtype: of activations and matrix products; parameters, memory and logits are float32.
+        dtype: of activations and matrix products; parameters and logits are float32,
+            and so is the memory but for `precision`.
         remat: recompute each block in the backward pass instead of keeping its activations.
+        save_every: chunks from one memory that is kept for the backward pass to the next, or
+            "sqrt"; see `miras.scan`.
+        precision: in which numbers the memories are kept, multiplied and summed; see
+            `miras.Precision`.
     """
 
     rule: Rule = Rule()
@@ -42,6 +49,8 @@ class LanguageModelConfig(Config):
     tie: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = True
+    save_every: SaveEvery = None
+    precision: Precision = dataclasses.field(default_factory=Precision)
 
     def validate(self) -> None:
         """Check ranges."""
@@ -53,9 +62,11 @@ class LanguageModelConfig(Config):
             f"model.width={self.width} must be a multiple of model.heads={self.heads}.",
         )
         require(self.mlp_ratio > 0, f"model.mlp_ratio={self.mlp_ratio} must be positive.")
+        check_save_every(self.save_every, "model.save_every")
         for verdict in legality.of_semantics(self.rule, self.refine, self.exact):
             require(verdict.legal, verdict.reason)
         self.layer.check_rule(self.rule)
+        self.precision.check_memory(self.rule.kinds()["memory"])
 
     @property
     def mlp_width(self) -> int:

@@ -27,6 +27,8 @@ class Block(nnx.Module):
             chunk=config.chunk,
             refine=config.refine,
             exact=config.exact,
+            save_every=config.save_every,
+            precision=config.precision,
             rngs=rngs,
         )
         self.mlp_norm = RMSNorm((config.width,), ("embed",))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from miras.kernels import gpu_plan
-from miras.kernels.backend import interpreted
+from miras.kernels.interpreter import interpreted
 from miras.testing.expect import expect_close, expect_finite
 from tests.kernels.calls import call, value_and_gradients
 

@@ -9,6 +9,8 @@ import miras
 from miras.config import ConfigError
 from miras.kernels import plan
 from miras.kernels.ahead import compile_ahead
+from miras.testing import random_inputs
+from tests.contract import space
 from tests.kernels.calls import NAMES, call
 
 pytestmark = [pytest.mark.tpu_aot, pytest.mark.usefixtures("libtpu")]
@@ -49,3 +51,37 @@ def test_every_preset(name, chip, monkeypatch):
     text = compiled(static, arrays, chip)
     assert "miras_forward" in text
     assert "miras_backward" in text
+
+
+# Of the rules in which every two members meet that can, each sixth; the chips in turn.
+SAMPLE = [case for case in space.cover() if space.build(case)[0].kinds()["memory"] != "kv"][::6]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", range(len(SAMPLE)), ids=lambda i: space.name(SAMPLE[i]))
+def test_a_sample_of_the_space(place):
+    rule, options = space.build(SAMPLE[place])
+    how = {name: options[name] for name in ("refine", "exact") if name in options}
+    inputs = random_inputs(rule, T=16, dk=8, dtype=np.float32)
+
+    def total(inputs):
+        return jnp.sum(miras.scan(rule, *inputs, chunk=8, backend="pallas", **how)[0])
+
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
+    text = compile_ahead(jax.grad(total), shapes, chip=CHIPS[place % 3]).as_text()
+    assert "miras_forward" in text
+    assert "miras_backward" in text
+
+
+# Widths of heads and chunks at their ends.
+SIZES = [
+    *(("titans_lmm", 32, 8, "v5e"), ("titans_lmm", 64, 256, "v6e"), ("titans_lmm", 256, 64, "v5p")),
+    *(("gated_deltanet", 32, 8, "v5p"), ("gated_deltanet", 256, 256, "v5e")),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "width", "chunk", "chip"), SIZES)
+def test_narrow_and_wide(name, width, chunk, chip):
+    static, arrays = call(name, T=2 * chunk, H=1, dk=width, dtype=jnp.bfloat16)
+    assert "miras_backward" in compiled(static, arrays, chip, chunk)

@@ -8,7 +8,7 @@ from jax._src.pallas.mosaic.interpret import interpret_pallas_call as interprete
 
 from miras.engine.scan import scan_with_loss
 from miras.kernels import plan
-from miras.kernels.backend import interpreted
+from miras.kernels.interpreter import interpreted
 from miras.testing.expect import expect_close, expect_finite
 from tests.kernels.calls import NAMES, call, value_and_gradients
 

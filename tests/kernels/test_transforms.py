@@ -11,7 +11,7 @@ import pytest
 
 import miras
 from miras.kernels import grid
-from miras.kernels.backend import interpreted
+from miras.kernels.interpreter import interpreted
 from miras.testing.expect import expect_close
 from tests.kernels.calls import call
 
@@ -46,7 +46,7 @@ def test_vmap_and_scan(name, monkeypatch):
 SHARDED = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, PartitionSpec as P
-from miras.kernels.backend import interpreted
+from miras.kernels.interpreter import interpreted
 from miras.testing.expect import expect_close
 from tests.kernels.calls import call
 from tests.kernels.test_transforms import total

@@ -1,0 +1,97 @@
+"""Schedule: what the TPU's compiler says of a kernel, read from the files that it dumps.
+
+A bundle is what a core issues in one cycle. The dump lists a kernel's bundles in their final order,
+each line marked with the loops that it stands in, and for each how many of the core's units it
+uses. That is a lower bound of the kernel's time which no busy machine disturbs.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+FLAGS = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true"  # for LIBTPU_INIT_ARGS
+
+_BUNDLE = re.compile(r"^ *(?:0x[0-9a-f]+|0) *(?:([A-Z]{2}):)? *:? *(>*) *\{")
+_UNITS = re.compile(r"^\d+( \d+)+ *$")
+
+
+class Kernel(NamedTuple):
+    """A kernel's final schedule.
+
+    Attributes:
+        bundles: that a step of the grid takes.
+        spills: registers that are stored for want of registers, all that are listed.
+        vmem: bytes of VMEM, spilled registers included.
+    """
+
+    bundles: float
+    spills: int
+    vmem: int
+
+
+def read(dump: Path, name: str, trips: Sequence[int]) -> Kernel:
+    """The schedule of the kernel of this name.
+
+    Args:
+        dump: the folder that FLAGS named.
+        name: of the `pallas_call`.
+        trips: how often each loop inside of a grid step runs, in their order.
+    """
+    (listing,) = dump.glob(f"*-{name}.*[0-9]-final_bundles.txt")
+    (units,) = dump.glob(f"*-{name}.*final_hlo-static-per-bundle-utilization.txt")
+    (report,) = dump.glob("*vmem_report.html")
+    return Kernel(
+        _bundles(listing.read_text().splitlines(), trips),
+        sum(int(line.split()[8]) for line in units.read_text().splitlines() if _UNITS.match(line)),
+        _vmem(report.read_text(), name),
+    )
+
+
+def _bundles(lines: Sequence[str], trips: Sequence[int]) -> float:
+    """Bundles of a grid step: those of the outer loop, and of loops inside it by their trips.
+
+    What is skipped but for the first or the last step (a region behind a branch) is left out.
+    """
+    depths: list[int] = []
+    branch: dict[int, int] = {}  # by depth, where the last branch stands
+    for line in lines:
+        match = _BUNDLE.match(line)
+        if not match:
+            continue
+        label, depth = match[1], len(match[2])
+        if label == "PF" and depth in branch:
+            start = branch.pop(depth) + 5  # behind the branch and its four delay slots
+            depths[start:] = [0 if d == depth else d for d in depths[start:]]
+        if label == "LB":
+            branch.pop(depth, None)
+        if "sbr.rel" in line:
+            branch[depth] = len(depths)
+        depths.append(depth)
+    inner = [length for depth, length in _runs(depths) if depth == 2]
+    if len(inner) != len(trips):
+        raise ValueError(f"the kernel has {len(inner)} loops in a grid step, not {len(trips)}")
+    return depths.count(1) + sum(n * length for n, length in zip(trips, inner, strict=True))
+
+
+def _runs(depths: Sequence[int]) -> list[tuple[int, int]]:
+    """(2, length) of each loop inside of a grid step."""
+    runs, length, seen = [], 0, False
+    for depth in [*depths, 1]:
+        if depth == 2:
+            length, seen = length + 1, True
+        elif depth == 1 and seen:
+            runs.append((2, length))
+            length, seen = 0, False
+    return runs
+
+
+def _vmem(report: str, name: str) -> int:
+    start = report.index("{", report.index("const DATA"))
+    data, _ = json.JSONDecoder().raw_decode(report[start:])
+    return sum(
+        kernel["total_size"]
+        for key, kernel in data["hlo_breakdowns"].items()
+        if key.startswith(name)
+    )

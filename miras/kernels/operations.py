@@ -1,0 +1,233 @@
+"""Operations: how those of a traced step take vectors as rows or columns, and matrices turned.
+
+What is not named here takes arrays, by `rewrites.TPU` or as it is.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Jaxpr, JaxprEqn
+
+from miras.kernels.forms import (
+    Forms,
+    Matrix,
+    Vector,
+    enter,
+    leave,
+    matrixwise,
+    number,
+    registers,
+    vectorwise,
+)
+from miras.kernels.products import product
+from miras.kernels.program import Evaluate, evaluate, inputs_of, results_of
+from miras.kernels.rewrites import CALLS, TPU
+from miras.typing import Array
+
+ELEMENTWISE = frozenset(
+    word
+    for line in (
+        "abs add add_any and atan atan2 ceil clamp convert_element_type copy cos div eq erf",
+        "erf_inv exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min",
+        "mul ne neg nextafter not or pow rem round rsqrt select_n sign sin sqrt square",
+        "stop_gradient sub tan tanh xor",
+    )
+    for word in line.split()
+)
+REDUCTIONS: dict[str, Callable[..., Array]] = {
+    "reduce_sum": jnp.sum,
+    "reduce_max": jnp.max,
+    "reduce_min": jnp.min,
+}
+
+
+def run(jaxpr: Jaxpr, constants: Sequence[Array], *args: Any) -> list[Any]:
+    """The results of a jaxpr in a TPU kernel, by their forms; `forms.leave` makes them arrays."""
+    return evaluate(operation, jaxpr, [*map(enter, constants)], *map(enter, args))
+
+
+def operation(eqn: JaxprEqn, inputs: list[Any], inner: Evaluate) -> Sequence[Any]:
+    """The results of one equation."""
+    name = eqn.primitive.name
+    if name in CALLS:
+        return CALLS[name](eqn, inputs, inner)
+    if name in ELEMENTWISE:
+        return [_elementwise(eqn, inputs, inner)]
+    if name in FORMED:
+        result = FORMED[name](eqn, inputs)
+        if result is not None:
+            return [result]
+    return _on_arrays(eqn, inputs, inner)
+
+
+def _on_arrays(eqn: JaxprEqn, inputs: list[Any], inner: Evaluate) -> list[Any]:
+    def on_arrays(jaxpr, *args: Any) -> list[Array]:
+        return [*map(leave, inner(jaxpr, *map(enter, args)))]
+
+    return [*map(enter, _bind(eqn, [*map(leave, inputs)], on_arrays))]
+
+
+def _bind(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate) -> Sequence[Array]:
+    rewrite = TPU.get(eqn.primitive.name)
+    if rewrite is not None:
+        return rewrite(eqn, inputs, inner)
+    out = eqn.primitive.bind(*inputs, **eqn.params)
+    return out if eqn.primitive.multiple_results else [out]
+
+
+def _elementwise(eqn: JaxprEqn, inputs: list[Any], inner: Evaluate) -> Any:
+    shape = results_of(eqn)[0].shape
+    one = lambda *arrays: _bind(eqn, [*arrays], inner)[0]  # noqa: E731
+    if len(shape) < 2 and any(isinstance(x, Vector) for x in inputs):
+        return vectorwise(one, shape, inputs)
+    if len(shape) == 2:
+        result = matrixwise(one, shape, inputs)
+        was = inputs_of(eqn)[0].dtype
+        result.binary = eqn.primitive.name == "convert_element_type" and was == jnp.bool_
+        return result
+    return one(*map(leave, inputs))
+
+
+def _broadcast(eqn: JaxprEqn, inputs: list[Any]) -> Any:
+    x, *_ = inputs
+    shape, at = eqn.params["shape"], eqn.params["broadcast_dimensions"]
+    if len(shape) > 2 or isinstance(x, Matrix):
+        return None
+    if not isinstance(x, Vector):  # a number outside of the registers
+        if not shape:
+            return x
+        x = number(jnp.broadcast_to(x, (1, 1)))
+    if len(shape) == 1:
+        return vectorwise(lambda x: x, shape, [x])
+    return x.as_matrix(1 if at == (0,) else 0, shape)
+
+
+def _reshape(eqn: JaxprEqn, inputs: list[Any]) -> Any:
+    x, *_ = inputs
+    shape = results_of(eqn)[0].shape
+    if isinstance(x, Vector):
+        if len(shape) == 2 and 1 in shape:
+            return x.as_matrix(0 if shape[0] == 1 else 1, shape)
+        if shape == x.shape:
+            return x
+        one = (1,) in (shape, x.shape) and len(shape) < 2
+        return Vector(shape, row=lambda: x.row, column=lambda: x.column) if one else None
+    if not isinstance(x, Matrix) or 1 not in x.shape or len(shape) > 1:
+        return None
+    side = 0 if x.shape[0] == 1 else 1
+    native = {at: lambda at=at: x.forms.get(x.side ^ side ^ at) for at in (0, 1)}
+    native = {at: form for at, form in native.items() if x.forms.has(x.side ^ side ^ at)}
+    return Vector(shape, row=native.get(0), column=native.get(1))
+
+
+def _reduce(eqn: JaxprEqn, inputs: list[Any]) -> Any:
+    (x,), axes = inputs, eqn.params["axes"]
+    reduced = functools.partial(REDUCTIONS[eqn.primitive.name], keepdims=True)
+    if isinstance(x, Vector):
+        side = min(x.native)
+        return number(reduced(x.get(side), axis=1 - side))
+    if not isinstance(x, Matrix):
+        return None
+    side = x.side if x.forms.has(x.side) else 1 - x.side
+    array, flip = x.forms.get(side), side != x.side
+    if axes == (0, 1):
+        return number(reduced(array, axis=(0, 1)))
+    (axis,) = axes
+    axis ^= flip
+    one = array if array.shape[axis] == 1 else reduced(array, axis=axis)
+    return Vector(results_of(eqn)[0].shape, **{("row", "column")[axis]: one})
+
+
+def _product(eqn: JaxprEqn, inputs: list[Any]) -> Any:
+    """Products with vectors as sums, exact in their dtype; of matrices, turned or not."""
+    (over, batch) = eqn.params["dimension_numbers"]
+    if batch[0] or len(over[0]) > 1:
+        return None
+    x, y = inputs
+    shape, dtype = results_of(eqn)[0].shape, results_of(eqn)[0].dtype
+    kinds = tuple(type(x) for x in inputs)
+    if kinds == (Vector, Vector):
+        return _of_vectors(x, y, shape, summed=bool(over[0]))
+    if not over[0]:
+        return None
+    if kinds in ((Vector, Matrix), (Matrix, Vector)):
+        vector, matrix, (axis,) = (x, y, over[1]) if kinds[0] is Vector else (y, x, over[0])
+        side = matrix.side if matrix.forms.has(matrix.side) else 1 - matrix.side
+        axis ^= side != matrix.side
+        both = matrix.forms.get(side).astype(dtype) * vector.get(1 - axis)
+        return Vector(shape, **{("row", "column")[axis]: jnp.sum(both, axis=axis, keepdims=True)})
+    if kinds != (Matrix, Matrix):
+        return None
+
+    def bound(first: Matrix, i: int, second: Matrix, j: int) -> Array:
+        """Sum over dimension i of the first and j of the second."""
+        binary = first.binary, second.binary
+        one, i = _either(first, i, 1)
+        other, j = _either(second, j, 0)
+        return product(one, other, (i, j), eqn.params["precision"], binary, dtype)
+
+    (i,), (j,) = over
+    forms = functools.partial(bound, x, i, y, j), functools.partial(bound, y, j, x, i)
+    return Matrix(shape, Forms(forms))
+
+
+def _of_vectors(x: Vector, y: Vector, shape: tuple[int, ...], *, summed: bool) -> Any:
+    def times(a: Array, b: Array) -> Array:
+        return a * b
+
+    if summed:
+        both = vectorwise(times, x.shape, [x, y])
+        side = min(both.native)
+        return number(jnp.sum(both.get(side), axis=1 - side, keepdims=True))
+    if len(shape) == 2:
+        forms = (lambda: x.column * y.row), (lambda: y.column * x.row)
+        return Matrix(shape, Forms(forms))
+    return vectorwise(times, shape, [x, y])
+
+
+def _either(x: Matrix, axis: int, wanted: int) -> tuple[Array, int]:
+    """A matrix or its transpose, with the dimension that is summed over; rather `wanted`."""
+
+    def cost(turn: int):
+        shape = x.shape[::-1] if turn else x.shape
+        return not x.forms.has(x.side ^ turn), registers(shape), axis ^ turn != wanted
+
+    turn = min((0, 1), key=cost)
+    return x.forms.get(x.side ^ turn), axis ^ turn
+
+
+def _transposed(eqn: JaxprEqn, inputs: list[Any]) -> Any:
+    (x,) = inputs
+    if isinstance(x, Vector):
+        return x
+    if not isinstance(x, Matrix):
+        return None
+    return x.transpose if eqn.params["permutation"] == (1, 0) else x
+
+
+def _positions(eqn: JaxprEqn, inputs: list[Any]) -> Any:
+    del inputs
+    shape, dtype, along = (eqn.params[name] for name in ("shape", "dtype", "dimension"))
+    count = functools.partial(lax.broadcasted_iota, dtype)
+    if len(shape) == 1:
+        row, column = (1, *shape), (*shape, 1)
+        return Vector(shape, row=lambda: count(row, 1), column=lambda: count(column, 0))
+    if len(shape) == 2:
+        return Matrix(
+            shape, Forms((lambda: count(shape, along), lambda: count(shape[::-1], 1 - along)))
+        )
+    return None
+
+
+FORMED: dict[str, Callable[[JaxprEqn, list[Any]], Any]] = {
+    "broadcast_in_dim": _broadcast,
+    "reshape": _reshape,
+    "squeeze": _reshape,
+    **dict.fromkeys(REDUCTIONS, _reduce),
+    "dot_general": _product,
+    "transpose": _transposed,
+    "iota": _positions,
+}
