@@ -77,7 +77,7 @@ class Vector(Forms):
 
     def array(self) -> Array:
         """[N] or [], as the compiler would have it."""
-        return self.get(min(self.native)).reshape(self.shape)
+        return self.row.reshape(self.shape)  # a column would have to be turned by the compiler
 
     def as_matrix(self, side: int, shape: tuple[int, int]) -> "Matrix":
         """The row (0) or the column (1), repeated to fill a shape; a vector is cheap to turn."""

@@ -23,7 +23,7 @@ from miras.kernels.forms import (
     vectorwise,
 )
 from miras.kernels.products import product
-from miras.kernels.program import Evaluate, evaluate, inputs_of, results_of
+from miras.kernels.program import Evaluate, evaluate, inputs_of, loop_parts, results_of
 from miras.kernels.rewrites import CALLS, TPU
 from miras.typing import Array
 
@@ -37,6 +37,7 @@ ELEMENTWISE = frozenset(
     )
     for word in line.split()
 )
+AROUND = ("scan", "while", "cond")
 REDUCTIONS: dict[str, Callable[..., Array]] = {
     "reduce_sum": jnp.sum,
     "reduce_max": jnp.max,
@@ -56,6 +57,8 @@ def operation(eqn: JaxprEqn, inputs: list[Any], inner: Evaluate) -> Sequence[Any
         return CALLS[name](eqn, inputs, inner)
     if name in ELEMENTWISE:
         return [_elementwise(eqn, inputs, inner)]
+    if name in AROUND:
+        return _around(eqn, inputs, inner)
     if name in FORMED:
         result = FORMED[name](eqn, inputs)
         if result is not None:
@@ -64,10 +67,33 @@ def operation(eqn: JaxprEqn, inputs: list[Any], inner: Evaluate) -> Sequence[Any
 
 
 def _on_arrays(eqn: JaxprEqn, inputs: list[Any], inner: Evaluate) -> list[Any]:
-    def on_arrays(jaxpr, *args: Any) -> list[Array]:
-        return [*map(leave, inner(jaxpr, *map(enter, args)))]
+    return [*map(enter, _bind(eqn, [*map(leave, inputs)], inner))]
 
-    return [*map(enter, _bind(eqn, [*map(leave, inputs)], on_arrays))]
+
+def _around(eqn: JaxprEqn, inputs: list[Any], inner: Evaluate) -> list[Any]:
+    """A loop or a branch: vectors go in and out as rows, of which the compiler makes no mistake."""
+
+    def on_rows(jaxpr: Any, *args: Any) -> list[Array]:
+        shapes = (var.aval for var in getattr(jaxpr, "jaxpr", jaxpr).invars)
+        return [*map(_row, inner(jaxpr, *map(_as, args, shapes)))]
+
+    first = len(inputs)
+    if eqn.primitive.name == "scan":  # what it goes through has a dimension more
+        constants, carry, _ = loop_parts(eqn, inputs)
+        first = len(constants) + len(carry)
+    rows = [*map(_row, inputs[:first]), *map(leave, inputs[first:])]
+    return [*map(_as, _bind(eqn, rows, on_rows), results_of(eqn))]
+
+
+def _row(x: Any) -> Array:
+    """A vector as a row, others as arrays."""
+    return x.row if isinstance(x, Vector) and x.shape else leave(x)
+
+
+def _as(x: Any, aval: Any) -> Any:
+    """The inverse."""
+    is_row = len(aval.shape) == 1 and jnp.ndim(x) == 2
+    return Vector(aval.shape, row=x) if is_row else enter(x)
 
 
 def _bind(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate) -> Sequence[Array]:
@@ -208,6 +234,18 @@ def _transposed(eqn: JaxprEqn, inputs: list[Any]) -> Any:
     return x.transpose if eqn.params["permutation"] == (1, 0) else x
 
 
+def _entry(eqn: JaxprEqn, inputs: list[Any]) -> Any:
+    """One entry of a vector, at a place that is known only when it runs."""
+    x, at = inputs[0], leave(inputs[1]) if len(inputs) == 2 else None
+    if not isinstance(x, Vector) or eqn.params["slice_sizes"] != (1,):
+        return None
+    row = x.row.astype(jnp.float32) if x.row.dtype == jnp.bool_ else x.row
+    here = lax.broadcasted_iota(jnp.int32, row.shape, 1) == at
+    one = jnp.sum(jnp.where(here, row, jnp.zeros_like(row)), axis=1, keepdims=True)
+    one = one > 0.5 if x.row.dtype == jnp.bool_ else one
+    return Vector((1,), row=one, column=one)
+
+
 def _positions(eqn: JaxprEqn, inputs: list[Any]) -> Any:
     del inputs
     shape, dtype, along = (eqn.params[name] for name in ("shape", "dtype", "dimension"))
@@ -230,4 +268,5 @@ FORMED: dict[str, Callable[[JaxprEqn, list[Any]], Any]] = {
     "dot_general": _product,
     "transpose": _transposed,
     "iota": _positions,
+    "dynamic_slice": _entry,
 }

@@ -168,7 +168,7 @@ def scan_in_vmem(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
     constants, first, xs = loop_parts(eqn, inputs)
     length, body = p["length"], p["jaxpr"]
     if length == 1 or (length <= 4 and (xs or len(eqn.outvars) > len(first))):
-        return _unrolled(p, constants, first, xs, inner)
+        return _unrolled(eqn, constants, first, xs, inner)
     kept = results_of(eqn)[len(first) :]
 
     def whole(x_refs, y_refs):
@@ -177,9 +177,7 @@ def scan_in_vmem(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
 
         def step(i, carry):
             t = length - 1 - i if p["reverse"] else i
-            now = [
-                ref[pl.ds(t, 1)].reshape(x.shape[1:]).astype(x.dtype) for ref, x in zip(x_refs, xs)
-            ]
+            now = [ref[pl.ds(t, 1)].reshape(_one(x)).astype(x.dtype) for ref, x in zip(x_refs, xs)]
             out = inner(body, *constants, *carry, *now)
             for ref, y in zip(y_refs, out[len(first) :]):
                 ref[pl.ds(t, 1)] = y.reshape(1, *ref.shape[1:]).astype(ref.dtype)
@@ -192,8 +190,8 @@ def scan_in_vmem(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
     return pl.run_scoped(whole, [_scratch(x) for x in xs], [_scratch(y) for y in kept])
 
 
-def _unrolled(params: dict, constants, first, xs, inner: Evaluate):
-    carry, kept = list(first), []
+def _unrolled(eqn: JaxprEqn, constants, first, xs, inner: Evaluate):
+    params, carry, kept = eqn.params, list(first), []
     order = range(params["length"])
     for t in reversed(order) if params["reverse"] else order:
         now = [lax.squeeze(lax.slice_in_dim(x, t, t + 1), (0,)) for x in xs]
@@ -201,7 +199,14 @@ def _unrolled(params: dict, constants, first, xs, inner: Evaluate):
         carry, y = out[: len(first)], out[len(first) :]
         kept.append(y)
     kept = kept[::-1] if params["reverse"] else kept
-    return [*carry, *(jnp.stack(y) for y in zip(*kept))]
+    shapes = results_of(eqn)[len(first) :]
+    kept = [jnp.stack(y).reshape(s.shape) for y, s in zip(zip(*kept), shapes)]
+    return [*carry, *kept]
+
+
+def _one(x: Array) -> tuple[int, ...]:
+    """The shape of x[t], of a vector as a row."""
+    return (1, *x.shape[1:]) if x.ndim == 2 else x.shape[1:]
 
 
 def _rows(x: Array) -> Array:
