@@ -103,8 +103,8 @@ def ours(model: str, shape: tuple[int, ...], backward: bool, backend: str) -> Ca
 
 def taken(model: str, shape: tuple[int, ...]) -> str:
     """What "auto" runs."""
-    shapes = jax.eval_shape(lambda: inputs_of(model, (1, CHUNK, 1, shape[-1])))
-    text = jax.jit(forward_of(model, "auto")).lower(shapes).as_text()
+    inputs = inputs_of(model, (1, CHUNK, 1, shape[-1]))
+    text = jax.jit(forward_of(model, "auto")).lower(inputs).as_text()
     return "kernels" if "miras_forward" in text else "XLA"
 
 
