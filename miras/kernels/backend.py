@@ -77,8 +77,11 @@ def _choose(
         return f"it needs a TPU or a GPU, and jax computes on {device} here"
     if v.dtype == "float64" and not interpreting():
         return f"no {device.upper()} kernel computes in float64"
+    save_every = options.get("save_every")
     if device == "tpu":
-        return _on_tpu(rule, by_tile, chunk, options.get("save_every"))
+        return _on_tpu(rule, by_tile, chunk, save_every)
+    if save_every is not None:
+        return f"GPU kernels keep the memory of every tile, and save_every={save_every!r}"
     return _on_gpu(rule, by_tile, chunk, v.shape[-1])
 
 
@@ -102,5 +105,5 @@ def _on_gpu(rule: Rule, by_tile: Any, chunk: int, width: int) -> Chosen | str:
     found = gpu_plan.plan(rule, by_tile, chunk, width)
     if isinstance(found, str):
         return found
-    loop = in_columns(functools.partial(gpu.in_groups, layout=found.layout), found.columns)
-    return Chosen(found.tile, loop, found)
+    loop = functools.partial(in_kernels, gpu.KERNELS, layout=found.layout)
+    return Chosen(found.tile, in_columns(loop, found.columns), found)

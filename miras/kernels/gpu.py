@@ -1,26 +1,25 @@
 """GPU kernels: the tile step traced into Pallas's Triton, forward and backward.
 
-A program of the grid is a head of a row. It goes through the head's tiles in order; the memory
-between two of them stays in the L2 cache, and what a tile computes in registers. The forward kernel
-keeps the memory before every tile; the backward kernel goes from the last tile to the first, and
-its body is `jax.vjp` of the same step. What a tile does is `engine.tile.tile_step`.
+A program of the grid is a head of a row. It goes through its tiles in order; the memory between two
+of them stays in the L2 cache, and what a tile computes in registers. The forward kernel keeps the
+memory before every tile; the backward kernel goes from the last tile to the first, and its body is
+`jax.vjp` of the same step. What a tile does is `engine.tile.tile_step`.
+
+Where a loop over tiles would hold on to too much, a kernel runs for each tile, in a `lax.scan`.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental import pallas as pl
 
-from miras.engine.chunk import Fast, Tile
+from miras.kernels import triton
 from miras.kernels.carried import Carried
 from miras.kernels.given import Given, own
 from miras.kernels.heads import Heads, flags_at, later, read, synchronise, where, write
-from miras.kernels.loop import Kernels, in_kernels
-from miras.kernels.triton import run
+from miras.kernels.loop import Kernels
 from miras.typing import Array
 
 
@@ -29,59 +28,66 @@ class Layout(NamedTuple):
 
     Attributes:
         warps: of 32 threads, that work on a head.
-        group: tiles of a call: 1, or all if as many or more.
+        looped: through all in one call; or a call for each.
     """
 
     warps: int
-    group: int
-
-
-def in_groups(
-    step: Callable[..., Any],
-    constants: Any,
-    memory: Fast,
-    tiles: Tile,
-    resets: Array | None,
-    *,
-    layout: Layout,
-) -> tuple[Fast, Array, Array]:
-    """As `engine.xla.in_order`, in kernels, a group of tiles in each call."""
-    loop = functools.partial(in_kernels, KERNELS, step, layout=layout)
-    count = tiles.write.shape[0]
-    if count <= layout.group:
-        return loop(constants, memory, tiles, resets)
-    whole = count // layout.group * layout.group
-    grouped = jax.tree.map(
-        lambda x: x[:whole].reshape(-1, layout.group, *x.shape[1:]), (tiles, resets)
-    )
-
-    def body(memory: Fast, some: tuple[Tile, Array | None]):
-        memory, *read = loop(constants, memory, *some)
-        return memory, read
-
-    memory, read = lax.scan(body, memory, grouped)
-    read = [x.reshape(whole, *x.shape[2:]) for x in read]
-    if whole < count:
-        rest = jax.tree.map(lambda x: x[whole:], (tiles, resets))
-        memory, *more = loop(constants, memory, *rest)
-        read = [jnp.concatenate(parts) for parts in zip(read, more)]
-    y, loss = read
-    return memory, y, loss
+    looped: bool
 
 
 def _forward(step: Carried, layout: Layout, given: Given, *, save: bool):
     """(memory, memory before the last tile, y, loss), and the memories before each tile."""
-    program, one = step.forward(given), given.of_one_tile()
-    sizes = given.sizes()
-    heads = Heads(sizes)
-    _, *read_shapes = jax.eval_shape(step, one.flags, one.constants, one.memory, one.streams)
+    run = functools.partial(_run_forward, step, layout.warps)
+    if layout.looped:
+        between, y_loss = run(given, save=save)
+        tiles = given.sizes()[0]
+        ends = ([x[n % x.shape[0]] for x in between] for n in (tiles, tiles - 1))
+        return (*ends, *y_loss), between
 
-    def every(tree: Any, count: int = sizes[0]) -> Any:
-        return jax.tree.map(
-            lambda s: jax.ShapeDtypeStruct((count, *sizes[1:], *s.shape), s.dtype), tree
-        )
+    def tile(memories: tuple[list[Array], list[Array]], some: Any):
+        _, before = memories
+        part = given._replace(memory=before, streams=some[0], flags=some[1])
+        between, y_loss = run(part)
+        return (before, [x[1] for x in between]), (y_loss, before if save else None)
 
-    y_loss = every(tuple(read_shapes))
+    start = given.memory, given.memory
+    (before, after), (y_loss, saved) = lax.scan(tile, start, _one_by_one(given))
+    y_loss = jax.tree.map(lambda x: x[:, 0], y_loss)
+    return (after, before, *y_loss), saved
+
+
+def _backward(step: Carried, layout: Layout, given: Given, saved: list[Array], cotangents: Any):
+    """The cotangents of constants, memory and streams."""
+    d_memory, d_before, *d_read = cotangents
+    run = functools.partial(_run_backward, step, layout.warps)
+    if layout.looped:
+        return run(given, saved, d_memory, d_before, d_read)
+
+    def tile(carry: Any, some: Any):
+        d_constants, d_memory, d_before = carry
+        one, memory, d_read = some
+        part = given._replace(streams=one[0], flags=one[1])
+        of_tile, d_memory, d_streams = run(part, memory, d_memory, d_before, d_read)
+        d_constants = [x + d for x, d in zip(d_constants, of_tile)]
+        return (d_constants, d_memory, [jnp.zeros_like(x) for x in d_before]), d_streams
+
+    start = [jnp.zeros_like(x) for x in given.constants], d_memory, d_before
+    alone = jax.tree.map(lambda x: x[:, None], (saved, d_read))
+    (d_constants, d_memory, _), d_streams = lax.scan(
+        tile, start, (_one_by_one(given), *alone), reverse=True
+    )
+    return d_constants, d_memory, jax.tree.map(lambda x: x[:, 0], d_streams)
+
+
+def _one_by_one(given: Given) -> Any:
+    return jax.tree.map(lambda x: x[:, None], (given.streams, given.flags))
+
+
+def _run_forward(step: Carried, warps: int, given: Given, *, save: bool = False):
+    """Memories between tiles, the n-th at n, or with save=False at n modulo 2; and (y, loss)."""
+    program, one, sizes = step.forward(given), given.of_one_tile(), given.sizes()
+    heads, places = Heads(sizes), sizes[0] + 1 if save else 2
+    _, *y_loss = jax.eval_shape(step, one.flags, one.constants, one.memory, one.streams)
     inputs = {
         "flags": heads.flags(given.flags),
         "captured": heads.whole(program.constants),
@@ -89,12 +95,9 @@ def _forward(step: Carried, layout: Layout, given: Given, *, save: bool):
         "memory": heads.by_row(given.memory),
         "streams": heads.by_tile(given.streams),
     }
-    places = sizes[0] + 1 if save else 2
     outputs = {
-        "memory": heads.by_row(own(given.memory, 0)),
-        "before": heads.by_row(own(given.memory, 0)),
-        "y_loss": heads.by_tile(y_loss),
-        "between": heads.by_tile(every(one.memory, places)),
+        "y_loss": heads.by_tile(_every(y_loss, *sizes)),
+        "between": heads.by_tile(_every(one.memory, places, *sizes[1:])),
     }
 
     def kernel(inputs, outputs):
@@ -105,91 +108,75 @@ def _forward(step: Carried, layout: Layout, given: Given, *, save: bool):
         def tile(i, _):
             synchronise()
             memory = later(between, lax.rem(i, places))
-            streams = later(inputs["streams"], i)
-            at = flags_at(inputs["flags"], i)
-            memory, *y_loss = program(run, captured, at, constants, memory, streams)
-            write(outputs["y_loss"], tuple(y_loss), i)
+            streams, flags = later(inputs["streams"], i), flags_at(inputs["flags"], i)
+            memory, *y_loss = program(triton.run, captured, flags, constants, memory, streams)
+            write(outputs["y_loss"], y_loss, i)
             write(between, memory, lax.rem(i + 1, places))
-
-            @pl.when(i == heads.tiles - 1)
-            def _():
-                write(outputs["memory"], memory)
-                write(outputs["before"], read(between, lax.rem(i, places)))
-
             return 0
 
         lax.fori_loop(0, heads.tiles, tile, 0)
 
-    out = heads.call(kernel, "miras_forward", layout.warps, inputs, outputs)
-    ends = _cut(out["memory"], given.memory), _cut(out["before"], given.memory)
-    return (*ends, *_cut(out["y_loss"], y_loss)), out["between"] if save else None
+    out = heads.call(kernel, "miras_forward", warps, inputs, outputs)
+    return tuple(_cut(out[key], outputs[key].shapes) for key in ("between", "y_loss"))
 
 
-def _backward(step: Carried, layout: Layout, given: Given, saved, cotangents):
+def _run_backward(step: Carried, warps: int, given: Given, saved, d_memory, d_before, d_read):
     """The cotangents of constants, memory and streams."""
-    d_memory, d_before, *d_read = cotangents
     given = given._replace(memory=d_memory)  # of the same shapes
-    constants, _, streams, flags = given
-    back = step.backward(given)
-    heads = Heads(given.sizes())
+    program, sizes = step.backward(given), given.sizes()
+    heads, constants, streams = Heads(sizes), given.constants, given.streams
     inputs = {
-        "flags": heads.flags(flags),
-        "captured": heads.whole(back.constants),
+        "flags": heads.flags(given.flags),
+        "captured": heads.whole(program.constants),
         "constants": heads.by_head(constants),
         "streams": heads.by_tile(streams),
         "saved": heads.by_tile(saved),
         "d_memory": heads.by_row(d_memory),
         "d_before": heads.by_row(d_before),
-        "d_read": heads.by_tile(tuple(d_read)),
+        "d_read": heads.by_tile(d_read),
     }
-    by_row = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((heads.rows, *x.shape), x.dtype), constants
-    )
+    one = given.of_one_tile()
     outputs = {
-        "constants": heads.by_row(by_row),
-        "memory": heads.by_row(own(d_memory, 0)),
+        "constants": heads.by_row(_every(one.constants, *sizes[1:])),
         "streams": heads.by_tile(own(streams, 0)),
-        "between": heads.by_tile([jax.ShapeDtypeStruct((2, *x.shape), x.dtype) for x in d_memory]),
+        "between": heads.by_tile(_every(one.memory, 2, *sizes[1:])),
     }
 
     def kernel(inputs, outputs):
         captured, constants = later(inputs["captured"]), later(inputs["constants"])
-        between = outputs["between"]
+        between, total = outputs["between"], outputs["constants"]
         write(between, read(inputs["d_memory"]), 0)
-        write(outputs["constants"], [jnp.zeros(x.shape, x.dtype) for x in outputs["constants"]])
+        write(total, [jnp.zeros(x.shape, x.dtype) for x in total])
 
         def tile(n, _):
             synchronise()
             i = heads.tiles - 1 - n
-            memory = later(inputs["saved"], i)
-            streams, at = later(inputs["streams"], i), flags_at(inputs["flags"], i)
-            ends = (later(between, lax.rem(n, 2)), *later(inputs["d_read"], i))
-            d_constants, d_memory, d_streams = back(
-                run, captured, at, constants, memory, streams, ends
-            )
+            memory, streams = later(inputs["saved"], i), later(inputs["streams"], i)
+            ends = later(between, lax.rem(n, 2)), *later(inputs["d_read"], i)
+            start = flags_at(inputs["flags"], i), constants, memory, streams
+            d_constants, d_memory, d_streams = program(triton.run, captured, *start, ends)
             write(outputs["streams"], d_streams, i)
-            more = where(n == 0, inputs["d_before"])
-            d_memory = [d + x for d, x in zip(d_memory, more)]
-            write(between, d_memory, lax.rem(n + 1, 2))
-            total = zip(read(outputs["constants"]), d_constants)
-            write(outputs["constants"], [x + d for x, d in total])
-
-            @pl.when(i == 0)
-            def _():
-                write(outputs["memory"], d_memory)
-
+            d_before = where(n == 0, inputs["d_before"])
+            write(between, [x + d for x, d in zip(d_memory, d_before)], lax.rem(n + 1, 2))
+            write(total, [x + d for x, d in zip(read(total), d_constants)])
             return 0
 
         lax.fori_loop(0, heads.tiles, tile, 0)
 
-    out = heads.call(kernel, "miras_backward", layout.warps, inputs, outputs)
-    d_constants = [jnp.sum(x, axis=0) for x in _cut(out["constants"], by_row)]
-    return d_constants, _cut(out["memory"], d_memory), _cut(out["streams"], streams)
+    out = heads.call(kernel, "miras_backward", warps, inputs, outputs)
+    cut = {key: _cut(out[key], placed.shapes) for key, placed in outputs.items()}
+    d_constants = [jnp.sum(x, axis=0) for x in cut["constants"]]
+    return d_constants, [x[sizes[0] % 2] for x in cut["between"]], cut["streams"]
 
 
-def _cut(arrays: Any, tree: Any) -> Any:
-    """Padded arrays in the shapes of a tree's."""
-    return jax.tree.map(lambda x, s: x[tuple(map(slice, s.shape))], arrays, tree)
+def _every(shapes: Any, *lead: int) -> Any:
+    """Shapes behind further dimensions."""
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct((*lead, *s.shape), s.dtype), shapes)
+
+
+def _cut(arrays: Any, shapes: Any) -> Any:
+    """Padded arrays in the shapes that they were given."""
+    return jax.tree.map(lambda x, s: x[tuple(map(slice, s.shape))], arrays, shapes)
 
 
 KERNELS = Kernels(_forward, _backward)

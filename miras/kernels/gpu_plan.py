@@ -34,7 +34,7 @@ class Room(NamedTuple):
     def at(cls, width: int) -> "Room":
         """For heads of this width."""
         if width <= LEAST:  # most of their products are held by every warp
-            return cls(92 * 2**10, 78 * 2**10)
+            return cls(88 * 2**10, 78 * 2**10)
         return cls(135 * 2**10, (118 if width <= 64 else 96) * 2**10)
 
 
@@ -76,7 +76,7 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int, width: int) -> Plan | 
             f"GPU, where {room.one / 2**10:.0f} KiB fit into registers"
         )
     looped = needed <= room.all and max(map(_moves, programs)) <= MOST_MOVES
-    return Plan(tile, columns, Layout(WARPS, given.streams.q.shape[0] if looped else 1))
+    return Plan(tile, columns, Layout(WARPS, looped))
 
 
 def alive(program: Program) -> int:

@@ -9,17 +9,18 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from miras.engine.devices import varying_alike
-from miras.kernels.given import Flags
+from miras.kernels.given import Flags, own
 from miras.kernels.interpreter import interpreting
 from miras.kernels.padded import padded
 from miras.typing import Array
 
 
 class Placed(NamedTuple):
-    """A tree of padded arrays or their shapes, and their blocks."""
+    """A tree of padded arrays or their shapes, their blocks, and their shapes before padding."""
 
     arrays: Any
     specs: Any
+    shapes: Any
 
 
 class Heads:
@@ -92,7 +93,7 @@ class Heads:
             return pl.BlockSpec(block, lambda g: (*at(g), *[0] * (x.ndim - lead)))
 
         arrays = jax.tree.map(shaped, tree)
-        return Placed(arrays, jax.tree.map(spec, arrays))
+        return Placed(arrays, jax.tree.map(spec, arrays), own(tree, 0))
 
 
 def read(refs: Any, i: Any = ...) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Jaxpr, JaxprEqn
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from miras.kernels import padded as p
 from miras.kernels.program import Evaluate, Operation, evaluate, loop_parts
@@ -23,9 +23,9 @@ from miras.kernels.rewrites import (
     is_row,
     is_take,
     linear_solve,
+    put_row,
     repeat,
 )
-from miras.kernels.rewrites import put_row as put_row_of
 from miras.kernels.support import Compiler
 from miras.typing import Array
 
@@ -148,7 +148,7 @@ def pad(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
 
 
 def _is_zero(atom) -> bool:
-    return not hasattr(atom, "count") and getattr(atom, "val", None) == 0
+    return isinstance(atom, Literal) and atom.val == 0
 
 
 def concatenate(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
@@ -286,7 +286,7 @@ REWRITES: dict[str, Operation] = {
     "stack": stack,
     "unstack": unstack,
     "dynamic_slice": row,
-    "dynamic_update_slice": put_row_of,
+    "dynamic_update_slice": put_row,
     "gather": take,
     "scatter-add": put,
 }

@@ -23,7 +23,7 @@ LARGE = {
 }
 
 
-def lowered(static, arrays, chunk=32, backend="pallas") -> str:
+def lowered(static, arrays, chunk=32, backend="pallas", **options) -> str:
     """The program of a call and its gradients."""
 
     def total(arrays):
@@ -34,6 +34,7 @@ def lowered(static, arrays, chunk=32, backend="pallas") -> str:
             exact=static["exact"],
             chunk=chunk,
             backend=backend,
+            **options,
         )
         return jnp.sum(y.astype(jnp.float32))
 
@@ -76,6 +77,12 @@ def test_double_precision_is_refused():
         pytest.raises(ConfigError, match="no GPU kernel computes in float64"),
     ):
         lowered(static, arrays)
+
+
+def test_fewer_memories_are_kept_by_xla_alone():
+    static, arrays = call("deltanet", T=64, dk=16, dtype=np.float32)
+    with pytest.raises(ConfigError, match="keep the memory of every tile, and save_every=2"):
+        lowered(static, arrays, save_every=2)
 
 
 def test_figures_are_of_these_kernels():
