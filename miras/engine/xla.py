@@ -50,8 +50,6 @@ def run(
     what goes through the tiles, by default `in_order`, `tile` their size, a divisor of the chunk
     and by default the chunk. Where tokens are taken one by one, neither is used.
     """
-    if how.exact and tile is not None:
-        chunk = tile  # which is a size of tiles then, and no part of the model
     batch, length = q.shape[:2]
     dtype = jnp.promote_types(jnp.float32, q.dtype)
     fast, fixed = split_fixed(rule, W0)

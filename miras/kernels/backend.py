@@ -31,11 +31,13 @@ class Chosen(NamedTuple):
         tile: tokens of a tile.
         loop: how tiles are gone through, see `engine.xla.Loop`.
         plan: what was planned, for the log.
+        chunk: tokens of a chunk, which for exact rules are no part of the model.
     """
 
     tile: int
     loop: Callable[..., Any]
     plan: Any
+    chunk: int
 
 
 def run(rule: Rule, *args: Any, chunk: int, **options: Any):
@@ -48,7 +50,7 @@ def run(rule: Rule, *args: Any, chunk: int, **options: Any):
     found = _choose(rule, by_tile, args[3], chunk, options)
     if isinstance(found, str):
         raise ConfigError(f'backend="pallas" cannot run this: {found}; use "xla" or "auto".')
-    return by_tile(loop=found.loop, tile=found.tile)
+    return by_tile(loop=found.loop, tile=found.tile, chunk=found.chunk)
 
 
 def run_or_xla(rule: Rule, *args: Any, chunk: int, **options: Any):
@@ -59,7 +61,7 @@ def run_or_xla(rule: Rule, *args: Any, chunk: int, **options: Any):
         _say(f"backend xla for {rule}, not pallas: {found}")
         return by_tile()
     _say(f"backend pallas for {rule}: {found.plan}")
-    return by_tile(loop=found.loop, tile=found.tile)
+    return by_tile(loop=found.loop, tile=found.tile, chunk=found.chunk)
 
 
 @functools.cache
@@ -82,7 +84,7 @@ def _choose(
         return _on_tpu(rule, by_tile, chunk, save_every)
     if save_every is not None:
         return f"GPU kernels keep the memory of every tile, and save_every={save_every!r}"
-    return _on_gpu(rule, by_tile, chunk, v.shape[-1])
+    return _on_gpu(rule, by_tile, chunk, v.shape[-1], exact=options["how"].exact)
 
 
 def _on_tpu(rule: Rule, by_tile: Any, chunk: int, save_every: Any) -> Chosen | str:
@@ -91,10 +93,10 @@ def _on_tpu(rule: Rule, by_tile: Any, chunk: int, save_every: Any) -> Chosen | s
     if isinstance(found, str):
         return found
     loop = functools.partial(in_kernels, tpu.KERNELS, layout=found.layout)
-    return Chosen(found.tile, loop, found)
+    return Chosen(found.tile, loop, found, chunk)
 
 
-def _on_gpu(rule: Rule, by_tile: Any, chunk: int, width: int) -> Chosen | str:
+def _on_gpu(rule: Rule, by_tile: Any, chunk: int, width: int, *, exact: bool) -> Chosen | str:
     try:
         from miras.kernels import gpu, gpu_plan  # Triton may be gone from jax
     except ImportError as missing:
@@ -102,8 +104,11 @@ def _on_gpu(rule: Rule, by_tile: Any, chunk: int, width: int) -> Chosen | str:
     has = None if interpreting() else capability()
     if has is not None and has < CAPABILITY:
         return f"Triton needs a GPU of compute capability {CAPABILITY}, and this one has {has}"
+    if exact:  # then a tile that begins a chunk has a snapshot less to hold
+        chunk = gpu_plan.tile_of(chunk)
+        by_tile = functools.partial(by_tile, chunk=chunk)
     found = gpu_plan.plan(rule, by_tile, chunk, width)
     if isinstance(found, str):
         return found
     loop = functools.partial(in_kernels, gpu.KERNELS, layout=found.layout)
-    return Chosen(found.tile, in_columns(loop, found.columns), found)
+    return Chosen(found.tile, in_columns(loop, found.columns), found, chunk)

@@ -61,7 +61,7 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int, width: int) -> Plan | 
         chunk: tokens of a chunk.
         width: of values.
     """
-    tile = math.gcd(chunk, LEAST)
+    tile = tile_of(chunk)
     columns = width // LEAST if independent(rule) and width % LEAST == 0 else 1
     step, given = carried_by(run, tile, lambda loop: in_columns(loop, columns))
     programs = step.forward(given), step.backward(given)
@@ -77,6 +77,11 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int, width: int) -> Plan | 
         )
     looped = needed <= room.all and max(map(_moves, programs)) <= MOST_MOVES
     return Plan(tile, columns, Layout(WARPS, looped))
+
+
+def tile_of(chunk: int) -> int:
+    """Tokens of a tile of a chunk."""
+    return math.gcd(chunk, LEAST)
 
 
 def alive(program: Program) -> int:
