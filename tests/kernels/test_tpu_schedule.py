@@ -1,6 +1,8 @@
 """The compiler's schedule of some kernels, against the one that is kept: no slower by 5 %."""
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,8 @@ GUARDED = (
 @pytest.mark.usefixtures("libtpu")
 @pytest.mark.parametrize("case", GUARDED, ids=key)
 def test_no_slower_than_kept(case):
+    if not list(Path(sys.prefix, "tpu").glob("libtpu-0.0.42*")):
+        pytest.skip("the figures are those of libtpu 0.0.42, which goes with jax 0.10")
     kept, now = json.loads(RESULTS.read_text())[key(case)], measure(case)
     for passes in ("forward", "training", "backward"):
         assert now[passes] <= 1.05 * kept[passes], (passes, now, kept)
