@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.engine.chunk import Tile
-from miras.kernels.given import Flags, Given, Streams, given
+from miras.kernels.given import Flags, Given, given
 from miras.kernels.program import Program, trace, used
 from miras.typing import Array
 
@@ -60,13 +60,13 @@ class Carried:
     constants: Leaves
     memory: Leaves
 
-    def whole(self, flags: Flags, constants: list[Array], memory: list[Array], streams: Streams):
+    def whole(self, flags: Flags, constants: list[Array], memory: list[Array], streams: Tile):
         """(the whole memory, y, loss) of one tile of one head."""
-        tile = Tile(*streams, fresh=flags.fresh, fire=flags.fire)
+        tile = streams._replace(fresh=flags.fresh, fire=flags.fire)
         whole = self.constants.within(constants), self.memory.within(memory)
         return self.step(*whole, tile, flags.reset)
 
-    def __call__(self, flags: Flags, constants: list[Array], memory: list[Array], streams: Streams):
+    def __call__(self, flags: Flags, constants: list[Array], memory: list[Array], streams: Tile):
         """(memory, y, loss) of one tile of one head."""
         after, y, loss = self.whole(flags, constants, memory, streams)
         return self.memory.of(after), y, loss

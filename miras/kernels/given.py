@@ -18,26 +18,16 @@ class Flags(NamedTuple):
     reset: Array | None
 
 
-class Streams(NamedTuple):
-    """What of a tile has a gradient; see `Tile`."""
-
-    q: Array
-    k: Array
-    v: Array
-    k_write: Array | None
-    gates: dict[str, Array]
-    write: Array
-
-
 class Given(NamedTuple):
     """What a loop over tiles is given: leaves [H, ...], [B, H, ...], [N, B, H, C, ...], [N, B].
 
     Constants and memory are those of a rule, or the leaves of them that count; see `Carried`.
+    Streams are the tiles without their flags: what has a gradient.
     """
 
     constants: Any
     memory: Any
-    streams: Streams
+    streams: Tile
     flags: Flags
 
     def sizes(self) -> tuple[int, int, int]:
@@ -52,10 +42,10 @@ class Given(NamedTuple):
 
 def given(constants: Constants, memory: Fast, tiles: Tile, resets: Array | None) -> Given:
     """The arguments of a loop over tiles, see `engine.xla.Loop`, each with those of its shape."""
-    streams = Streams(*(getattr(tiles, name) for name in Streams._fields))
     write = jnp.broadcast_to(tiles.write[:, :, None], tiles.q.shape[:4])
     flags = Flags(tiles.fresh, tiles.fire, resets)
-    return Given(constants, memory, streams._replace(write=write), flags)
+    streams = tiles._replace(write=write, fresh=None, fire=None)
+    return Given(constants, memory, streams, flags)
 
 
 def own(tree: Any, lead: int) -> Any:

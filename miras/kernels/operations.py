@@ -23,7 +23,7 @@ from miras.kernels.forms import (
     vectorwise,
 )
 from miras.kernels.products import product
-from miras.kernels.program import Evaluate, evaluate, inputs_of, loop_parts, results_of
+from miras.kernels.program import Evaluate, evaluate, inputs_of, loop_parts, results_of, rewritten
 from miras.kernels.rewrites import CALLS, TPU
 from miras.typing import Array
 
@@ -67,7 +67,7 @@ def operation(eqn: JaxprEqn, inputs: list[Any], inner: Evaluate) -> Sequence[Any
 
 
 def _on_arrays(eqn: JaxprEqn, inputs: list[Any], inner: Evaluate) -> list[Any]:
-    return [*map(enter, _bind(eqn, [*map(leave, inputs)], inner))]
+    return [*map(enter, rewritten(TPU, eqn, [*map(leave, inputs)], inner))]
 
 
 def _around(eqn: JaxprEqn, inputs: list[Any], inner: Evaluate) -> list[Any]:
@@ -82,7 +82,7 @@ def _around(eqn: JaxprEqn, inputs: list[Any], inner: Evaluate) -> list[Any]:
         constants, carry, _ = loop_parts(eqn, inputs)
         first = len(constants) + len(carry)
     rows = [*map(_row, inputs[:first]), *map(leave, inputs[first:])]
-    return [*map(_as, _bind(eqn, rows, on_rows), results_of(eqn))]
+    return [*map(_as, rewritten(TPU, eqn, rows, on_rows), results_of(eqn))]
 
 
 def _row(x: Any) -> Array:
@@ -96,17 +96,9 @@ def _as(x: Any, aval: Any) -> Any:
     return Vector(aval.shape, row=x) if is_row else enter(x)
 
 
-def _bind(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate) -> Sequence[Array]:
-    rewrite = TPU.get(eqn.primitive.name)
-    if rewrite is not None:
-        return rewrite(eqn, inputs, inner)
-    out = eqn.primitive.bind(*inputs, **eqn.params)
-    return out if eqn.primitive.multiple_results else [out]
-
-
 def _elementwise(eqn: JaxprEqn, inputs: list[Any], inner: Evaluate) -> Any:
     shape = results_of(eqn)[0].shape
-    one = lambda *arrays: _bind(eqn, [*arrays], inner)[0]  # noqa: E731
+    one = lambda *arrays: rewritten(TPU, eqn, [*arrays], inner)[0]  # noqa: E731
     if len(shape) < 2 and any(isinstance(x, Vector) for x in inputs):
         return vectorwise(one, shape, inputs)
     if len(shape) == 2:

@@ -97,6 +97,17 @@ def evaluate(operation: Operation, jaxpr: Jaxpr, constants: Sequence[Any], *args
     return [read(atom) for atom in jaxpr.outvars]
 
 
+def rewritten(
+    rewrites: dict[str, Operation], eqn: JaxprEqn, inputs: list[Any], inner: Evaluate
+) -> Sequence[Any]:
+    """An equation's results: by the table's form of it, or as it is."""
+    rewrite = rewrites.get(eqn.primitive.name)
+    if rewrite is not None:
+        return rewrite(eqn, inputs, inner)
+    out = eqn.primitive.bind(*inputs, **eqn.params)
+    return out if eqn.primitive.multiple_results else [out]
+
+
 def loop_parts(
     eqn: JaxprEqn, inputs: Sequence[Any]
 ) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:

@@ -14,7 +14,7 @@ from jax import lax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from miras.kernels import padded as p
-from miras.kernels.program import Evaluate, Operation, evaluate, loop_parts
+from miras.kernels.program import Evaluate, Operation, evaluate, loop_parts, rewritten
 from miras.kernels.rewrites import (
     CALLS,
     cond,
@@ -338,13 +338,4 @@ TRITON = Compiler("GPU", LOWERED, REWRITES, FORMS)
 
 def run(jaxpr: Jaxpr, constants: Sequence[Any], *args: Any) -> list[Any]:
     """The results of a jaxpr in a GPU kernel, padded."""
-    return evaluate(operation, jaxpr, constants, *args)
-
-
-def operation(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate) -> Sequence[Array]:
-    """The results of one equation."""
-    rewrite = REWRITES.get(eqn.primitive.name)
-    if rewrite is not None:
-        return rewrite(eqn, inputs, inner)
-    out = eqn.primitive.bind(*inputs, **eqn.params)
-    return out if eqn.primitive.multiple_results else [out]
+    return evaluate(functools.partial(rewritten, REWRITES), jaxpr, constants, *args)

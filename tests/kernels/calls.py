@@ -8,8 +8,10 @@ import numpy as np
 
 import miras
 from miras.engine import scan_with_loss
+from miras.kernels.interpreter import Device, interpreted
 from miras.presets import PRESETS
 from miras.testing import random_inputs
+from miras.testing.expect import expect_close, expect_finite
 
 # Attention is no walk over chunks: jax has kernels of its own for it.
 NAMES = [name for name in PRESETS if miras.preset(name).rule.kinds()["memory"] != "kv"]
@@ -43,3 +45,33 @@ def value_and_gradients(static: dict[str, Any], arrays: Any, **options: Any) -> 
 
     (_, kept), gradients = jax.jit(jax.value_and_grad(objective, has_aux=True))(arrays)
     return {**kept, "gradients": gradients}
+
+
+def agree(device: Device, static: dict[str, Any], arrays: Any, **options: Any) -> None:
+    """A device's kernels, in jax's interpreter of them, give what `reference` gives."""
+    want = value_and_gradients(static, arrays, backend="reference", **options)
+    with interpreted(device):
+        got = value_and_gradients(static, arrays, backend="pallas", **options)
+    expect_finite(got, "pallas")
+    expect_close(got, want, "pallas is not reference")
+
+
+def gradient(static: dict[str, Any], **options: Any) -> Any:
+    """The gradients of the sum of a call's outputs, as a function of its arrays."""
+
+    def total(arrays):
+        y, _ = miras.scan(
+            static["rule"],
+            *arrays["inputs"],
+            k_write=arrays.get("k_write"),
+            exact=static["exact"],
+            **options,
+        )
+        return jnp.sum(y.astype(jnp.float32))
+
+    return jax.grad(total)
+
+
+def shapes(arrays: Any) -> Any:
+    """Of a tree of arrays."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)

@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 import miras
 from miras.config import ConfigError
-from tests.kernels.calls import NAMES, call
+from tests.kernels.calls import NAMES, call, gradient, shapes
 
 DEVICE = AbstractDevice("NVIDIA H200", None, "cuda")
 H200 = AbstractMesh((1,), ("gpu",), (AxisType.Auto,), abstract_device=DEVICE)
@@ -25,22 +24,10 @@ LARGE = {
 
 def lowered(static, arrays, chunk=32, backend="pallas", **options) -> str:
     """The program of a call and its gradients."""
-
-    def total(arrays):
-        y, _ = miras.scan(
-            static["rule"],
-            *arrays["inputs"],
-            k_write=arrays.get("k_write"),
-            exact=static["exact"],
-            chunk=chunk,
-            backend=backend,
-            **options,
-        )
-        return jnp.sum(y.astype(jnp.float32))
-
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
     with jax.sharding.use_abstract_mesh(H200):
-        traced = jax.jit(jax.grad(total)).trace(shapes)
+        traced = jax.jit(gradient(static, chunk=chunk, backend=backend, **options)).trace(
+            shapes(arrays)
+        )
         return traced.lower(lowering_platforms=("cuda",)).as_text()
 
 

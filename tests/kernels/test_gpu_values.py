@@ -1,23 +1,15 @@
 """GPU kernels in jax's interpreter of them, against `reference`."""
 
-import jax
+import functools
+
 import numpy as np
 import pytest
 
 from miras.kernels import gpu_plan
-from miras.kernels.interpreter import interpreted
-from miras.testing.expect import expect_close, expect_finite
-from tests.kernels.calls import call, value_and_gradients
+from tests.kernels.calls import agree, call
 
 SIZES = {"B": 1, "T": 11, "H": 1, "dk": 3}  # no power of two, a tile that is not full
 CHUNK = 4
-
-
-@pytest.fixture
-def double():
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
 
 
 def give_room(monkeypatch, looped=2**40):
@@ -25,31 +17,26 @@ def give_room(monkeypatch, looped=2**40):
     monkeypatch.setattr(gpu_plan.Room, "at", lambda width: gpu_plan.Room(2**40, looped))
 
 
-def compare(static, arrays, **options):
-    want = value_and_gradients(static, arrays, backend="reference", chunk=CHUNK, **options)
-    with interpreted("gpu"):
-        got = value_and_gradients(static, arrays, backend="pallas", chunk=CHUNK, **options)
-    expect_finite(got, "pallas")
-    expect_close(got, want, "pallas is not reference")
+compare = functools.partial(agree, "gpu", chunk=CHUNK)
 
 
 # One of each kind of step: slices in blocks, a solve, two norms; in calls of a tile.
 SOME = ("gla", "gated_deltanet", "ttt_linear")
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("name", SOME)
 def test_calls_of_one_tile(name, monkeypatch):
     give_room(monkeypatch, looped=0)
     compare(*call(name, **SIZES))
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("everywhere")
 def test_all_tiles_in_one_call():
     compare(*call("linear_attention", **SIZES))
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("everywhere")
 def test_segments_masks_and_a_state():
     """Several rows and heads, too: each must find its own."""
     static, arrays = call("deltanet", B=2, T=8, H=2, dk=4)
@@ -64,7 +51,7 @@ OTHERS = ("retnet", "mamba2", "hgrn2", "comba", "rwkv7", "longhorn", "mesa", "om
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_presets(name, monkeypatch):
     give_room(monkeypatch)

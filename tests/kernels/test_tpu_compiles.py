@@ -1,17 +1,15 @@
 """Kernels through the TPU's own compiler, on a machine without one."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import miras
 from miras.config import ConfigError
 from miras.kernels import plan
 from miras.kernels.ahead import compile_ahead
 from miras.testing import random_inputs
 from tests.contract import space
-from tests.kernels.calls import NAMES, call
+from tests.kernels.calls import NAMES, call, gradient, shapes
 
 pytestmark = [pytest.mark.tpu_aot, pytest.mark.usefixtures("libtpu")]
 
@@ -22,20 +20,8 @@ LARGE = ("atlas", "atlas++")
 
 def compiled(static, arrays, chip, chunk=64):
     """Text of the program of a call and its gradients."""
-
-    def total(arrays):
-        y, _ = miras.scan(
-            static["rule"],
-            *arrays["inputs"],
-            k_write=arrays.get("k_write"),
-            exact=static["exact"],
-            chunk=chunk,
-            backend="pallas",
-        )
-        return jnp.sum(y.astype(jnp.float32))
-
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
-    return compile_ahead(jax.grad(total), shapes, chip=chip).as_text()
+    function = gradient(static, chunk=chunk, backend="pallas")
+    return compile_ahead(function, shapes(arrays), chip=chip).as_text()
 
 
 @pytest.mark.slow
@@ -64,11 +50,10 @@ def test_a_sample_of_the_space(place):
     how = {name: options[name] for name in ("refine", "exact") if name in options}
     inputs = random_inputs(rule, T=16, dk=8, dtype=np.float32)
 
-    def total(inputs):
-        return jnp.sum(miras.scan(rule, *inputs, chunk=8, backend="pallas", **how)[0])
-
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
-    text = compile_ahead(jax.grad(total), shapes, chip=CHIPS[place % 3]).as_text()
+    static = {"rule": rule, "exact": how.pop("exact", False)}
+    function = gradient(static, chunk=8, backend="pallas", **how)
+    chip = CHIPS[place % 3]
+    text = compile_ahead(function, shapes({"inputs": inputs}), chip=chip).as_text()
     assert "miras_forward" in text
     assert "miras_backward" in text
 

@@ -1,5 +1,7 @@
 """Kernels in jax's interpreter of them, where unwritten memory is NaN, against `reference`."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,27 +11,13 @@ from jax._src.pallas.mosaic.interpret import interpret_pallas_call as interprete
 from miras.engine.scan import scan_with_loss
 from miras.kernels import plan
 from miras.kernels.interpreter import interpreted
-from miras.testing.expect import expect_close, expect_finite
-from tests.kernels.calls import NAMES, call, value_and_gradients
+from tests.kernels.calls import NAMES, agree, call, value_and_gradients
 
 SIZES = {"T": 19, "dk": 4}
 CHUNK = 8
 
 
-@pytest.fixture
-def everywhere():
-    """Double precision also in the threads in which the interpreter runs a kernel."""
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
-
-
-def compare(static, arrays, **options):
-    want = value_and_gradients(static, arrays, backend="reference", chunk=CHUNK, **options)
-    with interpreted():
-        got = value_and_gradients(static, arrays, backend="pallas", chunk=CHUNK, **options)
-    expect_finite(got, "pallas")
-    expect_close(got, want, "pallas is not reference")
+compare = functools.partial(agree, "tpu", chunk=CHUNK)
 
 
 @pytest.mark.slow
