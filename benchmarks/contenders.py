@@ -27,14 +27,12 @@ def miras_layer(shape: Shape, backward: bool) -> Call:
     from flax import nnx
 
     import miras
-    from miras.layers.config import LayerConfig
-    from miras.layers.memory_layer import MemoryLayer
+    from miras.layers import LayerConfig, MemoryConfig, MemoryLayer
 
     rule = miras.override(miras.preset("titans_lmm").rule, "memory.activation=gelu_exact")
     config = LayerConfig(conv=0, output_gate=False)
-    layer = MemoryLayer(
-        rule, WIDTH, HEADS, config=config, chunk=shape.chunk, rngs=nnx.Rngs(params=0)
-    )
+    memory = MemoryConfig(rule, chunk=shape.chunk)
+    layer = MemoryLayer(memory, WIDTH, HEADS, config=config, rngs=nnx.Rngs(params=0))
     graph, parameters = nnx.split(layer, nnx.Param)
     x = jnp.asarray(_normal(shape.batch, shape.length, WIDTH))
 

@@ -25,15 +25,17 @@ qwen3-next: `torch_chunk_gated_delta_rule` of transformers, which Qwen3-Next run
 fused kernels, beside `miras.scan` of the preset gated_deltanet, exact, at the same [B, T, H, D].
 The same function but for the queries' scale.
 
-A length at which a peer would need more memory than the machine has, as its use so far foretells,
-is left out and says so. Other work on the same cores slows torch more than XLA, as its threads spin
-while they wait: run it on an idle machine. Where there is none, --threads 1 and the ratio of CPU
-time, which leaves out waiting for a core, come nearest. The load is kept with the results.
+A length at which a peer would need more memory than the machine has, or more than --patience
+seconds a call, as its growth so far foretells, is left out and says so. Other work on the same
+cores slows torch more than XLA, as its threads spin while they wait: run it on an idle machine.
+Where there is none, --threads 1 and the ratio of CPU time, which leaves out waiting for a core,
+come nearest. The load is kept with the results.
 """
 
 import argparse
 import importlib.metadata
 import importlib.util
+import math
 import os
 import platform
 import sys
@@ -87,26 +89,44 @@ def main() -> None:
 
 def growth(peer: str, ours: str, chunk: int, backward: bool, args) -> list[tuple[str, ...]]:
     """A row for each length, the shorter first."""
-    rows, memory, before = [], 0, 1
+    rows, theirs = [], []  # (length, cost) so far
     for length in args.lengths:
-        names, fits = (ours, peer), memory * length / before < 0.8 * _available()
+        refused = _foretold(theirs, length, args.patience)
         shape = Shape(BATCH, length, chunk)
         repeats = max(3, args.repeats * args.lengths[0] // length)
-        costs = alternate(names if fits else names[:1], shape, backward, repeats)
-        if fits:
-            memory, before = costs[1].memory, length
-        rows.append(row(peer, shape, backward, costs))
+        costs = alternate((ours,) if refused else (ours, peer), shape, backward, repeats)
+        if not refused:
+            theirs.append((length, costs[1]))
+        rows.append(row(peer, shape, backward, costs, refused))
         print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
     return rows
 
 
-def row(peer: str, shape: Shape, backward: bool, costs: list[Cost]) -> tuple[str, ...]:
-    """One line of the table; `costs` of ours and, where it fits, theirs."""
+def _foretold(theirs: list[tuple[int, Cost]], length: int, patience: float) -> str:
+    """Why a peer is not asked for a length, from what its last lengths took; "" where it is."""
+    if not theirs:
+        return ""
+    before, cost = theirs[-1]
+    growth = length / before
+    if cost.memory * growth > 0.8 * _available():
+        return "would not fit"
+    power = 1.0
+    if len(theirs) > 1:
+        first, earlier = theirs[-2]
+        power = math.log(cost.time / earlier.time) / math.log(before / first)
+    seconds = cost.time * growth**power
+    return f"about {seconds:.0f} s" if seconds > patience else ""
+
+
+def row(
+    peer: str, shape: Shape, backward: bool, costs: list[Cost], refused: str
+) -> tuple[str, ...]:
+    """One line of the table; `costs` of ours and, where it was run, theirs."""
     ours, theirs = costs[0], costs[1] if len(costs) > 1 else None
     point = peer, str(shape.chunk), PASSES[backward], str(shape.length), f"{1e3 * ours.time:.0f}"
     memory = f"{ours.memory / 1e6:.0f}"
     if theirs is None:
-        return *point, "-", "-", "-", memory, "would not fit", "-"
+        return *point, f"({refused})", "-", "-", memory, "-", "-"
     return (
         *point,
         f"{1e3 * theirs.time:.0f}",
@@ -144,6 +164,7 @@ def _arguments() -> argparse.Namespace:
     lengths = [1024, 2048, 4096, 8192, 16384, 32768]
     parser.add_argument("--lengths", nargs="+", type=int, default=lengths)
     parser.add_argument("--repeats", type=int, default=15, help="at the first length")
+    parser.add_argument("--patience", type=float, default=30, help="seconds a call, at most")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()

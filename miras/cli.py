@@ -280,11 +280,12 @@ def _legality(args: argparse.Namespace) -> int:
 
 
 def _describe(args: argparse.Namespace) -> int:
-    from miras.presets import PRESETS, preset
+    from miras.presets import find
 
     name, assignments = _split(args.words)
-    config = override(preset(name), *(word.removeprefix("model.") for word in assignments))
+    entry = find(name)
+    config = override(entry.build(), *(word.removeprefix("model.") for word in assignments))
     from miras.describe import table
 
-    Console().print(table(PRESETS[name], config))
+    Console().print(table(entry, config))
     return 0

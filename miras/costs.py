@@ -3,6 +3,7 @@
 The costs are those of the mathematics as the engine does it. Times are measured in `benchmarks/`.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -42,26 +43,66 @@ def costs(config: LanguageModelConfig, context: int = CONTEXT) -> Costs:
     """
     model = nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0)))
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    sizes = jax.tree.map(lambda leaf: leaf.size, params)
-    total = sum(jax.tree.leaves(sizes))
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    total = sum(leaf.size for _, leaf in leaves)
+    # Initial memories and persistent tokens are no projections; the embedding is looked up.
+    free = sum(leaf.size for path, leaf in leaves if _is_start(path))
+    free += 0 if config.tie else config.vocab * config.width
     state = jax.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0)).init_state(1))
-    state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     growth = 0
-    memory = config.rule.memory
-    if isinstance(memory, KV) and memory.window is None:
-        number = 2 if config.dtype == "bfloat16" else 4
-        growth = config.layers * (2 * config.width * number + 5)  # k, v, a flag and a segment
-
-    head = config.vocab * config.width
-    embedding = 0 if config.tie else head  # looked up and not multiplied
-    initial = sizes["blocks"]["memory"].get("memory", {})
-    layers = total - sum(jax.tree.leaves(initial)) - embedding
+    number = 2 if config.dtype == "bfloat16" else 4
+    for memory in _kept(config):
+        if memory.window is None:
+            growth += 2 * config.width * number + 5  # k, v, a flag and a segment
+    groups = config.layers // len(config.letters)
     return Costs(
         parameters=total,
-        state_bytes=state_bytes,
-        growth_bytes=growth,
-        flops=2 * layers + config.layers * memory_flops(config, context),
+        state_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)),
+        growth_bytes=groups * growth,
+        flops=2 * (total - free) + groups * sum(_mixer(config, x, context) for x in config.letters),
     )
+
+
+def _is_start(path) -> bool:
+    names = {getattr(key, "key", None) for key in path}
+    return bool(names & {"initial", "persistent"})
+
+
+def _kept(config: LanguageModelConfig) -> Iterator[KV]:
+    """The attention of one group's layers."""
+    for letter in config.letters:
+        memory = config.rule.memory
+        if letter != "M":
+            memory = config.attention.rule(windowed=letter == "S").memory
+        if isinstance(memory, KV):
+            yield memory
+
+
+def _mixer(config: LanguageModelConfig, letter: str, context: int) -> float:
+    """FLOPs of one token in the memory and the attention of a layer, but for its projections."""
+    attention = config.attention
+    seen = min(context, attention.window) + attention.persistent
+    if letter == "A":
+        seen = context + attention.persistent
+    if letter != "M":
+        return attention_flops(config, seen)
+    flops = memory_flops(config, context)
+    if config.architecture == "mac":  # of h and of x, half a segment on average, and a retrieval
+        halfway = min(attention.window, (attention.segment + 1) / 2)
+        reads = config.heads * sum(leaf.size for leaf in _weights(config).values())
+        return flops + attention_flops(config, 2 * halfway + attention.persistent) + 2.0 * reads
+    return flops + (attention_flops(config, seen) if config.architecture != "lmm" else 0.0)
+
+
+def attention_flops(config: LanguageModelConfig, seen: float) -> float:
+    """FLOPs of scores and sums over `seen` tokens, for one token of one layer."""
+    return 4.0 * config.width * seen
+
+
+def _weights(config: LanguageModelConfig) -> Weights:
+    """One head's weights, as shapes."""
+    width = config.width // config.heads
+    return jax.eval_shape(lambda: config.rule.memory.init(jax.random.key(0), width, width))
 
 
 def memory_flops(config: LanguageModelConfig, context: int = CONTEXT) -> float:
@@ -82,10 +123,10 @@ def memory_flops(config: LanguageModelConfig, context: int = CONTEXT) -> float:
     `context` tokens, or its window.
     """
     rule, chunk = config.rule, config.chunk
-    width = config.width // config.heads
     if isinstance(rule.memory, KV):
-        return config.heads * 4.0 * width * min(context, rule.memory.window or context)
-    weights: Weights = jax.eval_shape(lambda: rule.memory.init(jax.random.key(0), width, width))
+        seen = min(context, rule.memory.window or context) + rule.memory.persistent
+        return attention_flops(config, seen)
+    weights = _weights(config)
     written = {name: leaf for name, leaf in weights.items() if name not in rule.memory.fixed}
     terms = config.layer.terms(rule) or rule.algorithm.terms
     window = (chunk + rule.algorithm.window - 1) / chunk  # tokens whose gradients are taken anew

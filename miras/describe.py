@@ -1,6 +1,7 @@
 """What a model is made of, and what it costs, told in a terminal."""
 
 import math
+from collections.abc import Iterator
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -9,6 +10,7 @@ from miras.config import to_dict
 from miras.costs import CONTEXT, costs
 from miras.memory import KV
 from miras.models import LanguageModelConfig
+from miras.models.config import LETTERS
 from miras.presets import PRESETS, Preset
 
 
@@ -36,13 +38,31 @@ def table(preset: Preset, config: LanguageModelConfig) -> Table:
         "model",
         f"{config.layers} layers, width {config.width}, {config.heads} heads, chunk {config.chunk}",
     )
+    for name, told in _beside(config):
+        rows.add_row(name, told)
     rows.add_row("parameters", f"{found.parameters:,}")
     state = f"{found.state_bytes:,} bytes per sequence"
     grows = f", and {found.growth_bytes:,} more for each token"
     rows.add_row("state", state + (grows if found.growth_bytes else ", of any length"))
-    behind = f" behind {CONTEXT:,} tokens" if isinstance(config.rule.memory, KV) else ""
+    grown = "A" in config.letters or isinstance(config.rule.memory, KV)
+    behind = f" behind {CONTEXT:,} tokens" if grown else ""
     rows.add_row("FLOPs", f"{_round(found.flops)} per token forward{behind}")
     return rows
+
+
+def _beside(config: LanguageModelConfig) -> Iterator[tuple[str, str]]:
+    """What stands beside the memory: Titans' attention, and other layers."""
+    attention = config.attention
+    persistent = f", {attention.persistent} persistent tokens" if attention.persistent else ""
+    if config.architecture != "lmm":
+        size = f"segments of {attention.segment}" if config.architecture == "mac" else ""
+        size = size or f"a window of {attention.window}"
+        told = {"mac": "as a context", "mag": "as a gate", "mal": "as a layer"}
+        yield "architecture", f"memory {told[config.architecture]}, {size}{persistent}"
+    if config.letters != "M":
+        told = [LETTERS[letter] for letter in config.letters]
+        window = f", windows of {attention.window}" if "S" in config.letters else ""
+        yield "pattern", f"{', '.join(told)}{window}{persistent}"
 
 
 def form(config: LanguageModelConfig) -> str:

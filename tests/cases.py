@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 import miras
+from miras.presets import PRESETS
 
 MEMORIES = {
     "vector": {"kind": "vector"},
@@ -79,3 +80,11 @@ def inputs(rule: miras.Rule, *, B=2, T=11, H=2, D=4, seed=0, dtype=np.float64):
     raw = {n: 0.3 * rng.normal(size=w.shape) + np.asarray(w) for n, w in start.items()}
     W0 = {n: np.asarray(w, dtype) for n, w in rule.constrain(raw).items()}
     return W0, q, k, v, gates
+
+
+# Presets that bring a rule of their own, and not one around which other layers stand.
+RULES = tuple(
+    name
+    for name in PRESETS
+    if (miras.preset(name).architecture, miras.preset(name).letters) == ("lmm", "M")
+)

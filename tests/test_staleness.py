@@ -92,21 +92,24 @@ def test_figures_agree_with_a_direct_scan():
     _, params, cells = measured(config, (8,), (0, 1), text)
 
     first = params | {"head": {"kernel": jnp.eye(16)}}
-    first["blocks"] = jax.tree.map(lambda leaf: leaf[:1], params["blocks"])
+    first["groups"] = jax.tree.map(lambda leaf: leaf[:1], params["groups"])
     graph, _ = structure(miras.override(config, "layers=1", "chunk=1"))
     second_input, _ = nnx.merge(graph, first)(text.batch["inputs"])
     x = params["embedding"][text.batch["inputs"]]
     x = x / jnp.sqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-6)  # the norm's scale starts at 1
 
     for layer, read in enumerate((x, second_input)):
-        memory = jax.tree.map(lambda leaf, n=layer: leaf[n], params["blocks"]["memory"])
-        q, k, v = jnp.moveaxis(jnp.einsum("btw,wshd->btshd", read, memory["qkv"]["kernel"]), 2, 0)
-        logits = read @ memory["gates"]["kernels"]["lr"]["kernel"] + memory["gates"]["biases"]["lr"]
+        mixer = params["groups"]["blocks"]["M0"]["mixer"]
+        memory = jax.tree.map(lambda leaf, n=layer: leaf[n], mixer)
+        kernel = memory["qkv"]["linear"]["kernel"]
+        q, k, v = jnp.moveaxis(jnp.einsum("btw,wshd->btshd", read, kernel), 2, 0)
+        gates, W0 = memory["fast"]["gates"], memory["fast"]["initial"]
+        logits = read @ gates["kernels"]["lr"]["kernel"] + gates["biases"]["lr"]
         (gate,) = config.rule.gates
         call = (l2_normalise(q), l2_normalise(k), v, {"lr": gate.upper * jax.nn.sigmoid(logits)})
 
-        def outputs(chunk: int, refine: int = 0, memory=memory, call=call):
-            y, _ = miras.scan(config.rule, memory["memory"], *call, chunk=chunk, refine=refine)
+        def outputs(chunk: int, refine: int = 0, W0=W0, call=call):
+            y, _ = miras.scan(config.rule, W0, *call, chunk=chunk, refine=refine)
             return np.asarray(y, np.float64)
 
         online = outputs(1)

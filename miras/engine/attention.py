@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from miras.config import require
+from miras.engine.softmax import attend, blocks_of, in_blocks, in_front
 from miras.memory import KV
 from miras.rule import Rule
-from miras.typing import Array
+from miras.typing import Array, Weights
 
 if TYPE_CHECKING:
     from miras.engine.checks import Call
@@ -37,7 +38,7 @@ class KVState:
         v: [B, L, H, Dv].
         visible: [B, L], whether a place holds a token that queries may see.
         segment: [B, L], the number of the token's segment, counted up from 0.
-        length: [], places filled so far.
+        length: [B], places filled so far.
         last_id: [B], segment id of the last token.
         last_segment: [B], its number.
         reserved: whether there is room for the next call, static.
@@ -63,7 +64,7 @@ def initial_kv_state(
         v=jnp.zeros((batch, places, heads, dv), dtype),
         visible=jnp.zeros((batch, places), bool),
         segment=jnp.zeros((batch, places), jnp.int32),
-        length=jnp.asarray(places, jnp.int32),
+        length=jnp.full(batch, places, jnp.int32),
         last_id=jnp.zeros(batch, jnp.int32),
         last_segment=jnp.zeros(batch, jnp.int32),
     )
@@ -115,16 +116,16 @@ def run(rule: Rule, call: "Call", *, plain: bool) -> tuple[Array, KVState, Array
         state = initial_kv_state(memory, batch, heads, dk, v.shape[-1], k.dtype)
     assert isinstance(state, KVState)
     if state.reserved and not isinstance(state.length, Tracer):
-        room = state.visible.shape[1] - int(state.length)
+        room = state.visible.shape[1] - int(jnp.max(state.length))
         require(
             length <= room,
             f"state has room for {room} more tokens, not {length}: call reserve(state, ...) first.",
         )
-    return _attend(memory, q, k, v, state, call.segment_ids, call.mask, plain)
+    return _attend(memory, call.W0, q, k, v, state, call.segment_ids, call.mask, plain)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 7))
-def _attend(memory: KV, q, k, v, state: KVState, segment_ids, mask, plain):
+@functools.partial(jax.jit, static_argnums=(0, 8))
+def _attend(memory: KV, W0: Weights, q, k, v, state: KVState, segment_ids, mask, plain):
     batch, length, heads, dk = q.shape
     ids = segment_ids
     if ids is None:
@@ -134,35 +135,23 @@ def _attend(memory: KV, q, k, v, state: KVState, segment_ids, mask, plain):
     seen = jnp.ones((batch, length), bool) if mask is None else mask
     new = {"k": k.astype(state.k.dtype), "v": v.astype(state.v.dtype)}
     new |= {"visible": seen, "segment": segment}
-    if state.reserved:
-        begin = state.length
-        held = {
-            name: jax.lax.dynamic_update_slice_in_dim(getattr(state, name), x, begin, axis=1)
-            for name, x in new.items()
-        }
-    else:
-        begin = state.visible.shape[1]
-        held = {name: jnp.concatenate([getattr(state, name), x], 1) for name, x in new.items()}
+    begin = state.length if state.reserved else jnp.full(batch, state.visible.shape[1])
+    held = {name: _held(getattr(state, name), x, begin, state.reserved) for name, x in new.items()}
 
-    place = begin + jnp.arange(length)[:, None]
-    other = jnp.arange(held["visible"].shape[1])[None, :]
-    sees = (other <= place) & (True if memory.window is None else other > place - memory.window)
-    sees = sees[None] & (segment[:, :, None] == held["segment"][:, None, :])
-    sees = sees & held["visible"][:, None, :]
     scale = dk**-0.5 if memory.scale is None else memory.scale
-    keys, values = held["k"].astype(q.dtype), held["v"].astype(q.dtype)
-    if plain or q.dtype == jnp.float64:  # jax's own takes its softmax in float32
-        y = _softmax_attention(q, keys, values, sees, scale)
+    window = memory.window
+    if plain or window is None or length < 2 * window:
+        place = begin[:, None] + jnp.arange(length)
+        y = _direct(memory, W0, q, held, place, segment, scale, plain)
     else:
-        y = jax.nn.dot_product_attention(q, keys, values, mask=sees[:, None], scale=scale)
-    y = jnp.where(jnp.any(sees, axis=-1)[:, :, None, None], y, 0)
+        y = _banded(memory, W0, q, held, segment, scale)
 
-    if memory.window is not None:
-        kept = memory.window - 1
-        held = {name: x[:, x.shape[1] - kept :] for name, x in held.items()}
+    if window is not None:
+        held = {name: x[:, x.shape[1] - (window - 1) :] for name, x in held.items()}
+    filled = begin + length if state.reserved else jnp.full(batch, held["visible"].shape[1])
     end = KVState(
         **held,
-        length=jnp.asarray(held["visible"].shape[1] if not state.reserved else begin + length),
+        length=filled.astype(jnp.int32),
         last_id=ids[:, -1].astype(jnp.int32),
         last_segment=segment[:, -1],
         reserved=state.reserved,
@@ -170,12 +159,41 @@ def _attend(memory: KV, q, k, v, state: KVState, segment_ids, mask, plain):
     return y, end, jnp.zeros((batch, length, heads), jnp.promote_types(jnp.float32, q.dtype))
 
 
-def _softmax_attention(q, k, v, sees, scale):
-    """softmax(scale q k^T) v over what each query sees; [B, T, H, D]."""
-    scores = scale * jnp.einsum("bthd,bshd->bhts", q, k)
-    scores = jnp.where(sees[:, None], scores, -jnp.inf)
-    peak = jnp.max(jnp.where(sees[:, None], scores, -1e30), axis=-1, keepdims=True)
-    weights = jnp.exp(scores - jax.lax.stop_gradient(peak))
-    total = jnp.sum(weights, axis=-1, keepdims=True)
-    weights = weights / jnp.where(total > 0, total, 1.0)
-    return jnp.einsum("bhts,bshd->bthd", weights, v)
+def _held(kept: Array, new: Array, begin: Array, reserved: bool) -> Array:
+    """Places [B, L, ...] with T new ones at `begin` of each row, or behind all."""
+    if not reserved:
+        return jnp.concatenate([kept, new], axis=1)
+    put = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=0)
+    return jax.vmap(put)(kept, new, begin)
+
+
+def _direct(memory: KV, W0: Weights, q, held, place, segment, scale, plain) -> Array:
+    """All queries, each at its place [B, T], against all keys."""
+    other = jnp.arange(held["visible"].shape[1])
+    sees = other <= place[:, :, None]
+    if memory.window is not None:
+        sees &= other > place[:, :, None] - memory.window
+    sees &= (segment[:, :, None] == held["segment"][:, None, :]) & held["visible"][:, None, :]
+    keys, values = held["k"].astype(q.dtype), held["v"].astype(q.dtype)
+    if memory.persistent:
+        keys, values, sees = in_front(keys, values, sees, W0["k"], W0["v"])
+    return attend(q, keys, values, sees, scale, plain=plain)
+
+
+def _banded(memory: KV, W0: Weights, q, held, segment, scale) -> Array:
+    """A window of w in blocks of w tokens: query t of a block sees keys t to t + w - 1 of two."""
+    window = memory.window
+    assert window is not None
+    batch, length = segment.shape
+    count = blocks_of(length, window)
+    q = in_blocks(q, window, pairs=False, count=count)
+    own = in_blocks(segment, window, pairs=False, count=count)
+    pairs = {name: in_blocks(x, window, pairs=True, count=count) for name, x in held.items()}
+    token, key = jnp.arange(window)[:, None], jnp.arange(2 * window)[None, :]
+    sees = ((token <= key) & (key < token + window))[None]
+    sees &= (own[:, :, None] == pairs["segment"][:, None, :]) & pairs["visible"][:, None, :]
+    keys, values = pairs["k"].astype(q.dtype), pairs["v"].astype(q.dtype)
+    if memory.persistent:
+        keys, values, sees = in_front(keys, values, sees, W0["k"], W0["v"])
+    y = attend(q, keys, values, sees, scale, plain=False)
+    return y.reshape(batch, count * window, *y.shape[2:])[:, :length]

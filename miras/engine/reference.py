@@ -52,6 +52,7 @@ def run(
     segment_ids: Array | None,
     mask: Array | None,
     segments_at_chunks: bool,
+    at_chunk_edge: bool = False,
     save_every: SaveEvery = None,
     precision: Precision = FULL,
 ) -> tuple[Array, State, Array]:
@@ -60,7 +61,7 @@ def run(
     A memory a token is kept for the backward pass, whatever `save_every` says; `precision` is the
     default.
     """
-    del segments_at_chunks, save_every, precision
+    del segments_at_chunks, at_chunk_edge, save_every, precision
     batch, length = q.shape[:2]
     dtype = jnp.promote_types(jnp.float32, q.dtype)
     cast = lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree)  # noqa: E731

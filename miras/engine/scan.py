@@ -117,6 +117,7 @@ def scan_with_loss(
     segment_ids: Array | None = None,
     mask: Array | None = None,
     segments_at_chunks: bool = False,
+    at_chunk_edge: bool = False,
     save_every: SaveEvery = None,
     precision: Precision = FULL,
     backend: Backend = "auto",
@@ -126,7 +127,8 @@ def scan_with_loss(
     Masked tokens have loss 0. Where the loss is not used, XLA drops what only it needs. With
     `segments_at_chunks` the caller promises that without a state segments begin at multiples of
     the chunk only, as the data pipeline sees to; no other layout is compiled then, and a segment
-    that begins elsewhere is not reset.
+    that begins elsewhere is not reset. With `at_chunk_edge` it promises that a state stands at the
+    end of a chunk, so that the same holds behind a state.
     """
     check_types(rule, W0, gates, state, exact)
     call = Call(
@@ -153,13 +155,17 @@ def scan_with_loss(
         chunk=chunk,
         how=Semantics(refine, exact),
         segments_at_chunks=segments_at_chunks,
+        at_chunk_edge=at_chunk_edge,
         save_every=save_every,
         precision=precision,
         backend=backend,
     )
 
 
-STATIC = ("rule", "chunk", "how", "segments_at_chunks", "save_every", "precision", "backend")
+STATIC = (
+    "rule", "chunk", "how", "segments_at_chunks", "at_chunk_edge", "save_every", "precision",
+    "backend",
+)  # fmt: skip
 
 
 @functools.partial(jax.jit, static_argnames=STATIC)

@@ -39,6 +39,7 @@ def run(
     segment_ids: Array | None,
     mask: Array | None,
     segments_at_chunks: bool,
+    at_chunk_edge: bool = False,
     save_every: SaveEvery = None,
     precision: Precision = FULL,
     loop: Loop | None = None,
@@ -53,16 +54,16 @@ def run(
     batch, length = q.shape[:2]
     dtype = jnp.promote_types(jnp.float32, q.dtype)
     fast, fixed = split_fixed(rule, W0)
-    start = state
+    start, at_edge = state, state is None or at_chunk_edge
     if start is None:
         widths = k.shape[-1], v.shape[-1]
         start = initial_state(rule, W0, batch, *widths, refine=how.refine, dtype=dtype)
     start = _cast(start, precision.kept(dtype))
     if how.exact or isinstance(rule.algorithm, Newton):  # chunks are tiles only: begin one here
         start = dataclasses.replace(start, position=jnp.zeros_like(start.position))
-        aligned = segment_ids is None or (segments_at_chunks and state is None)
+        aligned = segment_ids is None or (segments_at_chunks and at_edge)
     else:
-        aligned = state is None and (segment_ids is None or segments_at_chunks)
+        aligned = at_edge and (segment_ids is None or segments_at_chunks)
     at = positions(segment_ids, start.position, start.segment, length, chunk)
     write = jnp.ones((batch, length), dtype) if mask is None else mask.astype(dtype)
 

@@ -1,9 +1,11 @@
-"""LayerConfig: how a layer makes a memory's inputs from tokens, and tokens from its outputs."""
+"""LayerConfig and AttentionConfig: how tokens become a memory's inputs, and what attention sees."""
 
 import dataclasses
 from typing import Literal
 
 from miras.config import Config, require
+from miras.memory import KV
+from miras.optim import NonParametric
 from miras.rule import Rule
 
 
@@ -77,3 +79,48 @@ class LayerConfig(Config):
     def terms(self, rule: Rule) -> int | None:
         """Associations a token makes, where keys have an axis for them."""
         return {"product": rule.algorithm.terms, "rwkv7": 2}.get(self.keys)
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionConfig(Config):
+    """The attention beside memories: in hybrids, and in Titans' MAC, MAG and MAL.
+
+    Attributes:
+        window: tokens that a query of sliding-window attention sees, its own among them, >= 1; in
+            MAC at most `segment`.
+        segment: tokens of MAC's segments, >= 1, a multiple of the memory's chunk.
+        persistent: learned tokens that every query sees besides (Titans, 2501.00663, section 3.3).
+        rope_base: largest wavelength of the position embedding over 2 pi, > 1.
+    """
+
+    window: int = 64
+    segment: int = 64
+    persistent: int = 0
+    rope_base: float = 10000.0
+
+    def validate(self) -> None:
+        """Check ranges."""
+        for name in ("window", "segment"):
+            value = getattr(self, name)
+            require(value >= 1, f"attention.{name}={value} must be at least 1.")
+        require(
+            self.persistent >= 0, f"attention.persistent={self.persistent} must not be negative."
+        )
+        require(self.rope_base > 1, f"attention.rope_base={self.rope_base} must be above 1.")
+
+    @property
+    def layer(self) -> LayerConfig:
+        """The layer around it: projections and RoPE, as in Llama."""
+        return LayerConfig(
+            conv=0,
+            qk_norm=None,
+            rope=True,
+            rope_base=self.rope_base,
+            output_norm=False,
+            output_gate=False,
+        )
+
+    def rule(self, *, windowed: bool = True) -> Rule:
+        """The kv memory that it is."""
+        memory = KV(window=self.window if windowed else None, persistent=self.persistent)
+        return Rule(memory=memory, algorithm=NonParametric())

@@ -1,17 +1,26 @@
-"""Rotary position embedding."""
+"""Rotary position embedding, exact at any position."""
+
+import functools
 
 import jax.numpy as jnp
+import numpy as np
 
 from miras.config import require
 from miras.typing import Array
+
+_BASE, _DIGITS = 64, 5  # positions below 2^30
 
 
 def rotate(x: Array, position: Array, base: float) -> Array:
     """Rotate pairs of channels by angles that grow with the position (RoPE, arXiv 2104.09864).
 
+    Position times frequency, in float32, is off by a tenth of a radian after a million tokens. So
+    the rotation is a product of one for each digit of the position in base 64, taken from tables
+    that are computed in float64: it is right to rounding at any position.
+
     Args:
         x: [B, T, H, D], D even.
-        position: [B, T].
+        position: [B, T], in [0, 2^30).
         base: the largest wavelength over 2 pi.
 
     Returns:
@@ -19,8 +28,25 @@ def rotate(x: Array, position: Array, base: float) -> Array:
     """
     half = x.shape[-1] // 2
     require(2 * half == x.shape[-1], f"RoPE needs an even head width, not {x.shape[-1]}.")
-    frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = position[:, :, None, None].astype(jnp.float32) * frequency
-    cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
+    dtype = jnp.promote_types(jnp.float32, x.dtype)
+    cos, sin = (table.astype(dtype) for table in _tables(half, base))
+    c, s = jnp.ones((), dtype), jnp.zeros((), dtype)
+    for n in range(_DIGITS):
+        digit = position // _BASE**n % _BASE
+        dc, ds = cos[n][digit], sin[n][digit]
+        c, s = c * dc - s * ds, s * dc + c * ds
+    c, s = (jnp.asarray(y, x.dtype)[:, :, None] for y in (c, s))
     first, second = x[..., :half], x[..., half:]
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return jnp.concatenate([first * c - second * s, second * c + first * s], axis=-1)
+
+
+@functools.cache
+def _angles(half: int, base: float) -> np.ndarray:
+    """Of each digit: [digits, 64, half], float64."""
+    frequency = base ** (-np.arange(half) / half)
+    return _BASE ** np.arange(_DIGITS)[:, None, None] * np.arange(_BASE)[:, None] * frequency
+
+
+def _tables(half: int, base: float) -> tuple[Array, Array]:
+    angles = _angles(half, base)
+    return jnp.asarray(np.cos(angles)), jnp.asarray(np.sin(angles))

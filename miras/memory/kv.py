@@ -18,13 +18,20 @@ class KV(Memory):
     the l2 bias solved without parameters; MIRAS (2504.13173), table 1, and attention (1706.03762).
     Its state grows by a key and a value a token, up to the window.
 
+    W0 are its persistent tokens, which every query sees in front of its window: learned keys and
+    values [P, dk] and [P, dv] per head, which know the task and not the text (Titans, 2501.00663,
+    section 3.3; Sukhbaatar et al., 1907.01470). A learned vector p before the text enters attention
+    by p W_K and p W_V alone, so these are held as they are.
+
     Attributes:
         window: tokens that a query sees, its own among them, >= 1; None for all.
         scale: of the scores; 1 / sqrt(dk) if not given.
+        persistent: P, >= 0.
     """
 
     window: int | None = None
     scale: float | None = None
+    persistent: int = 0
 
     def validate(self) -> None:
         """Check ranges."""
@@ -36,7 +43,14 @@ class KV(Memory):
             self.scale is None or self.scale > 0,
             f"KV.scale={self.scale} must be positive, or none.",
         )
+        require(self.persistent >= 0, f"KV.persistent={self.persistent} must not be negative.")
 
     def init(self, key: jax.Array, dk: int, dv: int) -> Weights:
-        """No weights."""
-        return {}
+        """The persistent keys and values, of unit variance as a token's own are."""
+        if not self.persistent:
+            return {}
+        of_k, of_v = jax.random.split(key)
+        return {
+            "k": jax.random.normal(of_k, (self.persistent, dk)),
+            "v": jax.random.normal(of_v, (self.persistent, dv)),
+        }

@@ -6,17 +6,25 @@ from typing import Literal
 from miras import legality
 from miras.config import Config, require
 from miras.engine.walk import SaveEvery, check_save_every
-from miras.layers.config import LayerConfig
+from miras.layers import AttentionConfig, LayerConfig, MemoryConfig
 from miras.precision import Precision
 from miras.rule import Rule
+
+LETTERS = {"M": "memory", "S": "sliding-window attention", "A": "attention to all"}
 
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModelConfig(Config):
-    """A language model with a memory layer where Llama has attention.
+    """A language model with a memory layer where Llama has attention, in some layers or in all.
 
     Attributes:
         rule: the memory's four parts.
+        architecture: what a memory layer is: "lmm", the memory alone, or Titans' memory as a
+            context ("mac"), as a gate ("mag") or as a layer ("mal"); see `miras.models.titans`.
+        pattern: which layers follow one another, over and over, a letter each: M for memory, S for
+            sliding-window attention, A for attention to all before; blanks are free, as in
+            "M S M S".
+        attention: the attention in S and A, and in mac, mag and mal.
         vocab: tokens; 257 for bytes and a document start.
         width: of the residual stream.
         layers: blocks.
@@ -37,6 +45,9 @@ class LanguageModelConfig(Config):
     """
 
     rule: Rule = Rule()
+    architecture: Literal["lmm", "mac", "mag", "mal"] = "lmm"
+    pattern: str = "M"
+    attention: AttentionConfig = dataclasses.field(default_factory=AttentionConfig)
     vocab: int = 257
     width: int = 128
     layers: int = 4
@@ -65,8 +76,78 @@ class LanguageModelConfig(Config):
         check_save_every(self.save_every, "model.save_every")
         for verdict in legality.of_semantics(self.rule, self.refine, self.exact):
             require(verdict.legal, verdict.reason)
+        self._check_pattern()
+        self._check_architecture()
         self.layer.check_rule(self.rule)
         self.precision.check_memory(self.rule.kinds()["memory"])
+
+    def _check_pattern(self) -> None:
+        letters = self.letters
+        wrong = [letter for letter in letters if letter not in LETTERS]
+        legal = ", ".join(f"{letter} ({what})" for letter, what in LETTERS.items())
+        require(
+            bool(letters) and not wrong,
+            f"model.pattern={self.pattern!r} must be made of the letters {legal}, as in 'M S M S'.",
+        )
+        require(
+            self.layers % len(letters) == 0,
+            f"model.layers={self.layers} must be a multiple of the {len(letters)} layers of "
+            f"model.pattern={self.pattern!r}.",
+        )
+        if letters != "M" or self.architecture != "lmm":
+            require(
+                self.width // self.heads % 2 == 0,
+                f"model.width={self.width} / model.heads={self.heads} must be even, since the "
+                "attention rotates pairs of channels.",
+            )
+
+    def _check_architecture(self) -> None:
+        if self.architecture == "lmm":
+            return
+        named = f"model.architecture={self.architecture!r}"
+        require(
+            self.rule.kinds()["memory"] != "kv",
+            f"{named} puts a memory beside attention, which memory 'kv' is itself: use "
+            "architecture='lmm', or another memory.",
+        )
+        if self.architecture == "mac":
+            window, segment = self.attention.window, self.attention.segment
+            require(
+                window <= segment,
+                f"attention.window={window} is larger than attention.segment={segment}, outside of "
+                f"which {named} attends to nothing: use a window of at most {segment}, or a larger "
+                "segment.",
+            )
+            require(
+                segment % self.chunk == 0,
+                f"attention.segment={segment} must be a multiple of model.chunk={self.chunk}, as "
+                f"{named} retrieves from the memory before a segment.",
+            )
+
+    @property
+    def letters(self) -> str:
+        """The pattern without blanks."""
+        return "".join(self.pattern.split())
+
+    @property
+    def memory_layers(self) -> tuple[int, ...]:
+        """The layers with a memory, from 0; all, where the pattern has none."""
+        letters = self.letters
+        told = [n for n in range(self.layers) if letters[n % len(letters)] == "M"]
+        return tuple(told) or tuple(range(self.layers))
+
+    @property
+    def align(self) -> int:
+        """Tokens at whose multiples a document begins at no cost: a chunk, or MAC's segment."""
+        mac = self.architecture == "mac" and "M" in self.letters
+        return self.attention.segment if mac else self.chunk
+
+    @property
+    def memory(self) -> MemoryConfig:
+        """The rule and how it is run."""
+        return MemoryConfig(
+            self.rule, self.chunk, self.refine, self.exact, self.save_every, self.precision
+        )
 
     @property
     def mlp_width(self) -> int:

@@ -1,68 +1,32 @@
-"""LanguageModel: Llama's macro-architecture around memory layers."""
+"""LanguageModel: Llama's macro-architecture around memory and attention layers."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
 
 from miras.config import require
-from miras.layers import Health, LayerState, MemoryLayer, RMSNorm, SwiGLU
+from miras.layers import Health, RMSNorm
 from miras.layers.param import Linear, normal
+from miras.models.blocks import Group, Inputs, depths
 from miras.models.config import LanguageModelConfig
 from miras.typing import Array
 
 
-class Block(nnx.Module):
-    """x + memory(norm(x)), then x + SwiGLU(norm(x))."""
+class ModelState(NamedTuple):
+    """All that a model carries from token to token; a pytree whose size never grows.
 
-    def __init__(self, config: LanguageModelConfig, rngs: nnx.Rngs):
-        self.memory_norm = RMSNorm((config.width,), ("embed",))
-        self.memory = MemoryLayer(
-            config.rule,
-            config.width,
-            config.heads,
-            config=config.layer,
-            chunk=config.chunk,
-            refine=config.refine,
-            exact=config.exact,
-            save_every=config.save_every,
-            precision=config.precision,
-            rngs=rngs,
-        )
-        self.mlp_norm = RMSNorm((config.width,), ("embed",))
-        self.mlp = SwiGLU(config.width, config.mlp_width, rngs)
+    But for kv memories without a window, which keep every token.
 
-    def __call__(
-        self,
-        x: Array,
-        state: LayerState | None,
-        inputs: "Inputs",
-        depth: Array,
-        *,
-        segments_at_chunks: bool,
-        health: bool,
-    ):
-        """One block; see `MemoryLayer.__call__`."""
-        y, state, measured = self.memory(
-            self.memory_norm(x),
-            segment_ids=inputs.segment_ids,
-            mask=inputs.mask,
-            state=state,
-            segments_at_chunks=segments_at_chunks,
-            depth=depth,
-            health=health,
-        )
-        x = x + y
-        return x + self.mlp(self.mlp_norm(x)), state, measured
+    Attributes:
+        layers: for each letter of the pattern the state of its layers, leaves [groups, B, ...]:
+            memories, convolution tails, attention windows, positions.
+    """
 
-
-class Inputs(NamedTuple):
-    """What every block sees besides the residual stream."""
-
-    segment_ids: Array | None
-    mask: Array | None
+    layers: tuple[Any, ...]
 
 
 class LanguageModel(nnx.Module):
@@ -80,21 +44,21 @@ class LanguageModel(nnx.Module):
         std = config.width**-0.5  # unit logits behind the tied head, unit tokens behind the norm
         self.embedding = normal(rngs, (config.vocab, config.width), ("vocab", "embed"), std)
 
-        @nnx.split_rngs(splits=config.layers)
+        @nnx.split_rngs(splits=config.layers // len(config.letters))
         @nnx.vmap(transform_metadata={nnx.PARTITION_NAME: "layers"})
-        def blocks(rngs: nnx.Rngs) -> Block:
-            return Block(config, rngs)
+        def groups(rngs: nnx.Rngs) -> Group:
+            return Group(config, rngs)
 
-        self.blocks = blocks(rngs)
+        self.groups = groups(rngs)
         self.norm = RMSNorm((config.width,), ("embed",))
         if not config.tie:
             self.head = Linear((config.width, config.vocab), ("embed", "vocab"), rngs)
 
-    def init_state(self, batch: int) -> LayerState:
-        """The state before the first token, leaves [layers, B, ...]; its size never grows."""
+    def init_state(self, batch: int) -> ModelState:
+        """The state before the first token of `batch` rows."""
         dtype = jnp.dtype(self.config.dtype)
-        make = nnx.vmap(lambda block: block.memory.init_state(batch, dtype), in_axes=0)
-        return make(self.blocks)
+        make = nnx.vmap(lambda group: group.init_state(batch, dtype), in_axes=0)
+        return ModelState(make(self.groups))
 
     def __call__(
         self,
@@ -102,9 +66,9 @@ class LanguageModel(nnx.Module):
         *,
         segment_ids: Array | None = None,
         mask: Array | None = None,
-        state: LayerState | None = None,
+        state: ModelState | None = None,
         segments_at_chunks: bool = False,
-    ) -> tuple[Array, LayerState]:
+    ) -> tuple[Array, ModelState]:
         """Logits of each next token.
 
         Args:
@@ -112,8 +76,8 @@ class LanguageModel(nnx.Module):
             segment_ids: [B, T] int; memories and convolutions start anew where it changes.
             mask: [B, T] bool; tokens with False are not written.
             state: where to go on from, as returned by an earlier call or by `init_state`.
-            segments_at_chunks: promise that segments begin at multiples of the chunk only, as the
-                data pipeline sees to; saves compiling for segments anywhere.
+            segments_at_chunks: promise that segments begin at multiples of `config.align` only, as
+                the data pipeline sees to; saves compiling for segments anywhere.
 
         Returns:
             logits [B, T, vocab] float32, and the state after the last token.
@@ -130,7 +94,7 @@ class LanguageModel(nnx.Module):
         mask: Array | None = None,
         segments_at_chunks: bool = False,
     ) -> Health:
-        """The memories' health over a batch, leaves [layers]; arguments as `__call__`."""
+        """The memories' health over a batch, leaves [memory layers]; arguments as `__call__`."""
         inputs = Inputs(segment_ids, mask)
         _, _, health = self._forward(tokens, inputs, None, segments_at_chunks, health=True)
         assert health is not None
@@ -140,10 +104,10 @@ class LanguageModel(nnx.Module):
         self,
         tokens: Array,
         inputs: Inputs,
-        state: LayerState | None,
+        state: ModelState | None,
         segments_at_chunks: bool,
         health: bool,
-    ) -> tuple[Array, LayerState, Health | None]:
+    ) -> tuple[Array, ModelState, Health | None]:
         dtype = jnp.dtype(self.config.dtype)
         tokens = check_tokens(tokens, self.config.vocab)
         for name, x in inputs._asdict().items():
@@ -154,24 +118,30 @@ class LanguageModel(nnx.Module):
             )
         x = self.embedding[...][tokens].astype(dtype)
 
-        def block(block: Block, x: Array, state: LayerState | None, inputs: Inputs, depth: Array):
-            x, state, measured = block(
-                x, state, inputs, depth, segments_at_chunks=segments_at_chunks, health=health
+        def group(group: Group, x: Array, states: Any, inputs: Inputs, depths: Array):
+            x, states, measured = group(
+                x, states, inputs, depths, segments_at_chunks=segments_at_chunks, health=health
             )
-            return x, (state, measured)
+            return x, (states, measured)
 
-        depth = jnp.arange(self.config.layers) / max(1, self.config.layers - 1)
-        body = nnx.remat(block) if self.config.remat else block
-        over_layers = nnx.scan(
-            body,
+        over_groups = nnx.scan(
+            group,
             in_axes=(0, nnx.Carry, None if state is None else 0, None, 0),
             out_axes=(nnx.Carry, 0),
         )
-        x, (state, measured) = over_layers(self.blocks, x, state, inputs, depth)
+        states = None if state is None else state.layers
+        x, (states, measured) = over_groups(self.groups, x, states, inputs, depths(self.config))
         x = self.norm(x)
         head = self.embedding[...].T if self.config.tie else self.head.kernel[...]
         logits = jnp.matmul(x, head.astype(dtype), preferred_element_type=jnp.float32)
-        return logits, state, measured
+        return logits, ModelState(states), self._of_memories(measured)
+
+    def _of_memories(self, measured: tuple[Health | None, ...]) -> Health | None:
+        """The health of memory layers in their order, or of all layers if none has one."""
+        letters = self.config.letters
+        memories = [h for h, letter in zip(measured, letters) if letter == "M"] or measured
+        in_order = lambda *leaves: jnp.stack(leaves, axis=1).reshape(-1)  # noqa: E731
+        return jax.tree.map(in_order, *memories)
 
 
 def check_tokens(tokens: Array, vocab: int) -> Array:

@@ -5,7 +5,20 @@ that the papers leave open are chosen so that the inner loss falls and the outer
 order one at the start, for any chunk (docs/concepts.md, "Starting points").
 """
 
-from miras.presets import linear, delta, deep, context  # noqa: I001  (the order of the table)
-from miras.presets.registry import PRESETS, Preset, preset, register
+from miras.presets import linear, delta, deep, context, titans, hybrids  # noqa: I001  (the order of the table)
+from miras.presets.registry import ALIASES, PRESETS, Preset, find, preset, register
 
-__all__ = ["PRESETS", "Preset", "context", "deep", "delta", "linear", "preset", "register"]
+__all__ = [
+    "ALIASES",
+    "PRESETS",
+    "Preset",
+    "context",
+    "deep",
+    "delta",
+    "find",
+    "hybrids",
+    "linear",
+    "preset",
+    "register",
+    "titans",
+]

@@ -25,9 +25,10 @@ def _attention(window: int | None) -> LanguageModelConfig:
     "Transformer",
     "y_t = sum_s softmax_s(q_t . k_s / sqrt(d)) v_s",
     "Vaswani et al., arXiv 1706.03762, eq. 1; Nadaraya-Watson in arXiv 2504.13173",
+    alias="transformer++",
 )
 def transformer() -> LanguageModelConfig:
-    """Softmax attention with RoPE, as Llama has it."""
+    """Softmax attention with RoPE in Llama's blocks, which papers call Transformer++."""
     return _attention(None)
 
 
@@ -35,6 +36,7 @@ def transformer() -> LanguageModelConfig:
     "Sliding-window attention",
     "y_t = sum_{t-w < s <= t} softmax_s(q_t . k_s / sqrt(d)) v_s",
     "Beltagy et al., arXiv 2004.05150, section 3.1",
+    alias="swa",
 )
 def sliding_window() -> LanguageModelConfig:
     """Attention over the last 64 tokens."""

@@ -33,6 +33,7 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {}
+ALIASES: dict[str, str] = {}  # what other papers call them
 
 
 def preset(name: str) -> LanguageModelConfig:
@@ -41,12 +42,20 @@ def preset(name: str) -> LanguageModelConfig:
     Raises:
         ConfigError: naming the presets and the nearest match.
     """
+    return find(name).build()
+
+
+def find(name: str) -> Preset:
+    """A named model, by its name or an alias of it; errors as `preset`."""
+    name = ALIASES.get(name, name)
     if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
-    return PRESETS[name].build()
+        raise unknown("preset", name, [*PRESETS, *ALIASES])
+    return PRESETS[name]
 
 
-def register(title: str, equation: str, source: str, name: str | None = None):
+def register(
+    title: str, equation: str, source: str, name: str | None = None, alias: str | None = None
+):
     """Decorator: make what a function builds known by the function's name, or another.
 
     A function of the same module and name takes the place of the one before it, so that a
@@ -61,6 +70,8 @@ def register(title: str, equation: str, source: str, name: str | None = None):
         if known in PRESETS and not _same(PRESETS[known].build, build):
             raise ConfigError(f"preset {known!r} is already registered; choose another name.")
         PRESETS[known] = Preset(known, title, equation, source, build)
+        if alias is not None:
+            ALIASES[alias] = known
         return build
 
     return decorate

@@ -12,12 +12,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from miras.models import LanguageModel, LanguageModelConfig
-from miras.models.language_model import Block, Inputs
+from miras.models.blocks import Block, Inputs, depths
 from miras.staleness.plan import ONLINE, Plan, Setting
 from miras.staleness.text import Text
 from miras.train.state import Params, structure
@@ -102,9 +101,9 @@ def layer_inputs(config: LanguageModelConfig, params: Params, tokens: Array | np
         def layer(x: Array, xs: tuple[Params, Array]):
             block, whole = nnx.merge(graph, xs[0]), Inputs(segment_ids=None, mask=None)
             after, _, _ = block(x, None, whole, xs[1], segments_at_chunks=True, health=False)
-            return after, block.memory_norm(x)
+            return after, block.mixer_norm(x)
 
-        x, layers = params["embedding"][tokens], (params["blocks"], _depths(config))
+        x, layers = params["embedding"][tokens], (_blocks(params), _depths(config))
         return jax.lax.scan(layer, x, layers)[1]
 
     return run(params, tokens)
@@ -120,12 +119,12 @@ def memory_outputs(config: LanguageModelConfig, params: Params, inputs: Array) -
     @jax.jit
     def run(params: Params, inputs: Array) -> Array:
         def layer(xs: tuple[Params, Array, Array]) -> Array:
-            memory = nnx.merge(graph, xs[0]).memory
+            memory = nnx.merge(graph, xs[0]).mixer
             memory.norm = memory.gate = None
             memory.out = _as_it_is
             return memory(xs[2], depth=xs[1])[0]
 
-        return jax.lax.map(layer, (params["blocks"], _depths(config), inputs))
+        return jax.lax.map(layer, (_blocks(params), _depths(config), inputs))
 
     return run(params, inputs)
 
@@ -134,14 +133,19 @@ def _as_it_is(y: Array) -> Array:
     return y
 
 
+def _blocks(params: Params) -> Params:
+    """The parameters of all blocks, leaves [layers, ...]."""
+    return params["groups"]["blocks"]["M0"]
+
+
 def _depths(config: LanguageModelConfig) -> Array:
-    """Where each layer stands, from 0 to 1, as `LanguageModel` tells it to them."""
-    return jnp.arange(config.layers) / max(1, config.layers - 1)
+    """Where each layer stands, as `LanguageModel` tells it to them."""
+    return depths(config)[:, 0]
 
 
 def _block(config: LanguageModelConfig) -> nnx.GraphDef:
     """The structure of one block, whose parameters are a slice of the model's."""
-    return nnx.split(nnx.eval_shape(lambda: Block(config, nnx.Rngs(0))), nnx.Param)[0]
+    return nnx.split(nnx.eval_shape(lambda: Block(config, "M", nnx.Rngs(0))), nnx.Param)[0]
 
 
 def _distance(y: np.ndarray, reference: np.ndarray) -> float:

@@ -90,6 +90,12 @@ def make_plan(config: LanguageModelConfig, chunks: Sequence[int], refines: Seque
     for refine in refines:
         require(refine >= 0, f"refine={refine} must be at least 0, which is the papers' rule.")
     require(
+        config.letters == "M" and config.architecture == "lmm",
+        f"model.pattern={config.pattern!r} with model.architecture={config.architecture!r} has "
+        "attention between the memories, whose inputs differ then: measure pattern='M' with "
+        "architecture='lmm'.",
+    )
+    require(
         not config.layer.lr_by_position,
         "layer.lr_by_position=true divides the rate by the token's position in its chunk, so "
         "another chunk is other rates too, and no distance tells staleness alone: for a new model "

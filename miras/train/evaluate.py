@@ -66,7 +66,7 @@ def evaluate_run(run: Run, source: str | None = None, batches: int | None = None
         ConfigError: for a source that cannot be used.
     """
     data = run.config.data if source is None else override(run.config.data, f"source={source}")
-    loader = sample(data, run.config.model.chunk, batches)
+    loader = sample(data, run.config.model.align, batches)
     graphdef, params = nnx.split(run.model, nnx.Param)
     step = make_eval_step(graphdef)
     return evaluate(step, nnx.to_pure_dict(params), loader)

@@ -98,7 +98,7 @@ class Session:
         self.config, self.recipe = config, config.train
         self.folder, self.console = folder, console
         _check_vocabulary(config)
-        align = config.model.chunk
+        align = config.model.align
         self.data = make_loader(config.data, "train", align=align)
         self.held_out = list(sample(config.data, align, self.recipe.eval_batches))
         self.graphdef, params = structure(config.model)
@@ -217,8 +217,9 @@ class Session:
             window.add(measured)
             return
         checkpoints.wait()
+        layers = self.config.model.memory_layers
         places = (
-            locate(self.graphdef, self.health_step, params, _batch(taken.batches, i))
+            locate(self.graphdef, self.health_step, params, _batch(taken.batches, i), layers)
             for i in range(self.recipe.accumulate)
         )
         place = next(filter(None, places), "the update, whose size is not finite")

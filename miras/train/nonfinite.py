@@ -1,6 +1,6 @@
 """Where the first NaN or infinity stands, once a step has met one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ def locate(
     health: Callable[[Params, Batch], Health],
     params: Params,
     batch: Batch,
+    layers: Sequence[int],
 ) -> str | None:
     """Name the first place that is not finite on one batch, or None where all of it is.
 
@@ -32,13 +33,14 @@ def locate(
         health: compiled, see `step.make_health_step`.
         params: the parameters before the step that failed.
         batch: one of the step's batches.
+        layers: the number of each layer whose memory has a health.
     """
     measures = jax.tree_util.tree_leaves_with_path(jax.device_get(health(params, batch)))
     bad = [(_first_layer(leaf), path) for path, leaf in measures if not np.isfinite(leaf).all()]
     if bad:
         layer = min(layer for layer, _ in bad)
         names = [_name(path) for at, path in bad if at == layer]
-        return f"layer {layer} ({', '.join(names)})"
+        return f"layer {layers[layer]} ({', '.join(names)})"
     gradient = jax.jit(
         jax.value_and_grad(lambda params: total_loss(graphdef, params, batch), has_aux=True)
     )

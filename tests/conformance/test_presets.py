@@ -10,7 +10,7 @@ import pytest
 import miras
 from miras.engine.checks import Call, gate_shape
 from miras.layers.keys import Associations
-from miras.presets import PRESETS
+from tests.cases import RULES
 from tests.conformance import oracle, oracle_atlas, oracle_linear, oracle_presets
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -110,7 +110,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("chunk", [1, 16, 64])
-@pytest.mark.parametrize("name", [n for n in PRESETS if n not in NAMES])
+@pytest.mark.parametrize("name", [n for n in RULES if n not in NAMES])
 def test_a_preset_is_its_papers_recurrence(name, chunk):
     against(name, chunk, 70 if chunk == 64 else 21, **OPTIONS.get(name, {}))
 
@@ -187,5 +187,5 @@ def test_attention(name, backend):
 def test_every_preset_has_an_oracle_or_a_part_of_one():
     # atlas++ is atlas with another memory: see the test of features and memories above.
     assert set(Associations._fields) == {"q", "k", "v", "k_write"}
-    for name in set(PRESETS) - {"atlas++"}:
+    for name in set(RULES) - {"atlas++"}:
         assert published(name)

@@ -3,6 +3,8 @@
 The one exception is `transformer`, at 2,000: it keeps all tokens, in no state that could diverge.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from flax import nnx
 
 import miras
-from miras.layers import MemoryLayer
+from miras.models.blocks import mixer
 from miras.presets import PRESETS
 
 PIECE, WIDTH, HEADS = 10_000, 8, 2
@@ -40,15 +42,8 @@ def optimised(name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_stays_finite(name):
     config = miras.preset(name)
-    layer = MemoryLayer(
-        config.rule,
-        WIDTH,
-        HEADS,
-        config=config.layer,
-        chunk=config.chunk,
-        exact=config.exact,
-        rngs=nnx.Rngs(0),
-    )
+    config = dataclasses.replace(config, width=WIDTH, heads=HEADS)
+    layer = mixer(config, "M", nnx.Rngs(0))
     graph, params = nnx.split(layer)
     # Gates that see the token, so that outliers reach them as well.
     keys = iter(jax.random.split(jax.random.key(1), len(jax.tree.leaves(params))))

@@ -9,12 +9,12 @@ import numpy as np
 import miras
 from miras.engine import scan_with_loss
 from miras.kernels.interpreter import Device, interpreted
-from miras.presets import PRESETS
 from miras.testing import random_inputs
 from miras.testing.expect import expect_close, expect_finite
+from tests.cases import RULES
 
 # Attention is no walk over chunks: jax has kernels of its own for it.
-NAMES = [name for name in PRESETS if miras.preset(name).rule.kinds()["memory"] != "kv"]
+NAMES = [name for name in RULES if miras.preset(name).rule.kinds()["memory"] != "kv"]
 
 
 def call(name: str, *, dtype: Any = np.float64, **sizes: int) -> tuple[dict[str, Any], Any]:

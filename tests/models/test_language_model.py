@@ -159,8 +159,8 @@ def test_health_names_what_the_rule_has():
 
 
 def test_lr_by_position_falls_inside_the_chunk():
-    layer = build("ttt_mlp").blocks.memory
-    assert layer.lr_correction[...].shape == (2, 4)
+    layer = build("ttt_mlp").groups.blocks["M0"].mixer
+    assert layer.fast.lr_correction[...].shape == (2, 4)
 
 
 def test_untied_head_bfloat16_and_no_remat():
@@ -169,7 +169,7 @@ def test_untied_head_bfloat16_and_no_remat():
     close(forward(build("yaad", "tie=false"), x)[0], exact)
     low, state = forward(build("yaad", "tie=false", "dtype=bfloat16"), x)
     assert low.dtype == jnp.float32
-    assert state.memory.A["w1"].dtype == jnp.float32
+    assert state.layers[0].memory.A["w1"].dtype == jnp.float32
     np.testing.assert_allclose(low, exact, atol=0.1 * float(np.abs(exact).max()))
 
 
@@ -180,7 +180,7 @@ def test_every_parameter_names_its_axes():
         names = leaf.get_metadata()["out_sharding"]
         assert len(names) == leaf[...].ndim, path
         assert set(names) <= known, path
-        assert (names[0] == "layers") == (path[0] == "blocks"), path
+        assert (names[0] == "layers") == (path[0] == "groups"), path
 
 
 def test_generation_repeats_with_its_seed_and_obeys_its_limits():

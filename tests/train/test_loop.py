@@ -217,7 +217,10 @@ def poison(monkeypatch, parameter, at):
 
 @pytest.mark.parametrize(
     ("parameter", "place"),
-    [("blocks.memory.qkv.kernel", r"layer 1 \(.*output_norm"), ("norm.scale", "the output head")],
+    [
+        ("groups.blocks.M0.mixer.qkv.linear.kernel", r"layer 1 \(.*output_norm"),
+        ("norm.scale", "the output head"),
+    ],
 )
 def test_nan_stops_the_run_and_names_step_and_layer(
     tiny, tmp_path, monkeypatch, console, parameter, place

@@ -102,23 +102,23 @@ def test_only_matrices_decay(tiny):
     kept = set()
     leaves = zip(jax.tree_util.tree_leaves_with_path(updates), jax.tree.leaves(state.params))
     for (path, update), before in leaves:
-        name = jax.tree_util.keystr(path, simple=True, separator=".").removeprefix("blocks.")
+        name = jax.tree_util.keystr(path, simple=True, separator=".").rpartition("M0.")[2]
         if jnp.any(update != 0):
             np.testing.assert_allclose(update, -0.05 * before, rtol=1e-5)
         else:
             kept.add(name)
     assert {
-        "memory.memory.scale",
-        "memory.memory.shift",
-        "memory.norm.scale",
-        "memory.lr_correction",
-        "memory.gates.biases.lr",
-        "memory.gates.biases.log_decay",
-        "memory_norm.scale",
+        "mixer.fast.initial.scale",
+        "mixer.fast.initial.shift",
+        "mixer.norm.scale",
+        "mixer.fast.lr_correction",
+        "mixer.fast.gates.biases.lr",
+        "mixer.fast.gates.biases.log_decay",
+        "mixer_norm.scale",
         "mlp_norm.scale",
         "norm.scale",
     } <= kept
-    zero_at_first = {f"memory.gates.kernels.{gate}.kernel" for gate in ("lr", "log_decay")}
+    zero_at_first = {f"mixer.fast.gates.kernels.{gate}.kernel" for gate in ("lr", "log_decay")}
     assert not {n for n in kept if "kernel" in n or ".w" in n or "embed" in n} - zero_at_first
 
 

@@ -1,0 +1,243 @@
+"""FastWeights: a rule's memories inside a layer: their learned start, their gates, the scan.
+
+How queries, keys and values are made, and what becomes of what is read, is the layer's business.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from miras.config import Config
+from miras.engine import KVState, State, initial_kv_state, initial_state, scan_with_loss
+from miras.engine.checks import AnyState
+from miras.engine.layout import positions
+from miras.engine.read import answer
+from miras.engine.walk import SaveEvery
+from miras.layers.config import LayerConfig
+from miras.layers.gates import GateProjections
+from miras.layers.keys import Associations
+from miras.layers.param import param
+from miras.memory import KV
+from miras.precision import Precision
+from miras.rule import Rule
+from miras.typing import Array, Weights
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryConfig(Config):
+    """A rule and how it is run; the fields are those of `miras.scan`."""
+
+    rule: Rule
+    chunk: int = 64
+    refine: int = 0
+    exact: bool = False
+    save_every: SaveEvery = None
+    precision: Precision = dataclasses.field(default_factory=Precision)
+
+
+class Health(NamedTuple):
+    """How a layer's memory fares over a batch: float32 means over batch, time and heads.
+
+    Attributes:
+        inner_loss: attentional bias of each token at its snapshot.
+        memory_norm: Frobenius norm of a head's primal weights after the last token.
+        update_ratio: norm of what the call changed in the dual state, over the norm of the state.
+        output_norm: root mean square of the layer's output.
+        gates: mean of each gate in natural units, by name (lr, decay, momentum, threshold).
+    """
+
+    inner_loss: Array
+    memory_norm: Array
+    update_ratio: Array
+    output_norm: Array
+    gates: dict[str, Array]
+
+
+class FastWeights(nnx.Module):
+    """H memories, whose initial weights and gates are learned.
+
+    Args:
+        memory: the rule and how it is run.
+        config: of the layer around it.
+        width: of the tokens that gates are made from.
+        heads: H, of width / heads.
+        doubled: keys come as [rotated, plain], and a kv memory's persistent keys, which have no
+            position, are met by the plain half alone.
+        rngs: stream `params`.
+    """
+
+    def __init__(
+        self,
+        memory: MemoryConfig,
+        config: LayerConfig,
+        width: int,
+        heads: int,
+        rngs: nnx.Rngs,
+        *,
+        doubled: bool = False,
+    ):
+        config.check_rule(memory.rule)
+        self.memory, self.config, self.heads = memory, config, heads
+        self.head, self.doubled = width // heads, doubled
+        rule = memory.rule
+        terms = config.terms(rule)
+        self.gates = GateProjections(
+            rule, width, heads, rank=config.gate_rank, terms=terms, rngs=rngs
+        )
+        raw = rule.init_raw(rngs.params(), self.head, self.head, heads)
+        self.initial = nnx.Dict(
+            {n: param(w, ("heads",) + (None,) * (w.ndim - 1)) for n, w in raw.items()}
+        )
+        if config.lr_by_position:
+            self.lr_correction = param(jnp.zeros(memory.chunk), (None,))
+
+    def initial_weights(self) -> Weights:
+        """The learned W0, primal, leaves [H, ...]."""
+        weights = self.memory.rule.constrain({n: leaf[...] for n, leaf in self.initial.items()})
+        if self.doubled:
+            behind = weights["k"]
+            weights["k"] = jnp.concatenate([jnp.zeros_like(behind), behind], axis=-1)
+        return weights
+
+    def init_state(self, batch: int, dtype=jnp.float32) -> AnyState:
+        """The state before the first token; `dtype` is that of the tokens."""
+        rule, memory = self.memory.rule, self.memory.rule.memory
+        if isinstance(memory, KV):
+            dk = self.head * (1 + self.doubled)
+            return initial_kv_state(memory, batch, self.heads, dk, self.head, dtype)
+        kept = self.memory.precision.kept(jnp.promote_types(jnp.float32, dtype))
+        widths = self.head, self.head
+        W0 = self.initial_weights()
+        return initial_state(rule, W0, batch, *widths, refine=self.memory.refine, dtype=kept)
+
+    def recall(self, q: Array, A: Weights) -> Array:
+        """What memories in dual states A, leaves [B, H, ...], answer to q [B, T, H, D]."""
+        return answer(self.memory.rule, self.initial_weights(), q, A)
+
+    def __call__(
+        self,
+        streams: Associations,
+        x: Array,
+        *,
+        segment_ids: Array | None,
+        mask: Array | None,
+        state: AnyState | None,
+        segments_at_chunks: bool,
+        at_chunk_edge: bool = False,
+        depth: Array | float = 0.0,
+        health: bool = False,
+    ) -> tuple[Array, AnyState, Health | None]:
+        """Write and read: y [B, T, H, D], the state after it, and health, but for the output's.
+
+        Args:
+            streams: queries, keys and values.
+            x: tokens [B, T, width] that the gates are made from.
+            segment_ids: [B, T]; see `miras.scan`.
+            mask: [B, T]; see `miras.scan`.
+            state: where to go on from.
+            segments_at_chunks: see `miras.engine.scan_with_loss`.
+            at_chunk_edge: see `miras.engine.scan_with_loss`.
+            depth: l / (L - 1) of layer l of L, for `decay_by_depth`.
+            health: measure it; None is returned otherwise.
+        """
+        batch, length = x.shape[:2]
+        gates = self.gates(x)
+        if self.config.decay_by_depth:
+            gates |= self._slower(gates, depth, batch, length)
+        if self.config.lr_by_position:
+            gates["lr"] = self._rate(gates, segments_of(segment_ids, state, x), state)
+        W0, memory = self.initial_weights(), self.memory
+        y, after, loss = scan_with_loss(
+            memory.rule,
+            W0,
+            streams.q,
+            streams.k,
+            streams.v,
+            gates,
+            chunk=memory.chunk,
+            refine=memory.refine,
+            exact=memory.exact,
+            k_write=streams.k_write,
+            state=state,
+            segment_ids=segment_ids,
+            mask=mask,
+            segments_at_chunks=segments_at_chunks,
+            at_chunk_edge=at_chunk_edge,
+            save_every=memory.save_every,
+            precision=memory.precision,
+        )
+        before = self.init_state(batch) if state is None and health else state
+        return y, after, self._health(before, after, loss, gates) if health else None
+
+    def _slower(
+        self, gates: dict[str, Array], depth: Array | float, batch: int, length: int
+    ) -> dict[str, Array]:
+        """The log decays per head, times 1 - depth + 1e-5."""
+        retention = self.memory.rule.retention
+        (decay,) = (gate for gate in retention.gates() if gate.side == "head")
+        held = jnp.asarray(decay.constant(self.heads), jnp.float32)
+        log_decay = gates.get(decay.name, held) * (1 - depth + 1e-5)
+        return {decay.name: jnp.broadcast_to(log_decay, (batch, length, self.heads))}
+
+    def _rate(self, gates: dict[str, Array], segments: Array, before: AnyState | None) -> Array:
+        """Eta_t times max(0, 1 / (1 + position in the chunk) + correction), [B, T, H]."""
+        (rate,) = (gate for gate in self.memory.rule.gates if gate.name == "lr")
+        held = jnp.asarray(rate.constant(self.heads), jnp.float32)
+        start = jnp.zeros(segments.shape[0], jnp.int32), segments[:, 0]
+        if isinstance(before, State):
+            start = before.position, before.segment
+        chunk = self.memory.chunk
+        at = positions(segments, *start, segments.shape[1], chunk).position
+        by_position = jnp.maximum(0.0, 1 / (1 + jnp.arange(chunk)) + self.lr_correction[...])
+        return gates.get("lr", held) * by_position[at][..., None]
+
+    def _health(self, before: AnyState | None, after: AnyState, loss: Array, gates: dict) -> Health:
+        norm = ratio = jnp.zeros(())
+        if isinstance(after, State):
+            assert isinstance(before, State)
+            primal, retention = after.A, self.memory.rule.retention
+            if not retention.proximal:
+                link = jax.vmap(jax.vmap(retention.link))
+                primal = {name: link(leaf) for name, leaf in after.A.items()}
+            change = _norm_per_head(jax.tree.map(jnp.subtract, after.A, before.A))
+            norm = _norm_per_head(primal)
+            ratio = change / jnp.maximum(_norm_per_head(after.A), 1e-12)
+        natural = {name.removeprefix("log_"): _natural(name, gate) for name, gate in gates.items()}
+        return Health(
+            inner_loss=jnp.mean(loss),
+            memory_norm=jnp.mean(norm),
+            update_ratio=jnp.mean(ratio),
+            output_norm=jnp.zeros(()),
+            gates={name: jnp.mean(gate) for name, gate in natural.items()},
+        )
+
+
+def segments_of(segment_ids: Array | None, before: AnyState | None, x: Array) -> Array:
+    """The ids of tokens x [B, T, ...], or the last one going on, [B, T]."""
+    if segment_ids is not None:
+        return segment_ids
+    last = jnp.zeros(x.shape[0], jnp.int32)
+    if before is not None:
+        last = before.last_id if isinstance(before, KVState) else before.segment
+    return jnp.broadcast_to(last[:, None], x.shape[:2])
+
+
+def with_output(health: Health | None, y: Array) -> Health | None:
+    """The health with the root mean square of a layer's output."""
+    if health is None:
+        return None
+    return health._replace(output_norm=jnp.sqrt(jnp.mean(jnp.square(y.astype(jnp.float32)))))
+
+
+def _natural(name: str, gate: Array) -> Array:
+    return jnp.exp(gate) if name.startswith("log_") else gate
+
+
+def _norm_per_head(weights: Weights) -> Array:
+    """Frobenius norm over all leaves [B, H, ...], [B, H]."""
+    full = [leaf.astype(jnp.float32) for leaf in weights.values()]
+    squares = [jnp.sum(leaf**2, axis=tuple(range(2, leaf.ndim))) for leaf in full]
+    return jnp.sqrt(sum(squares))

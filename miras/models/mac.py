@@ -1,0 +1,267 @@
+"""MAC: Titans' memory as a context; its equations, 21 to 25, stand in `titans`.
+
+A segment is one step: its tokens are read side by side, and the memory that it retrieves from is
+the one before it. Where a call does not begin at a segment's edge, or a document does not, tokens
+are taken one by one, from the keys and values that the segment has so far.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from miras.engine import State
+from miras.engine.softmax import attend, in_front
+from miras.engine.state import dual_start, split_fixed
+from miras.layers.config import AttentionConfig, LayerConfig
+from miras.layers.conv import ConvState
+from miras.layers.fast_weights import FastWeights, Health, MemoryConfig, segments_of, with_output
+from miras.layers.keys import Keys
+from miras.layers.norm import RMSNorm, l2_normalise
+from miras.layers.param import Linear, param
+from miras.layers.projections import Projections, flat
+from miras.layers.rope import rotate
+from miras.models.titans import Gating
+from miras.typing import Array, Weights
+
+
+class MACState(NamedTuple):
+    """What MAC carries between calls.
+
+    Attributes:
+        memory: the memories as they stand.
+        start: dual states of the memory before the current segment, leaves [B, H, ...].
+        k: [B, segment, 2, H, D], keys of h and of x in the segment so far.
+        v: values, as k.
+        visible: [B, segment], which of them queries may see.
+        count: [B], tokens of the segment read so far.
+        query: tail of the convolution on queries, of x.
+        write: tail of the convolution on keys and values, of y.
+    """
+
+    memory: State
+    start: Weights
+    k: Array
+    v: Array
+    visible: Array
+    count: Array
+    query: ConvState | None
+    write: ConvState | None
+
+
+class Token(NamedTuple):
+    """What comes with tokens x [B, n, width]: ids [B, n], and a mask [B, n] or None."""
+
+    x: Array
+    ids: Array
+    mask: Array | None
+
+
+class MAC(nnx.Module):
+    """Memory as a context (Titans, 2501.00663, section 4.1).
+
+    Args:
+        memory: the rule and how it is run; its chunk divides the segment.
+        layer: how the memory's keys, values and gates are made.
+        attention: segment, window inside it, and persistent tokens.
+        width: of the tokens.
+        heads: H, of memories and of attention.
+        rngs: stream `params`.
+    """
+
+    def __init__(
+        self,
+        memory: MemoryConfig,
+        layer: LayerConfig,
+        attention: AttentionConfig,
+        width: int,
+        heads: int,
+        rngs: nnx.Rngs,
+    ):
+        self.config, self.attention, self.heads = layer, attention, heads
+        self.keys = Keys(layer, memory.rule, width, heads, rngs)
+        self.query = Projections(layer, 1, width, heads, rngs)
+        self.write = Projections(layer, self.keys.streams - 1, width, heads, rngs)
+        self.fast = FastWeights(memory, layer, width, heads, rngs)
+        head, axes = width // heads, ("heads", None, None)
+        self.recalled = RMSNorm((width,), ("embed",))
+        self.q = Linear((width, heads, head), ("embed", "heads", None), rngs)
+        self.kv = Linear((width, 2, heads, head), ("embed", None, "heads", None), rngs)
+        self.out = Linear((width, width), ("heads", "embed"), rngs)
+        front = attention.rule().init_raw(rngs.params(), head, head, heads)
+        self.persistent = nnx.Dict({name: param(leaf, axes) for name, leaf in front.items()})
+        self.gating = Gating(width)
+
+    def init_state(self, batch: int, dtype=jnp.float32) -> MACState:
+        """The state before the first token."""
+        memory = self.fast.init_state(batch, dtype)
+        assert isinstance(memory, State)
+        places = (batch, self.attention.segment)
+        kept = jnp.zeros((*places, 2, self.heads, self.q.kernel.shape[-1]), dtype)
+        return MACState(
+            memory=memory,
+            start=memory.A,
+            k=kept,
+            v=kept,
+            visible=jnp.zeros(places, bool),
+            count=jnp.zeros(batch, jnp.int32),
+            query=self.query.init_state(batch, dtype),
+            write=self.write.init_state(batch, dtype),
+        )
+
+    def __call__(
+        self,
+        x: Array,
+        *,
+        segment_ids: Array | None = None,
+        mask: Array | None = None,
+        state: MACState | None = None,
+        segments_at_chunks: bool = False,
+        depth: Array | float = 0.0,
+        health: bool = False,
+    ) -> tuple[Array, MACState, Health | None]:
+        """As `MemoryLayer.__call__`; `segments_at_chunks` promises documents at segments' edges."""
+        length, segment = x.shape[1], self.attention.segment
+        start = self.init_state(x.shape[0], x.dtype) if state is None else state
+        ids = segments_of(segment_ids, start.memory, x)
+        token = Token(x, ids, mask)
+        by_segment = functools.partial(self._by_segment, token, depth=depth, health=health)
+        if state is None and (segment_ids is None or segments_at_chunks):
+            y, after, measured = by_segment(start)
+        elif length == 1:
+            y, after, measured = self._by_token(token, start, depth, health)
+        else:
+            before = jnp.concatenate([start.memory.segment[:, None], ids[:, :-1]], axis=1)
+            inside = (ids != before) & (jnp.arange(length) % segment != 0)
+            at_edges = jnp.all(start.count % segment == 0) & ~jnp.any(inside)
+            y, after, measured = jax.lax.cond(
+                at_edges,
+                by_segment,
+                lambda start: self._by_token(token, start, depth, health),
+                start,
+            )
+        return y, after, with_output(measured, y)
+
+    def _by_segment(self, token: Token, start: MACState, *, depth, health: bool):
+        """Whole segments from an edge on, and what is left of the last."""
+        batch, length, width = token.x.shape
+        segment = self.attention.segment
+        count = length // segment
+        outputs, measures, carry = [], [], start
+
+        def piece(carry: MACState, token: Token):
+            after, y, measured = self._piece(token, carry, depth, health, whole=True)
+            return after, (y, measured)
+
+        if count:
+            cut = jax.tree.map(lambda z: z[:, : count * segment], token)
+            stacked = jax.tree.map(
+                lambda z: jnp.moveaxis(z.reshape(batch, count, segment, *z.shape[2:]), 1, 0), cut
+            )
+            carry, (y, measured) = jax.lax.scan(piece, carry, stacked)
+            outputs.append(jnp.moveaxis(y, 0, 1).reshape(batch, -1, width))
+            measures.append(jax.tree.map(lambda z: jnp.mean(z, axis=0), measured))
+        if length % segment:
+            carry, (y, measured) = piece(carry, _cut(token, count * segment))
+            outputs.append(y)
+            measures.append(measured)
+        return jnp.concatenate(outputs, axis=1), carry, measures[0]
+
+    def _by_token(self, token: Token, start: MACState, depth, health: bool):
+        """Tokens one by one, wherever segments begin."""
+
+        def one(carry: MACState, token: Token):
+            token = jax.tree.map(lambda z: z[:, None], token)
+            after, y, measured = self._piece(token, carry, depth, health, whole=False)
+            return after, (y[:, 0], measured)
+
+        by_time = jax.tree.map(lambda z: jnp.moveaxis(z, 1, 0), token)
+        after, (y, measured) = jax.lax.scan(one, start, by_time)
+        return jnp.moveaxis(y, 0, 1), after, jax.tree.map(lambda z: jnp.mean(z, 0), measured)
+
+    def _piece(self, token: Token, state: MACState, depth, health: bool, *, whole: bool):
+        """Equations 21 to 25 on n tokens: those with which a segment begins, or any one."""
+        x, ids, mask = token
+        reset = ids[:, 0] != state.memory.segment
+        begins = reset | (state.count == self.attention.segment) | whole
+        held = jax.tree.map(functools.partial(_where, reset), self._origin(), state.memory.A)
+        start = jax.tree.map(functools.partial(_where, begins), held, state.start)
+        count = jnp.where(begins, 0, state.count)
+
+        mixed, query = self.query(x, ids, mask, state.query)
+        q = l2_normalise(mixed[:, :, 0]) if self.config.qk_norm == "l2" else mixed[:, :, 0]
+        h = self.recalled(flat(self.fast.recall(q, start)))  # (21)
+        y, kept = self._attend(h, x, mask, state, count, whole)  # (22, 23)
+        mixed, write = self.write(y, ids, mask, state.write)
+        own = y.reshape(*y.shape[:2], 1, self.heads, -1)
+        streams = self.keys(jnp.concatenate([own, mixed], axis=2), y)
+        m, memory, measured = self.fast(  # (24), and the read of (25)
+            streams,
+            y,
+            segment_ids=ids,
+            mask=mask,
+            state=state.memory,
+            segments_at_chunks=whole,
+            at_chunk_edge=whole,
+            depth=depth,
+            health=health,
+        )
+        assert isinstance(memory, State)
+        k, v, visible = kept
+        after = MACState(memory, start, k, v, visible, count + x.shape[1], query, write)
+        return after, self.gating(y, flat(m)), measured
+
+    def _origin(self) -> Weights:
+        """The dual states that a document starts from, leaves [1, H, ...]."""
+        rule = self.fast.memory.rule
+        fast, _ = split_fixed(rule, self.fast.initial_weights())
+        return {name: leaf[None] for name, leaf in dual_start(rule, fast).items()}
+
+    def _attend(self, h: Array, x: Array, mask, state: MACState, count: Array, whole: bool):
+        """Each x over [p || h || x] up to itself; the outputs, and the keys that are kept."""
+        segment, front = self.attention.segment, self.attention.persistent
+        batch, length, _ = x.shape
+        at = count[:, None] + jnp.arange(length)  # place in the segment
+        base = self.attention.rope_base
+        q = rotate(self.q(x), front + segment + at, base)
+        k, v = (jnp.stack(z, axis=2) for z in zip(*(self._kv(z) for z in (h, x))))
+        k = jnp.stack([rotate(k[:, :, n], front + n * segment + at, base) for n in (0, 1)], axis=2)
+        seen = jnp.ones((batch, length), bool) if mask is None else mask
+        new = k.astype(state.k.dtype), v.astype(state.v.dtype), seen
+        if whole:
+            kept = tuple(_pad(z, segment) for z in new)
+            keys, values, visible = new
+        else:
+            put = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=0)
+            old = state.k, state.v, state.visible
+            kept = keys, values, visible = tuple(
+                jax.vmap(put)(z, n, count) for z, n in zip(old, new)
+            )
+        other = jnp.arange(keys.shape[1])
+        sees = (other <= at[:, :, None]) & (other > at[:, :, None] - self.attention.window)
+        sees = jnp.repeat(sees & visible[:, None, :], 2, axis=2)
+        keys, values = (z.reshape(batch, -1, *z.shape[3:]).astype(x.dtype) for z in (keys, values))
+        if front:
+            of_k, of_v = (self.persistent[name][...] for name in ("k", "v"))
+            of_k = rotate(of_k.swapaxes(0, 1)[None], jnp.arange(front)[None], base)[0]
+            keys, values, sees = in_front(keys, values, sees, of_k.swapaxes(0, 1), of_v)
+        y = attend(q, keys, values, sees, q.shape[-1] ** -0.5, plain=False)
+        return self.out(flat(y)), kept
+
+    def _kv(self, x: Array) -> tuple[Array, Array]:
+        pair = self.kv(x)
+        return pair[:, :, 0], pair[:, :, 1]
+
+
+def _where(condition: Array, new: Array, old: Array) -> Array:
+    return jnp.where(condition.reshape(-1, *[1] * (old.ndim - 1)), new.astype(old.dtype), old)
+
+
+def _cut(token: Token, first: int) -> Token:
+    return jax.tree.map(lambda z: z[:, first:], token)
+
+
+def _pad(x: Array, size: int) -> Array:
+    return jnp.pad(x, [(0, 0), (0, size - x.shape[1])] + [(0, 0)] * (x.ndim - 2))

@@ -1,0 +1,58 @@
+"""Hybrids: memory layers and sliding-window attention in turn, as in Samba.
+
+`pattern=MS` on any other preset makes one of it, in any pattern.
+"""
+
+import dataclasses
+
+from miras.models.config import LanguageModelConfig
+from miras.presets.deep import memora as _memora
+from miras.presets.deep import moneta as _moneta
+from miras.presets.deep import yaad as _yaad
+from miras.presets.delta import gated_deltanet as _gated_deltanet
+from miras.presets.linear import mamba2 as _mamba2
+from miras.presets.registry import register
+
+_MIRAS = "Behrouz et al., arXiv 2504.13173, section 6"
+
+
+def _hybrid(config: LanguageModelConfig) -> LanguageModelConfig:
+    return dataclasses.replace(config, pattern="MS")
+
+
+@register("Moneta-H", "moneta, and sliding-window attention in every second layer", _MIRAS)
+def moneta_h() -> LanguageModelConfig:
+    """Moneta with sliding-window attention."""
+    return _hybrid(_moneta())
+
+
+@register("Yaad-H", "yaad, and sliding-window attention in every second layer", _MIRAS)
+def yaad_h() -> LanguageModelConfig:
+    """Yaad with sliding-window attention."""
+    return _hybrid(_yaad())
+
+
+@register("Memora-H", "memora, and sliding-window attention in every second layer", _MIRAS)
+def memora_h() -> LanguageModelConfig:
+    """Memora with sliding-window attention."""
+    return _hybrid(_memora())
+
+
+@register(
+    "Gated DeltaNet-H1",
+    "gated_deltanet, and sliding-window attention in every second layer",
+    "Yang et al., arXiv 2412.06464, section 3.4",
+)
+def gated_deltanet_h() -> LanguageModelConfig:
+    """Gated DeltaNet with sliding-window attention."""
+    return _hybrid(_gated_deltanet())
+
+
+@register(
+    "Samba",
+    "mamba2, and sliding-window attention in every second layer",
+    "Ren et al., arXiv 2406.07522, section 2, there with Mamba-1",
+)
+def samba() -> LanguageModelConfig:
+    """Mamba-2 with sliding-window attention."""
+    return _hybrid(_mamba2())

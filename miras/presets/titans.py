@@ -1,0 +1,42 @@
+"""Titans beside attention: MAC, MAG and MAL around the memory of `titans_lmm`.
+
+`architecture=mac` on any other preset puts its memory there: `override(preset("yaad"),
+"architecture=mac")`.
+"""
+
+import dataclasses
+from typing import Literal
+
+from miras.layers import AttentionConfig
+from miras.models.config import LanguageModelConfig
+from miras.presets.deep import titans_lmm
+from miras.presets.registry import register
+
+_PAPER = "Behrouz et al., arXiv 2501.00663"
+
+
+def _titans(architecture: Literal["mac", "mag", "mal"]) -> LanguageModelConfig:
+    attention = AttentionConfig(window=64, segment=64, persistent=4)
+    return dataclasses.replace(titans_lmm(), architecture=architecture, attention=attention)
+
+
+@register(
+    "Titans (MAC)",
+    "h = M*_{t-1}(q);  y = Attn([p, h, x]);  M_t = M_{t-1}(y);  o = y * M*_t(y)",
+    f"{_PAPER}, eq. 21-25",
+)
+def titans_mac() -> LanguageModelConfig:
+    """Memory as a context, in segments of 64 tokens."""
+    return _titans("mac")
+
+
+@register("Titans (MAG)", "o = SWAttn([p, x]) * M(x)", f"{_PAPER}, eq. 26-28")
+def titans_mag() -> LanguageModelConfig:
+    """Memory as a gate on sliding-window attention."""
+    return _titans("mag")
+
+
+@register("Titans (MAL)", "o = SWAttn([p, M(x)])", f"{_PAPER}, eq. 29-31")
+def titans_mal() -> LanguageModelConfig:
+    """Memory as the layer before sliding-window attention."""
+    return _titans("mal")
