@@ -218,7 +218,7 @@ class FastWeights(nnx.Module):
 def segments_of(segment_ids: Array | None, before: AnyState | None, x: Array) -> Array:
     """The ids of tokens x [B, T, ...], or the last one going on, [B, T]."""
     if segment_ids is not None:
-        return segment_ids
+        return segment_ids.astype(jnp.int32)
     last = jnp.zeros(x.shape[0], jnp.int32)
     if before is not None:
         last = before.last_id if isinstance(before, KVState) else before.segment

@@ -126,11 +126,11 @@ def mal(p, x, *, chunk, max_lr, window, **_):
 
 
 def mac(p, x, *, chunk, max_lr, segment, window, **_):
-    """Equations 21 to 25, segment by segment; the memory is written anew from the start for each."""
+    """Equations 21 to 25, segment by segment; the memory is written from the start for each."""
     fast, length = p["fast"], len(x)
     initial = fast["initial"]
     heads, width = initial["w1"].shape[:2]
-    front = {name: leaf for name, leaf in p.get("persistent", {}).items()}
+    front = p.get("persistent", {})
     count = len(front["k"][0]) if front else 0
     queries = l2_norm(projected(p["query"], x)[:, 0])
     y, o = np.zeros_like(x), np.zeros_like(x)

@@ -70,7 +70,7 @@ def test_a_call_split_anywhere_is_the_whole(kind):
     _, graph, params = made(kind, 2)
     x = np.random.default_rng(1).normal(size=(2, 27, 8))
     want, _ = run(graph, params, x)
-    for cuts in ((3, 8, 16, 21), (1, 2, 9, 25), tuple(range(1, 27))):
+    for cuts in ((3, 8, 16, 21), tuple(range(1, 27))):
         state, parts = None, []
         for first, last in zip((0, *cuts), (*cuts, 27)):
             y, state = run(graph, params, x[:, first:last], state)
@@ -82,13 +82,12 @@ def test_a_call_split_anywhere_is_the_whole(kind):
 def test_documents_anywhere_are_separate_and_masked_tokens_are_not_seen(kind):
     _, graph, params = made(kind, 2)
     x = np.random.default_rng(2).normal(size=(2, 27, 8))
-    for edge in (8, 16, 11):  # at segments' edges, and inside one
+    for edge in (16, 11):  # at a segment's edge, and inside one
         ids = np.where(np.arange(27) < edge, 1, 2)[None].repeat(2, 0)
-        got, state = run(graph, params, x, None, ids)
+        got, _ = run(graph, params, x, None, ids)
         first, _ = run(graph, params, x[:, :edge])
-        second, alone = run(graph, params, x[:, edge:])
+        second, _ = run(graph, params, x[:, edge:])
         np.testing.assert_allclose(got, np.concatenate([first, second], 1), rtol=1e-9, atol=1e-9)
-        del state, alone
     mask = np.ones((2, 27), bool)
     mask[:, 9:12] = False
     base, _ = run(graph, params, x, None, None, mask)
