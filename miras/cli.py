@@ -5,7 +5,6 @@ data library.
 """
 
 import argparse
-import codecs
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -13,11 +12,12 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from miras import __version__, plugins
+from miras import __version__, generate, match, plugins
 from miras.ablate import command as ablate
 from miras.config import override
 from miras.errors import ConfigError
 from miras.staleness import command as staleness
+from miras.stream import command as stream
 
 if TYPE_CHECKING:
     from miras.train import Run, RunConfig
@@ -107,24 +107,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(run=_eval)
 
-    generate = commands.add_parser(
-        "generate", help="continue a text", description="Continue a text with a run's model."
-    )
-    generate.add_argument("folder", metavar="RUN", help="folder of the run")
-    generate.add_argument("--prompt", default="", metavar="TEXT", help="the beginning of the text")
-    generate.add_argument(
-        "--length", type=int, default=256, metavar="N", help="tokens to add (default: 256)"
-    )
-    generate.add_argument(
-        "--temperature", type=float, default=1.0, help="0 takes the likeliest (default: 1)"
-    )
-    generate.add_argument("--top-k", type=int, metavar="K", help="only the K likeliest tokens")
-    generate.add_argument(
-        "--top-p", type=float, metavar="P", help="only the likeliest tokens of probability P"
-    )
-    generate.add_argument("--seed", type=int, default=0, help="another seed, another text")
-    generate.set_defaults(run=_generate)
-
     presets = commands.add_parser("presets", help="list the named models and their parts")
     presets.add_argument("--markdown", action="store_true", help="with updates, in Markdown")
     presets.set_defaults(run=_presets)
@@ -145,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     _words(describe, "a preset and fields of the model, as in width=256")
     describe.set_defaults(run=_describe)
 
+    generate.add_parser(commands, _load)
+    stream.add_parser(commands, _load)
+    match.add_parser(commands)
     ablate.add_parser(commands, _run_config)
     staleness.add_parser(commands, staleness.Sources(new=_run_config, load=_load))
     for command in commands.choices.values():
@@ -226,35 +211,6 @@ def _eval(args: argparse.Namespace) -> int:
     table.add_row("bits per byte", f"{held_out.bits_per_byte:.4f}")
     table.add_row("perplexity per token", f"{held_out.perplexity:.4f}")
     Console().print(table)
-    return 0
-
-
-def _generate(args: argparse.Namespace) -> int:
-    import jax.numpy as jnp
-
-    from miras.models import stream
-
-    run = _load(args.folder)
-    prompt = jnp.asarray([run.tokenizer.bos_id, *run.tokenizer.encode(args.prompt)])
-    tokens = stream(
-        run.model,
-        prompt[None],
-        args.length,
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        seed=args.seed,
-    )
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    print(args.prompt, end="", flush=True)
-    ids = [int(token) for token in prompt[1:]]
-    shown = len(run.tokenizer.decode_bytes(ids))  # some tokenizers drop a leading space
-    for token in tokens:
-        ids.append(int(token[0]))
-        text = run.tokenizer.decode_bytes(ids)
-        print(decoder.decode(text[shown:]), end="", flush=True)
-        shown = len(text)
-    print(decoder.decode(b"", final=True))
     return 0
 
 

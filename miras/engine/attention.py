@@ -41,7 +41,8 @@ class KVState:
         length: [B], places filled so far.
         last_id: [B], segment id of the last token.
         last_segment: [B], its number.
-        reserved: whether there is room for the next call, static.
+        grows: whether it keeps all tokens, as without a window; static.
+        reserved: whether there is room for the next call; static.
     """
 
     k: Array
@@ -51,6 +52,7 @@ class KVState:
     length: Array
     last_id: Array
     last_segment: Array
+    grows: bool = dataclasses.field(default=False, metadata={"static": True})
     reserved: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
@@ -67,19 +69,18 @@ def initial_kv_state(
         length=jnp.full(batch, places, jnp.int32),
         last_id=jnp.zeros(batch, jnp.int32),
         last_segment=jnp.zeros(batch, jnp.int32),
+        grows=memory.window is None,
     )
 
 
-def reserve(tree: T, memory: KV, tokens: int) -> T:
-    """Every `KVState` in a tree with room for more tokens, so that calls need not grow it.
+def reserve(tree: T, tokens: int) -> T:
+    """Every `KVState` in a tree that grows with room for more tokens, so that calls need not.
 
     Places grow to a power of two. Leaves may carry leading axes, as layers under one scan do.
     """
-    if memory.window is not None:
-        return tree
 
     def grow(state: Any) -> Any:
-        if not isinstance(state, KVState):
+        if not isinstance(state, KVState) or not state.grows:
             return state
         places = state.visible.shape[-1]
         needed = int(jnp.max(state.length)) + tokens
@@ -154,6 +155,7 @@ def _attend(memory: KV, W0: Weights, q, k, v, state: KVState, segment_ids, mask,
         length=filled.astype(jnp.int32),
         last_id=ids[:, -1].astype(jnp.int32),
         last_segment=segment[:, -1],
+        grows=state.grows,
         reserved=state.reserved,
     )
     return y, end, jnp.zeros((batch, length, heads), jnp.promote_types(jnp.float32, q.dtype))

@@ -1,18 +1,42 @@
-"""Models: embedding, blocks and head around the layers."""
+"""Models: embedding, blocks and head around the layers, and their states."""
 
 from miras.layers import Health
 from miras.models.config import LanguageModelConfig
-from miras.models.decoding import decode_step, generate, prefill, sample, stream
+from miras.models.decoding import (
+    Sampling,
+    Step,
+    Verified,
+    decode_step,
+    generate,
+    prefill,
+    sample,
+    steps,
+    verify,
+)
 from miras.models.language_model import LanguageModel, ModelState
+from miras.models.rows import fork, join, put, reset, take
+from miras.models.session import Session, load_session, save_session
 
 __all__ = [
     "Health",
     "LanguageModel",
     "LanguageModelConfig",
     "ModelState",
+    "Sampling",
+    "Session",
+    "Step",
+    "Verified",
     "decode_step",
+    "fork",
     "generate",
+    "join",
+    "load_session",
     "prefill",
+    "put",
+    "reset",
     "sample",
-    "stream",
+    "save_session",
+    "steps",
+    "take",
+    "verify",
 ]

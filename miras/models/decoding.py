@@ -1,130 +1,264 @@
 """Decoding: read a prompt, then one token at a time from a state of constant size."""
 
+import dataclasses
 import functools
-import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from miras.config import require
+from miras.config import Config, require
 from miras.engine import reserve
-from miras.layers import LayerState
-from miras.memory import KV
-from miras.models.language_model import LanguageModel, check_tokens
+from miras.models import rows
+from miras.models.language_model import LanguageModel, ModelState, check_tokens
+from miras.models.mac import MACState
 from miras.typing import Array
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _forward(graph, params, tokens: Array, state: LayerState | None):
+def _forward(graph, params, tokens: Array, state: ModelState | None):
     logits, state = nnx.merge(graph, params)(tokens, state=state)
     return logits[:, -1], state
 
 
 def prefill(
-    model: LanguageModel, tokens: Array, state: LayerState | None = None
-) -> tuple[Array, LayerState]:
-    """Read tokens [B, T] in parallel; logits of the next one [B, vocab], and the state."""
+    model: LanguageModel,
+    tokens: Array,
+    state: ModelState | None = None,
+    *,
+    mask: Array | None = None,
+) -> tuple[Array, ModelState]:
+    """Read tokens in parallel, in pieces of any size.
+
+    Args:
+        model: the language model.
+        tokens: [B, T] int, T >= 1.
+        state: where to go on from; a new one if not given.
+        mask: [B, T] bool, which of them are a row's own, where rows differ in length: each row's
+            first ones, at least one. A row then ends as if it had been read alone.
+
+    Returns:
+        Logits of the token after each row's last [B, vocab], and the state.
+
+    Raises:
+        ConfigError: for tokens, a mask or a state that do not fit.
+    """
     tokens = check_tokens(tokens, model.config.vocab)
-    graph, params = nnx.split(model)
     if state is not None:
-        state = with_room(model, state, tokens.shape[1])
+        held = rows.batch_of(state)
+        require(
+            held == len(tokens),
+            f"tokens have {len(tokens)} rows and the state {held}: give as many, or take rows of "
+            "the state by miras.models.take.",
+        )
+    if mask is None:
+        return _in_pieces(model, tokens, state)
+    lengths = _lengths(mask, tokens.shape)
+    state = model.init_state(len(tokens)) if state is None else state
+    state = reserve(state, tokens.shape[1])
+    logits, read = jnp.zeros((len(tokens), model.config.vocab)), 0
+    for length in np.unique(lengths):
+        going = np.flatnonzero(lengths > read)
+        piece = tokens[going, read:length]
+        found, own = _in_pieces(model, piece, rows.take(state, going))
+        logits, state, read = logits.at[going].set(found), rows.put(state, going, own), length
+    return logits, state
+
+
+def _lengths(mask: Array, shape: tuple[int, ...]) -> np.ndarray:
+    """Tokens of each row, [B]."""
+    known = np.asarray(mask)
+    require(
+        known.shape == shape and known.dtype == bool,
+        f"mask has shape {known.shape} and dtype {known.dtype}: it must be bool {shape}.",
+    )
+    lengths = known.sum(axis=1)
+    first = np.arange(shape[1])[None, :] < lengths[:, None]
+    require(
+        bool(lengths.min() >= 1 and (known == first).all()),
+        "mask must mark the first tokens of each row, at least one: move a row's tokens to its "
+        "beginning, with anything behind them.",
+    )
+    return lengths
+
+
+def _in_pieces(
+    model: LanguageModel, tokens: Array, state: ModelState | None
+) -> tuple[Array, ModelState]:
+    """At once, or to the edge of MAC's segment first, behind which whole segments are read."""
+    graph, params = nnx.split(model)
+    length = tokens.shape[1]
+    lead = 0
+    if state is not None:
+        state = reserve(state, length)
+        lead = _to_edge(model, state)
+    if 0 < lead < length:
+        _, state = _forward(graph, params, tokens[:, :lead], state)
+        tokens = tokens[:, lead:]
     return _forward(graph, params, tokens, state)
 
 
-def with_room(model: LanguageModel, state: LayerState, tokens: int) -> LayerState:
-    """The state with room for more tokens, where it grows (kv memories), so that shapes stay."""
-    memory = model.config.rule.memory
-    return reserve(state, memory, tokens) if isinstance(memory, KV) else state
+def _to_edge(model: LanguageModel, state: ModelState) -> int:
+    """Tokens to the next segment's edge, where all rows have as many."""
+    segment = model.config.attention.segment
+    for layer in state.layers:
+        if isinstance(layer, MACState):
+            counts = np.unique(np.asarray(layer.count) % segment)
+            return int(-counts[0] % segment) if len(counts) == 1 else 0
+    return 0
 
 
-def decode_step(model: LanguageModel, token: Array, state: LayerState) -> tuple[Array, LayerState]:
+def decode_step(
+    model: LanguageModel, token: Array, state: ModelState, *, active: Array | None = None
+) -> tuple[Array, ModelState]:
     """Read one token [B]; logits of the next one [B, vocab], and the state.
 
-    Equal to the last position of a parallel forward over all tokens so far, to rounding.
+    Equal to the last position of a parallel forward over all tokens so far, to rounding. Rows with
+    `active` [B] False keep their state; their logits mean nothing.
     """
-    return prefill(model, token[:, None], state)
+    before = reserve(state, 1)
+    logits, after = prefill(model, token[:, None], before)
+    return logits, after if active is None else rows.where(active, after, before)
 
 
-def sample(
-    key: Array, logits: Array, temperature: float, top_k: int | None, top_p: float | None
-) -> Array:
-    """Draw tokens [B] from logits [B, vocab].
+@dataclasses.dataclass(frozen=True)
+class Verified:
+    """What `verify` found.
 
-    Args:
-        key: PRNG key.
-        logits: unnormalised log-probabilities.
-        temperature: 0 takes the most likely token.
-        top_k: keep the k most likely tokens.
-        top_p: then keep the fewest most likely ones whose probabilities reach p.
+    Attributes:
+        logits: [B, k, vocab] of the token after each of the draft's.
+        states: before the draft and after each of its k tokens, leaves [k + 1, ...].
     """
-    if temperature == 0:
+
+    logits: Array
+    states: ModelState
+
+    def after(self, tokens: int | Array) -> ModelState:
+        """The state after the first tokens of the draft, as many for all rows or [B] of them."""
+        most = self.logits.shape[1]
+        count = np.asarray(tokens)
+        require(
+            count.shape in ((), (len(self.logits),)) and 0 <= count.min() <= count.max() <= most,
+            f"tokens={tokens} must be a number, or one for each row, in [0, {most}].",
+        )
+        count = jnp.broadcast_to(jnp.asarray(count), len(self.logits))
+        row = jnp.arange(len(count))
+        return jax.tree.map(lambda leaf: jnp.moveaxis(leaf[count, :, row], 0, 1), self.states)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _verify(graph, params, draft: Array, state: ModelState):
+    def read(state, token):
+        here = jax.tree.map(jnp.asarray, params)  # Flax asks for variables of the scan's own trace
+        logits, after = nnx.merge(graph, here)(token[:, None], state=state)
+        return after, (logits[:, 0], after)
+
+    _, (logits, states) = jax.lax.scan(read, state, draft.T)
+    whole = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), state, states)
+    return jnp.swapaxes(logits, 0, 1), whole
+
+
+def verify(model: LanguageModel, draft: Array, state: ModelState) -> Verified:
+    """Score a draft [B, k] in one compiled call, and keep the state after each of its tokens.
+
+    Accept the first n tokens by `found.after(n)`, which computes nothing anew: a memory that has
+    learnt from a token cannot unlearn it, so the k + 1 states are kept side by side.
+
+    Raises:
+        ConfigError: for tokens or a state that do not fit.
+    """
+    draft = check_tokens(draft, model.config.vocab)
+    graph, params = nnx.split(model)
+    return Verified(*_verify(graph, params, draft, reserve(state, draft.shape[1])))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling(Config):
+    """How the next token is drawn.
+
+    Attributes:
+        temperature: 0 takes the likeliest, 1 samples from the model.
+        top_k: sample among the k likeliest tokens only.
+        top_p: then among the fewest likeliest ones whose probabilities reach p, in (0, 1].
+        seed: the same seed gives the same text, in [0, 2**32).
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+
+    def validate(self) -> None:
+        """Check the ranges above."""
+        require(self.temperature >= 0, f"temperature={self.temperature} must be at least 0.")
+        require(self.top_k is None or self.top_k >= 1, f"top_k={self.top_k} must be at least 1.")
+        require(self.top_p is None or 0 < self.top_p <= 1, f"top_p={self.top_p} must be in (0, 1].")
+        require(0 <= self.seed < 2**32, f"seed={self.seed} must lie in [0, 2**32).")
+
+
+def sample(key: Array, logits: Array, how: Sampling) -> Array:
+    """Draw tokens [B] from logits [B, vocab]."""
+    if how.temperature == 0:
         return jnp.argmax(logits, axis=-1)
-    logits = logits / temperature
-    if top_k is not None:
-        kth = jax.lax.top_k(logits, min(top_k, logits.shape[-1]))[0][:, -1:]
+    logits = logits / how.temperature
+    if how.top_k is not None:
+        kth = jax.lax.top_k(logits, min(how.top_k, logits.shape[-1]))[0][:, -1:]
         logits = jnp.where(logits < kth, -jnp.inf, logits)
-    if top_p is not None:
+    if how.top_p is not None:
         ordered = jnp.sort(logits, axis=-1)[:, ::-1]
         probabilities = jax.nn.softmax(ordered, axis=-1)
         before = jnp.cumsum(probabilities, axis=-1) - probabilities
-        last = jnp.min(jnp.where(before < top_p, ordered, jnp.inf), axis=-1, keepdims=True)
+        last = jnp.min(jnp.where(before < how.top_p, ordered, jnp.inf), axis=-1, keepdims=True)
         logits = jnp.where(logits < last, -jnp.inf, logits)
     return jax.random.categorical(key, logits, axis=-1)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5, 6, 7))
-def _step(graph, params, logits, state, key, temperature, top_k, top_p):
-    token = sample(key, logits, temperature, top_k, top_p)
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _step(graph, params, logits, state, key, how: Sampling):
+    token = sample(key, logits, how)
     logits, state = nnx.merge(graph, params)(token[:, None], state=state)
     return token, logits[:, -1], state
 
 
-def stream(
+class Step(NamedTuple):
+    """One token [B] of a text, and what it goes on from: logits [B, vocab] and the state."""
+
+    token: np.ndarray
+    logits: Array
+    state: ModelState
+
+
+def steps(
     model: LanguageModel,
-    prompt: Array,
+    logits: Array,
+    state: ModelState,
     length: int,
-    *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int = 0,
-) -> Iterator[np.ndarray]:
-    """`length` new tokens, [B] each, one by one, after a prompt [B, T]; arguments as `generate`."""
-    tokens = check_tokens(prompt, model.config.vocab)
-    require(length >= 0, f"length={length} must not be negative.")
-    require(
-        math.isfinite(temperature) and temperature >= 0,
-        f"temperature={temperature} must be a finite number of at least 0.",
-    )
-    require(top_k is None or top_k >= 1, f"top_k={top_k} must be at least 1.")
-    require(top_p is None or 0 < top_p <= 1, f"top_p={top_p} must be in (0, 1].")
-    require(0 <= seed < 2**32, f"seed={seed} must lie in [0, 2**32).")
+    sampling: Sampling | None = None,
+) -> Iterator[Step]:
+    """`length` new tokens, one by one, from logits [B, vocab] and a state, as `prefill` gives."""
+    check_length(length)
+    how = sampling or Sampling()
 
-    def tokens_one_by_one() -> Iterator[np.ndarray]:
+    def one_by_one() -> Iterator[Step]:
         graph, params = nnx.split(model)
-        logits, state = _forward(graph, params, tokens, None)
-        state = with_room(model, state, length)
-        for key in jax.random.split(jax.random.key(seed), length):
-            token, logits, state = _step(
-                graph, params, logits, state, key, temperature, top_k, top_p
-            )
-            yield np.asarray(token)
+        now = logits, reserve(state, length)
+        for key in jax.random.split(jax.random.key(how.seed), length):
+            token, *now = _step(graph, params, *now, key, how)
+            yield Step(np.asarray(token), *now)
 
-    return tokens_one_by_one()
+    return one_by_one()
+
+
+def check_length(length: int) -> None:
+    """Raise `ConfigError` for a number of tokens to add that is none."""
+    require(length >= 0, f"length={length} must not be negative.")
 
 
 def generate(
-    model: LanguageModel,
-    prompt: Array,
-    length: int,
-    *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int = 0,
+    model: LanguageModel, prompt: Array, length: int, **options: float | int | None
 ) -> np.ndarray:
     """Continue a prompt.
 
@@ -132,10 +266,7 @@ def generate(
         model: the language model.
         prompt: [B, T] int, T >= 1.
         length: tokens to add.
-        temperature: 0 is greedy, 1 samples from the model.
-        top_k: sample among the k most likely tokens only.
-        top_p: sample from the nucleus of this probability only.
-        seed: the same seed gives the same text.
+        **options: see `Sampling`.
 
     Returns:
         New tokens [B, length].
@@ -143,6 +274,8 @@ def generate(
     Raises:
         ConfigError: for a value out of range, or a prompt that is empty or not of the vocabulary.
     """
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    tokens = list(stream(model, prompt, length, **options))
+    prompt = check_tokens(prompt, model.config.vocab)
+    check_length(length)
+    how = Sampling(**options)  # pyright: ignore[reportArgumentType]
+    tokens = [step.token for step in steps(model, *prefill(model, prompt), length, how)]
     return np.stack(tokens, axis=1) if tokens else np.zeros((len(prompt), 0), np.int32)

@@ -9,6 +9,7 @@ from flax import nnx
 from jax.core import Tracer
 
 from miras.config import require
+from miras.errors import ConfigError
 from miras.layers import Health, RMSNorm
 from miras.layers.param import Linear, normal
 from miras.models.blocks import Group, Inputs, depths
@@ -86,19 +87,21 @@ class LanguageModel(nnx.Module):
         logits, state, _ = self._forward(tokens, inputs, state, segments_at_chunks, health=False)
         return logits, state
 
-    def health(
+    def observe(
         self,
         tokens: Array,
         *,
         segment_ids: Array | None = None,
         mask: Array | None = None,
+        state: ModelState | None = None,
         segments_at_chunks: bool = False,
-    ) -> Health:
-        """The memories' health over a batch, leaves [memory layers]; arguments as `__call__`."""
+    ) -> tuple[Array, ModelState, Health]:
+        """As `__call__`, and the memories' health over the call, leaves [memory layers]."""
         inputs = Inputs(segment_ids, mask)
-        _, _, health = self._forward(tokens, inputs, None, segments_at_chunks, health=True)
+        found = self._forward(tokens, inputs, state, segments_at_chunks, health=True)
+        logits, state, health = found
         assert health is not None
-        return health
+        return logits, state, health
 
     def _forward(
         self,
@@ -146,7 +149,13 @@ class LanguageModel(nnx.Module):
 
 def check_tokens(tokens: Array, vocab: int) -> Array:
     """Tokens as an array [B, T], T >= 1, of a vocabulary; `ConfigError` for what is none."""
-    known = None if isinstance(tokens, Tracer) else np.asarray(tokens)
+    try:
+        known = None if isinstance(tokens, Tracer) else np.asarray(tokens)
+    except ValueError as error:
+        raise ConfigError(
+            "tokens are rows that differ in length: pad them behind to one, and give `prefill` a "
+            "mask [B, T] of their own tokens."
+        ) from error
     tokens = jnp.asarray(tokens)
     require(
         tokens.ndim == 2 and tokens.shape[0] >= 1 and tokens.shape[1] >= 1,

@@ -111,8 +111,7 @@ def make_health_step(graphdef: nnx.GraphDef) -> Callable[[Params, Batch], Health
 
     def health(params: Params, batch: Batch) -> Health:
         model = nnx.merge(graphdef, params)
-        return model.health(
-            batch["inputs"], segment_ids=batch["segment_ids"], segments_at_chunks=True
-        )
+        ids = batch["segment_ids"]
+        return model.observe(batch["inputs"], segment_ids=ids, segments_at_chunks=True)[2]
 
     return jax.jit(health)

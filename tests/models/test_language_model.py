@@ -141,8 +141,8 @@ def test_starting_point(name, chunk):
             return jnp.mean(jax.nn.logsumexp(logits[:, :-1], -1) - target)
 
         grads = jax.grad(loss)(params)
-        early = nnx.merge(graph, params).health(x[:, :64]).inner_loss
-        late = nnx.merge(graph, params).health(x).inner_loss
+        early = nnx.merge(graph, params).observe(x[:, :64])[2].inner_loss
+        late = nnx.merge(graph, params).observe(x)[2].inner_loss
         return jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads))), early, late
 
     norm, early, late = measure(params)
@@ -151,7 +151,7 @@ def test_starting_point(name, chunk):
 
 
 def test_health_names_what_the_rule_has():
-    health = build("yaad").health(tokens(12))
+    health = build("yaad").observe(tokens(12))[2]
     assert set(health.gates) == {"lr", "decay", "threshold"}
     assert all(leaf.shape == (2,) for leaf in jax.tree.leaves(health))
     np.testing.assert_allclose(health.gates["decay"], 0.999, atol=2e-3)
@@ -207,8 +207,8 @@ def test_generation_repeats_with_its_seed_and_obeys_its_limits():
             r"lie in \[29, 29\], but the model's vocabulary is \[0, 29\)",
         ),
         (dict(length=-1), "length=-1 must not be negative"),
-        (dict(temperature=-0.5), "temperature=-0.5 must be a finite number of at least 0"),
-        (dict(temperature=np.inf), "temperature=inf must be a finite number"),
+        (dict(temperature=-0.5), "temperature=-0.5 must be at least 0"),
+        (dict(temperature=np.inf), "temperature=inf must be finite"),
         (dict(prompt=np.zeros(3, np.int32)), r"tokens have shape \(3,\): they must be \[B, T\]"),
         (dict(prompt=np.zeros((1, 2))), "tokens have dtype float32: they must be whole numbers"),
         (dict(top_k=0), "top_k=0 must be at least 1"),

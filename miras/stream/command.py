@@ -1,0 +1,130 @@
+"""`miras stream`: reads a file of any length through a run's model and says how it fared."""
+
+import argparse
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.table import Table
+
+    from miras.data import Tokenizer
+    from miras.stream.read import Bucket
+    from miras.train import Run
+
+_BLOCK = 1 << 16  # bytes read at once
+
+
+def add_parser(commands, load: Callable[[str], "Run"]) -> None:
+    """Make the command known.
+
+    Args:
+        commands: where parsers of commands are added.
+        load: reads a run from its folder.
+    """
+    parser = commands.add_parser(
+        "stream",
+        help="read a file of any length in constant memory",
+        description="Read a file through a run's model as one text, whatever its length, in "
+        "constant memory; print the loss and the memories' health by position.",
+    )
+    parser.add_argument("folder", metavar="RUN", help="folder of the run")
+    parser.add_argument("file", metavar="FILE", help="the text")
+    parser.add_argument(
+        "--session", metavar="FILE", help="save the state at the end, for `miras generate`"
+    )
+    parser.set_defaults(run=lambda args: _run(args, load))
+
+
+def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from miras.models import save_session
+    from miras.stream.read import read
+
+    path = _check(args.file, args.session)
+    run = load(args.folder)
+    size, console = path.stat().st_size, Console()
+    seen = 0
+
+    def text() -> Iterator["np.ndarray"]:
+        nonlocal seen
+        yield _start(run.tokenizer)
+        for block in blocks(path):
+            seen += len(block)
+            yield run.tokenizer.encode(block)
+
+    told = "{task.completed:,.0f} of {task.total:,.0f} bytes  {task.fields[loss]}"
+    columns = (BarColumn(), TextColumn(told), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=size, loss="")
+
+        def tell(count: int, bucket: "Bucket") -> None:
+            loss = f"{count:,} tokens  loss {bucket.loss:.3f}"
+            progress.update(task, completed=seen, loss=loss)
+
+        found = read(run.model, text(), run.tokenizer.byte_lengths, tell=tell)
+    if args.session is not None:
+        save_session(args.session, run.model, found.session)
+    console.print(table(found.buckets))
+    return 0
+
+
+def _check(name: str, session: str | None) -> pathlib.Path:
+    from miras.config import require
+
+    path = pathlib.Path(name).expanduser()
+    require(path.is_file(), f"{name} is no file: give a text to read.")
+    require(path.stat().st_size > 0, f"{name} is empty: give a text with at least one byte.")
+    require(session != "", "--session is empty, but has to name a file.")
+    return path
+
+
+def blocks(path: pathlib.Path) -> Iterator[bytes]:
+    """A file's bytes, cut behind line ends where there are any."""
+    with path.open("rb") as file:
+        held = b""
+        while block := file.read(_BLOCK):
+            held += block
+            edge = held.rfind(b"\n") + 1 or (len(held) if len(held) >= 16 * _BLOCK else 0)
+            if edge:
+                yield held[:edge]
+                held = held[edge:]
+        if held:
+            yield held
+
+
+def _start(tokenizer: "Tokenizer") -> "np.ndarray":
+    import numpy as np
+
+    return np.asarray([tokenizer.bos_id], np.int32)
+
+
+def table(buckets: list["Bucket"]) -> "Table":
+    """Loss and health by position."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    names = list(dict.fromkeys(name for bucket in buckets for name in bucket.health))
+    rows = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for title in (
+        "positions",
+        "tokens",
+        "loss",
+        "bits/byte",
+        *(n.replace("_", " ") for n in names),
+    ):
+        rows.add_column(title, justify="right")
+    for bucket in buckets:
+        end = bucket.first + bucket.targets - 1
+        measures = (f"{bucket.mean(name):.4g}" for name in names)
+        rows.add_row(
+            f"{bucket.first:,}-{end:,}",
+            f"{bucket.targets:,}",
+            f"{bucket.loss:.4f}",
+            f"{bucket.bits_per_byte:.4f}",
+            *measures,
+        )
+    return rows

@@ -1,0 +1,168 @@
+"""Reading: tokens of any number through a model, piece by piece, and what is measured on the way.
+
+What is kept is the model's state, one piece of tokens, and the sums of each bucket of positions.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from miras.config import require
+from miras.errors import ConfigError
+from miras.models import Health, LanguageModel, Session
+from miras.models.language_model import check_tokens
+from miras.typing import Array
+
+PIECE = 1024  # tokens of a call, rounded to whole chunks or segments
+
+
+@dataclasses.dataclass
+class Bucket:
+    """Sums over the targets at positions [first, last), and the means of each call's health.
+
+    Attributes:
+        first: position of the first target, counted from 1.
+        last: behind the last.
+        targets: how many were read.
+        nats: their loss.
+        bytes: of text that they stand for.
+        health: by measure, summed over calls and averaged over layers; gates by their names.
+        calls: how many calls.
+    """
+
+    first: int
+    last: int
+    targets: int = 0
+    nats: float = 0.0
+    bytes: float = 0.0
+    health: dict[str, float] = dataclasses.field(default_factory=dict)
+    calls: int = 0
+
+    @property
+    def loss(self) -> float:
+        """Nats per token."""
+        return self.nats / max(self.targets, 1)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Which does not depend on the tokenizer."""
+        return self.nats / math.log(2) / max(self.bytes, 1)
+
+    def mean(self, name: str) -> float:
+        """A measure of health."""
+        return self.health.get(name, math.nan) / max(self.calls, 1)
+
+
+@dataclasses.dataclass
+class Reading:
+    """What reading found.
+
+    Attributes:
+        buckets: of positions, each twice as long as the one before.
+        session: where the model stands at the end.
+    """
+
+    buckets: list[Bucket]
+    session: Session
+
+
+def read(
+    model: LanguageModel,
+    tokens: Iterable[np.ndarray],
+    byte_lengths: np.ndarray,
+    *,
+    piece: int = PIECE,
+    tell: Callable[[int, "Bucket"], None] = lambda read, bucket: None,
+) -> Reading:
+    """Read a text.
+
+    Args:
+        model: the language model.
+        tokens: the text's ids, in arrays [n] of any length; the first is the document start.
+        byte_lengths: [vocab], of the tokenizer.
+        piece: tokens of a call; rounded up to whole chunks, or segments of MAC.
+        tell: called behind each piece with the tokens read so far and the current bucket.
+
+    Raises:
+        ConfigError: for a text without tokens, or a loss that is not finite.
+    """
+    align = model.config.align
+    piece = -(-piece // align) * align
+    graph, params = nnx.split(model)
+    state = model.init_state(1)
+    logits = jnp.zeros((1, model.config.vocab))
+    buckets, count = [], 0
+    for ids in _pieces(tokens, piece + 1):
+        inputs, targets = ids[:-1], ids[1:]
+        check_tokens(jnp.asarray(ids[None]), model.config.vocab)
+        last = len(inputs) == 0  # the last token of all has no target
+        found = _step(graph, params, state, ids[:1] if last else inputs)
+        state, losses, logits, health = found[0], _losses(found[1], targets), *found[2:]
+        if not last:
+            _add(buckets, count, np.asarray(losses), byte_lengths[targets], health)
+            require(
+                math.isfinite(buckets[-1].nats),
+                f"the loss is not finite behind {count + len(targets)} tokens: the run's memories "
+                "overflow on this text, so train it longer, or at a lower rate.",
+            )
+        count += max(1, len(inputs))
+        tell(count, buckets[-1] if buckets else Bucket(1, 2))
+    if not count:
+        raise ConfigError("the text has no tokens: give one that is not empty.")
+    return Reading(buckets, Session(state, logits, count))
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+def _step(graph, params, state, inputs: Array):
+    logits, state, health = nnx.merge(graph, params).observe(inputs[None], state=state)
+    return state, logits[0], logits[:, -1], health
+
+
+@jax.jit
+def _losses(logits: Array, targets: Array) -> Array:
+    return optax.softmax_cross_entropy_with_integer_labels(logits[: len(targets)], targets)
+
+
+def _pieces(tokens: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Arrays of `size` ids, each beginning with the last id of the one before; then that id."""
+    held = np.zeros(0, np.int32)
+    for more in tokens:
+        held = np.concatenate([held, np.asarray(more, np.int32)])
+        while len(held) >= size:
+            yield held[:size]
+            held = held[size - 1 :]
+    if len(held) > 1:
+        yield held
+    if len(held):
+        yield held[-1:]
+
+
+def _add(
+    buckets: list[Bucket], start: int, losses: np.ndarray, lengths: np.ndarray, health: Health
+) -> None:
+    """Put the targets behind `start` tokens into the buckets of their positions."""
+    done = 0
+    while done < len(losses):
+        position = start + done + 1
+        if not buckets or position >= buckets[-1].last:
+            first = buckets[-1].last if buckets else 1
+            buckets.append(Bucket(first, max(2 * first, PIECE)))
+        bucket = buckets[-1]
+        part = slice(done, done + min(len(losses) - done, bucket.last - position))
+        bucket.targets += len(losses[part])
+        bucket.nats += float(losses[part].sum(dtype=np.float64))
+        bucket.bytes += float(lengths[part].sum(dtype=np.float64))
+        done = part.stop
+    bucket = buckets[-1]
+    bucket.calls += 1
+    measures = health._asdict()
+    gates = measures.pop("gates")
+    for name, value in {**measures, **gates}.items():
+        bucket.health[name] = bucket.health.get(name, 0.0) + float(jnp.mean(value))

@@ -1,0 +1,196 @@
+"""States of a model: rows of their own length, forks, drafts, sessions on disk."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import miras
+from miras.models import (
+    Session,
+    decode_step,
+    fork,
+    generate,
+    join,
+    load_session,
+    prefill,
+    reset,
+    save_session,
+    take,
+    verify,
+)
+from miras.models.session import fingerprint
+from tests.models.test_language_model import build, close, forward, tokens
+
+# A memory, one with a convolution and rotations, Titans' three, a hybrid with attention to all.
+KINDS = {
+    "titans_lmm": (),
+    "transformer": (),
+    "titans_mac": ("attention.segment=8", "attention.window=8"),
+    "titans_mag": ("attention.window=5",),
+    "titans_mal": ("attention.window=5",),
+    "yaad_h": ("pattern=M A", "attention.window=5"),
+}
+LENGTHS = (3, 11, 6)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request):
+    return build(request.param, *KINDS[request.param])
+
+
+def mask(length: int) -> jax.Array:
+    return jnp.arange(length)[None, :] < jnp.asarray(LENGTHS)[:, None]
+
+
+def alone(model, x, row):
+    """The logits behind a row's own tokens, read alone."""
+    return forward(model, x[row : row + 1, : LENGTHS[row]])[0][:, -1]
+
+
+def test_rows_of_different_lengths_are_read_as_if_alone(model):
+    x = tokens(12, B=3)
+    logits, state = prefill(model, x, mask=mask(12))
+    close(logits, jnp.concatenate([alone(model, x, row) for row in range(3)]))
+    following = x[:, 0]
+    logits, _ = decode_step(model, following, state)
+    for row, length in enumerate(LENGTHS):
+        whole = jnp.append(x[row, :length], following[row])[None]
+        close(logits[row], forward(model, whole)[0][0, -1])
+
+
+def test_inactive_rows_keep_their_state_and_reset_rows_begin_anew(model):
+    x = tokens(6, B=2)
+    _, state = prefill(model, x[:, :4])
+    _, after = decode_step(model, x[:, 4], state, active=jnp.asarray([True, False]))
+    logits, _ = decode_step(model, x[:, 5], after)
+    close(logits[0], forward(model, x[:1])[0][0, -1])
+    close(logits[1], forward(model, jnp.append(x[1, :4], x[1, 5])[None])[0][0, -1])
+
+    fresh = reset(model, after, jnp.asarray([False, True]))
+    logits, _ = decode_step(model, x[:, 5], fresh)
+    close(logits[0], forward(model, x[:1])[0][0, -1])
+    close(logits[1], forward(model, x[1:, 5:])[0][0, -1])
+
+
+def test_forks_go_their_own_ways_and_leave_their_past_alone(model):
+    x = tokens(9, B=2)
+    _, state = prefill(model, x[:, :5])
+    before = jax.tree.map(np.asarray, state)
+    ways = jnp.asarray([1, 2, 3, 4])
+    logits, _ = decode_step(model, ways, fork(state, 2))
+    for way in range(4):
+        whole = jnp.append(x[way // 2, :5], ways[way])[None]
+        close(logits[way], forward(model, whole)[0][0, -1])
+    jax.tree.map(np.testing.assert_array_equal, state, before)
+
+
+def test_sessions_of_any_length_are_joined_into_a_batch(model):
+    x = tokens(12, B=3)
+    read = [prefill(model, x[row : row + 1, :n])[1] for row, n in enumerate(LENGTHS)]
+    logits, state = decode_step(model, x[:, 11], join(read))
+    for row, length in enumerate(LENGTHS):
+        whole = jnp.append(x[row, :length], x[row, 11])[None]
+        close(logits[row], forward(model, whole)[0][0, -1])
+    logits, _ = decode_step(model, x[1:2, 2], take(state, [1]))
+    whole = jnp.concatenate([x[1, : LENGTHS[1]], x[1, 11:], x[1, 2:3]])[None]
+    close(logits[0], forward(model, whole)[0][0, -1])
+
+
+def test_a_draft_is_scored_and_rolled_back_to_any_token(model):
+    x = tokens(14, B=2)
+    whole, _ = forward(model, x)
+    _, state = prefill(model, x[:, :6])
+    found = verify(model, x[:, 6:11], state)
+    close(found.logits, whole[:, 6:11])
+    for accepted in (0, 2, 5):
+        logits, _ = prefill(model, x[:, 6 + accepted :], found.after(accepted))
+        close(logits, whole[:, -1])
+    mixed = found.after(jnp.asarray([1, 4]))
+    logits, _ = decode_step(model, jnp.asarray([x[0, 7], x[1, 10]]), mixed)
+    close(logits, jnp.stack([whole[0, 7], whole[1, 10]]))
+
+
+def test_a_session_goes_on_from_disk(model, tmp_path):
+    x, path = tokens(13, B=2), tmp_path / "text.session"
+    whole, _ = forward(model, x)
+    logits, state = prefill(model, x[:, :7])
+    save_session(path, model, Session(state, logits, 7))
+    found = load_session(path, model)
+    assert found.tokens == 7
+    np.testing.assert_array_equal(found.logits, logits)
+    jax.tree.map(np.testing.assert_array_equal, found.state, state)
+    logits, state = prefill(model, x[:, 7:], found.state)
+    close(logits, whole[:, -1])
+    save_session(path, model, Session(state, logits, 13))  # with room made for a state that grows
+    assert load_session(path, model).tokens == 13
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_session_of_another_model_or_a_damaged_one_is_refused(tmp_path):
+    model, path = build("yaad"), tmp_path / "text.session"
+    logits, state = prefill(model, tokens(5, B=1))
+    save_session(path, model, Session(state, logits, 5))
+    other = build("yaad", "bias.delta=4")
+    assert fingerprint(other) != fingerprint(model)
+    with pytest.raises(miras.ConfigError, match=r"belongs to model \w+, and this is"):
+        load_session(path, other)
+    whole = path.read_bytes()
+    for size in (0, 10, 200, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(miras.ConfigError, match="truncated or damaged"):
+            load_session(path, model)
+    with pytest.raises(miras.ConfigError, match="does not exist"):
+        load_session(tmp_path / "none", model)
+
+
+def test_a_session_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    model, path = build("yaad"), tmp_path / "text.session"
+    logits, state = prefill(model, tokens(5, B=1))
+    save_session(path, model, Session(state, logits, 5))
+    before = path.read_bytes()
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(miras.ConfigError, match="No space left"):
+        save_session(path, model, Session(state, logits, 6))
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_windows_state_is_of_one_size():
+    for name in ("titans_mac", "titans_mag", "titans_mal", "yaad_h"):
+        model = build(name)
+        shapes = [
+            jax.tree.map(jnp.shape, prefill(model, tokens(length))[1]) for length in (2, 5, 150)
+        ]
+        assert shapes[0] == shapes[1] == shapes[2]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, s: prefill(m, tokens(4, B=3), s), "tokens have 3 rows and the state 2"),
+        (lambda m, s: prefill(m, tokens(4), mask=jnp.ones((2, 3), bool)), "it must be bool"),
+        (
+            lambda m, s: prefill(m, tokens(4), mask=jnp.asarray([[False] * 4, [True] * 4])),
+            "mask must mark the first tokens of each row, at least one",
+        ),
+        (
+            lambda m, s: prefill(m, tokens(3), mask=jnp.asarray([[False, True, True]] * 2)),
+            "mask must mark the first tokens",
+        ),
+        (lambda m, s: prefill(m, [[1, 2], [3]]), "rows that differ in length"),
+        (lambda m, s: take(s, [2]), r"rows=\[2\] must be a list of numbers in \[0, 2\)"),
+        (lambda m, s: fork(s, 0), "copies=0 must be at least 1"),
+        (lambda m, s: verify(m, tokens(3), s).after(4), r"in \[0, 3\]"),
+        (lambda m, s: generate(m, np.zeros((1, 0), np.int32), 1), "at least one token a row"),
+    ],
+)
+def test_bad_calls(call, message):
+    model = build("linear_attention")
+    _, state = prefill(model, tokens(3))
+    with pytest.raises(miras.ConfigError, match=message):
+        call(model, state)
