@@ -68,7 +68,8 @@ def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
         found = read(run.model, text(), run.tokenizer.byte_lengths, tell=tell)
     if args.session is not None:
         save_session(args.session, run.model, found.session)
-    console.print(table(found.buckets))
+    for table in tables(found.buckets):
+        console.print(table)
     return 0
 
 
@@ -102,29 +103,26 @@ def _start(tokenizer: "Tokenizer") -> "np.ndarray":
     return np.asarray([tokenizer.bos_id], np.int32)
 
 
-def table(buckets: list["Bucket"]) -> "Table":
-    """Loss and health by position."""
+def tables(buckets: list["Bucket"]) -> Iterator["Table"]:
+    """The loss by position, and the memories' health, means over layers."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    def positions(*titles: str) -> Table:
+        rows = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for n, title in enumerate(("positions", *titles)):
+            rows.add_column(title, justify="right", no_wrap=n == 0)
+        return rows
+
+    spans = [f"{x.first:,}-{x.first + x.targets - 1:,}" for x in buckets]
+    losses = positions("tokens", "loss", "bits/byte")
+    for span, bucket in zip(spans, buckets):
+        measures = f"{bucket.loss:.4f}", f"{bucket.bits_per_byte:.4f}"
+        losses.add_row(span, f"{bucket.targets:,}", *measures)
+    yield losses
+
     names = list(dict.fromkeys(name for bucket in buckets for name in bucket.health))
-    rows = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for title in (
-        "positions",
-        "tokens",
-        "loss",
-        "bits/byte",
-        *(n.replace("_", " ") for n in names),
-    ):
-        rows.add_column(title, justify="right")
-    for bucket in buckets:
-        end = bucket.first + bucket.targets - 1
-        measures = (f"{bucket.mean(name):.4g}" for name in names)
-        rows.add_row(
-            f"{bucket.first:,}-{end:,}",
-            f"{bucket.targets:,}",
-            f"{bucket.loss:.4f}",
-            f"{bucket.bits_per_byte:.4f}",
-            *measures,
-        )
-    return rows
+    health = positions(*(name.replace("_", " ") for name in names))
+    for span, bucket in zip(spans, buckets):
+        health.add_row(span, *(f"{bucket.mean(name):.4g}" for name in names))
+    yield health

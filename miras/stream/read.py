@@ -119,7 +119,7 @@ def read(
     return Reading(buckets, Session(state, logits, count))
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+@functools.partial(jax.jit, static_argnums=0)
 def _step(graph, params, state, inputs: Array):
     logits, state, health = nnx.merge(graph, params).observe(inputs[None], state=state)
     return state, logits[0], logits[:, -1], health
