@@ -45,7 +45,8 @@ class Cell:
         n, share = self.examples, self.exact_match
         middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
         half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-        return max(0.0, middle - half), min(1.0, middle + half)
+        low = 0.0 if self.exact == 0 else middle - half  # where it is so, but for rounding
+        return low, 1.0 if self.exact == n else middle + half
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""

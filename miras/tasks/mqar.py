@@ -80,7 +80,7 @@ class MQAR(Task):
         first = round((depth or 0.0) * (length - 4 * pairs))
         behind = first + 2 * pairs
         inputs = random.integers(self.vocab, size=length) if self.noise else np.zeros(length, int)
-        if self.noise:
+        if self.noise and first:
             inputs[:first] = random.choice(np.setdiff1d(np.arange(self.vocab), keys), first)
         inputs[first:behind:2], inputs[first + 1 : behind : 2] = keys, values
 
