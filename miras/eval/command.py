@@ -91,6 +91,8 @@ def _run(args: argparse.Namespace, load: "Callable[[str], Run]") -> int:
 
     run = load(args.folder)
     task = _task(args.task, args.words, run)
+    if args.data is not None and task.vocabulary() is not None:
+        raise ConfigError(f"--data is of no use to task {args.task!r}, which has no text in it.")
     console = Console()
     total = len(set(depths)) * examples * sum(set(lengths))
     with _Bar(console, total) as bar:

@@ -1,12 +1,13 @@
 """A run's answers to a task at every length and depth."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
-from miras.config import override, require, to_dict
+from miras.config import require, to_dict
 from miras.data import vocabulary
 from miras.data.config import DataConfig
 from miras.data.task_rows import open_task
-from miras.eval.reading import Read, piece_of, reader, score
+from miras.eval.reading import Read, piece_of, reader, rows_of, score
 from miras.eval.results import Cell, Results, cell_of
 from miras.tasks import Example, Opened, Task, seeded
 from miras.tasks.base import check_depth
@@ -63,16 +64,18 @@ def evaluate_task(
         _rows(opened, seed, lengths[0], depth, range(1))
 
     config = run.config.model
+    piece = piece_of(config.chunk)
+    batch = min(examples, data.batch, rows_of(piece, config.vocab))
     read = reader(run.model) if read is None else read
     cells: dict[tuple[int, float], Cell] = {}
     for length in lengths:
         for depth in depths:
             scores = []
-            for first in range(0, examples, data.batch):
-                some = range(first, min(first + data.batch, examples))
+            for first in range(0, examples, batch):
+                some = range(first, min(first + batch, examples))
                 rows = _rows(opened, seed, length, depth, some)
-                full = rows + rows[:1] * (min(data.batch, examples) - len(rows))  # one shape
-                scores += score(read, full, piece_of(config.chunk))[: len(rows)]
+                full = rows + rows[:1] * (batch - len(rows))  # all of one shape
+                scores += score(read, full, piece)[: len(rows)]
                 progress(len(rows) * length)
             cells[length, depth] = cell_of(scores)
     return Results(task, name, run.step, data.source, seed, lengths, depths, cells)
@@ -85,8 +88,7 @@ def _rows(opened: Opened, seed: int, length: int, depth: float, numbers: range) 
 
 def _data(own: DataConfig, task: Task, source: str | None) -> DataConfig:
     """The run's data with another task, where the run knows its vocabulary."""
-    data = override(own, "task=none", *([] if source is None else [f"source={source}"]))
-    data = DataConfig(**{**vars(data), "task": task})
+    data = dataclasses.replace(own, task=task, source=own.source if source is None else source)
     kind, known, asked = to_dict(task)["kind"], vocabulary(own), vocabulary(data)
     if task.vocabulary() is None:
         require(

@@ -20,6 +20,9 @@ from miras.tasks import Example
 PIECE = 1024
 """Tokens of each row read at a time, or a few less: a multiple of the memory's chunk."""
 
+LOGITS = 2**26
+"""As many are computed at a time at most, which are 256 MiB; but for a single row's piece."""
+
 Read = Callable[[np.ndarray, Any, int], tuple[np.ndarray, Any]]
 """Tokens [B, T], the state before them (None at the start) and how many tokens will follow, to the
 likeliest token after each, [B, T], and the state behind them."""
@@ -62,6 +65,11 @@ def reader(model: LanguageModel) -> Read:
 def piece_of(chunk: int) -> int:
     """The tokens of a piece, for a memory with such chunks."""
     return max(1, PIECE // chunk) * chunk
+
+
+def rows_of(piece: int, vocab: int) -> int:
+    """The rows whose pieces' logits fit in `LOGITS`, at least one."""
+    return max(1, LOGITS // (piece * vocab))
 
 
 def score(read: Read, rows: Sequence[Example], piece: int) -> list[Score]:

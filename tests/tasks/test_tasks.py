@@ -1,5 +1,6 @@
 """What holds for every registered task."""
 
+import pathlib
 import re
 
 import numpy as np
@@ -122,3 +123,10 @@ def test_a_task_is_data(kind, make):
 def test_what_cannot_be_is_told_in_a_sentence(assignments, told):
     with pytest.raises(ConfigError, match=told):
         override(DataConfig(), *assignments)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_task_has_a_row_and_a_paragraph(kind):
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
+    assert f"| `{kind}` |" in page
+    assert f"**{kind}.**" in page
