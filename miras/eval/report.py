@@ -11,9 +11,9 @@ def table(results: Results) -> Table:
     """Lengths down, depths across; below each share its 95 % interval."""
     several = len(results.depths) > 1
     made = Table(box=box.SIMPLE, pad_edge=False)
-    made.add_column("length", justify="right")
+    made.add_column("length · depth", justify="right")
     for depth in results.depths:
-        made.add_column(f"depth {depth:g}", justify="right")
+        made.add_column(f"{depth:g}", justify="right")
     if several:
         made.add_column("mean", justify="right")
     for length in results.lengths:
