@@ -1,6 +1,6 @@
 """miras: sequence models that learn while they read."""
 
-from miras import bias, memory, optim, retention
+from miras import bias, memory, optim, retention, tasks
 from miras.config import config_hash, from_dict, from_json, override, to_dict, to_json
 from miras.engine import State, scan
 from miras.errors import ConfigError
@@ -25,6 +25,7 @@ __all__ = [
     "preset",
     "retention",
     "scan",
+    "tasks",
     "to_dict",
     "to_json",
 ]

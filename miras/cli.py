@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
-from rich.table import Table
 
 from miras import __version__, generate, match, plugins
 from miras.ablate import command as ablate
 from miras.config import override
 from miras.errors import ConfigError
+from miras.eval import command as evaluate
 from miras.staleness import command as staleness
 from miras.stream import command as stream
 
@@ -93,19 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.set_defaults(run=_train)
 
-    evaluate = commands.add_parser(
-        "eval",
-        help="measure a run on held-out text",
-        description="Bits per byte and perplexity of a run on held-out text.",
-    )
-    evaluate.add_argument("folder", metavar="RUN", help="folder of the run")
-    evaluate.add_argument(
-        "--data", metavar="PATH|tfds:NAME", help="text to measure on (default: the run's own)"
-    )
-    evaluate.add_argument(
-        "--batches", type=int, metavar="N", help="batches to read (default: all held-out text)"
-    )
-    evaluate.set_defaults(run=_eval)
+    evaluate.add_parser(commands, _load)
 
     presets = commands.add_parser("presets", help="list the named models and their parts")
     presets.add_argument("--markdown", action="store_true", help="with updates, in Markdown")
@@ -156,16 +144,15 @@ def _split(words: list[str]) -> tuple[str, list[str]]:
 
 
 def _run_config(name: str, assignments: list[str], source: str | None) -> "RunConfig":
-    from miras.data import make_tokenizer
+    from miras.data import vocabulary
     from miras.presets import preset
     from miras.train import RunConfig
 
     config = override(RunConfig(model=preset(name)), *assignments)
     if source is not None:
         config = override(config, f"data.source={source}")
-    if not any(word.partition("=")[0].split(".")[-1] == "vocab" for word in assignments):
-        size = make_tokenizer(config.data.tokenizer).vocab_size
-        config = override(config, f"model.vocab={size}")
+    if not any(word.partition("=")[0].strip() in ("vocab", "model.vocab") for word in assignments):
+        config = override(config, f"model.vocab={vocabulary(config.data)}")
     return config
 
 
@@ -183,7 +170,7 @@ def _train(args: argparse.Namespace) -> int:
     except NonFiniteError as error:
         return _fail(error, 1)
     console.print(
-        f"{result.held_out:.3f} bits per byte on held-out text; the run lies in {result.folder}",
+        f"{result.summary}; the run lies in {result.folder}",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -198,20 +185,6 @@ def _load(folder: str) -> "Run":
     for step, reason in run.damaged.items():
         _fail(f"warning: checkpoint {step} is damaged ({reason}); using step {run.step}.", 0)
     return run
-
-
-def _eval(args: argparse.Namespace) -> int:
-    from miras.train import evaluate_run
-
-    run = _load(args.folder)
-    held_out = evaluate_run(run, args.data, args.batches)
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_row("step", str(run.step))
-    table.add_row("held-out tokens", f"{held_out.tokens:,}")
-    table.add_row("bits per byte", f"{held_out.bits_per_byte:.4f}")
-    table.add_row("perplexity per token", f"{held_out.perplexity:.4f}")
-    Console().print(table)
-    return 0
 
 
 def _presets(args: argparse.Namespace) -> int:

@@ -88,7 +88,8 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
             try:
                 return coerce(value, arm, where)
             except ConfigError:
-                continue
+                if hasattr(arm, "registry"):  # it knows best which names are legal
+                    raise
         raise wrong
     if origin is Literal:
         for legal in typing.get_args(hint):

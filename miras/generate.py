@@ -46,6 +46,7 @@ def add_parser(commands, load: Callable[[str], "Run"]) -> None:
 
 def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
     from miras.config import require
+    from miras.data import check_text
     from miras.models import Sampling, Session, save_session, steps
     from miras.models.decoding import check_length
 
@@ -53,6 +54,7 @@ def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
     check_length(args.length)
     require(args.session != "", "--session is empty, but has to name a file.")
     run = load(args.folder)
+    check_text(run.config.data, "generating")
     session = _read_prompt(run, args.prompt, args.session)
     state, logits, count = session
     new = []

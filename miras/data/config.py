@@ -8,11 +8,12 @@ import os
 import pathlib
 
 from miras.config import Config, require
+from miras.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Config):
-    """The corpus, the tokenizer and the shape of a batch.
+    """The corpus or the task, the tokenizer and the shape of a batch.
 
     Attributes:
         source: ``"stdlib"`` (the running Python's own sources), a file, folder or glob of text
@@ -20,11 +21,13 @@ class DataConfig(Config):
             feature: ``"tfds:wiki40b/en"``, ``"tfds:lm1b:1.1.0"``, ``"tfds:pg19#book_text"``.
         tokenizer: ``"byte"``, the path of a SentencePiece ``.model``, or the path of a Hugging Face
             ``tokenizer.json``.
+        task: rows of a task instead of rows of text; ``source`` is then the background of tasks
+            that have one, and ``tokenizer`` serves those that are written in text.
         sequence: tokens in a row, > 0.
         batch: rows in a batch, over all processes together, > 0.
         validation: fraction of the documents held out, in (0, 1); unused where a TFDS set has a
-            validation split of its own.
-        seed: order of the training documents, in [0, 2**32).
+            validation split of its own. Of a task, so many rows are held out for each to train on.
+        seed: order of the training documents, in [0, 2**32); also of what a task's rows hold.
         cache: folder for prepared data sets; ``None`` is ``$MIRAS_CACHE`` or ``~/.cache/miras``.
 
     Raises:
@@ -33,6 +36,7 @@ class DataConfig(Config):
 
     source: str = "stdlib"
     tokenizer: str = "byte"
+    task: Task | None = None
     sequence: int = 256
     batch: int = 8
     validation: float = 0.05

@@ -1,6 +1,7 @@
 """From a ``DataConfig`` to an iterator of batches.
 
-The steps live elsewhere: documents in ``corpus``, ids in ``tokenizer``, rows in ``packing``.
+The steps live elsewhere: documents in ``corpus``, ids in ``tokenizer``, rows in ``packing``, and
+rows of tasks in ``task_loader``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from miras.data.config import DataConfig
 from miras.data.corpus import open_documents
 from miras.data.documents import Documents
 from miras.data.packing import Batch, Layout, PackedDataset, TokenizedDocument
+from miras.data.task_loader import make_task_loader
 from miras.data.tokenizer import Tokenizer, make_tokenizer
 from miras.errors import ConfigError
 
@@ -41,6 +43,8 @@ def make_loader(
     ``get_state`` and ``set_state`` hold the position exactly, and the iterator is an item for
     ``ocp.save_checkpointables``.
 
+    A row of a task is one example: its mask is where the answer's tokens are the targets.
+
     Processes read disjoint documents where the data repeats for ever. In a finite pass they read
     disjoint rows of the same batches, so that all make the same number of steps.
 
@@ -54,16 +58,25 @@ def make_loader(
         shuffle: whether each pass has a new seeded order. None is yes for train, no otherwise.
 
     Raises:
-        ConfigError: an argument is out of range, the source or tokenizer cannot be used, or the
-            split does not hold ``sequence`` tokens.
+        ConfigError: an argument is out of range, the source or tokenizer cannot be used, the split
+            does not hold ``sequence`` tokens, or a task does not fit in them.
     """
     _check(config, align, process_index, process_count, epochs)
-    documents = open_documents(config, split)
-    tokenizer = make_tokenizer(config.tokenizer)
-    _check_length(documents, tokenizer, config, split, align)
     train = split == "train"
     shuffle = train if shuffle is None else shuffle
     epochs = epochs if train or epochs is not None else 1
+    if config.task is not None:
+        return make_task_loader(
+            config,
+            split,
+            process_index=process_index,
+            process_count=process_count,
+            epochs=epochs,
+            shuffle=shuffle,
+        )
+    documents = open_documents(config, split)
+    tokenizer = make_tokenizer(config.tokenizer)
+    _check_length(documents, tokenizer, config, split, align)
 
     stream = grain.MapDataset.source(documents)
     if shuffle:

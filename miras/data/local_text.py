@@ -5,30 +5,20 @@ Which files and how they are cut is ``files``; which documents are held out is `
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
-import logging
 import pathlib
 import platform
 import re
 from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
-from absl import logging as absl_logging
 
 from miras.data.files import PIECE_BYTES, TextFile, find_files, read_documents
+from miras.data.prepared import OfflineInfo, prepared
 from miras.errors import ConfigError
 
 SPLIT = "documents"
 """The data set's only split; ``corpus`` divides it by document."""
-
-
-class _OfflineInfo(tfds.core.DatasetInfo):
-    """Keeps TFDS from asking its public bucket about a data set that only exists here."""
-
-    def initialize_from_bucket(self) -> None:
-        pass
 
 
 class LocalText(tfds.core.GeneratorBasedBuilder):
@@ -63,7 +53,7 @@ class LocalText(tfds.core.GeneratorBasedBuilder):
         super().__init__(data_dir=data_dir, config=config, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return _OfflineInfo(
+        return OfflineInfo(
             builder=self,
             description="Text files, one document each.",
             features=tfds.features.FeaturesDict(
@@ -97,9 +87,6 @@ class LocalText(tfds.core.GeneratorBasedBuilder):
 def prepare(source: str, cache: pathlib.Path) -> tfds.core.DatasetBuilder:
     """Returns the prepared data set of ``source``, made on the first call and found on later ones.
 
-    TFDS writes to a temporary folder and renames it when complete, so an interrupted run leaves
-    nothing that a later one would read.
-
     Args:
         source: as ``files.find_files`` takes it.
         cache: folder of prepared data sets; made if missing.
@@ -107,29 +94,7 @@ def prepare(source: str, cache: pathlib.Path) -> tfds.core.DatasetBuilder:
     Raises:
         ConfigError: the source is missing, empty or unreadable, or the cache cannot be written.
     """
-    try:
-        with _quiet():
-            builder = LocalText(source=source, data_dir=str(cache))
-        if builder.data_path.exists():
-            return builder
-        logging.getLogger(__name__).info("preparing %s in %s", source, builder.data_dir)
-        try:
-            with _quiet():
-                builder.download_and_prepare(
-                    download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-                )
-        except (OSError, RuntimeError):
-            # Another process may have finished the same data set first; its copy is as good.
-            if not builder.data_path.exists():
-                raise
-            with _quiet():
-                builder = LocalText(source=source, data_dir=str(cache))
-        return builder
-    except (OSError, RuntimeError) as error:
-        raise ConfigError(
-            f"the data cache {str(cache)!r} cannot be written ({error}): free some space there, or "
-            "set data.cache or MIRAS_CACHE to a folder you can write to."
-        ) from error
+    return prepared(lambda: LocalText(source=source, data_dir=str(cache)), source, cache)
 
 
 def _corpus_hash(files: list[TextFile]) -> str:
@@ -138,15 +103,3 @@ def _corpus_hash(files: list[TextFile]) -> str:
         name = file.name.encode("utf-8", "surrogateescape")
         digest.update(len(name).to_bytes(8, "little") + name + file.digest())
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hushes TFDS, which speaks of downloads on both streams and warns of unlisted configs."""
-    verbosity = absl_logging.get_verbosity()
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        absl_logging.set_verbosity(verbosity)

@@ -54,6 +54,21 @@ class Layout:
     rotate: int | None = None
 
 
+def check_identity(saved: dict[str, Any], own: dict[str, Any]) -> None:
+    """Refuse a position that was saved while reading other data, showing what differs.
+
+    Raises:
+        ConfigError: where the two differ.
+    """
+    names = sorted(saved.keys() | own.keys())
+    if changed := [n for n in names if saved.get(n) != own.get(n)]:
+        raise ConfigError(
+            "the saved data position belongs to other data, as "
+            + ", ".join(f"{n} was {saved.get(n)!r}, is {own.get(n)!r}" for n in changed)
+            + ": restore what was, or start a new run."
+        )
+
+
 class PackedDataset(grain.IterDataset[Batch]):
     """Batches of packed rows from tokenized documents.
 
@@ -201,16 +216,7 @@ class PackedIterator(grain.DatasetIterator[Batch]):
         Raises:
             ConfigError: the position was saved while reading other data.
         """
-        saved = state["identity"]
-        names = sorted(saved.keys() | self._identity.keys())
-        if changed := [n for n in names if saved.get(n) != self._identity.get(n)]:
-            raise ConfigError(
-                "the saved data position belongs to other data, as "
-                + ", ".join(
-                    f"{n} was {saved.get(n)!r}, is {self._identity.get(n)!r}" for n in changed
-                )
-                + ": restore what was, or start a new run."
-            )
+        check_identity(state["identity"], self._identity)
         self._next = int(state["next"])
         self._turn = int(state["turn"])
         self._lanes = [

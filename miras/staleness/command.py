@@ -96,12 +96,13 @@ def _measure(
 ) -> int:
     from rich.console import Console
 
-    from miras.data import make_tokenizer
+    from miras.data import check_text, make_tokenizer
     from miras.staleness import measure, report, text
     from miras.staleness.plan import Setting, make_plan
     from miras.staleness.plot import plot
     from miras.train.run_folder import cannot_write
 
+    check_text(config.data, "staleness")
     tokenizer = make_tokenizer(config.data.tokenizer)
     require(
         config.model.vocab >= tokenizer.vocab_size,

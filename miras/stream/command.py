@@ -41,11 +41,13 @@ def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from miras.data import check_text
     from miras.models import save_session
     from miras.stream.read import read
 
     path = _check(args.file, args.session)
     run = load(args.folder)
+    check_text(run.config.data, "streaming")
     size, console = path.stat().st_size, Console()
     seen = 0
 

@@ -1,5 +1,9 @@
-"""Bits per byte on held-out text, of a model in training or of a run read from disk."""
+"""How well a model predicts what is held out: of a model in training or of a run read from disk.
 
+Of text that is bits per byte; of a task, the answers that are right (`answers`).
+"""
+
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable
@@ -8,7 +12,8 @@ from typing import NamedTuple
 from flax import nnx
 
 from miras.config import override, require
-from miras.data import DataConfig, make_loader
+from miras.data import DataConfig, check_text, make_loader
+from miras.train.answers import Answers, evaluate_answers, make_answers_step
 from miras.train.load import Run
 from miras.train.state import Params
 from miras.train.step import Batch, Totals, make_eval_step
@@ -28,6 +33,21 @@ class HeldOut(NamedTuple):
     bits_per_byte: float
     perplexity: float
     tokens: int
+
+    @property
+    def summary(self) -> str:
+        """In words."""
+        return f"{self.bits_per_byte:.3f} bits per byte on held-out text"
+
+
+Measure = Callable[[Params, Iterable[Batch]], HeldOut | Answers]
+
+
+def make_measure(graphdef: nnx.GraphDef, data: DataConfig) -> Measure:
+    """What measures parameters on batches of a config's data; compiles once."""
+    if data.task is None:
+        return functools.partial(evaluate, make_eval_step(graphdef))
+    return functools.partial(evaluate_answers, make_answers_step(graphdef))
 
 
 def evaluate(
@@ -54,19 +74,23 @@ def sample(data: DataConfig, chunk: int, batches: int | None) -> Iterable[Batch]
     return itertools.islice(loader, batches)
 
 
-def evaluate_run(run: Run, source: str | None = None, batches: int | None = None) -> HeldOut:
-    """Measure a run on its held-out text, or on that of another source.
+def evaluate_run(
+    run: Run, source: str | None = None, batches: int | None = None
+) -> HeldOut | Answers:
+    """Measure a run on what it holds out, or on the held-out text of another source.
 
     Args:
         run: as `load_run` gives it.
-        source: as `data.source`; the run's own if not given.
-        batches: how many to read; all of the held-out text if not given.
+        source: as `data.source`; the run's own text or task if not given.
+        batches: how many to read; all that is held out if not given.
 
     Raises:
         ConfigError: for a source that cannot be used.
     """
-    data = run.config.data if source is None else override(run.config.data, f"source={source}")
+    data = run.config.data
+    if source is not None:
+        check_text(data, "--data")
+        data = override(data, f"source={source}", "task=none")
     loader = sample(data, run.config.model.align, batches)
     graphdef, params = nnx.split(run.model, nnx.Param)
-    step = make_eval_step(graphdef)
-    return evaluate(step, nnx.to_pure_dict(params), loader)
+    return make_measure(graphdef, data)(nnx.to_pure_dict(params), loader)

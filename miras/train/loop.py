@@ -11,12 +11,12 @@ import numpy as np
 from rich.console import Console
 
 from miras.config import require
-from miras.data import make_loader, make_tokenizer
+from miras.data import make_loader, vocabulary
 from miras.errors import ConfigError
 from miras.train import checkpoint
 from miras.train.checkpoint import Checkpoints
 from miras.train.config import RunConfig
-from miras.train.evaluate import evaluate, sample
+from miras.train.evaluate import make_measure, sample
 from miras.train.metrics import Metrics, read_metrics
 from miras.train.nonfinite import NonFiniteError, locate
 from miras.train.optimizer import decay_mask, make_optimizer, schedule
@@ -27,7 +27,6 @@ from miras.train.state import Params, TrainState, abstract, create, place, struc
 from miras.train.step import (
     Batch,
     Measured,
-    make_eval_step,
     make_health_step,
     make_train_step,
     nats_per_target,
@@ -42,13 +41,15 @@ class Result(NamedTuple):
         folder: where it lies.
         state: the training state after the last step.
         resumed_from: the step it went on from; None for a new run.
-        held_out: bits per byte on held-out text after the last step.
+        held_out: bits per byte on held-out text after the last step; of a task, of its answers.
+        summary: how good the run is on what it holds out, in words.
     """
 
     folder: pathlib.Path
     state: TrainState
     resumed_from: int | None
     held_out: float
+    summary: str
 
 
 def train(
@@ -105,7 +106,7 @@ class Session:
         self.optimizer = make_optimizer(self.recipe, decay_mask(params))
         self.schedule = schedule(self.recipe)
         self.train_step = make_train_step(self.graphdef, self.optimizer)
-        self.eval_step = make_eval_step(self.graphdef)
+        self.measure = make_measure(self.graphdef, config.data)
         self.health_step = make_health_step(self.graphdef)
 
     def run(self) -> Result:
@@ -136,12 +137,15 @@ class Session:
                 )
             if start < total:
                 state = self._steps(state, start, checkpoints, metrics, reporter)
-        plot_loss(read_metrics(folder.metrics), f"Run {folder.path.name}", folder.plot)
+        what = "text" if self.config.data.task is None else "answers"
+        plot_loss(read_metrics(folder.metrics), f"Run {folder.path.name}", folder.plot, what)
+        quality = self.measure(state.params, self.held_out)
         return Result(
             folder=folder.path,
             state=state,
             resumed_from=None if restored is None else start,
-            held_out=evaluate(self.eval_step, state.params, self.held_out).bits_per_byte,
+            held_out=quality.bits_per_byte,
+            summary=quality.summary,
         )
 
     def _steps(
@@ -184,19 +188,16 @@ class Session:
                     "learning_rate": float(jnp.asarray(self.schedule(step - 1)))
                 }
                 metrics.write(step, "train", values)
-                reporter.measured(
-                    step, values["loss"], values["bits_per_byte"], values["tokens_per_second"]
-                )
+                bits = values["bits_per_byte"] if self.config.data.task is None else None
+                reporter.measured(step, values["loss"], bits, values["tokens_per_second"])
                 window = Window()
             if health:
                 found = self.health_step(state.params, _batch(batches, 0))
                 metrics.write(step, "health", _by_layer(jax.device_get(found)._asdict()))
             if held_out:
-                quality = evaluate(self.eval_step, state.params, self.held_out)
+                quality = self.measure(state.params, self.held_out)
                 metrics.write(step, "held_out", quality._asdict())
-                reporter.say(
-                    f"step {step}: {quality.bits_per_byte:.3f} bits per byte on held-out text"
-                )
+                reporter.say(f"step {step}: {quality.summary}")
             if save:
                 checkpoints.save(step, state, self.data)
             if health or held_out or save:
@@ -214,7 +215,7 @@ class Session:
         """Wait for a step, add it up, and stop the run if it was not finite."""
         measured = jax.device_get(taken.measured)
         if measured.finite:
-            window.add(measured)
+            window.add(measured, int(np.count_nonzero(taken.batches["segment_ids"])))
             return
         checkpoints.wait()
         layers = self.config.model.memory_layers
@@ -244,11 +245,12 @@ def _batch(batches: Batch, index: int) -> Batch:
 
 
 def _check_vocabulary(config: RunConfig) -> None:
-    size = make_tokenizer(config.data.tokenizer).vocab_size
+    data, size = config.data, vocabulary(config.data)
+    text = data.task is None or data.task.vocabulary() is None
+    whose = f"tokenizer {data.tokenizer!r}" if text else f"data.task.vocab={size}"
     require(
         config.model.vocab >= size,
-        f"model.vocab={config.model.vocab} is too small for tokenizer {config.data.tokenizer!r}: "
-        f"use model.vocab={size}.",
+        f"model.vocab={config.model.vocab} is too small for {whose}: use model.vocab={size}.",
     )
 
 

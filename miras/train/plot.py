@@ -10,13 +10,14 @@ from miras.train.metrics import Line
 _INK, _TRAIN, _HELD_OUT = "#333333", "#8fb4d9", "#c8553d"
 
 
-def plot_loss(lines: list[Line], title: str, path: pathlib.Path) -> None:
+def plot_loss(lines: list[Line], title: str, path: pathlib.Path, what: str = "text") -> None:
     """Draw a run's loss curves as a PNG.
 
     Args:
         lines: as `metrics.read_metrics` gives them.
         title: of the picture.
         path: the file to write.
+        what: the bytes are of.
 
     Raises:
         OSError: where it cannot be written.
@@ -26,14 +27,14 @@ def plot_loss(lines: list[Line], title: str, path: pathlib.Path) -> None:
     axes = figure.add_subplot()
     train = _curve(lines, "train")
     held_out = _curve(lines, "held_out")
-    axes.plot(*train, color=_TRAIN, linewidth=1.4, label="training text")
+    axes.plot(*train, color=_TRAIN, linewidth=1.4, label=f"training {what}")
     axes.plot(
         *held_out,
         color=_HELD_OUT,
         linewidth=1.8,
         marker="o",
         markersize=3.5,
-        label="held-out text",
+        label=f"held-out {what}",
     )
     if held_out[0]:
         step, bits = held_out[0][-1], held_out[1][-1]

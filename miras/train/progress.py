@@ -59,9 +59,12 @@ class Reporter:
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
 
-    def measured(self, step: int, loss: float, bits: float, tokens_per_second: float) -> None:
-        """The means since the last report: nats per token, bits per byte, speed."""
-        measures = f"loss {loss:.3f}  bits/byte {bits:.3f}  {_count(tokens_per_second)} tokens/s"
+    def measured(
+        self, step: int, loss: float, bits: float | None, tokens_per_second: float
+    ) -> None:
+        """The means since the last report: nats per target, bits per byte if of text, speed."""
+        text = "" if bits is None else f"bits/byte {bits:.3f}  "
+        measures = f"loss {loss:.3f}  {text}{_count(tokens_per_second)} tokens/s"
         if self._bar is not None:
             self._bar.update(self._task, measures=measures)
         else:

@@ -17,12 +17,12 @@ class Window:
         """Tell the speed from here on, as what came before was not training alone."""
         self._clock, self._timed = time.monotonic(), 0.0
 
-    def add(self, measured: Measured) -> None:
-        """Add one step that is done, its arrays on the host."""
+    def add(self, measured: Measured, tokens: int) -> None:
+        """Add one step that is done, its arrays on the host, which read so many tokens."""
         new = measured.totals
         self._totals = Totals(*(float(a) + float(b) for a, b in zip(self._totals, new)))
         self._norms.append(float(measured.gradient_norm))
-        self._timed += float(new.targets)
+        self._timed += tokens
 
     def means(self) -> dict[str, float]:
         """Loss in nats per token, bits per byte, gradient norm, and tokens per second."""

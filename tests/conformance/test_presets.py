@@ -19,7 +19,8 @@ pytestmark = pytest.mark.usefixtures("float64")
 PUBLISHED = {
     "ttt_mlp": ("memory.affine=false",),
     "ttt_linear": ("memory.affine=false",),
-    "memora": ("retention.scale=1",),
+    "memora": ("retention.scale=1", "memory.eps=1e-6"),
+    **dict.fromkeys(("titans_lmm", "yaad", "moneta"), ("memory.eps=1e-6",)),
     "mesa": ("algorithm.iterations=12",),
 }
 INNER = {"omeganet": "mlp", "atlas": "mlp"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from miras.data.local_text import _OfflineInfo
+from miras.data.prepared import OfflineInfo
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ class TinyText(tfds.core.GeneratorBasedBuilder):
 
     def _info(self):
         features = {name: tfds.features.Text() for name in self._names}
-        return _OfflineInfo(
+        return OfflineInfo(
             builder=self, features=tfds.features.FeaturesDict({**features, "number": np.int64})
         )
 

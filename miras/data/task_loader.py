@@ -1,0 +1,122 @@
+"""Batches of a task's rows, with a position that can be saved and restored.
+
+The rows are those of `task_rows`; the batches are like those of text, see `loader.make_loader`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grain
+import numpy as np
+
+from miras.data.config import DataConfig
+from miras.data.packing import Batch, check_identity
+from miras.data.task_rows import prepare
+from miras.data.tokenizer import make_tokenizer
+from miras.data.vocabulary import vocabulary
+
+
+def make_task_loader(
+    config: DataConfig,
+    split: str,
+    *,
+    process_index: int,
+    process_count: int,
+    epochs: int | None,
+    shuffle: bool,
+) -> TaskIterator:
+    """As `loader.make_loader`, of a config with a task: one example a row.
+
+    The mask is where targets count. `target_bytes` are those of the targets' text; a target of a
+    task with symbols of its own counts as one.
+    """
+    assert config.task is not None
+    builder = prepare(config)
+    source: Any = builder
+    rows = grain.MapDataset.source(source.as_data_source(split))
+    if shuffle:
+        rows = rows.shuffle(seed=config.seed)
+    rows = rows.repeat(epochs)
+    if config.task.vocabulary() is None:
+        sizes = make_tokenizer(config.tokenizer).byte_lengths
+    else:
+        sizes = np.ones(vocabulary(config), np.float32)
+    identity = {
+        "task": builder.fingerprint,
+        "split": split,
+        "batch": config.batch,
+        "seed": config.seed if shuffle else None,
+        "epochs": epochs,
+        "processes": process_count,
+    }
+    own = range(process_index, config.batch, process_count)
+    return TaskIterator(rows, own, config, sizes, identity)
+
+
+class TaskIterator(grain.DatasetIterator[Batch]):
+    """Iterator of batches of rows; its position is the number of batches taken.
+
+    Args:
+        rows: random access to rows, repeated as often as they are to be read.
+        own: which rows of a batch are given out.
+        config: for the shape of a batch.
+        sizes: bytes of text that each token stands for.
+        identity: plain values that name the data; a position saved under others is refused.
+    """
+
+    def __init__(
+        self,
+        rows: Any,
+        own: range,
+        config: DataConfig,
+        sizes: np.ndarray,
+        identity: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self._rows, self._own, self._sizes, self._identity = rows, own, sizes, identity
+        self._batch, self._sequence = config.batch, config.sequence
+        self._taken = 0
+
+    def __next__(self) -> Batch:
+        """Returns the next batch; the last of a finite pass is filled up with empty rows."""
+        self._assert_not_closed()
+        first = self._taken * self._batch
+        if first >= len(self._rows):
+            raise StopIteration
+        self._taken += 1
+        shape = (len(self._own), self._sequence)
+        batch = {
+            "inputs": np.zeros(shape, np.int32),
+            "targets": np.zeros(shape, np.int32),
+            "segment_ids": np.zeros(shape, np.int32),
+            "mask": np.zeros(shape, np.bool_),
+            "target_bytes": np.zeros(shape, np.float32),
+        }
+        for n, place in enumerate(self._own):
+            if first + place >= len(self._rows):
+                break
+            row = self._rows[first + place]
+            positions, targets = row["positions"], row["targets"]
+            batch["inputs"][n] = row["inputs"]
+            batch["segment_ids"][n] = 1
+            batch["targets"][n, positions] = targets
+            batch["mask"][n, positions] = True
+            batch["target_bytes"][n, positions] = self._sizes[targets]
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns the position as plain JSON values."""
+        return {"identity": dict(self._identity), "taken": self._taken}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to a position that `get_state` gave.
+
+        Raises:
+            ConfigError: the position was saved while reading other data.
+        """
+        check_identity(state["identity"], self._identity)
+        self._taken = int(state["taken"])
+
+    def __str__(self) -> str:
+        return "TaskIterator"

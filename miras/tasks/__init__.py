@@ -1,0 +1,21 @@
+"""Tasks that tell what a memory holds: rows of any length, with answers that are known."""
+
+from miras.tasks.babilong import BABILong
+from miras.tasks.base import Documents, Example, Material, Opened, Task, register, seeded
+from miras.tasks.mqar import MQAR
+from miras.tasks.niah import NIAH
+from miras.tasks.selective_copy import SelectiveCopy
+
+__all__ = [
+    "MQAR",
+    "NIAH",
+    "BABILong",
+    "Documents",
+    "Example",
+    "Material",
+    "Opened",
+    "SelectiveCopy",
+    "Task",
+    "register",
+    "seeded",
+]

@@ -1,0 +1,107 @@
+"""A needle in a haystack: one sentence with a number, a word or a UUID, hidden in text."""
+
+import dataclasses
+import functools
+import itertools
+import uuid
+from typing import Literal
+
+import numpy as np
+
+from miras.config import require
+from miras.tasks.background import Question, row, sentences
+from miras.tasks.base import Example, Material, Opened, Task, register
+
+# RULER's noise, one line repeated.
+_NOISE = (
+    "The grass is green. ",
+    "The sky is blue. ",
+    "The sun is yellow. ",
+    "Here we go. ",
+    "There and back again.\n",
+)
+_CONSONANTS, _VOWELS = "bdfghklmnprstvz", "aeiou"
+
+
+@register("niah")
+@dataclasses.dataclass(frozen=True)
+class NIAH(Task):
+    """The single needle of RULER (2404.06654), section 3.1 and appendix B, in its wording.
+
+        A special magic number is hidden within the following text. Make sure to memorize it. I
+        will quiz you about the number afterwards.
+        (background) One of the special magic numbers for KEY is: VALUE. (background)
+        What is the special magic number for KEY mentioned in the provided text? The special magic
+        number for KEY mentioned in the provided text is VALUE
+
+    The targets are the tokens of the last VALUE and the space before it. KEY is two invented
+    words joined by a hyphen. Background and VALUE go by `form`:
+
+    | form | background | VALUE | in RULER |
+    |---|---|---|---|
+    | passkey | "The grass is green. ...", repeated | number | S-NIAH-1 |
+    | number | the run's text | number | S-NIAH-2 |
+    | word | the run's text | two invented words | |
+    | uuid | the run's text | UUID | S-NIAH-3 |
+
+    The needle stands between two sentences or lines, on the place nearest to the depth; None
+    draws one of these places.
+
+    Attributes:
+        form: as above.
+        digits: of a number, in [1, 18]; RULER's have 7.
+
+    Raises:
+        ConfigError: for a value out of range.
+    """
+
+    form: Literal["passkey", "number", "word", "uuid"] = "passkey"
+    digits: int = 7
+
+    def validate(self) -> None:
+        """Check the ranges above."""
+        super().validate()
+        require(1 <= self.digits <= 18, f"task.digits={self.digits} must lie in [1, 18].")
+
+    def open(self, material: Material) -> Opened:
+        """Open the background text, where the form has one."""
+        tokenizer = material.tokenizer
+        if self.form == "passkey":
+            make = functools.partial(self._example, material, None)
+            return Opened(make, tokenizer.fingerprint)
+        documents = material.documents()
+        make = functools.partial(self._example, material, documents)
+        return Opened(make, f"{tokenizer.fingerprint} {documents.fingerprint}")
+
+    def _example(
+        self, material: Material, documents, random: np.random.Generator, length: int, depth
+    ) -> Example:
+        background = itertools.cycle(_NOISE) if documents is None else sentences(documents, random)
+        question = self.question(random)
+        return row(question, background, material.tokenizer, random, length, depth)
+
+    def question(self, random: np.random.Generator) -> Question:
+        """A needle and what asks for it."""
+        what = self.form if self.form in ("word", "uuid") else "number"
+        key, value = _words(random), self._value(random)
+        return Question(
+            f"A special magic {what} is hidden within the following text. Make sure to memorize "
+            f"it. I will quiz you about the {what} afterwards.\n",
+            (f"One of the special magic {what}s for {key} is: {value}.\n",),
+            f"\nWhat is the special magic {what} for {key} mentioned in the provided text? The "
+            f"special magic {what} for {key} mentioned in the provided text is",
+            f" {value}",
+        )
+
+    def _value(self, random: np.random.Generator) -> str:
+        if self.form == "word":
+            return _words(random)
+        if self.form == "uuid":
+            return str(uuid.UUID(bytes=random.bytes(16), version=4))
+        return str(random.integers(10 ** (self.digits - 1), 10**self.digits))
+
+
+def _words(random: np.random.Generator) -> str:
+    """Two words of three syllables each, such as "bakuti-lomare"."""
+    letters = [str(random.choice(list(kind))) for kind in (_CONSONANTS, _VOWELS) * 6]
+    return f"{''.join(letters[:6])}-{''.join(letters[6:])}"
