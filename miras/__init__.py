@@ -2,7 +2,7 @@
 
 from miras import bias, memory, optim, retention, tasks
 from miras.config import config_hash, from_dict, from_json, override, to_dict, to_json
-from miras.engine import State, scan
+from miras.engine import State, read, scan
 from miras.errors import ConfigError
 from miras.precision import Precision
 from miras.presets import preset
@@ -23,6 +23,7 @@ __all__ = [
     "optim",
     "override",
     "preset",
+    "read",
     "retention",
     "scan",
     "tasks",

@@ -63,7 +63,7 @@ def reader(model: LanguageModel) -> Read:
 
 
 def piece_of(align: int) -> int:
-    """The tokens of a piece, for a model whose segments begin at no cost at multiples of `align`."""
+    """The tokens of a piece: a multiple of `align`, where a model's segments begin at no cost."""
     return max(1, PIECE // align) * align
 
 
