@@ -12,7 +12,12 @@ TPU := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),$(VENV)/t
 LIBTPU := import importlib.metadata as m; \
   print(next(r.split(";")[0] for r in m.requires("jax") if r.startswith("libtpu")))
 
-.PHONY: help demo test tpu lint types docs format table clean
+# The browser in which tests look at the page of `miras inspect`; elsewhere than on Debian they take
+# one that is on the PATH, or are skipped.
+BROWSER := $(if $(shell grep -sx ID=debian /etc/os-release),$(if $(filter x86_64,$(shell uname -m)),\
+  $(VENV)/browser/.installed))
+
+.PHONY: help demo test tpu browser lint types docs format table clean
 
 help:  ## Show these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -21,10 +26,12 @@ demo: $(VENV)/.installed  ## Train the default model on the built-in corpus, the
 	$(BIN)/miras train yaad --out $(DEMO_OUT) $(DEMO)
 	$(BIN)/miras generate $(DEMO_OUT) --prompt "def " --length 300 --temperature 0.7
 
-test: $(VENV)/.installed $(TPU)  ## Run the tests
+test: $(VENV)/.installed $(TPU) $(BROWSER)  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu" $(PYTEST)
 
 tpu: $(TPU)  ## Install the TPU's compiler (210 MB), which needs no TPU
+
+browser: $(BROWSER)  ## Fetch a headless Chromium (90 MB), which is not installed
 
 lint: $(VENV)/.installed  ## Check style
 	$(BIN)/ruff check .
@@ -57,4 +64,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/tpu/.installed: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 	  --target $(VENV)/tpu "$$($(BIN)/python -c '$(LIBTPU)')"
+	@touch $@
+
+$(VENV)/browser/.installed: tests/fetch_browser.sh $(VENV)/.installed
+	tests/fetch_browser.sh $(VENV)/browser
 	@touch $@

@@ -16,6 +16,7 @@ from miras.ablate import command as ablate
 from miras.config import override
 from miras.errors import ConfigError
 from miras.eval import command as evaluate
+from miras.inspect import command as inspect
 from miras.staleness import command as staleness
 from miras.stream import command as stream
 
@@ -120,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     match.add_parser(commands)
     ablate.add_parser(commands, _run_config)
     staleness.add_parser(commands, staleness.Sources(new=_run_config, load=_load))
+    inspect.add_parser(commands, _load)
     for command in commands.choices.values():
         command.add_argument(
             "--plugin",

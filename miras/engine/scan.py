@@ -171,6 +171,24 @@ STATIC = (
 @functools.partial(jax.jit, static_argnames=STATIC)
 def _run(rule, call: Call, *, backend, **options):
     """The backend with every gate present; compiled once for each rule, shape and option."""
+    assert not isinstance(call.state, KVState)  # `check` has seen to it
+    return BACKENDS[backend](
+        rule,
+        call.W0,
+        call.q,
+        call.k,
+        call.v,
+        every_gate(rule, call),
+        k_write=call.k_write,
+        state=call.state,
+        segment_ids=call.segment_ids,
+        mask=call.mask,
+        **options,
+    )
+
+
+def every_gate(rule: Rule, call: Call) -> dict[str, Array]:
+    """All gates of the rule, those that the call does not give held at their constants."""
     dtype = jnp.promote_types(jnp.float32, call.q.dtype)
     heads, gates = call.q.shape[2], dict(call.gates or {})
     for gate in rule.gates:
@@ -179,18 +197,4 @@ def _run(rule, call: Call, *, backend, **options):
             held = jnp.asarray(gate.constant(heads), dtype)
             held = held.reshape(heads, *[1] * (len(shape) - 3))
             gates[gate.name] = jnp.broadcast_to(held, shape)
-    gates = {name: gate.astype(dtype) for name, gate in gates.items()}
-    assert not isinstance(call.state, KVState)  # `check` has seen to it
-    return BACKENDS[backend](
-        rule,
-        call.W0,
-        call.q,
-        call.k,
-        call.v,
-        gates,
-        k_write=call.k_write,
-        state=call.state,
-        segment_ids=call.segment_ids,
-        mask=call.mask,
-        **options,
-    )
+    return {name: gate.astype(dtype) for name, gate in gates.items()}

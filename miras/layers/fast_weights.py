@@ -4,7 +4,8 @@ How queries, keys and values are made, and what becomes of what is read, is the 
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,24 @@ class Health(NamedTuple):
     update_ratio: Array
     output_norm: Array
     gates: dict[str, Array]
+
+
+class Written(NamedTuple):
+    """One call of a layer's memories, for what measures it.
+
+    Attributes:
+        streams: what was written and asked.
+        gates: those that the layer made, as `miras.scan` takes them.
+        before: the state before the first token.
+        after: the state after the last.
+        loss: inner loss of each token where its gradient was taken, [B, T, H].
+    """
+
+    streams: Associations
+    gates: dict[str, Array]
+    before: AnyState
+    after: AnyState
+    loss: Array
 
 
 class FastWeights(nnx.Module):
@@ -128,8 +147,8 @@ class FastWeights(nnx.Module):
         segments_at_chunks: bool,
         at_chunk_edge: bool = False,
         depth: Array | float = 0.0,
-        health: bool = False,
-    ) -> tuple[Array, AnyState, Health | None]:
+        health: "bool | Measure" = False,
+    ) -> tuple[Array, AnyState, Any]:
         """Write and read: y [B, T, H, D], the state after it, and health, but for the output's.
 
         Args:
@@ -141,7 +160,8 @@ class FastWeights(nnx.Module):
             segments_at_chunks: see `miras.engine.scan_with_loss`.
             at_chunk_edge: see `miras.engine.scan_with_loss`.
             depth: l / (L - 1) of layer l of L, for `decay_by_depth`.
-            health: measure it; None is returned otherwise.
+            health: measure it; None is returned otherwise. A function takes its place, so that
+                whatever a call holds can be seen: of these memories and the call, to any pytree.
         """
         batch, length = x.shape[:2]
         gates = self.gates(x)
@@ -169,8 +189,11 @@ class FastWeights(nnx.Module):
             save_every=memory.save_every,
             precision=memory.precision,
         )
-        before = self.init_state(batch) if state is None and health else state
-        return y, after, self._health(before, after, loss, gates) if health else None
+        if not health:
+            return y, after, None
+        before = self.init_state(batch) if state is None else state
+        measure = FastWeights._health if health is True else health
+        return y, after, measure(self, Written(streams, gates, before, after, loss))
 
     def _slower(
         self, gates: dict[str, Array], depth: Array | float, batch: int, length: int
@@ -194,7 +217,8 @@ class FastWeights(nnx.Module):
         by_position = jnp.maximum(0.0, 1 / (1 + jnp.arange(chunk)) + self.lr_correction[...])
         return gates.get("lr", held) * by_position[at][..., None]
 
-    def _health(self, before: AnyState | None, after: AnyState, loss: Array, gates: dict) -> Health:
+    def _health(self, call: Written) -> Health:
+        _, gates, before, after, loss = call
         norm = ratio = jnp.zeros(())
         if isinstance(after, State):
             assert isinstance(before, State)
@@ -215,6 +239,9 @@ class FastWeights(nnx.Module):
         )
 
 
+Measure = Callable[[FastWeights, Written], Any]
+
+
 def segments_of(segment_ids: Array | None, before: AnyState | None, x: Array) -> Array:
     """The ids of tokens x [B, T, ...], or the last one going on, [B, T]."""
     if segment_ids is not None:
@@ -225,10 +252,10 @@ def segments_of(segment_ids: Array | None, before: AnyState | None, x: Array) ->
     return jnp.broadcast_to(last[:, None], x.shape[:2])
 
 
-def with_output(health: Health | None, y: Array) -> Health | None:
-    """The health with the root mean square of a layer's output."""
-    if health is None:
-        return None
+def with_output(health: Any, y: Array) -> Any:
+    """The health with the root mean square of a layer's output; other measures as they are."""
+    if not isinstance(health, Health):
+        return health
     return health._replace(output_norm=jnp.sqrt(jnp.mean(jnp.square(y.astype(jnp.float32)))))
 
 

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from miras.config import require
 from miras.errors import ConfigError
 from miras.layers import Health, RMSNorm
+from miras.layers.fast_weights import Measure
 from miras.layers.param import Linear, normal
 from miras.models.blocks import Group, Inputs, depths
 from miras.models.config import LanguageModelConfig
@@ -103,14 +104,20 @@ class LanguageModel(nnx.Module):
         assert health is not None
         return logits, state, health
 
+    def watch(
+        self, tokens: Array, state: ModelState, measure: Measure
+    ) -> tuple[Array, ModelState, Any]:
+        """`__call__`, and what `measure` makes of each memory, leaves [memory layers, ...]."""
+        return self._forward(tokens, Inputs(None, None), state, False, health=measure)
+
     def _forward(
         self,
         tokens: Array,
         inputs: Inputs,
         state: ModelState | None,
         segments_at_chunks: bool,
-        health: bool,
-    ) -> tuple[Array, ModelState, Health | None]:
+        health: bool | Measure,
+    ) -> tuple[Array, ModelState, Any]:
         dtype = jnp.dtype(self.config.dtype)
         tokens = check_tokens(tokens, self.config.vocab)
         for name, x in inputs._asdict().items():
@@ -139,11 +146,11 @@ class LanguageModel(nnx.Module):
         logits = jnp.matmul(x, head.astype(dtype), preferred_element_type=jnp.float32)
         return logits, ModelState(states), self._of_memories(measured)
 
-    def _of_memories(self, measured: tuple[Health | None, ...]) -> Health | None:
-        """The health of memory layers in their order, or of all layers if none has one."""
+    def _of_memories(self, measured: tuple[Any, ...]) -> Any:
+        """The measures of memory layers in their order, or of all layers if none has one."""
         letters = self.config.letters
         memories = [h for h, letter in zip(measured, letters) if letter == "M"] or measured
-        in_order = lambda *leaves: jnp.stack(leaves, axis=1).reshape(-1)  # noqa: E731
+        in_order = lambda *x: jnp.stack(x, axis=1).reshape(-1, *x[0].shape[1:])  # noqa: E731
         return jax.tree.map(in_order, *memories)
 
 
