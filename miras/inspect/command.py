@@ -4,6 +4,7 @@ What needs jax is imported when the command runs, as in `cli`.
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 from collections.abc import Callable
@@ -55,7 +56,9 @@ def _run(args: argparse.Namespace, load: "Callable[[str], Run]") -> int:
     text = os.fsencode(args.text) if args.file is None else _content(args.file)
     require(text != b"", "the text is empty: give one with --text or --file.")
     out = pathlib.Path(args.out or pathlib.Path(args.folder) / "inspect.html").expanduser()
-    require(not out.is_dir(), f"{out} is a folder: give the name of a page, as {out}/page.html.")
+    require(
+        not os.path.isdir(out), f"{out} is a folder: give the name of a page, as {out}/page.html."
+    )
     run = load(args.folder)
     check_memories(run.config.model, args.folder)
     ids = _tokens(run.tokenizer, text, run.config.model.vocab, args.limit)
@@ -92,8 +95,8 @@ def _tokens(tokenizer: "Tokenizer", text: bytes, vocab: int, limit: int) -> list
     foreign = [i for i in ids if not 0 <= i < vocab]
     require(
         not foreign,
-        f"the text holds token {foreign[:1]} that the model's vocabulary of {vocab} has not: give "
-        "a text without it, or a run of another tokenizer.",
+        f"the text holds token {foreign[0] if foreign else None}, which the model's vocabulary of "
+        f"{vocab} lacks: give a text without it, or a run of this tokenizer's vocabulary.",
     )
     require(
         len(ids) <= limit,
@@ -111,7 +114,8 @@ def _write(out: pathlib.Path, content: str) -> None:
         new.write_text(content, "utf-8")
         os.replace(new, out)
     except OSError as error:
-        new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            new.unlink()
         raise ConfigError(
             f"cannot write {out} ({error.strerror or error}): free space or make it writable, or "
             "give another page with --out."

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Debian's Chromium without windows, unpacked into a folder of its own with the libraries that the
-# machine lacks (280 MB): nothing is installed, no root is needed. `tests/browser.py` drives it.
+# machine lacks (280 MB): nothing is installed, no root is needed. `tests/inspect/browser.py` drives it.
 set -euo pipefail
 mkdir -p "$1" && cd "$1"
 rm -rf apt root && mkdir -p apt/lists/partial apt/archives/partial root

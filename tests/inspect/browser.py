@@ -79,7 +79,8 @@ class Browser:
         return message
 
     def open(self, path: pathlib.Path) -> None:
-        """A file, when all of it has loaded."""
+        """A file, when all of it has loaded; what was told before is forgotten."""
+        self.events.clear()
         self.call("Page.navigate", url=path.absolute().as_uri())
         while not any(method == "Page.loadEventFired" for method, _ in self.events):
             self._next()
@@ -97,7 +98,10 @@ class Browser:
 
     def click(self, selector: str) -> None:
         """Click on an element."""
-        x, y = self._middle(selector)
+        self.click_at(*self._middle(selector))
+
+    def click_at(self, x: float, y: float) -> None:
+        """Click on a place in the window."""
         for kind in ("mousePressed", "mouseReleased"):
             button = {"button": "left", "clickCount": 1}
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
