@@ -149,9 +149,10 @@ def test_measure_layer_and_head_change_the_picture(fresh, found):
     assert seen[-1][5] == "transparent"  # the token without a value
     for name, value in {"layer": "1", "head": "2"}.items():
         choose(fresh, name, value)
-        seen.append(picture(fresh) + [str(fresh.run("document.querySelectorAll('.dim').length"))])
+        dimmed = fresh.run("document.querySelectorAll('.dim').length")
+        seen.append([*picture(fresh), dimmed])
     assert len(set(map(str, seen))) == 4
-    assert seen[-1][-1] == str(HEADS - 1)
+    assert seen[-1][-1] == HEADS - 1
     check_table(fresh, found, 0, layer=1)
     assert "layer 3" in caption(fresh)
 
