@@ -14,9 +14,10 @@ for package in apt/*.deb; do dpkg-deb -x "$package" root; done
 rm -rf apt
 cat > chromium <<'END'
 #!/bin/sh
-root=$(dirname "$(readlink -f "$0")")/root/usr/lib
-export LD_LIBRARY_PATH="$root/x86_64-linux-gnu:$root/x86_64-linux-gnu/pulseaudio"
-exec "$root/chromium/chromium-headless-shell" "$@"
+root=$(dirname "$(readlink -f "$0")")/root
+own=x86_64-linux-gnu
+export LD_LIBRARY_PATH="$root/usr/lib/$own:$root/usr/lib/$own/pulseaudio:$root/lib/$own"
+exec "$root/usr/lib/chromium/chromium-headless-shell" "$@"
 END
 chmod +x chromium
 ./chromium --version
