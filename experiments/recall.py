@@ -7,9 +7,9 @@ Expected:  see experiments/README.md, which tells what was found. Kept in result
            recall_mqar.png and recall_niah.png; with --data-dir, haystacks are its state_union.txt.
 
 Every model has the parameters of `yaad` to within 1 %, the same recipe, rows and seeds. MQAR asks
-for 2 or 4 pairs, the queries anywhere behind them (`power=1`) and nothing between, since random
-tokens of so small a vocabulary would often be the keys themselves; S-NIAH hides a passkey of 2 digits
-in RULER's noise. All rows are scored: token accuracy, which is Zoology's number, and exact match.
+for 2 or 4 pairs, the queries anywhere behind them (`power=1`) and nothing between, as random tokens
+of so small a vocabulary would often be the keys themselves. S-NIAH hides a passkey of 2 digits in
+RULER's noise. All rows are scored: token accuracy, which is Zoology's number, and exact match.
 """
 
 import argparse
