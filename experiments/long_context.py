@@ -31,7 +31,7 @@ from miras.stream import read
 RESULTS = pathlib.Path(__file__).parent / "results"
 TOKENS = 2_000_000
 EARLY = 100_000  # where the resident set is compared with that at the end
-SMALL = ("layers=2", "width=32", "heads=2", "chunk=64")
+SMALL = ("layers=2", "width=32", "heads=2")
 MODELS = {
     "titans_mac": ("attention.segment=64", "attention.window=64"),
     "yaad": (),
