@@ -112,6 +112,7 @@ def run(rule: Rule, call: "Call", *, plain: bool) -> tuple[Array, KVState, Array
     memory = rule.memory
     assert isinstance(memory, KV)
     q, k, v, state = call.q, call.k, call.v, call.state
+    fresh = state is None and call.mask is None and not (plain or memory.persistent)
     batch, length, heads, dk = q.shape
     if state is None:
         state = initial_kv_state(memory, batch, heads, dk, v.shape[-1], k.dtype)
@@ -122,11 +123,11 @@ def run(rule: Rule, call: "Call", *, plain: bool) -> tuple[Array, KVState, Array
             length <= room,
             f"state has room for {room} more tokens, not {length}: call reserve(state, ...) first.",
         )
-    return _attend(memory, call.W0, q, k, v, state, call.segment_ids, call.mask, plain)
+    return _attend(memory, call.W0, q, k, v, state, call.segment_ids, call.mask, plain, fresh)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 8))
-def _attend(memory: KV, W0: Weights, q, k, v, state: KVState, segment_ids, mask, plain):
+@functools.partial(jax.jit, static_argnums=(0, 8, 9))
+def _attend(memory: KV, W0: Weights, q, k, v, state: KVState, segment_ids, mask, plain, fresh):
     batch, length, heads, dk = q.shape
     ids = segment_ids
     if ids is None:
@@ -141,7 +142,11 @@ def _attend(memory: KV, W0: Weights, q, k, v, state: KVState, segment_ids, mask,
 
     scale = dk**-0.5 if memory.scale is None else memory.scale
     window = memory.window
-    if plain or window is None or length < 2 * window:
+    own = None if segment_ids is None else segment
+    y = _fused(q, k, v, window, own, scale) if fresh else None
+    if y is not None:
+        pass
+    elif plain or window is None or length < 2 * window:
         place = begin[:, None] + jnp.arange(length)
         y = _direct(memory, W0, q, held, place, segment, scale, plain)
     else:
@@ -159,6 +164,17 @@ def _attend(memory: KV, W0: Weights, q, k, v, state: KVState, segment_ids, mask,
         reserved=state.reserved,
     )
     return y, end, jnp.zeros((batch, length, heads), jnp.promote_types(jnp.float32, q.dtype))
+
+
+def _fused(q, k, v, window, segment, scale) -> Array | None:
+    """In a kernel of the device's own, where tokens attend to themselves alone."""
+    from miras.kernels.target import platform
+
+    if platform() == "cpu":
+        return None
+    from miras.kernels.attention import fused  # a second of imports that only its users pay for
+
+    return fused(q, k, v, window=window, segment=segment, scale=scale)
 
 
 def _held(kept: Array, new: Array, begin: Array, reserved: bool) -> Array:
