@@ -11,10 +11,14 @@ import pytest
 
 import miras
 from benchmarks import precision
-from experiments import presets
+from experiments import presets, recall
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "experiments" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -51,6 +55,12 @@ def test_every_page_is_found():
 def test_every_relative_link_leads_somewhere(page):
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("task", recall.TASKS)
+def test_the_experiments_page_has_what_was_recalled(task):
+    kept = json.loads((ROOT / "experiments" / "results" / "recall.json").read_text())
+    assert recall.table(kept, task) in (ROOT / "experiments" / "README.md").read_text()
 
 
 def test_the_readme_has_the_kept_results():
