@@ -39,7 +39,7 @@ def optimised(name):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
-@pytest.mark.parametrize("name", (*RULES, "titans_mac", "titans_mag", "titans_mal"))
+@pytest.mark.parametrize("name", [*RULES, "titans_mac", "titans_mag", "titans_mal"])
 def test_every_preset_stays_finite(name):
     config = miras.preset(name)
     config = dataclasses.replace(config, width=WIDTH, heads=HEADS)
