@@ -27,6 +27,22 @@ def float64():
         yield
 
 
+@pytest.fixture
+def refused(capsys):
+    """Runs a command that must end with code 2 and one sentence, which it gives back."""
+
+    def check(*argv) -> str:
+        from miras.cli import main
+
+        assert main([str(arg) for arg in argv]) == 2
+        told = capsys.readouterr()
+        assert told.err.count("\n") == 1
+        assert told.err.startswith("miras: ")
+        return told.err
+
+    return check
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_logreport(report):
     """Tell of a failure when it happens: a run that is cut short ends without a summary."""

@@ -45,20 +45,6 @@ def run(text, tmp_path_factory):
     return out
 
 
-@pytest.fixture
-def refused(capsys):
-    """Runs a command that must end with code 2 and one sentence, which it gives back."""
-
-    def check(*argv) -> str:
-        assert main([str(arg) for arg in argv]) == 2
-        told = capsys.readouterr()
-        assert told.err.count("\n") == 1
-        assert told.err.startswith("miras: ")
-        return told.err
-
-    return check
-
-
 def test_a_run_is_trained_measured_and_continued(run, text, capsys):
     assert json.loads((run / "config.json").read_text())["data"]["source"] == str(text)
     argv = ["train", "yaad", *SMALL, "--data", str(text), "--out", str(run), "--resume"]

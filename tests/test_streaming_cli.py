@@ -9,7 +9,7 @@ from miras.costs import costs
 from miras.match import match, number
 from miras.models import load_session
 from miras.train import load_run
-from tests.test_cli import SMALL, cache, refused, text  # noqa: F401  (fixtures)
+from tests.test_cli import SMALL, cache, text  # noqa: F401  (fixtures)
 
 RUN = ("architecture=mac", "attention.segment=8", "attention.window=8", "data.sequence=32")
 
@@ -90,7 +90,7 @@ def test_a_model_is_matched_to_a_size(capsys):
         (["train", "titans_mac", "data.sequence=96"], ["data.sequence=96", "align=64"]),
     ],
 )
-def test_what_cannot_be_is_told_in_one_sentence(run, argv, words, refused, tmp_path):  # noqa: F811
+def test_what_cannot_be_is_told_in_one_sentence(run, argv, words, refused, tmp_path):
     (tmp_path / "empty").touch()
     place = {"RUN": str(run), "EMPTY": str(tmp_path / "empty")}
     if argv[0] == "train":

@@ -173,7 +173,7 @@ class Trainable:
         from miras.train.state import structure
 
         structure(config.model)
-        key = (config.data, config.train, config.model.chunk, config.model.vocab)
+        key = (config.data, config.train, config.model.align, config.model.vocab)
         if key not in self._seen:
             self._seen[key] = self._refusal(config)
         reason = self._seen[key]

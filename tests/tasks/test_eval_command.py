@@ -44,20 +44,6 @@ def needle(tmp_path_factory, text):
     return trained(tmp_path_factory, "task=niah", f"source={text}", "sequence=408")
 
 
-@pytest.fixture
-def refused(capsys):
-    """Runs a command that must end with code 2 and one sentence, which it gives back."""
-
-    def check(*argv) -> str:
-        assert main([str(arg) for arg in argv]) == 2
-        told = capsys.readouterr()
-        assert told.err.count("\n") == 1
-        assert told.err.startswith("miras: ")
-        return told.err
-
-    return check
-
-
 def test_a_run_on_a_task_takes_its_vocabulary_and_tells_of_answers(recall, capsys):
     config = load_run(recall).config
     assert (config.model.vocab, config.data.task.vocab) == (24, 24)
