@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from miras.config import to_dict
@@ -32,8 +33,8 @@ def table(preset: Preset, config: LanguageModelConfig) -> Table:
         rows.add_row(part, f"{kind}({', '.join(f'{k}={v}' for k, v in fields.items())})")
     rows.add_row("order", f"{config.rule.order}, read {config.rule.read}")
     rows.add_row("form", form(config))
-    rows.add_row("equation", equation)
-    rows.add_row("source", preset.source)
+    rows.add_row("equation", escape(equation))  # [p, x] is no markup
+    rows.add_row("source", escape(preset.source))
     rows.add_row(
         "model",
         f"{config.layers} layers, width {config.width}, {config.heads} heads, chunk {config.chunk}",

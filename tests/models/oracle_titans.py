@@ -12,7 +12,7 @@ from tests.conformance.oracle_memory import predict, softmax
 
 PARTS = {
     "memory": {"kind": "mlp", "depth": 2, "expansion": 4, "activation": "gelu", "residual": True,
-               "norm": "layer", "eps": 1e-6},
+               "norm": "layer", "eps": 0.1},
     "bias": {"kind": "l2"},
     "retention": {"kind": "l2", "granularity": "head"},
     "algorithm": {"kind": "momentum"},
