@@ -31,8 +31,8 @@ Where the paper is silent or slips:
 - Equations 26 and 29 also write p into M at the start of a text, and 31 attends to M(p). What they
   leave there depends on parameters alone, as does the learned memory that a text starts from, so
   the start is learned as it is, and p enters attention only, as learned keys and values.
-- MAL's attention reads the memory's output behind a norm, as every layer of a model does, and so
-  do h in MAC's.
+- MAC's attention reads h behind a norm, as it does x. MAL's reads the memory's output as it is: a
+  norm there makes the outer gradient at the start half as large again.
 - MAC's positions are those of its sequence [p || h || S]; persistent tokens before a sliding window
   have none.
 """
@@ -109,15 +109,11 @@ class MAG(_Beside):
 class MAL(_Beside):
     """Memory as a layer, equations 29 to 31 of the module."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.norm = RMSNorm((self.memory.out.kernel.shape[-1],), ("embed",))
-
     def __call__(
         self, x: Array, *, state: BesideState | None = None, health: bool = False, **call
     ) -> tuple[Array, BesideState, Health | None]:
         """Attention over what the memory makes of x [B, T, width]; see `MemoryLayer.__call__`."""
         before = (None, None) if state is None else state
         m, of_memory, measured = self.memory(x, state=before[0], health=health, **call)
-        y, of_attention, _ = self.attention(self.norm(m), state=before[1], **call)
+        y, of_attention, _ = self.attention(m, state=before[1], **call)
         return y, BesideState(of_memory, of_attention), measured

@@ -122,7 +122,7 @@ def mag(p, x, *, chunk, max_lr, window, **_):
 def mal(p, x, *, chunk, max_lr, window, **_):
     """Equations 29 to 31."""
     m = lmm(p["memory"], x, chunk=chunk, max_lr=max_lr)
-    return window_attention(p["attention"], rms_norm(p["norm"], m), window)
+    return window_attention(p["attention"], m, window)
 
 
 def mac(p, x, *, chunk, max_lr, segment, window, **_):
