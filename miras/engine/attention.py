@@ -144,12 +144,10 @@ def _attend(memory: KV, W0: Weights, q, k, v, state: KVState, segment_ids, mask,
     window = memory.window
     own = None if segment_ids is None else segment
     y = _fused(q, k, v, window, own, scale) if fresh else None
-    if y is not None:
-        pass
-    elif plain or window is None or length < 2 * window:
+    if y is None and (plain or window is None or length < 2 * window):
         place = begin[:, None] + jnp.arange(length)
         y = _direct(memory, W0, q, held, place, segment, scale, plain)
-    else:
+    elif y is None:
         y = _banded(memory, W0, q, held, segment, scale)
 
     if window is not None:
@@ -191,11 +189,7 @@ def _direct(memory: KV, W0: Weights, q, held, place, segment, scale, plain) -> A
     sees = other <= place[:, :, None]
     if memory.window is not None:
         sees &= other > place[:, :, None] - memory.window
-    sees &= (segment[:, :, None] == held["segment"][:, None, :]) & held["visible"][:, None, :]
-    keys, values = held["k"].astype(q.dtype), held["v"].astype(q.dtype)
-    if memory.persistent:
-        keys, values, sees = in_front(keys, values, sees, W0["k"], W0["v"])
-    return attend(q, keys, values, sees, scale, plain=plain)
+    return _among(memory, W0, q, held, sees, segment, scale, plain)
 
 
 def _banded(memory: KV, W0: Weights, q, held, segment, scale) -> Array:
@@ -209,9 +203,18 @@ def _banded(memory: KV, W0: Weights, q, held, segment, scale) -> Array:
     pairs = {name: in_blocks(x, window, pairs=True, count=count) for name, x in held.items()}
     token, key = jnp.arange(window)[:, None], jnp.arange(2 * window)[None, :]
     sees = ((token <= key) & (key < token + window))[None]
-    sees &= (own[:, :, None] == pairs["segment"][:, None, :]) & pairs["visible"][:, None, :]
-    keys, values = pairs["k"].astype(q.dtype), pairs["v"].astype(q.dtype)
+    y = _among(memory, W0, q, pairs, sees, own, scale, plain=False)
+    return y.reshape(batch, count * window, *y.shape[2:])[:, :length]
+
+
+def _among(memory: KV, W0: Weights, q, held, sees, segment, scale, plain) -> Array:
+    """Among held tokens those at places that `sees` [.., T, S] allows, visible and of one segment.
+
+    Persistent tokens stand in front of all.
+    """
+    sees = sees & (segment[:, :, None] == held["segment"][:, None, :])
+    sees &= held["visible"][:, None, :]
+    keys, values = held["k"].astype(q.dtype), held["v"].astype(q.dtype)
     if memory.persistent:
         keys, values, sees = in_front(keys, values, sees, W0["k"], W0["v"])
-    y = attend(q, keys, values, sees, scale, plain=False)
-    return y.reshape(batch, count * window, *y.shape[2:])[:, :length]
+    return attend(q, keys, values, sees, scale, plain=plain)

@@ -4,6 +4,7 @@ How queries, keys and values are made, and what becomes of what is read, is the 
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from miras.engine import KVState, State, initial_kv_state, initial_state, scan_w
 from miras.engine.checks import AnyState
 from miras.engine.layout import positions
 from miras.engine.read import answer
+from miras.engine.trajectory import link
 from miras.engine.walk import SaveEvery
 from miras.layers.config import LayerConfig
 from miras.layers.gates import GateProjections
@@ -222,10 +224,8 @@ class FastWeights(nnx.Module):
         norm = ratio = jnp.zeros(())
         if isinstance(after, State):
             assert isinstance(before, State)
-            primal, retention = after.A, self.memory.rule.retention
-            if not retention.proximal:
-                link = jax.vmap(jax.vmap(retention.link))
-                primal = {name: link(leaf) for name, leaf in after.A.items()}
+            of_head = functools.partial(link, self.memory.rule)
+            primal = jax.vmap(jax.vmap(of_head))(after.A)
             change = _norm_per_head(jax.tree.map(jnp.subtract, after.A, before.A))
             norm = _norm_per_head(primal)
             ratio = change / jnp.maximum(_norm_per_head(after.A), 1e-12)
