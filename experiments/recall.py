@@ -1,183 +1,240 @@
 """What models recall at the length they were trained at, and at 4 and 16 times as much.
 
 Command:   python -m experiments.recall             (goes on where it was stopped)
-           --tasks mqar --models yaad --seeds 1 for less.
-Cost:      about 3 minutes a model, task and seed on 2 idle cores.
-Expected:  see experiments/README.md, which tells what was found. Kept in results/recall.json,
-           recall_mqar.png and recall_niah.png; with --data-dir, haystacks are its state_union.txt.
+           --tasks mqar --models yaad --seeds 1 for less; several at once may write to one folder,
+           each with models of its own.
+Cost:      2 to 6 minutes a model, task and seed on one idle core: 3 hours on one, for all.
+Expected:  see experiments/README.md, which tells what was found. Kept in results/recall.jsonl,
+           recall_mqar.png and recall_niah.png.
 
 Every model has the parameters of `yaad` to within 1 %, the same recipe, rows and seeds. MQAR asks
-for 2 or 4 pairs, the queries anywhere behind them (`power=1`) and nothing between, as random tokens
-of so small a vocabulary would often be the keys themselves. S-NIAH hides a passkey of 2 digits in
-RULER's noise. All rows are scored: token accuracy, which is Zoology's number, and exact match.
+for 2, 4 or 8 pairs, the queries anywhere behind them (`power=1`) and nothing between, as random
+tokens of so small a vocabulary would often be the keys themselves. S-NIAH hides a passkey of 2
+digits in RULER's noise, in tokens of a BPE trained on such rows, of which the question alone takes
+95. MQAR is scored by token, as Zoology does, and S-NIAH by exact match, as RULER does.
 """
 
 import argparse
 import dataclasses
+import itertools
 import json
+import math
 import pathlib
 import statistics
 import tempfile
+import time
 
+import numpy as np
+import tokenizers
+import tokenizers.decoders
+import tokenizers.models
+import tokenizers.trainers
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from tokenizers import pre_tokenizers
 
 import miras
 from miras.costs import costs
 from miras.data import vocabulary
 from miras.eval.evaluate import evaluate_task
 from miras.match import match
+from miras.tasks.niah import NIAH, NOISE
 from miras.train import RunConfig, load_run, train
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 SIZE = ("layers=2", "width=64", "heads=2", "chunk=16")
-MODELS = {
-    "transformer++": (),
-    "linear_attention": (),
-    "gated_deltanet": (),
-    "titans_lmm": (),
-    "moneta": (),
-    "yaad": (),
-    "memora": (),
-    "titans_mac": ("attention.segment=32", "attention.window=32"),
+MODELS = {  # a preset, and what is changed of it
+    "transformer++": ("transformer++",),
+    "transformer++ conv": ("transformer++", "layer.conv=4"),
+    "linear_attention": ("linear_attention",),
+    "gated_deltanet": ("gated_deltanet",),
+    "titans_lmm": ("titans_lmm", "rule.algorithm.lr=0.03"),
+    "moneta": ("moneta", "rule.algorithm.lr=1e-3"),
+    "yaad": ("yaad", "rule.algorithm.lr=0.1"),
+    "memora": ("memora", "rule.algorithm.lr=0.1"),
+    "titans_mac": (
+        "titans_mac",
+        "attention.segment=32",
+        "attention.window=32",
+        "rule.algorithm.lr=0.03",
+    ),
 }
 TASKS = {
     "mqar": (
-        (
-            "task=mqar",
-            "task.vocab=64",
-            "task.pairs=[2,4]",
-            "task.power=1",
-            "task.noise=false",
-            "task.examples=20000",
-        ),
-        ("data.sequence=128", "data.batch=32", "train.steps=800"),
+        "task=mqar",
+        "task.vocab=64",
+        "task.pairs=[2,4,8]",
+        "task.power=1",
+        "task.noise=false",
+        "task.examples=32000",
+        "data.sequence=64",
+        "data.batch=32",
+        "train.steps=1000",
     ),
     "niah": (
-        ("task=niah", "task.form=passkey", "task.digits=2", "task.examples=8000"),
-        ("data.sequence=256", "data.batch=16", "train.steps=1200"),
+        "task=niah",
+        "task.form=passkey",
+        "task.digits=2",
+        "task.examples=10000",
+        "data.sequence=128",
+        "data.batch=16",
+        "train.steps=600",
     ),
 }
+METRIC = {"mqar": "accuracy", "niah": "exact_match"}
 RECIPE = ("train.learning_rate=4e-3", "train.eval_every=200", "train.checkpoint_every=10000")
 FARTHER = (1, 4, 16)  # times the trained length
-EXAMPLES = 200
+EXAMPLES = 90
+TOKENS = 512  # of the BPE for S-NIAH
 
 
-def configured(name: str, task: str, seed: int, parameters: int) -> RunConfig:
-    """The run of one model on one task."""
-    asked, shape = TASKS[task]
-    config = RunConfig(model=miras.override(miras.preset(name), *SIZE, *MODELS[name]))
-    config = miras.override(config, *asked, *shape, *RECIPE, f"train.seed={seed}")
-    config = miras.override(config, f"model.vocab={vocabulary(config.data)}")
-    model = match(config.model, parameters, fixed_width=True)
-    return dataclasses.replace(config, model=model)
+def tokenizer(folder: pathlib.Path) -> pathlib.Path:
+    """A folder's byte-level BPE of S-NIAH's own wording, each digit a token, trained if missing."""
+    path = folder / "tokenizer.json"
+    if path.exists():
+        return path
+    random = np.random.default_rng(0)
+    asked = [NIAH(digits=2).question(random) for _ in range(2000)]
+    texts = [f"{a.opening}{''.join(NOISE)}{''.join(a.facts)}{a.text}{a.answer}" for a in asked]
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+    )
+    made.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(
+        texts,
+        tokenizers.trainers.BpeTrainer(
+            vocab_size=TOKENS,
+            special_tokens=["<s>"],
+            initial_alphabet=alphabet,
+            show_progress=False,
+        ),
+    )
+    made.save(str(path))
+    return path
 
 
-def run(name: str, task: str, seed: int, parameters: int) -> dict:
-    """Train one model and ask it at every length."""
-    config = configured(name, task, seed, parameters)
+def configured(name: str, task: str, seed: int, folder: pathlib.Path) -> RunConfig:
+    """The run of one model on one task, with the parameters of `yaad`."""
+
+    def config_of(preset: str, *words: str) -> RunConfig:
+        config = RunConfig(model=miras.override(miras.preset(preset), *SIZE, *words))
+        config = miras.override(config, *TASKS[task], *RECIPE, f"train.seed={seed}")
+        if task == "niah":
+            config = miras.override(config, f"data.tokenizer={tokenizer(folder)}")
+        return miras.override(config, f"model.vocab={vocabulary(config.data)}")
+
+    config = config_of(*MODELS[name])
+    parameters = costs(config_of("yaad").model).parameters
+    return dataclasses.replace(config, model=match(config.model, parameters, fixed_width=True))
+
+
+def run(name: str, task: str, seed: int, *words: str) -> dict:
+    """Train one model, its config changed by `words`, and ask it at every length."""
     with tempfile.TemporaryDirectory() as folder:
-        train(config, pathlib.Path(folder) / "run")
-        found = load_run(pathlib.Path(folder) / "run")
-        lengths = [config.data.sequence * times for times in FARTHER]
+        config = miras.override(configured(name, task, seed, pathlib.Path(folder)), *words)
         assert config.data.task is not None
+        out = pathlib.Path(folder) / "run"
+        start = time.monotonic()
+        train(config, out)
+        seconds = time.monotonic() - start
+        lengths = [config.data.sequence * times for times in FARTHER]
         depths = (0.0,) if task == "mqar" else (0.0, 0.5, 1.0)
         each = EXAMPLES // len(depths)
-        results = evaluate_task(found, config.data.task, lengths, depths, each)
-    scores = {}
-    for length in lengths:
-        cells = [results.cells[length, depth] for depth in depths]
-        scores[length] = {
-            "accuracy": sum(c.hits for c in cells) / sum(c.targets for c in cells),
-            "exact_match": sum(c.exact for c in cells) / sum(c.examples for c in cells),
-        }
+        results = evaluate_task(load_run(out), config.data.task, lengths, depths, each)
+    cells = {length: results.of_length(length) for length in lengths}
     return {
         "model": name,
         "task": task,
         "seed": seed,
         "parameters": costs(config.model).parameters,
-        "scores": scores,
+        "seconds": round(seconds),
+        "accuracy": {str(length): cell.accuracy for length, cell in cells.items()},
+        "exact_match": {str(length): cell.exact_match for length, cell in cells.items()},
     }
 
 
 def table(rows: list[dict], task: str) -> str:
-    """Token accuracy by model and length: the mean over seeds, the least and the most."""
+    """The score by model and length: the mean over seeds, the least and the most."""
     mine = [row for row in rows if row["task"] == task]
     if not mine:
         return ""
-    lengths = list(mine[0]["scores"])
+    lengths = list(mine[0][METRIC[task]])
     lines = [
         f"| {task} | seeds | " + " | ".join(f"{length} tokens" for length in lengths) + " |",
         "|---" * (2 + len(lengths)) + "|",
     ]
     for name in MODELS:
-        own = [row for row in mine if row["model"] == name]
+        own = [row[METRIC[task]] for row in mine if row["model"] == name]
         if not own:
             continue
         cells = []
         for length in lengths:
-            found = [row["scores"][length]["accuracy"] for row in own]
+            found = [scores[length] for scores in own]
             cells.append(f"{statistics.fmean(found):.2f} ({min(found):.2f}-{max(found):.2f})")
         lines.append(f"| `{name}` | {len(own)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def plot(rows: list[dict], task: str, path: pathlib.Path) -> None:
-    """Accuracy over length, a line a model, its range over seeds shaded."""
-    mine = [row for row in rows if row["task"] == task]
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    """The score over length, a panel a model: the mean over seeds, and each seed."""
+    names = [n for n in MODELS if any((r["model"], r["task"]) == (n, task) for r in rows)]
+    columns = math.ceil(len(names) / 2)
+    figure = Figure(figsize=(2.1 * columns, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for name in MODELS:
-        own = [row["scores"] for row in mine if row["model"] == name]
-        if not own:
+    panels = figure.subplots(2, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    for name, axes in itertools.zip_longest(names, panels):
+        if name is None:
+            axes.set_axis_off()
             continue
+        own = [row[METRIC[task]] for row in rows if (row["model"], row["task"]) == (name, task)]
         lengths = [int(length) for length in own[0]]
-        found = [[scores[key]["accuracy"] for scores in own] for key in own[0]]
-        axes.plot(lengths, [statistics.fmean(x) for x in found], marker="o", label=name)
-        low, high = [min(x) for x in found], [max(x) for x in found]
-        axes.fill_between(lengths, low, high, alpha=0.12)
-    axes.set_xscale("log", base=2)
-    axes.set(xlabel="tokens of a row", ylabel="token accuracy", ylim=(0, 1.02))
-    axes.set_title(f"{task}: trained at the shortest length")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8, ncols=2)
+        for scores in own:
+            axes.plot(lengths, list(scores.values()), color="#5b86b4", alpha=0.4, linewidth=1)
+        means = [statistics.fmean(scores[str(length)] for scores in own) for length in lengths]
+        axes.plot(lengths, means, color="#23527c", marker="o", markersize=4)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(lengths, [str(length) for length in lengths])
+        axes.set_ylim(-0.02, 1.04)
+        axes.set_title(name, fontsize=9)
+        axes.grid(alpha=0.3)
+    figure.supxlabel("tokens of a row; trained at the shortest", fontsize=9)
+    figure.supylabel(METRIC[task].replace("_", " "), fontsize=9)
     figure.savefig(path, dpi=150)
 
 
-def main() -> None:
+def read(path: pathlib.Path) -> list[dict]:
+    """The rows that are kept, in the order of models and seeds."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return sorted(rows, key=lambda r: (r["task"], list(MODELS).index(r["model"]), r["seed"]))
+
+
+def main(argv: list[str] | None = None) -> None:
     """Run what is not kept yet, and write the results behind each run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
-    args = parser.parse_args()
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="changes every run's config")
+    args = parser.parse_args(argv)
     args.results.mkdir(parents=True, exist_ok=True)
-    path = args.results / "recall.json"
-    rows = json.loads(path.read_text()) if path.exists() else []
-    parameters = {}
+    path = args.results / "recall.jsonl"
+    wanted = [
+        (name, task, n) for n in range(args.seeds) for task in args.tasks for name in args.models
+    ]
+    for name, task, seed in wanted:
+        if any((r["model"], r["task"], r["seed"]) == (name, task, seed) for r in read(path)):
+            continue
+        line = json.dumps(run(name, task, seed, *args.words))
+        with path.open("a") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
     for task in args.tasks:
-        for seed in range(args.seeds):
-            for name in args.models:
-                if any((r["model"], r["task"], r["seed"]) == (name, task, seed) for r in rows):
-                    continue
-                if task not in parameters:
-                    parameters[task] = _parameters(task)
-                row = run(name, task, seed, parameters[task])
-                rows.append(json.loads(json.dumps(row)))
-                path.write_text(json.dumps(rows, indent=1) + "\n")
-                plot(rows, task, args.results / f"recall_{task}.png")
-                print(json.dumps(row), flush=True)
-        print(table(rows, task))
-
-
-def _parameters(task: str) -> int:
-    """Those of `yaad`, which all others are matched to."""
-    asked, shape = TASKS[task]
-    config = RunConfig(model=miras.override(miras.preset("yaad"), *SIZE))
-    size = vocabulary(miras.override(config, *asked, *shape).data)
-    return costs(dataclasses.replace(config.model, vocab=size)).parameters
+        plot(read(path), task, args.results / f"recall_{task}.png")
+        print(table(read(path), task))
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def test_every_relative_link_leads_somewhere(page):
 
 @pytest.mark.parametrize("task", recall.TASKS)
 def test_the_experiments_page_has_what_was_recalled(task):
-    kept = json.loads((ROOT / "experiments" / "results" / "recall.json").read_text())
+    kept = recall.read(recall.RESULTS / "recall.jsonl")
     assert recall.table(kept, task) in (ROOT / "experiments" / "README.md").read_text()
 
 

@@ -6,36 +6,49 @@ from typing import Any, NamedTuple
 
 from miras.kernels.carried import carried_by
 from miras.kernels.columns import in_columns, independent
+from miras.kernels.given import Given
 from miras.kernels.gpu import Layout
 from miras.kernels.padded import LEAST, padded
-from miras.kernels.program import Program, equations, peak
+from miras.kernels.program import Program, equations
+from miras.kernels.staged import Staged
+from miras.kernels.stages import in_blocks, staged
 from miras.kernels.support import unsupported
-from miras.kernels.triton import TRITON
+from miras.kernels.triton import LOWERED, TRITON
+from miras.kernels.units import Units
 from miras.rule import Rule
 
 WARPS = 8  # 256 threads, of 255 registers each: all that a multiprocessor has
+BLOCK = 16  # hidden units at once: with more, kernels of most rules spill
 LEAST_HELD = 2048  # bytes: small values are held by several warps at once
 MOVES = {"slice", "pad", "concatenate", "split", "gather", "dynamic_slice", "scatter-add"}
 MOST_MOVES = 16  # in a loop: each has addresses of its own, which are held from tile to tile
 
 
 class Room(NamedTuple):
-    """Bytes of values that may be alive at once, in kernels of one tile and of all tiles.
+    """Bytes of values that may be alive at once.
 
     As much again, and more, is taken by operands laid out for tensor cores, and by addresses, which
     a loop over tiles holds on to. Found with `benchmarks/gpu_static.py`: with these no kernel
     spills more than 256 bytes a thread.
+
+    Attributes:
+        one: in kernels of one tile.
+        all: in kernels of all tiles.
+        blocks: in kernels of one tile, in blocks of hidden units.
     """
 
     one: int
     all: int
+    blocks: int
 
     @classmethod
     def at(cls, width: int) -> "Room":
         """For heads of this width."""
         if width <= LEAST:  # most of their products are held by every warp
-            return cls(88 * 2**10, 78 * 2**10)
-        return cls(135 * 2**10, (118 if width <= 64 else 96) * 2**10)
+            return cls(88 * 2**10, 78 * 2**10, 140 * 2**10)
+        if width <= 64:
+            return cls(135 * 2**10, 118 * 2**10, 130 * 2**10)
+        return cls(135 * 2**10, 96 * 2**10, 153 * 2**10)
 
 
 class Plan(NamedTuple):
@@ -69,14 +82,37 @@ def plan(rule: Rule, run: Callable[..., Any], chunk: int, width: int) -> Plan | 
         reason = unsupported(rule, program, TRITON)
         if reason is not None:
             return reason
-    needed, room = max(map(alive, programs)), Room.at(width)
-    if needed > room.one:
-        return (
-            f"a tile of {tile} tokens of this rule holds {needed / 2**10:.0f} KiB at once on a "
-            f"GPU, where {room.one / 2**10:.0f} KiB fit into registers"
-        )
-    looped = needed <= room.all and max(map(_moves, programs)) <= MOST_MOVES
-    return Plan(tile, columns, Layout(WARPS, looped))
+    room, found = Room.at(width), [staged(program) for program in programs]
+    whole = max(map(alive, found))
+    if whole > room.one:
+        blocks = _in_blocks(given, programs, room)
+        if isinstance(blocks, str):
+            return (
+                f"a tile of {tile} tokens of this rule holds {whole / 2**10:.0f} KiB at once on a "
+                f"GPU, where {room.one / 2**10:.0f} KiB fit into registers, and {blocks}"
+            )
+        found = blocks
+    looped = whole <= room.all and max(map(_moves, programs)) <= MOST_MOVES
+    return Plan(tile, columns, Layout(WARPS, looped, found[0].units))
+
+
+def _in_blocks(given: Given, programs: tuple[Program, ...], room: Room) -> list[Staged] | str:
+    """The programs in blocks of hidden units, or why there are none."""
+    matrices = [x.shape for x in given.of_one_tile().memory if len(x.shape) > 1]
+    common = set.intersection(*map(set, matrices)) if matrices else set()
+    count = max(common, default=0)
+    if not all(shape.count(count) == 1 for shape in matrices) or count % BLOCK or count <= BLOCK:
+        return f"there are no blocks of {BLOCK} hidden units to take it apart"
+    found = []
+    for program in programs:
+        one = in_blocks(program, Units(count, BLOCK), LOWERED)
+        if isinstance(one, str):
+            return one
+        found.append(one)
+    needed = max(map(alive, found))
+    if needed > room.blocks:
+        return f"{needed / 2**10:.0f} KiB in blocks of {BLOCK} of its {count} hidden units"
+    return found
 
 
 def tile_of(chunk: int) -> int:
@@ -84,9 +120,9 @@ def tile_of(chunk: int) -> int:
     return math.gcd(chunk, LEAST)
 
 
-def alive(program: Program) -> int:
+def alive(program: Staged) -> int:
     """Bytes of all values that a tile's equations hold at once, at most."""
-    return peak(program.jaxpr, _held, later=True)
+    return program.peak(_held)
 
 
 def _held(aval: Any) -> int:

@@ -96,38 +96,24 @@ class Heads:
         return Placed(arrays, jax.tree.map(spec, arrays), own(tree, 0))
 
 
-def read(refs: Any, i: Any = ...) -> Any:
-    """The values of refs, or entry i of each."""
-    return jax.tree.map(lambda ref: ref[i], refs)
+def later(refs: Any, *place: Any) -> Any:
+    """Functions that read refs at a place, or at a block there: they take no registers before."""
+    return jax.tree.map(lambda ref: lambda *block: ref[(*place, *block) or ...], refs)
 
 
-def later(refs: Any, i: Any = ...) -> Any:
-    """The same, read where they are first used, so that they take no registers before."""
-    return jax.tree.map(lambda ref: lambda: ref[i], refs)
+def into(ref: Any, *place: Any) -> Callable[..., None]:
+    """A function that writes a value at a place of a ref, or at a block there."""
 
+    def write(value: Array, *block: Any) -> None:
+        ref[(*place, *block) or ...] = value.astype(ref.dtype)
 
-def where(condition: Any, refs: Any) -> Any:
-    """Values of refs; zeros if the condition does not hold."""
-
-    def one(ref: Any) -> Array:
-        return jnp.where(condition, ref[...], jnp.zeros(ref.shape, ref.dtype))
-
-    return jax.tree.map(one, refs)
+    return write
 
 
 def synchronise() -> None:
     """What some threads have written, others may read."""
     if not interpreting():
         plgpu.debug_barrier()
-
-
-def write(refs: Any, values: Any, i: Any = ...) -> None:
-    """The inverse of `read`."""
-
-    def one(ref: Any, value: Array) -> None:
-        ref[i] = value.astype(ref.dtype)
-
-    jax.tree.map(one, refs, values)
 
 
 def flags_at(refs: Any, i: Any) -> Flags:

@@ -12,14 +12,15 @@ from miras.config import require
 from miras.tasks.background import Question, row, sentences
 from miras.tasks.base import Example, Material, Opened, Task, register
 
-# RULER's noise, one line repeated.
-_NOISE = (
+NOISE = (
     "The grass is green. ",
     "The sky is blue. ",
     "The sun is yellow. ",
     "Here we go. ",
     "There and back again.\n",
 )
+"""RULER's noise, one line repeated."""
+
 _CONSONANTS, _VOWELS = "bdfghklmnprstvz", "aeiou"
 
 
@@ -76,7 +77,7 @@ class NIAH(Task):
     def _example(
         self, material: Material, documents, random: np.random.Generator, length: int, depth
     ) -> Example:
-        background = itertools.cycle(_NOISE) if documents is None else sentences(documents, random)
+        background = itertools.cycle(NOISE) if documents is None else sentences(documents, random)
         question = self.question(random)
         return row(question, background, material.tokenizer, random, length, depth)
 

@@ -14,7 +14,7 @@ CHUNK = 4
 
 def give_room(monkeypatch, looped=2**40):
     """To whatever size; in one call for all tiles, or with looped=0 one for each."""
-    monkeypatch.setattr(gpu_plan.Room, "at", lambda width: gpu_plan.Room(2**40, looped))
+    monkeypatch.setattr(gpu_plan.Room, "at", lambda width: gpu_plan.Room(2**40, looped, 2**40))
 
 
 compare = functools.partial(agree, "gpu", chunk=CHUNK)
@@ -45,9 +45,48 @@ def test_segments_masks_and_a_state():
     compare(static, arrays, mask=mask, segment_ids=segments)
 
 
+def in_blocks(monkeypatch):
+    """Of 4 hidden units, whatever would fit."""
+    give_room(monkeypatch)
+    monkeypatch.setattr(gpu_plan, "BLOCK", 4)
+    monkeypatch.setattr(gpu_plan, "alive", lambda program: 2**41 if program.units is None else 1)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("everywhere")
+def test_blocks_of_hidden_units(monkeypatch):
+    """Several rows and heads, a chunk of two tiles, segments and masks: with momentum's buffers."""
+    in_blocks(monkeypatch)
+    monkeypatch.setattr(gpu_plan, "LEAST", 2)
+    static, arrays = call("titans_lmm", B=2, T=8, H=2, dk=4)
+    mask = np.random.default_rng(0).uniform(size=(2, 8)) < 0.8
+    segments = np.asarray([[0] * 4 + [1] * 4, [0] * 8])
+    compare(static, arrays, mask=mask, segment_ids=segments)
+
+
+# Every preset with hidden units: sums over them in norms and softmaxes are several stages.
+DEEP = ("ttt_mlp", "moneta", "yaad", "memora")
+
+
+@pytest.mark.usefixtures("everywhere")
+def test_keys_in_blocks(monkeypatch):
+    """Of a matrix memory, whose units are in keys, answers and gates as well."""
+    in_blocks(monkeypatch)
+    monkeypatch.setattr(gpu_plan, "LEAST", 4)  # value columns, and tokens of a tile
+    compare(*call("gated_deltanet", B=2, T=8, H=2, dk=8))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("name", DEEP)
+def test_presets_in_blocks(name, monkeypatch):
+    in_blocks(monkeypatch)
+    compare(*call(name, **SIZES))
+
+
 # The other presets that are small enough, and of those that are not, one for each operation that
-# only they need: loops, gathers, stacks, norms of whole weights.
-OTHERS = ("retnet", "mamba2", "hgrn2", "comba", "rwkv7", "longhorn", "mesa", "omeganet", "memora")
+# only they need: loops, gathers, stacks.
+OTHERS = ("retnet", "mamba2", "hgrn2", "comba", "rwkv7", "longhorn", "mesa", "omeganet")
 
 
 @pytest.mark.slow
