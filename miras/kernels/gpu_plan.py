@@ -45,7 +45,7 @@ class Room(NamedTuple):
     def at(cls, width: int) -> "Room":
         """For heads of this width."""
         if width <= LEAST:  # most of their products are held by every warp
-            return cls(88 * 2**10, 78 * 2**10, 140 * 2**10)
+            return cls(80 * 2**10, 78 * 2**10, 140 * 2**10)
         if width <= 64:
             return cls(135 * 2**10, 118 * 2**10, 130 * 2**10)
         return cls(135 * 2**10, 96 * 2**10, 153 * 2**10)
