@@ -3,7 +3,7 @@
 Command:   python -m experiments.recall             (goes on where it was stopped)
            --tasks mqar --models yaad --seeds 1 for less; several at once may write to one folder,
            each with models of its own.
-Cost:      2 to 6 minutes a model, task and seed on one idle core: 3 hours on one, for all.
+Cost:      2 to 10 minutes a model, task and seed on one core, 4 hours for all.
 Expected:  see experiments/README.md, which tells what was found. Kept in results/recall.jsonl,
            recall_mqar.png and recall_niah.png.
 
