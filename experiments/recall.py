@@ -56,7 +56,7 @@ MODELS = {  # a preset, and what is changed of it
         "titans_mac",
         "attention.segment=32",
         "attention.window=32",
-        "rule.algorithm.lr=0.03",
+        "rule.algorithm.lr=0.1",
     ),
 }
 TASKS = {
