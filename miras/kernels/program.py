@@ -51,9 +51,7 @@ class Program(NamedTuple):
 
         for eqn in jaxpr.eqns:
             for values in several:
-                inputs = [read(values, atom) for atom in eqn.invars]
-                out = eqn.primitive.bind(*inputs, **eqn.params)
-                out = out if eqn.primitive.multiple_results else [out]
+                out = bind(eqn, [read(values, atom) for atom in eqn.invars])
                 values.update(zip(eqn.outvars, out, strict=True))
         out = [[read(values, atom) for atom in jaxpr.outvars] for values in several]
         return [jax.tree.unflatten(self.out_tree, one) for one in out]
@@ -68,11 +66,25 @@ def trace(function: Callable[..., Any], *shapes: Any) -> Program:
 def used(program: Program) -> list[bool]:
     """Whether a program's results depend on each of its arguments."""
     jaxpr = program.jaxpr
-    needed = {var for var in jaxpr.outvars if not isinstance(var, Literal)}
-    for eqn in reversed(jaxpr.eqns):
-        if needed.intersection(eqn.outvars):
-            needed.update(var for var in eqn.invars if not isinstance(var, Literal))
+    results = variables(jaxpr.outvars)
+    read = (var for eqn in of_use(jaxpr.eqns, results) for var in variables(eqn.invars))
+    needed = {*results, *read}
     return [var in needed for var in jaxpr.invars]
+
+
+def of_use(eqns: Sequence[JaxprEqn], wanted: Sequence[Any]) -> list[JaxprEqn]:
+    """The equations that variables depend on."""
+    found, needed = [], set(wanted)
+    for eqn in reversed(eqns):
+        if needed.intersection(eqn.outvars):
+            found.append(eqn)
+            needed.update(variables(eqn.invars))
+    return found[::-1]
+
+
+def variables(atoms: Sequence[Any]) -> list[Any]:
+    """Those that are no literals."""
+    return [atom for atom in atoms if not isinstance(atom, Literal)]
 
 
 def evaluate(operation: Operation, jaxpr: Jaxpr, constants: Sequence[Any], *args: Any) -> list[Any]:
@@ -104,6 +116,11 @@ def rewritten(
     rewrite = rewrites.get(eqn.primitive.name)
     if rewrite is not None:
         return rewrite(eqn, inputs, inner)
+    return bind(eqn, inputs)
+
+
+def bind(eqn: JaxprEqn, inputs: Sequence[Any]) -> Sequence[Any]:
+    """An equation's results, as it is."""
     out = eqn.primitive.bind(*inputs, **eqn.params)
     return out if eqn.primitive.multiple_results else [out]
 

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn, Literal
 
-from miras.kernels.program import Program, evaluate, rewritten, trace
+from miras.kernels.program import Program, bind, evaluate, of_use, rewritten, trace, variables
 from miras.kernels.rewrites import CALLS
 from miras.kernels.staged import Loop, Stage, Staged, shapes
-from miras.kernels.units import Units, bind, bind_block, has_units, refused, sums
+from miras.kernels.units import Units, bind_block, has_units, refused, sums
 
 
 def staged(program: Program) -> Staged:
@@ -57,8 +57,8 @@ class _Graph:
     def __init__(self, program: Program, units: Units | None):
         self.program, self.units = program, units
         jaxpr = program.jaxpr
-        self.results = dict.fromkeys(_variables(jaxpr.outvars))
-        self.eqns = _of_use(jaxpr.eqns, list(self.results))
+        self.results = dict.fromkeys(variables(jaxpr.outvars))
+        self.eqns = of_use(jaxpr.eqns, list(self.results))
         self.sums = [sums(eqn, units) for eqn in self.eqns]
         self.in_blocks = [
             any(has_units(x, units) for x in (*eqn.invars, *eqn.outvars)) for eqn in self.eqns
@@ -66,14 +66,14 @@ class _Graph:
         self.made = {var: n for n, eqn in enumerate(self.eqns) for var in eqn.outvars}
         self.readers: dict[Any, list[int]] = {}
         for n, eqn in enumerate(self.eqns):
-            for var in _variables(eqn.invars):
+            for var in variables(eqn.invars):
                 self.readers.setdefault(var, []).append(n)
 
     def staged(self) -> Staged:
         """With each equation in the first stage in which it can be."""
         place: list[int] = []
         for eqn in self.eqns:
-            before = (self._known(v, place) for v in _variables(eqn.invars) if v in self.made)
+            before = (self._known(v, place) for v in variables(eqn.invars) if v in self.made)
             place.append(max(before, default=0))
         kept = [var for var in self.made if self._is_kept(var, place)]
         loop = max((p for p, has in zip(place, self.in_blocks) if has), default=0)
@@ -120,7 +120,7 @@ class _Graph:
 
     def _loop(self, eqns: Sequence[JaxprEqn], wanted: Sequence[Any]) -> Loop:
         assert self.units is not None
-        eqns = _of_use(eqns, wanted)
+        eqns = of_use(eqns, wanted)
         made = {var for eqn in eqns for var in eqn.outvars}
         taken = list(dict.fromkeys((*_ends(eqns), *(v for v in wanted if v not in made))))
         takes = [var for var in taken if not has_units(var, self.units)]
@@ -131,24 +131,10 @@ class _Graph:
         return Loop(program, takes, reads, named, list(wanted[len(totals) :]))
 
 
-def _variables(atoms: Sequence[Any]) -> list[Any]:
-    return [atom for atom in atoms if not isinstance(atom, Literal)]
-
-
-def _of_use(eqns: Sequence[JaxprEqn], wanted: Sequence[Any]) -> list[JaxprEqn]:
-    """The equations that variables depend on."""
-    found, needed = [], set(wanted)
-    for eqn in reversed(eqns):
-        if needed.intersection(eqn.outvars):
-            found.append(eqn)
-            needed.update(_variables(eqn.invars))
-    return found[::-1]
-
-
 def _ends(eqns: Sequence[JaxprEqn]) -> list[Any]:
     """The variables that equations need of others."""
     made = {var for eqn in eqns for var in eqn.outvars}
-    used = (var for eqn in eqns for var in _variables(eqn.invars))
+    used = (var for eqn in eqns for var in variables(eqn.invars))
     return [var for var in dict.fromkeys(used) if var not in made]
 
 

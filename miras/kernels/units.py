@@ -4,6 +4,7 @@ Units are a dimension by its size. What an operation does to a block of them is 
 but for a shape among its parameters; a sum over units is the sum of what blocks give.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import JaxprEqn
 
-from miras.kernels.program import inputs_of, results_of
+from miras.kernels.program import bind, inputs_of, results_of
 from miras.typing import Array
 
 
@@ -104,12 +105,6 @@ def sums(eqn: JaxprEqn, units: Units | None) -> bool:
     return into and not out
 
 
-def bind(eqn: JaxprEqn, inputs: Sequence[Any]) -> Sequence[Any]:
-    """An equation's results."""
-    out = eqn.primitive.bind(*inputs, **eqn.params)
-    return out if eqn.primitive.multiple_results else [out]
-
-
 def bind_block(eqn: JaxprEqn, inputs: Sequence[Any], units: Units, i: Any) -> Sequence[Any]:
     """Those of block i, from inputs of which those with units are its blocks."""
     form = _SHAPED.get(eqn.primitive.name)
@@ -128,11 +123,17 @@ def refused(eqn: JaxprEqn, units: Units, entrywise: frozenset[str]) -> str | Non
         over, batch = params["dimension_numbers"]
         summed = [units.axis(shape) in axes for shape, axes in zip(into, over)]
         known = not batch[0] and summed[0] == summed[1]
-    elif name in ("reshape", "squeeze"):
-        known = all(counts)
+    elif name in ("reshape", "squeeze"):  # what stands before the units must stay there
+        known = all(counts) and _before(into[0], units) == _before(out[0], units)
+    elif name in ("reduce_max", "reduce_min"):
+        known = jnp.issubdtype(inputs_of(eqn)[0].dtype, jnp.floating)
     if known and max(counts) == 1:
         return None
     return f"{name!r} cannot be had in blocks of its {units.count} hidden units"
+
+
+def _before(shape: tuple[int, ...], units: Units) -> int:
+    return math.prod(shape[: units.axis(shape)])
 
 
 def _shape(eqn: JaxprEqn, units: Units) -> tuple[int, ...]:
