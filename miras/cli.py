@@ -172,7 +172,7 @@ def _train(args: argparse.Namespace) -> int:
     except NonFiniteError as error:
         return _fail(error, 1)
     console.print(
-        f"{result.summary}; the run lies in {result.folder}",
+        f"{result.held_out.summary}; the run lies in {result.folder}",
         highlight=False,
         markup=False,
         soft_wrap=True,

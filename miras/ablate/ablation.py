@@ -45,6 +45,7 @@ def ablate(
     from miras.ablate.plot import plot
     from miras.ablate.progress import Display
     from miras.ablate.results import conclude
+    from miras.ablate.score import score_of
 
     jobs = processes.default_jobs() if jobs is None else jobs
     require(jobs >= 1, f"jobs={jobs} must be at least 1.")
@@ -54,7 +55,7 @@ def ablate(
         done = len(processes.finished(grid, folder))
         if done:
             _say(console, f"{done} of {len(grid.runs)} runs are in {folder.path} already.")
-        with Display(console, len(grid.runs), done, jobs) as display:
+        with Display(console, score_of(grid), len(grid.runs), done, jobs) as display:
             outcomes = processes.train_all(
                 grid,
                 folder,

@@ -17,7 +17,9 @@ class Outcome:
         status: "done"; "diverged" where a step was not finite, which would come again; "failed" for
             all else, which the next call tries again.
         reason: why it is not done.
-        bits_per_byte: on held-out text after the last step; None unless done.
+        bits_per_byte: on held-out text after the last step, or of the answers to a task; None
+            unless done.
+        accuracy: share of the targets that are right, of a task; None of text, and unless done.
         steps: updates that the run was to take.
         seconds: of the process that ended it, compilation included.
         resumed_from: the step that process went on from; None where it took all steps.
@@ -28,6 +30,7 @@ class Outcome:
     status: Literal["done", "diverged", "failed"]
     reason: str | None = None
     bits_per_byte: float | None = None
+    accuracy: float | None = None
     steps: int = 0
     seconds: float = 0.0
     resumed_from: int | None = None

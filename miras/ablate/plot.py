@@ -18,7 +18,7 @@ _ROW, _PANEL, _FRAME = 0.27, 0.55, 1.35  # inches: a row, what a panel adds, and
 
 def plot(results: Results) -> bytes:
     """Draw the results as a PNG."""
-    rows = [row for row in results.rows if row.bits is not None][:_SHOWN]
+    rows = [row for row in results.rows if row.score is not None][:_SHOWN]
     axes_of = _by_axis(results)
     left = sum(_ROW * len(effects) + _PANEL for effects in axes_of.values())
     right = _ROW * len(rows) + _PANEL
@@ -83,35 +83,36 @@ def _effects(
         axes.set_xlim(-most, most)
         _mark_cut(axes, [(effect.effect, _told_apart(effect.effect)) if effect.effect else None
                          for effect in effects])  # fmt: skip
+    better = "less" if results.score.less_is_better else "more"
     how = "" if results.balanced else ", additive model"
-    panels[-1].set_xlabel(f"main effect{how}\nbits per byte, less is better", color=_INK)
+    panels[-1].set_xlabel(f"main effect{how}\n{results.score.name}, {better} is better", color=_INK)
 
 
 def _cells(figure: Figure | SubFigure, rows: list[Row], results: Results, below: float) -> None:
     (axes,) = _panels(figure, [len(rows)], below)
     for y, row in enumerate(rows):
-        assert row.bits is not None
+        assert row.score is not None
         colour = _colour(row)
         seeds = row.values if len(row.values) > 1 else ()
         axes.plot(seeds, [y] * len(seeds), linestyle="none", marker="|", markersize=10,
                   color=colour, alpha=0.8, zorder=2)  # fmt: skip
-        _interval(axes, row.bits, y, colour, hollow=row.rank is None)
-        _value(axes, y, f"{row.bits.mean:.3f}")
+        _interval(axes, row.score, y, colour, hollow=row.rank is None)
+        _value(axes, y, f"{row.score.mean:.3f}")
     _rows_of(axes, [_label(row) for row in rows])
     values = [value for row in rows for value in row.values]
     if values:
-        axes.set_xlim(*_range(values, [row.bits for row in rows if row.bits is not None]))
-    _mark_cut(axes, [(row.bits, _colour(row)) if row.bits else None for row in rows])
+        axes.set_xlim(*_range(values, [row.score for row in rows if row.score is not None]))
+    _mark_cut(axes, [(row.score, _colour(row)) if row.score else None for row in rows])
     names = " · ".join(results.grid.axes)
     some = f", best {len(rows)} of {len(results.rows)}" if len(rows) < len(results.rows) else ""
     title = f"{names or 'held-out text'}{some}"
     axes.set_title(title, loc="left", color=_INK, fontsize=10, fontweight="bold", pad=4)
-    axes.set_xlabel(f"held-out bits per byte\n{_key(rows)}", color=_INK)
+    axes.set_xlabel(f"held-out {results.score.name}\n{_key(rows)}", color=_INK)
 
 
 def _key(rows: list[Row]) -> str:
     """What is drawn, in words."""
-    if any(row.bits is not None and row.bits.half is not None for row in rows):
+    if any(row.score is not None and row.score.half is not None for row in rows):
         near = ", pale: not told apart from the best" if any(map(_is_near, rows)) else ""
         return f"mean, 95 % interval and each seed{near}"
     return "one seed each, so no interval"

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from miras.ablate.grid import Run
 from miras.ablate.jobs import Watcher
 from miras.ablate.outcome import Outcome
+from miras.ablate.score import Score
 
 
 class Display(Watcher):
@@ -16,13 +17,14 @@ class Display(Watcher):
 
     Args:
         console: where to.
+        score: what is told of each run.
         total: runs of the grid.
         done: runs that need not be started.
         jobs: processes at once.
     """
 
-    def __init__(self, console: Console, total: int, done: int, jobs: int):
-        self._console = console
+    def __init__(self, console: Console, score: Score, total: int, done: int, jobs: int):
+        self._console, self._score = console, score
         self._total, self._done, self._before = total, done, done
         self._jobs = jobs
         self._start = time.monotonic()
@@ -65,9 +67,10 @@ class Display(Watcher):
         self._parts.pop(run)
         self._bar.remove_task(self._lines.pop(run))
         self._done += 1
+        value = self._score.of(outcome)
         how = (
-            f"{outcome.bits_per_byte:.4f} bits per byte"
-            if outcome.bits_per_byte is not None
+            f"{value:.4f} {self._score.name}"
+            if value is not None
             else f"{outcome.status}: {outcome.reason}"
         )
         seconds = f"{outcome.seconds:.0f} s"

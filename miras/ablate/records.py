@@ -24,6 +24,7 @@ def jsonl(grid: Grid, outcomes: Mapping[Run, Outcome]) -> str:
             "assignments": grid.cells[run.cell].levels | grid.fixed,
             "status": outcome.status,
             "bits_per_byte": outcome.bits_per_byte,
+            "accuracy": outcome.accuracy,
             "steps": outcome.steps,
             "seconds": outcome.seconds,
             "resumed_from": outcome.resumed_from,
@@ -40,7 +41,7 @@ def table_csv(results: Results) -> str:
     """Every cell, illegal ones too, with its levels in columns of their own."""
     grid = results.grid
     names = [
-        *("rank", "cell", *grid.axes, "status", "bits_per_byte", "half_interval"),
+        *("rank", "cell", *grid.axes, "status", results.score.field, "half_interval"),
         *("behind_best", "behind_half_interval", "seeds_done", "seeds", "parameters"),
         *("seconds_per_run", "reason"),
     ]
@@ -50,7 +51,7 @@ def table_csv(results: Results) -> str:
         lines.append(
             [
                 *(row.rank, row.cell.name, *row.cell.levels.values()),
-                *("incomplete" if row.rank is None else "done", *_pair(row.bits)),
+                *("incomplete" if row.rank is None else "done", *_pair(row.score)),
                 *(*_pair(row.behind), len(row.values), grid.seeds, row.parameters),
                 *(None if row.seconds is None else round(row.seconds, 1), "; ".join(reasons)),
             ]

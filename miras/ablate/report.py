@@ -62,17 +62,19 @@ def heading(results: Results) -> str:
 def notes(results: Results) -> Iterator[str]:
     """How to read the tables."""
     grid = results.grid
+    better = "lower" if results.score.less_is_better else "higher"
     interval = (
         "± is the half-width of the 95 % interval by Student's t over the seeds"
         if grid.seeds > 1
         else "one seed has no interval, so small differences mean nothing"
     )
     yield (
-        f"Held-out bits per byte, lower is better; {interval}. Behind the best: the difference to "
-        "the cell of rank 1, taken seed by seed."
+        f"Held-out {results.score.name}, {better} is better; {interval}. Behind the best: the "
+        "difference to the cell of rank 1, taken seed by seed."
     )
     if not results.effects:
         return
+    sign = "Negative" if results.score.less_is_better else "Positive"
     if results.balanced:
         how = "the mean of the cells with that level, less the mean of all"
     else:
@@ -83,7 +85,7 @@ def notes(results: Results) -> Iterator[str]:
             "additive model fitted by least squares, so they compare levels as if all cells were "
             "there and axes did not interact"
         )
-    yield f"Main effects: {how}. Negative is better."
+    yield f"Main effects: {how}. {sign} is better."
     if any(effect.effect is None for effect in results.effects):
         yield (
             f"{_NONE}: the cells cannot tell, since none has the level, or it always goes with one "
@@ -115,7 +117,7 @@ def _cell_columns(results: Results) -> list[_Column]:
     columns = [_Column("rank", True, lambda row: _NONE if row.rank is None else str(row.rank))]
     for axis in grid.axes:
         columns.append(_Column(axis, False, lambda row, axis=axis: row.cell.levels[axis]))
-    columns.append(_Column("bits per byte", True, lambda row: _estimate(row.bits)))
+    columns.append(_Column(results.score.name, True, lambda row: _estimate(row.score)))
     if len(grid.cells) > 1:
         columns.append(_Column("behind the best", True, lambda row: _behind(row)))
     if any(row.rank is None for row in results.rows):

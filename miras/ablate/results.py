@@ -13,6 +13,7 @@ from scipy import special
 
 from miras.ablate.grid import Cell, Grid, Run
 from miras.ablate.outcome import Outcome
+from miras.ablate.score import Score, score_of
 
 _ROUNDING = 1e-9  # of float64 in a design of zeros and ones
 
@@ -21,7 +22,7 @@ class Estimate(NamedTuple):
     """A mean over seeds.
 
     Attributes:
-        mean: in bits per byte, as all here.
+        mean: of scores, as all here.
         half: half the width of the interval; None for one seed, which has none.
     """
 
@@ -35,16 +36,16 @@ class Row(NamedTuple):
     Attributes:
         cell: which.
         rank: 1 is the best mean; None where a seed is missing, since it cannot be compared.
-        bits: held-out bits per byte; None where no seed was finished.
-        behind: bits per byte more than the best cell's, seed by seed; None without a rank.
-        values: bits per byte of each finished seed.
+        score: on what is held out; None where no seed was finished.
+        behind: how much worse than the best cell, seed by seed; None without a rank.
+        values: the score of each finished seed.
         seconds: mean over finished seeds, of the process that ended each.
         parameters: trained numbers.
     """
 
     cell: Cell
     rank: int | None
-    bits: Estimate | None
+    score: Estimate | None
     behind: Estimate | None
     values: tuple[float, ...]
     seconds: float | None
@@ -58,7 +59,7 @@ class Effect(NamedTuple):
         axis: the field.
         level: its value.
         cells: complete cells that have it.
-        effect: bits per byte more than the grand mean, the other axes being equal; None where no
+        effect: how much more than the grand mean, the other axes being equal; None where no
             cell has the level, or where it always goes with a level of another axis.
     """
 
@@ -73,6 +74,7 @@ class Results(NamedTuple):
 
     Attributes:
         grid: what was trained.
+        score: what is compared.
         outcomes: of every run, in the grid's order.
         rows: of every legal cell: the best first, those with missing seeds last.
         effects: of every level of every axis, in the grid's order.
@@ -86,6 +88,7 @@ class Results(NamedTuple):
     """
 
     grid: Grid
+    score: Score
     outcomes: Mapping[Run, Outcome]
     rows: tuple[Row, ...]
     effects: tuple[Effect, ...]
@@ -109,11 +112,11 @@ class Results(NamedTuple):
 
 def conclude(grid: Grid, outcomes: Mapping[Run, Outcome]) -> Results:
     """The results of a grid from how its runs ended."""
-    table = np.full((len(grid.cells), grid.seeds), np.nan)
+    table, score = np.full((len(grid.cells), grid.seeds), np.nan), score_of(grid)
     for number, run in enumerate(grid.runs):
-        outcome = outcomes.get(run)
-        if outcome is not None and outcome.bits_per_byte is not None:
-            table[run.cell, number // len(grid.cells)] = outcome.bits_per_byte
+        value = score.of(outcomes[run]) if run in outcomes else None
+        if value is not None:
+            table[run.cell, number // len(grid.cells)] = value
     complete = [n for n in range(len(grid.cells)) if np.isfinite(table[n]).all()]
     fit = _fit(grid, [grid.cells[n].levels for n in complete], table[complete])
     present: dict[str, int] = {}  # levels of an axis that have a cell
@@ -121,8 +124,9 @@ def conclude(grid: Grid, outcomes: Mapping[Run, Outcome]) -> Results:
         present[effect.axis] = present.get(effect.axis, 0) + (effect.cells > 0)
     return Results(
         grid=grid,
+        score=score,
         outcomes=outcomes,
-        rows=_rows(grid, outcomes, table, complete),
+        rows=_rows(grid, score, outcomes, table, complete),
         effects=fit.effects,
         grand_mean=fit.grand_mean,
         complete=len(complete),
@@ -142,9 +146,13 @@ def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
 
 
 def _rows(
-    grid: Grid, outcomes: Mapping[Run, Outcome], table: np.ndarray, complete: list[int]
+    grid: Grid,
+    score: Score,
+    outcomes: Mapping[Run, Outcome],
+    table: np.ndarray,
+    complete: list[int],
 ) -> tuple[Row, ...]:
-    ranked = sorted(complete, key=lambda n: table[n].mean())
+    ranked = sorted(complete, key=lambda n: score.behind(table[n].mean(), 0.0))
     rest = [n for n in range(len(grid.cells)) if n not in set(complete)]
     rows = []
     for place, n in enumerate([*ranked, *rest]):
@@ -159,8 +167,8 @@ def _rows(
             Row(
                 cell=grid.cells[n],
                 rank=place + 1 if has_rank else None,
-                bits=estimate(values) if values else None,
-                behind=estimate(table[n] - table[ranked[0]]) if has_rank else None,
+                score=estimate(values) if values else None,
+                behind=estimate(score.behind(table[n], table[ranked[0]])) if has_rank else None,
                 values=values,
                 seconds=float(np.mean([o.seconds for o in found])) if found else None,
                 parameters=found[0].parameters if found else None,
@@ -181,7 +189,7 @@ def _fit(grid: Grid, levels: list[dict[str, str]], table: np.ndarray) -> _Fit:
     Args:
         grid: the axes.
         levels: of each complete cell.
-        table: bits per byte, [complete cells, seeds].
+        table: scores, [complete cells, seeds].
     """
     counts = {
         (axis, value): sum(cell[axis] == value for cell in levels)

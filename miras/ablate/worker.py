@@ -27,7 +27,7 @@ def main(folder: str) -> int:
 
     import jax
 
-    from miras.train import NonFiniteError, RunConfig, train
+    from miras.train import Answers, HeldOut, NonFiniteError, RunConfig, train
 
     try:
         plugins.restore(GridFolder(pathlib.Path(folder).parent.parent).plugins)
@@ -35,12 +35,12 @@ def main(folder: str) -> int:
     except ConfigError as error:
         return _refused(error)
     resumed: int | None = None
-    bits: float | None = None
+    held_out: HeldOut | Answers | None = None
     parameters: int | None = None
     reason = None
     try:
         result = train(config, folder)
-        bits, resumed = result.held_out, result.resumed_from
+        held_out, resumed = result.held_out, result.resumed_from
         parameters = sum(leaf.size for leaf in jax.tree.leaves(result.state.params))
     except NonFiniteError as error:
         reason = str(error)
@@ -50,7 +50,8 @@ def main(folder: str) -> int:
         config_hash=config_hash(config),
         status="done" if reason is None else "diverged",
         reason=reason,
-        bits_per_byte=bits,
+        bits_per_byte=held_out.bits_per_byte if held_out else None,
+        accuracy=held_out.accuracy if isinstance(held_out, Answers) else None,
         steps=config.train.steps,
         seconds=round(time.monotonic() - start, 3),
         resumed_from=resumed,

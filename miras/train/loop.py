@@ -14,9 +14,10 @@ from miras.config import require
 from miras.data import make_loader, vocabulary
 from miras.errors import ConfigError
 from miras.train import checkpoint
+from miras.train.answers import Answers
 from miras.train.checkpoint import Checkpoints
 from miras.train.config import RunConfig
-from miras.train.evaluate import make_measure, sample
+from miras.train.evaluate import HeldOut, make_measure, sample
 from miras.train.metrics import Metrics, read_metrics
 from miras.train.nonfinite import NonFiniteError, locate
 from miras.train.optimizer import decay_mask, make_optimizer, schedule
@@ -41,15 +42,13 @@ class Result(NamedTuple):
         folder: where it lies.
         state: the training state after the last step.
         resumed_from: the step it went on from; None for a new run.
-        held_out: bits per byte on held-out text after the last step; of a task, of its answers.
-        summary: how good the run is on what it holds out, in words.
+        held_out: how good the run is on what it holds out after the last step.
     """
 
     folder: pathlib.Path
     state: TrainState
     resumed_from: int | None
-    held_out: float
-    summary: str
+    held_out: HeldOut | Answers
 
 
 def train(
@@ -139,13 +138,11 @@ class Session:
                 state = self._steps(state, start, checkpoints, metrics, reporter)
         what = "text" if self.config.data.task is None else "answers"
         plot_loss(read_metrics(folder.metrics), f"Run {folder.path.name}", folder.plot, what)
-        quality = self.measure(state.params, self.held_out)
         return Result(
             folder=folder.path,
             state=state,
             resumed_from=None if restored is None else start,
-            held_out=quality.bits_per_byte,
-            summary=quality.summary,
+            held_out=self.measure(state.params, self.held_out),
         )
 
     def _steps(

@@ -17,13 +17,15 @@ T2 = 4.302652729749464  # Student's t with 2 degrees of freedom at 0.975, from t
 T1 = 12.706204736174707  # with 1
 
 
-def outcomes(grid, bits):
-    """Outcomes of the values [cell][seed]; None diverged."""
+def outcomes(grid, scores):
+    """Outcomes of the values [cell][seed], bits or accuracies; None diverged."""
     made = {}
     for number, run in enumerate(grid.runs):
-        value = bits[run.cell][number // len(grid.cells)]
+        value = scores[run.cell][number // len(grid.cells)]
         status, reason = ("done", None) if value is not None else ("diverged", "step 1: NaN")
-        made[run] = Outcome(config_hash(run.config), status, reason, value, 2, 1.5, None, 100)
+        made[run] = Outcome(
+            config_hash(run.config), status, reason, value, value, 2, 1.5, None, 100
+        )
     return made
 
 
@@ -49,7 +51,7 @@ def test_cells_are_ranked_and_compared_seed_by_seed(make):
     best, second, incomplete = results.rows
     assert [row.cell.levels["bias"] for row in results.rows] == ["lp", "l2", "huber"]
     assert [row.rank for row in results.rows] == [1, 2, None]
-    assert best.bits.mean == pytest.approx(9.1 / 3)
+    assert best.score.mean == pytest.approx(9.1 / 3)
     # Differences 1, 1, 0.9: their spread is far below that of the cells themselves.
     assert second.behind.mean == pytest.approx(2.9 / 3)
     assert second.behind.half == pytest.approx(T2 * (0.1 / math.sqrt(3)) / math.sqrt(3))
@@ -57,6 +59,25 @@ def test_cells_are_ranked_and_compared_seed_by_seed(make):
     assert incomplete.values == (3.0, 3.0)
     assert incomplete.behind is None
     assert results.complete == 2
+
+
+def test_cells_of_a_task_are_compared_by_the_answers_that_are_right(make):
+    grid = make("bias=l2,lp,huber", "task=mqar", seeds=2)
+    results = found(grid, [[0.5, 0.25], [0.75, 1.0], [0.5, 0.5]])
+    assert [row.cell.levels["bias"] for row in results.rows] == ["lp", "huber", "l2"]
+    assert [row.behind.mean for row in results.rows] == [0, 0.375, 0.5]
+    assert effects(results)["bias", "lp"] == pytest.approx(7 / 24)
+    told = report.markdown(results)
+    for words in (
+        "| rank | bias | token accuracy | behind the best |",
+        "| 2 | huber | 0.5000 ± 0.0000 | +0.3750 ± ",
+        "Held-out token accuracy, higher is better; ",
+        "Positive is better.",
+    ):
+        assert words in told
+    assert "bits per byte" not in told
+    assert "rank,cell,bias,status,accuracy," in records.table_csv(results)
+    assert plot(results).startswith(b"\x89PNG")
 
 
 def test_balanced_effects_are_differences_of_means(make):
@@ -104,7 +125,7 @@ def test_what_cells_cannot_tell_is_not_told(make):
     }  # fmt: skip
     nothing = found(grid, [[None], [None], [None], [None]])
     assert nothing.grand_mean is None
-    assert nothing.rows[0].bits is None
+    assert nothing.rows[0].score is None
     report.markdown(nothing)
     assert plot(nothing)
 
@@ -140,6 +161,7 @@ def test_lines_for_programs(results):
         "memory": "mlp", "algorithm": "gd", "bias": "l2", "retention": "none",
     }  # fmt: skip
     assert [x["bits_per_byte"] for x in lines] == [2.0, 3.0, 1.0, 2.5, 3.5, None]
+    assert [x["accuracy"] for x in lines] == [x["bits_per_byte"] for x in lines]
     assert lines[5]["status"] == "diverged"
     assert lines[5]["reason"] == "step 1: NaN"
     assert lines[3]["seed"] == 1

@@ -64,16 +64,16 @@ def test_blocks_of_hidden_units(monkeypatch):
     compare(static, arrays, mask=mask, segment_ids=segments)
 
 
-# Every preset with hidden units: sums over them in norms and softmaxes are several stages.
-DEEP = ("ttt_mlp", "moneta", "yaad", "memora")
-
-
 @pytest.mark.usefixtures("everywhere")
 def test_keys_in_blocks(monkeypatch):
     """Of a matrix memory, whose units are in keys, answers and gates as well."""
     in_blocks(monkeypatch)
     monkeypatch.setattr(gpu_plan, "LEAST", 4)  # value columns, and tokens of a tile
     compare(*call("gated_deltanet", B=2, T=8, H=2, dk=8))
+
+
+# Every preset with hidden units: sums over them in norms and softmaxes are several stages.
+DEEP = ("ttt_mlp", "moneta", "yaad", "memora")
 
 
 @pytest.mark.slow

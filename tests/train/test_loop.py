@@ -77,7 +77,7 @@ def test_a_run_leaves_its_folder(undisturbed, tiny):
     assert all(line["gradient_norm"] > 0 and line["tokens_per_second"] > 0 for line in trained)
     health = next(line for line in lines if line["kind"] == "health")
     assert len(health["inner_loss"]) == len(health["update_ratio"]) == 1
-    assert result.held_out == pytest.approx(lines[-1]["bits_per_byte"])
+    assert result.held_out.bits_per_byte == pytest.approx(lines[-1]["bits_per_byte"])
     assert RunFolder(out).read_config() == tiny()
 
 
@@ -85,7 +85,9 @@ def test_a_run_is_read_back_and_measured(undisturbed, text):
     result, out = undisturbed
     run = load_run(out)
     assert (run.step, run.damaged) == (8, {})
-    assert evaluate_run(run, batches=2).bits_per_byte == pytest.approx(result.held_out, rel=1e-6)
+    assert evaluate_run(run, batches=2).bits_per_byte == pytest.approx(
+        result.held_out.bits_per_byte, rel=1e-6
+    )
     everything = evaluate_run(run)
     assert everything.tokens > evaluate_run(run, batches=2).tokens
     assert everything.perplexity == pytest.approx(np.exp(everything.loss))
