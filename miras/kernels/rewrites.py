@@ -225,6 +225,7 @@ CALLS: dict[str, Operation] = {
     "jit": inlined("jaxpr"),
     "pjit": inlined("jaxpr"),
     "closed_call": inlined("call_jaxpr"),
+    "eval_jaxpr": inlined("call_jaxpr"),  # as jax 0.11 calls it
     "core_call": inlined("call_jaxpr"),
     "remat2": inlined("jaxpr"),
     "checkpoint": inlined("jaxpr"),
