@@ -45,17 +45,19 @@ def add_parser(commands, load: Callable[[str], "Run"]) -> None:
 
 
 def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
-    from miras.config import require
     from miras.data import check_text
     from miras.models import Sampling, Session, save_session, steps
     from miras.models.decoding import check_length
+    from miras.models.session import check_session_file
 
     how = Sampling(args.temperature, args.top_k, args.top_p, args.seed)
     check_length(args.length)
-    require(args.session != "", "--session is empty, but has to name a file.")
+    if args.session is not None:
+        check_session_file(args.session)
+    prompt = os.fsencode(args.prompt)  # any bytes, as a file may hold
     run = load(args.folder)
     check_text(run.config.data, "generating")
-    session = _read_prompt(run, args.prompt, args.session)
+    session = _read_prompt(run, prompt, args.session)
     state, logits, count = session
     new = []
 
@@ -66,20 +68,20 @@ def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
             new.append(int(step.token[0]))
             yield step
 
-    _print(run, args.prompt, tokens())
+    _print(run, prompt, tokens())
     if args.session is not None:
         save_session(args.session, run.model, Session(state, logits, count + len(new)))
     return 0
 
 
-def _read_prompt(run: "Run", prompt: str, path: str | None) -> "Session":
+def _read_prompt(run: "Run", prompt: bytes, path: str | None) -> "Session":
     """The state behind the prompt: of a new text, or of one that a session holds."""
     import jax.numpy as jnp
 
     from miras.models import Session, load_session, prefill
 
     ids = jnp.asarray(run.tokenizer.encode(prompt))
-    if path is not None and os.path.exists(path):
+    if path is not None and os.path.exists(os.path.expanduser(path)):
         session = load_session(path, run.model)
         if not len(ids):
             return session
@@ -90,10 +92,10 @@ def _read_prompt(run: "Run", prompt: str, path: str | None) -> "Session":
     return Session(state, logits, len(ids))
 
 
-def _print(run: "Run", prompt: str, tokens: Iterator["Step"]) -> None:
+def _print(run: "Run", prompt: bytes, tokens: Iterator["Step"]) -> None:
     """The text as it comes, in whole characters."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    print(prompt, end="", flush=True)
+    print(prompt.decode("utf-8", "replace"), end="", flush=True)
     ids = list(map(int, run.tokenizer.encode(prompt)))
     shown = len(run.tokenizer.decode_bytes(ids))  # some tokenizers drop a leading space
     for step in tokens:

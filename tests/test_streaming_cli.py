@@ -52,12 +52,49 @@ def test_a_streamed_text_is_the_text_read_at_once(run, tmp_path, capsys):
     losses = log_z - np.take_along_axis(logits[0, :-1], ids[0, 1:, None], 1)[:, 0]
     rows = [line.split() for line in told.splitlines() if line.strip()[:1].isdigit()]
     spans = ["1-1,023", "1,024-2,047", "2,048-2,640"]
-    assert [row[0] for row in rows] == spans + spans  # of losses, and of health
+    assert [row[0] for row in rows] == 3 * spans  # of losses, of health, and of gates
     for (first, last), row in zip(((0, 1023), (1023, 2047), (2047, 2640)), rows):
         assert float(row[2]) == pytest.approx(losses[first:last].mean(), abs=2e-4)
     kept = load_session(session, model)
     assert kept.tokens == len(data) + 1
     np.testing.assert_allclose(kept.logits[0], logits[0, -1], atol=1e-3)
+    # Health is of calls of 1,024 tokens, of which the second reads one target of the first bucket.
+    calls, state = [], None
+    for first in range(0, 2640, 1024):
+        _, state, found = model.observe(ids[:, first : min(first + 1024, 2640)], state=state)
+        calls.append(float(found.memory_norm.mean()))
+    mean = lambda *parts: sum(n * calls[i] for i, n in parts) / sum(n for _, n in parts)  # noqa: E731
+    norms = [mean((0, 1023)), mean((0, 1), (1, 1023)), mean((1, 1), (2, 592))]
+    np.testing.assert_allclose([float(row[2]) for row in rows[3:6]], norms, rtol=2e-3)
+
+
+def test_streaming_goes_on_from_a_session(run, tmp_path, capsys):
+    data = b"see the old sea again\n" * 90
+    for name, part in (("whole", data), ("first", data[:1100]), ("second", data[1100:])):
+        (tmp_path / name).write_bytes(part)
+    one, two = tmp_path / "one.session", tmp_path / "two.session"
+    whole = written(capsys, "stream", run, tmp_path / "whole", "--session", one)
+    first = written(capsys, "stream", run, tmp_path / "first", "--session", two)
+    second = written(capsys, "stream", run, tmp_path / "second", "--session", two)
+    table = lambda told: [x.split() for x in told.splitlines() if x.strip()[:1].isdigit()]  # noqa: E731
+    losses = {row[0]: row for row in table(first)[:2]}
+    spans = [row[0] for row in (*table(first)[:2], table(second)[0])]
+    assert spans == ["1-1,023", "1,024-1,100", "1,101-1,980"]
+    (whole_first, whole_second), parts = table(whole)[:2], table(second)[0]
+    assert losses["1-1,023"] == whole_first
+    tokens = [int(row[1]) for row in (losses["1,024-1,100"], parts)]
+    assert sum(tokens) == int(whole_second[1])
+    nats = [n * float(row[2]) for n, row in zip(tokens, (losses["1,024-1,100"], parts))]
+    assert sum(nats) / sum(tokens) == pytest.approx(float(whole_second[2]), abs=2e-4)
+    model = load_run(run).model
+    ends = [load_session(path, model) for path in (one, two)]
+    assert ends[0].tokens == ends[1].tokens == len(data) + 1
+    np.testing.assert_allclose(ends[0].logits, ends[1].logits, atol=1e-3)
+
+
+def test_a_prompt_may_hold_any_bytes(run, capsys):
+    told = written(capsys, "generate", run, "--prompt", "\udcff\udcfex", "--length", 0)
+    assert told == "\ufffd\ufffdx\n"
 
 
 def test_a_model_is_matched_to_a_size(capsys):
@@ -80,7 +117,10 @@ def test_a_model_is_matched_to_a_size(capsys):
         (["match", "yad", "--params", "2M"], ["did you mean 'yaad'"]),
         (["stream", "RUN", "/no/such/file"], ["/no/such/file is no file"]),
         (["stream", "RUN", "EMPTY"], ["is empty"]),
-        (["generate", "RUN", "--session", ""], ["--session is empty"]),
+        (["generate", "RUN", "--session", ""], ["session's name is empty"]),
+        (["generate", "RUN", "--session", "/no/such/file"], ["no folder /no/such"]),
+        (["stream", "RUN", "TEXT", "--session", "/no/such/file"], ["no folder /no/such"]),
+        (["stream", "RUN", "TEXT", "--session", "FOLDER"], ["is a folder"]),
         (["generate", "RUN", "--session", "EMPTY"], ["truncated or damaged"]),
         (["train", "titans_mac", "attention.window=65"], ["window=65", "segment=64", "at most 64"]),
         (["train", "titans_mac", "chunk=48"], ["segment=64", "chunk=48"]),
@@ -92,10 +132,11 @@ def test_a_model_is_matched_to_a_size(capsys):
 )
 def test_what_cannot_be_is_told_in_one_sentence(run, argv, words, refused, tmp_path):
     (tmp_path / "empty").touch()
-    place = {"RUN": str(run), "EMPTY": str(tmp_path / "empty")}
+    (tmp_path / "text").write_text("see")
+    place = {"RUN": run, "EMPTY": tmp_path / "empty", "TEXT": tmp_path / "text", "FOLDER": tmp_path}
     if argv[0] == "train":
         argv = [*argv, "--out", str(tmp_path / "out")]
-    told = refused(*(place.get(word, word) for word in argv))
+    told = refused(*(str(place.get(word, word)) for word in argv))
     for word in words:
         assert word in told
     assert not (tmp_path / "out" / "config.json").exists()

@@ -13,9 +13,10 @@ from miras.models.decoding import (
     steps,
     verify,
 )
-from miras.models.language_model import LanguageModel, ModelState
+from miras.models.language_model import LanguageModel
 from miras.models.rows import fork, join, put, reset, take
 from miras.models.session import Session, load_session, save_session
+from miras.models.state import ModelState
 
 __all__ = [
     "Health",

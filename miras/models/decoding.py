@@ -13,8 +13,9 @@ from flax import nnx
 from miras.config import Config, require
 from miras.engine import reserve
 from miras.models import rows
-from miras.models.language_model import LanguageModel, ModelState, check_tokens
+from miras.models.language_model import LanguageModel, check_tokens
 from miras.models.mac import MACState
+from miras.models.state import ModelState, check_fits
 from miras.typing import Array
 
 
@@ -48,17 +49,12 @@ def prefill(
     """
     tokens = check_tokens(tokens, model.config.vocab)
     if state is not None:
-        held = rows.batch_of(state)
-        require(
-            held == len(tokens),
-            f"tokens have {len(tokens)} rows and the state {held}: give as many, or take rows of "
-            "the state by miras.models.take.",
-        )
+        state = _ready(model, state, tokens.shape)
     if mask is None:
         return _in_pieces(model, tokens, state)
     lengths = _lengths(mask, tokens.shape)
-    state = model.init_state(len(tokens)) if state is None else state
-    state = reserve(state, tokens.shape[1])
+    if state is None:
+        state = reserve(model.init_state(len(tokens)), tokens.shape[1])
     logits, read = jnp.zeros((len(tokens), model.config.vocab)), 0
     for length in np.unique(lengths):
         going = np.flatnonzero(lengths > read)
@@ -66,6 +62,14 @@ def prefill(
         found, own = _in_pieces(model, piece, rows.take(state, going))
         logits, state, read = logits.at[going].set(found), rows.put(state, going, own), length
     return logits, state
+
+
+def _ready(model: LanguageModel, state: ModelState, shape: tuple[int, ...]) -> ModelState:
+    """The state with room for tokens of this shape; `ConfigError` for one that does not fit."""
+    rows.check_state(model, state)
+    state = reserve(state, shape[1])
+    check_fits(state, shape)
+    return state
 
 
 def _lengths(mask: Array, shape: tuple[int, ...]) -> np.ndarray:
@@ -90,12 +94,8 @@ def _in_pieces(
 ) -> tuple[Array, ModelState]:
     """At once, or to the edge of MAC's segment first, behind which whole segments are read."""
     graph, params = nnx.split(model)
-    length = tokens.shape[1]
-    lead = 0
-    if state is not None:
-        state = reserve(state, length)
-        lead = _to_edge(model, state)
-    if 0 < lead < length:
+    lead = 0 if state is None else _to_edge(model, state)
+    if 0 < lead < tokens.shape[1]:
         _, state = _forward(graph, params, tokens[:, :lead], state)
         tokens = tokens[:, lead:]
     return _forward(graph, params, tokens, state)
@@ -118,10 +118,14 @@ def decode_step(
 
     Equal to the last position of a parallel forward over all tokens so far, to rounding. Rows with
     `active` [B] False keep their state; their logits mean nothing.
+
+    Raises:
+        ConfigError: for a token, a state or marks that do not fit.
     """
-    before = reserve(state, 1)
-    logits, after = prefill(model, token[:, None], before)
-    return logits, after if active is None else rows.where(active, after, before)
+    token = check_tokens(jnp.asarray(token)[:, None], model.config.vocab)
+    before = _ready(model, state, token.shape)
+    logits, after = _in_pieces(model, token, before)
+    return logits, after if active is None else rows.where(active, after, before, "active")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +144,10 @@ class Verified:
         """The state after the first tokens of the draft, as many for all rows or [B] of them."""
         most = self.logits.shape[1]
         count = np.asarray(tokens)
+        whole = np.issubdtype(count.dtype, np.integer)
+        legal = whole and count.shape in ((), (len(self.logits),))
         require(
-            count.shape in ((), (len(self.logits),)) and 0 <= count.min() <= count.max() <= most,
+            bool(legal and 0 <= count.min() <= count.max() <= most),
             f"tokens={tokens} must be a number, or one for each row, in [0, {most}].",
         )
         count = jnp.broadcast_to(jnp.asarray(count), len(self.logits))
@@ -171,8 +177,9 @@ def verify(model: LanguageModel, draft: Array, state: ModelState) -> Verified:
         ConfigError: for tokens or a state that do not fit.
     """
     draft = check_tokens(draft, model.config.vocab)
+    state = _ready(model, state, draft.shape)
     graph, params = nnx.split(model)
-    return Verified(*_verify(graph, params, draft, reserve(state, draft.shape[1])))
+    return Verified(*_verify(graph, params, draft, state))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,11 +247,11 @@ def steps(
 ) -> Iterator[Step]:
     """`length` new tokens, one by one, from logits [B, vocab] and a state, as `prefill` gives."""
     check_length(length)
-    how = sampling or Sampling()
+    how, state = sampling or Sampling(), _ready(model, state, (len(logits), length))
 
     def one_by_one() -> Iterator[Step]:
         graph, params = nnx.split(model)
-        now = logits, reserve(state, length)
+        now = logits, state
         for key in jax.random.split(jax.random.key(how.seed), length):
             token, *now = _step(graph, params, *now, key, how)
             yield Step(np.asarray(token), *now)

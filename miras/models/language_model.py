@@ -1,6 +1,6 @@
 """LanguageModel: Llama's macro-architecture around memory and attention layers."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,20 +15,8 @@ from miras.layers.fast_weights import Measure
 from miras.layers.param import Linear, normal
 from miras.models.blocks import Group, Inputs, depths
 from miras.models.config import LanguageModelConfig
+from miras.models.state import ModelState, check_fits
 from miras.typing import Array
-
-
-class ModelState(NamedTuple):
-    """All that a model carries from token to token; a pytree whose size never grows.
-
-    But for kv memories without a window, which keep every token.
-
-    Attributes:
-        layers: for each letter of the pattern the state of its layers, leaves [groups, B, ...]:
-            memories, convolution tails, attention windows, positions.
-    """
-
-    layers: tuple[Any, ...]
 
 
 class LanguageModel(nnx.Module):
@@ -126,6 +114,8 @@ class LanguageModel(nnx.Module):
                 f"{name} has shape {getattr(x, 'shape', None)}: it must be that of the tokens, "
                 f"{tokens.shape}.",
             )
+        if state is not None:
+            check_fits(state, tokens.shape)
         x = self.embedding[...][tokens].astype(dtype)
 
         def group(group: Group, x: Array, states: Any, inputs: Inputs, depths: Array):

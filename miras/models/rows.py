@@ -4,34 +4,43 @@ States are immutable, so to keep one is to fork it: nothing is copied before it 
 a call returns shares nothing with what it was given.
 """
 
-import dataclasses
+import functools
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from miras.config import require
-from miras.engine import KVState
-from miras.models.language_model import LanguageModel, ModelState
+from miras.models.config import LanguageModelConfig
+from miras.models.language_model import LanguageModel
+from miras.models.state import BATCH, ModelState, batch_of, form, growing, places, with_places
 from miras.typing import Array
 
-_BATCH = 1  # axis of the rows: leaves are [groups, B, ...]
+
+def check_state(model: LanguageModel, state: ModelState) -> None:
+    """Raise `ConfigError` for a state that is none of the model's."""
+    require(
+        isinstance(state, ModelState) and form(state) == _form_of(model.config),
+        "state is none of this model's, whose layers or sizes differ: give what this model's "
+        "init_state, prefill or decode_step returned.",
+    )
 
 
-def batch_of(state: ModelState) -> int:
-    """B."""
-    return jax.tree.leaves(state)[0].shape[_BATCH]
+@functools.lru_cache(maxsize=16)
+def _form_of(config: LanguageModelConfig):
+    return form(nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0)).init_state(1)))
 
 
 def take(state: ModelState, rows: Sequence[int] | np.ndarray) -> ModelState:
-    """The state of some rows, in the order given; a row may stand there several times."""
-    index = np.asarray(rows, np.int64)
-    batch = batch_of(state)
-    legal = index.ndim == 1 and index.size > 0 and index.min() >= 0 and index.max() < batch
-    require(bool(legal), f"rows={rows} must be a list of numbers in [0, {batch}).")
-    return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=_BATCH), state)
+    """The state of some rows, in the order given; a row may stand there several times.
+
+    Raises:
+        ConfigError: for rows that there are not.
+    """
+    index = _index(rows, batch_of(state))
+    return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=BATCH), state)
 
 
 def fork(state: ModelState, copies: int) -> ModelState:
@@ -41,28 +50,47 @@ def fork(state: ModelState, copies: int) -> ModelState:
 
 
 def put(state: ModelState, rows: Sequence[int] | np.ndarray, new: ModelState) -> ModelState:
-    """The state with some rows replaced by those of another of as many."""
-    index = jnp.asarray(rows)
+    """The state with some rows replaced by those of another, whatever their lengths.
+
+    Raises:
+        ConfigError: for rows that there are not, that are named twice, or of which the other state
+            has not as many; and for states of two models.
+    """
+    index, count = _index(rows, batch_of(state)), batch_of(new)
+    require(
+        len(index) == len(set(index.tolist())) == count,
+        f"rows={rows} must name {count} different rows, as many as the new state has.",
+    )
+    state, new = _alike([state, new])
     return jax.tree.map(lambda leaf, own: leaf.at[:, index].set(own), state, new)
 
 
 def join(states: Sequence[ModelState]) -> ModelState:
-    """One batch of the rows of several states, whatever their lengths."""
+    """One batch of the rows of several states of one model, whatever their lengths."""
     require(len(states) >= 1, "join needs at least one state.")
-    places = [_places(state) for state in states]
-    states = [_with_places(state, max(places)) if max(places) else state for state in states]
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=_BATCH), *states)
+    states = _alike(states)
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=BATCH), *states)
 
 
 def reset(model: LanguageModel, state: ModelState, rows: Array) -> ModelState:
-    """The state with the rows marked in `rows` [B] bool as they were before any token."""
-    start = model.init_state(batch_of(state))
-    return where(rows, _with_places(start, _places(state)), state)
+    """The state with the rows marked in `rows` [B] bool as they were before any token.
+
+    Raises:
+        ConfigError: for other marks, or a state that is not the model's.
+    """
+    check_state(model, state)
+    start, state = _alike([model.init_state(batch_of(state)), state])
+    return where(rows, start, state)
 
 
-def where(rows: Array, new: ModelState, old: ModelState) -> ModelState:
-    """The rows of `new` where `rows` [B] holds, else those of `old`."""
-    rows = jnp.asarray(rows)
+def where(rows: Array, new: ModelState, old: ModelState, name: str = "rows") -> ModelState:
+    """The rows of `new` where `rows` [B] bool holds, else those of `old`; errors say `name`."""
+    rows, batch = jnp.asarray(rows), batch_of(old)
+    require(
+        rows.shape == (batch,) and rows.dtype == bool,
+        f"{name} has shape {rows.shape} and dtype {rows.dtype}: it must be bool ({batch},), a mark "
+        "for each row.",
+    )
 
     def choose(a: Array, b: Array) -> Array:
         return jnp.where(rows.reshape(1, -1, *[1] * (a.ndim - 2)), a, b)
@@ -70,29 +98,21 @@ def where(rows: Array, new: ModelState, old: ModelState) -> ModelState:
     return jax.tree.map(choose, new, old)
 
 
-def _kept(state: ModelState) -> list[KVState]:
-    leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, KVState))
-    return [leaf for leaf in leaves if isinstance(leaf, KVState) and leaf.grows]
+def _index(rows: Sequence[int] | np.ndarray, batch: int) -> np.ndarray:
+    index = np.asarray(rows)
+    whole = index.ndim == 1 and index.size > 0 and np.issubdtype(index.dtype, np.integer)
+    require(
+        bool(whole and index.min() >= 0 and index.max() < batch),
+        f"rows={rows} must be a list of numbers in [0, {batch}).",
+    )
+    return index
 
 
-def _places(state: ModelState) -> int:
-    """The places of memories that keep all tokens; 0 where there are none."""
-    return max((kept.visible.shape[-1] for kept in _kept(state)), default=0)
-
-
-def _with_places(state: ModelState, places: int) -> ModelState:
-    """The state with so many places in the memories that keep all tokens."""
-
-    def widen(kept: Any) -> Any:
-        if not isinstance(kept, KVState) or not kept.grows:
-            return kept
-        extra = places - kept.visible.shape[-1]
-
-        def pad(x: Array) -> Array:
-            return jnp.pad(x, [(0, 0)] * 2 + [(0, extra)] + [(0, 0)] * (x.ndim - 3))
-
-        names = ("k", "v", "visible", "segment")
-        wider = {name: pad(getattr(kept, name)) for name in names}
-        return dataclasses.replace(kept, **wider, reserved=True)
-
-    return jax.tree.map(widen, state, is_leaf=lambda x: isinstance(x, KVState))
+def _alike(states: Sequence[ModelState]) -> list[ModelState]:
+    """States of one model with as many places, so that their rows go together."""
+    forms = {form(state) for state in states}
+    require(len(forms) == 1, "the states are of different models: give those of one.")
+    if not any(map(growing, states)):
+        return list(states)
+    most = max(map(places, states))
+    return [with_places(state, most) for state in states]

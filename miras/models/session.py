@@ -1,10 +1,9 @@
 """Sessions: a reader's state on disk, to go on from tomorrow or elsewhere.
 
 A file is safetensors: every leaf of the state by its path, the logits of the next token, and in the
-header the fingerprint of the model that wrote it.
+header the fingerprint of the model that wrote it and a digest of it all.
 """
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -19,13 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.flax import save
 
 from miras.config import require, to_json
-from miras.engine import KVState
 from miras.errors import ConfigError
-from miras.models.language_model import LanguageModel, ModelState
-from miras.models.rows import batch_of
+from miras.models.language_model import LanguageModel
+from miras.models.rows import check_state
+from miras.models.state import ModelState, batch_of, growing, reserved
 from miras.typing import Array
 
-_FORMAT = "miras session 1"
+_FORMAT = "miras session 2"
 _LOGITS = "logits"
 
 
@@ -52,23 +51,39 @@ def fingerprint(model: LanguageModel) -> str:
     return digest.hexdigest()[:16]
 
 
+def check_session_file(path: str | os.PathLike[str]) -> None:
+    """Raise `ConfigError` for a place where no session could be written."""
+    require(os.fspath(path) != "", "the session's name is empty, but has to name a file.")
+    path = pathlib.Path(path).expanduser()
+    require(not path.is_dir(), f"session {path} is a folder: give the name of a file.")
+    require(
+        path.parent.is_dir(),
+        f"session {path} cannot be written: there is no folder {path.parent}, so make it, or give "
+        "another file.",
+    )
+
+
 def save_session(path: str | os.PathLike[str], model: LanguageModel, session: Session) -> None:
     """Write a session; a file of this name is replaced only once the new one is complete.
 
     Raises:
-        ConfigError: where it cannot be written.
+        ConfigError: for a state that is not the model's, or where it cannot be written.
     """
+    check_state(model, session.state)
+    check_session_file(path)
     path = pathlib.Path(path).expanduser()
     tensors = {name: jnp.asarray(leaf) for name, leaf in _named(session.state)}
+    tensors[_LOGITS] = session.logits
     header = {
         "format": _FORMAT,
         "model": fingerprint(model),
         "tokens": session.tokens,
         "rows": batch_of(session.state),
-        "reserved": any(kept.reserved for kept in _kept(session.state)),
+        "reserved": any(kept.reserved for kept in growing(session.state)),
     }
+    header["digest"] = _digest(header, tensors)
     new = path.with_name(path.name + ".new")
-    data = save(tensors | {_LOGITS: session.logits}, {"miras": json.dumps(header)})
+    data = save(tensors, {"miras": json.dumps(header)})
     try:
         with new.open("wb") as file:
             file.write(data)
@@ -97,13 +112,10 @@ def load_session(path: str | os.PathLike[str], model: LanguageModel) -> Session:
             require("miras" in metadata, f"{path} holds no session of miras: give another file.")
             header = json.loads(metadata["miras"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(
-            f"session {path} cannot be read ({error}): it is truncated or damaged, so begin a new "
-            "one in another file."
-        ) from error
+    except ConfigError:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
     require(
         header.get("format") == _FORMAT,
         f"session {path} is of format {header.get('format')!r}, not {_FORMAT!r}: it was written by "
@@ -111,37 +123,36 @@ def load_session(path: str | os.PathLike[str], model: LanguageModel) -> Session:
     )
     own = fingerprint(model)
     require(
-        header["model"] == own,
-        f"session {path} belongs to model {header['model']}, and this is {own}: its memories mean "
-        "nothing to another model or step, so give the run that wrote it, or another file.",
+        header.get("model") == own,
+        f"session {path} belongs to model {header.get('model')}, and this is {own}: its memories "
+        "mean nothing to another model or step, so give the run that wrote it, or another file.",
     )
+    if header.pop("digest", None) != _digest(header, tensors):
+        raise _damaged(path, "its numbers are not those that were written")
     graph, params = nnx.split(model)
     start = lambda params: nnx.merge(graph, params).init_state(header["rows"])  # noqa: E731
-    template = jax.eval_shape(start, params)
-    template = _reserved(template, header["reserved"])
-    names = [name for name, _ in _named(template)]
-    leaves = [jnp.asarray(tensors[name]) for name in names]
+    template = reserved(jax.eval_shape(start, params), header["reserved"])
+    leaves = [jnp.asarray(tensors[name]) for name, _ in _named(template)]
     state = jax.tree.unflatten(jax.tree.structure(template), leaves)
     return Session(state, jnp.asarray(tensors[_LOGITS]), header["tokens"])
+
+
+def _damaged(path: pathlib.Path, why: object) -> ConfigError:
+    return ConfigError(
+        f"session {path} cannot be read ({why}): it is truncated or damaged, so begin a new one in "
+        "another file."
+    )
+
+
+def _digest(header: dict[str, Any], tensors: dict[str, Any]) -> str:
+    """16 hex digits of all that a file holds."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, leaf in sorted(tensors.items()):
+        digest.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _named(state: ModelState) -> list[tuple[str, Any]]:
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
-
-
-def _is_kept(x: Any) -> bool:
-    return isinstance(x, KVState) and x.grows
-
-
-def _kept(state: ModelState) -> list[KVState]:
-    return [leaf for leaf in jax.tree.leaves(state, is_leaf=_is_kept) if _is_kept(leaf)]
-
-
-def _reserved(state: ModelState, reserved: bool) -> ModelState:
-    """With room in memories that keep all tokens, or without: a static field."""
-
-    def mark(x: Any) -> Any:
-        return dataclasses.replace(x, reserved=reserved) if _is_kept(x) else x
-
-    return jax.tree.map(mark, state, is_leaf=_is_kept)

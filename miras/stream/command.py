@@ -32,7 +32,9 @@ def add_parser(commands, load: Callable[[str], "Run"]) -> None:
     parser.add_argument("folder", metavar="RUN", help="folder of the run")
     parser.add_argument("file", metavar="FILE", help="the text")
     parser.add_argument(
-        "--session", metavar="FILE", help="save the state at the end, for `miras generate`"
+        "--session",
+        metavar="FILE",
+        help="go on from a saved state, and save it at the end, as `miras generate` does",
     )
     parser.set_defaults(run=lambda args: _run(args, load))
 
@@ -42,18 +44,22 @@ def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from miras.data import check_text
-    from miras.models import save_session
+    from miras.models import load_session, save_session
     from miras.stream.read import read
 
     path = _check(args.file, args.session)
     run = load(args.folder)
     check_text(run.config.data, "streaming")
+    session = None
+    if args.session is not None and pathlib.Path(args.session).expanduser().exists():
+        session = load_session(args.session, run.model)
     size, console = path.stat().st_size, Console()
     seen = 0
 
     def text() -> Iterator["np.ndarray"]:
         nonlocal seen
-        yield _start(run.tokenizer)
+        if session is None:
+            yield _start(run.tokenizer)
         for block in blocks(path):
             seen += len(block)
             yield run.tokenizer.encode(block)
@@ -67,21 +73,23 @@ def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
             loss = f"{count:,} tokens  loss {bucket.loss:.3f}"
             progress.update(task, completed=seen, loss=loss)
 
-        found = read(run.model, text(), run.tokenizer.byte_lengths, tell=tell)
-    if args.session is not None:
-        save_session(args.session, run.model, found.session)
+        found = read(run.model, text(), run.tokenizer.byte_lengths, session=session, tell=tell)
     for table in tables(found.buckets):
         console.print(table)
+    if args.session is not None:
+        save_session(args.session, run.model, found.session)
     return 0
 
 
 def _check(name: str, session: str | None) -> pathlib.Path:
     from miras.config import require
+    from miras.models.session import check_session_file
 
     path = pathlib.Path(name).expanduser()
     require(path.is_file(), f"{name} is no file: give a text to read.")
     require(path.stat().st_size > 0, f"{name} is empty: give a text with at least one byte.")
-    require(session != "", "--session is empty, but has to name a file.")
+    if session is not None:
+        check_session_file(session)
     return path
 
 
@@ -106,9 +114,11 @@ def _start(tokenizer: "Tokenizer") -> "np.ndarray":
 
 
 def tables(buckets: list["Bucket"]) -> Iterator["Table"]:
-    """The loss by position, and the memories' health, means over layers."""
+    """The loss by position, and the memories' health and gates, means over layers."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+
+    from miras.layers import Health
 
     def positions(*titles: str) -> Table:
         rows = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -124,7 +134,10 @@ def tables(buckets: list["Bucket"]) -> Iterator["Table"]:
     yield losses
 
     names = list(dict.fromkeys(name for bucket in buckets for name in bucket.health))
-    health = positions(*(name.replace("_", " ") for name in names))
-    for span, bucket in zip(spans, buckets):
-        health.add_row(span, *(f"{bucket.mean(name):.4g}" for name in names))
-    yield health
+    of_memories = [name for name in names if name in Health._fields]
+    for some in (of_memories, [name for name in names if name not in of_memories]):
+        means = positions(*(name.replace("_", " ") for name in some))
+        for span, bucket in zip(spans, buckets):
+            means.add_row(span, *(f"{bucket.mean(name):.4g}" for name in some))
+        if some:
+            yield means

@@ -15,9 +15,11 @@ import optax
 from flax import nnx
 
 from miras.config import require
+from miras.engine import reserve
 from miras.errors import ConfigError
 from miras.models import Health, LanguageModel, Session
 from miras.models.language_model import check_tokens
+from miras.models.rows import check_state
 from miras.typing import Array
 
 PIECE = 1024  # tokens of a call, rounded to whole chunks or segments
@@ -25,7 +27,7 @@ PIECE = 1024  # tokens of a call, rounded to whole chunks or segments
 
 @dataclasses.dataclass
 class Bucket:
-    """Sums over the targets at positions [first, last), and the means of each call's health.
+    """Sums over the targets at positions [first, last), and of the health of reading them.
 
     Attributes:
         first: position of the first target, counted from 1.
@@ -33,8 +35,9 @@ class Bucket:
         targets: how many were read.
         nats: their loss.
         bytes: of text that they stand for.
-        health: by measure, summed over calls and averaged over layers; gates by their names.
-        calls: how many calls.
+        health: by measure, of the call that read each target, averaged over layers; gates by
+            their names.
+        observed: targets that have such a call.
     """
 
     first: int
@@ -43,7 +46,7 @@ class Bucket:
     nats: float = 0.0
     bytes: float = 0.0
     health: dict[str, float] = dataclasses.field(default_factory=dict)
-    calls: int = 0
+    observed: int = 0
 
     @property
     def loss(self) -> float:
@@ -57,7 +60,7 @@ class Bucket:
 
     def mean(self, name: str) -> float:
         """A measure of health."""
-        return self.health.get(name, math.nan) / max(self.calls, 1)
+        return self.health.get(name, math.nan) / max(self.observed, 1)
 
 
 @dataclasses.dataclass
@@ -65,7 +68,7 @@ class Reading:
     """What reading found.
 
     Attributes:
-        buckets: of positions, each twice as long as the one before.
+        buckets: of positions, up to 1,024, 2,048, 4,096 and so on.
         session: where the model stands at the end.
     """
 
@@ -79,15 +82,18 @@ def read(
     byte_lengths: np.ndarray,
     *,
     piece: int = PIECE,
+    session: Session | None = None,
     tell: Callable[[int, "Bucket"], None] = lambda read, bucket: None,
 ) -> Reading:
     """Read a text.
 
     Args:
         model: the language model.
-        tokens: the text's ids, in arrays [n] of any length; the first is the document start.
+        tokens: the text's ids, in arrays [n] of any length; the first is the document start, but
+            where a session goes on.
         byte_lengths: [vocab], of the tokenizer.
         piece: tokens of a call; rounded up to whole chunks, or segments of MAC.
+        session: where to go on from; positions go on, too.
         tell: called behind each piece with the tokens read so far and the current bucket.
 
     Raises:
@@ -96,14 +102,20 @@ def read(
     align = model.config.align
     piece = -(-piece // align) * align
     graph, params = nnx.split(model)
-    state = model.init_state(1)
-    logits = jnp.zeros((1, model.config.vocab))
-    buckets, count = [], 0
+    if session is None:
+        session = Session(model.init_state(1), jnp.zeros((1, model.config.vocab)), 0)
+    check_state(model, session.state)
+    state, logits, count = session
+    before, buckets = count, []
     for ids in _pieces(tokens, piece + 1):
-        inputs, targets = ids[:-1], ids[1:]
         check_tokens(jnp.asarray(ids[None]), model.config.vocab)
+        if before == count > 0:  # the session knew what comes next
+            losses = _losses(logits, ids[:1])
+            _add(buckets, count - 1, np.asarray(losses), byte_lengths[ids[:1]], None)
+        inputs, targets = ids[:-1], ids[1:]
         last = len(inputs) == 0  # the last token of all has no target
-        found = _step(graph, params, state, ids[:1] if last else inputs)
+        inputs = ids[:1] if last else inputs
+        found = _step(graph, params, reserve(state, len(inputs)), inputs)
         state, losses, logits, health = found[0], _losses(found[1], targets), *found[2:]
         if not last:
             _add(buckets, count, np.asarray(losses), byte_lengths[targets], health)
@@ -112,9 +124,9 @@ def read(
                 f"the loss is not finite behind {count + len(targets)} tokens: the run's memories "
                 "overflow on this text, so train it longer, or at a lower rate.",
             )
-        count += max(1, len(inputs))
+        count += len(inputs)
         tell(count, buckets[-1] if buckets else Bucket(1, 2))
-    if not count:
+    if count == before:
         raise ConfigError("the text has no tokens: give one that is not empty.")
     return Reading(buckets, Session(state, logits, count))
 
@@ -145,24 +157,30 @@ def _pieces(tokens: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
 
 
 def _add(
-    buckets: list[Bucket], start: int, losses: np.ndarray, lengths: np.ndarray, health: Health
+    buckets: list[Bucket],
+    start: int,
+    losses: np.ndarray,
+    lengths: np.ndarray,
+    health: Health | None,
 ) -> None:
     """Put the targets behind `start` tokens into the buckets of their positions."""
+    measures = {} if health is None else health._asdict()
+    gates = measures.pop("gates", {})
+    means = {name: float(jnp.mean(value)) for name, value in (measures | gates).items()}
     done = 0
     while done < len(losses):
         position = start + done + 1
         if not buckets or position >= buckets[-1].last:
-            first = buckets[-1].last if buckets else 1
-            buckets.append(Bucket(first, max(2 * first, PIECE)))
+            last = PIECE
+            while last <= position:
+                last *= 2
+            buckets.append(Bucket(position, last))
         bucket = buckets[-1]
         part = slice(done, done + min(len(losses) - done, bucket.last - position))
         bucket.targets += len(losses[part])
         bucket.nats += float(losses[part].sum(dtype=np.float64))
         bucket.bytes += float(lengths[part].sum(dtype=np.float64))
+        bucket.observed += len(losses[part]) if means else 0
+        for name, mean in means.items():
+            bucket.health[name] = bucket.health.get(name, 0.0) + mean * len(losses[part])
         done = part.stop
-    bucket = buckets[-1]
-    bucket.calls += 1
-    measures = health._asdict()
-    gates = measures.pop("gates")
-    for name, value in {**measures, **gates}.items():
-        bucket.health[name] = bucket.health.get(name, 0.0) + float(jnp.mean(value))

@@ -14,12 +14,16 @@ from miras.models import (
     join,
     load_session,
     prefill,
+    put,
     reset,
     save_session,
+    steps,
     take,
     verify,
 )
 from miras.models.session import fingerprint
+from miras.stream.read import _step as read_step
+from miras.stream.read import read
 from tests.models.test_language_model import build, close, forward, tokens
 
 # A memory, one with a convolution and rotations, Titans' three, a hybrid with attention to all.
@@ -97,6 +101,19 @@ def test_sessions_of_any_length_are_joined_into_a_batch(model):
     close(logits[0], forward(model, whole)[0][0, -1])
 
 
+def test_rows_are_put_and_reset_at_any_length(model):
+    x = tokens(12, B=3)
+    _, state = prefill(model, x[:2, :5])
+    _, guest = prefill(model, x[2:, :9])
+    logits, _ = decode_step(model, x[:2, 11], put(state, [1], guest))
+    close(logits[0], forward(model, jnp.append(x[0, :5], x[0, 11])[None])[0][0, -1])
+    close(logits[1], forward(model, jnp.append(x[2, :9], x[1, 11])[None])[0][0, -1])
+    fresh = reset(model, state, jnp.asarray([True, False]))
+    logits, _ = decode_step(model, x[:2, 11], fresh)
+    close(logits[0], forward(model, x[:1, 11:])[0][0, -1])
+    close(logits[1], forward(model, jnp.append(x[1, :5], x[1, 11])[None])[0][0, -1])
+
+
 def test_a_draft_is_scored_and_rolled_back_to_any_token(model):
     x = tokens(14, B=2)
     whole, _ = forward(model, x)
@@ -140,8 +157,18 @@ def test_a_session_of_another_model_or_a_damaged_one_is_refused(tmp_path):
         path.write_bytes(whole[:size])
         with pytest.raises(miras.ConfigError, match="truncated or damaged"):
             load_session(path, model)
+    for place in (len(whole) - 1, len(whole) // 2):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(miras.ConfigError, match="not those that were written"):
+            load_session(path, model)
     with pytest.raises(miras.ConfigError, match="does not exist"):
         load_session(tmp_path / "none", model)
+    with pytest.raises(miras.ConfigError, match="none of this model's"):
+        save_session(path, build("titans_lmm"), Session(state, logits, 5))
+    with pytest.raises(miras.ConfigError, match="there is no folder"):
+        save_session(tmp_path / "none" / "a", model, Session(state, logits, 5))
+    with pytest.raises(miras.ConfigError, match="is a folder"):
+        save_session(tmp_path, model, Session(state, logits, 5))
 
 
 def test_a_session_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
@@ -184,6 +211,22 @@ def test_a_windows_state_is_of_one_size():
         ),
         (lambda m, s: prefill(m, [[1, 2], [3]]), "rows that differ in length"),
         (lambda m, s: take(s, [2]), r"rows=\[2\] must be a list of numbers in \[0, 2\)"),
+        (lambda m, s: take(s, [0.5]), "must be a list of numbers"),
+        (lambda m, s: put(s, [5], take(s, [0])), r"rows=\[5\] must be a list of numbers in"),
+        (lambda m, s: put(s, [0, 1], take(s, [0])), "must name 1 different rows"),
+        (lambda m, s: put(s, [1, 1], s), "must name 2 different rows"),
+        (lambda m, s: reset(m, s, [1]), r"rows has shape \(1,\) and dtype int32"),
+        (lambda m, s: reset(m, s, jnp.ones(3, bool)), r"it must be bool \(2,\)"),
+        (
+            lambda m, s: decode_step(m, jnp.zeros(2, int), s, active=jnp.asarray([False])),
+            r"active has shape \(1,\)",
+        ),
+        (lambda m, s: m(tokens(4, B=3), state=s), "tokens have 3 rows and the state 2"),
+        (lambda m, s: verify(m, tokens(3, B=3), s), "tokens have 3 rows and the state 2"),
+        (lambda m, s: steps(m, jnp.zeros((1, m.config.vocab)), s, 2), "1 rows and the state 2"),
+        (lambda m, s: prefill(build("titans_lmm"), tokens(3), s), "none of this model's"),
+        (lambda m, s: join([s, build("titans_lmm").init_state(2)]), "of different models"),
+        (lambda m, s: verify(m, tokens(3), s).after(1.5), r"tokens=1\.5 must be a number"),
         (lambda m, s: fork(s, 0), "copies=0 must be at least 1"),
         (lambda m, s: verify(m, tokens(3), s).after(4), r"in \[0, 3\]"),
         (lambda m, s: generate(m, np.zeros((1, 0), np.int32), 1), "at least one token a row"),
@@ -194,3 +237,21 @@ def test_bad_calls(call, message):
     _, state = prefill(model, tokens(3))
     with pytest.raises(miras.ConfigError, match=message):
         call(model, state)
+
+
+def test_no_room_is_told_of():
+    model = build("transformer")
+    _, state = prefill(model, tokens(3))
+    state = reset(model, state, jnp.asarray([True, False]))
+    with pytest.raises(miras.ConfigError, match="room for 0 more tokens, not 2"):
+        model(tokens(2), state=state)
+
+
+def test_a_model_that_keeps_all_tokens_is_streamed_in_few_programs():
+    model, text = build("transformer"), np.asarray(tokens(300, B=1))[0]
+    before = read_step._cache_size()
+    found = read(model, [text], np.ones(model.config.vocab), piece=32)
+    assert (
+        read_step._cache_size() - before <= 4
+    )  # pieces and the last token, with room for 256, 512
+    close(found.session.logits, forward(model, text[None])[0][:, -1])
