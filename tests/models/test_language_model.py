@@ -105,9 +105,18 @@ def test_every_parameter_gets_a_gradient(name):
         logits, _ = nnx.merge(graph, params)(x)
         return jnp.mean(jax.nn.logsumexp(logits, -1) - logits[..., 0])
 
-    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient(params)):
-        assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
-        assert np.abs(leaf).max() > 0, jax.tree_util.keystr(path)
+    dead = [where for where, g in by_layer(gradient(params)) if not 0 < np.abs(g).max() < np.inf]
+    assert not dead, "zero or not finite: " + ", ".join(dead)
+
+
+def by_layer(state):
+    """Each parameter of each layer and its name; of a pattern's blocks, those of each group."""
+    for path, leaf in nnx.to_flat_state(state):
+        name = ".".join(map(str, path))
+        if path[0] == "groups":
+            yield from ((f"{name} of group {n}", one) for n, one in enumerate(leaf[...]))
+        else:
+            yield name, leaf[...]
 
 
 def starting_points():

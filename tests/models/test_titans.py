@@ -1,4 +1,4 @@
-"""MAC, MAG, MAL, LMM and sliding windows against NumPy written from the paper, in float64."""
+"""A block of each architecture against NumPy written from the papers, in float64."""
 
 import functools
 
@@ -10,6 +10,7 @@ from flax import nnx
 
 import miras
 from miras.models.blocks import Block, Inputs
+from tests.conformance import oracle_presets
 from tests.models import oracle_titans as oracle
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -21,24 +22,28 @@ ORACLES = {
     "mag": oracle.mag,
     "mal": oracle.mal,
     "S": oracle.window_attention,
+    "A": oracle.window_attention,
 }
 
 
 def made(kind: str, persistent: int, window: int = 5):
-    """A block whose parameters are all off their start, and them in float64."""
+    """The block of an architecture, or of a letter of the pattern."""
     options = (*SMALL, f"attention.persistent={persistent}", f"attention.window={window}")
-    architecture = "lmm" if kind == "S" else kind
-    name = f"architecture={architecture}"
+    letter = kind if kind in "SA" else "M"
+    name = f"architecture={kind if letter == 'M' else 'lmm'}"
     config = miras.override(miras.preset("titans_lmm"), *options, name)
-    block = Block(config, "S" if kind == "S" else "M", nnx.Rngs(0))
+    return config, *moved(Block(config, letter, nnx.Rngs(0)))
+
+
+def moved(block: Block):
+    """Its graph, and its parameters, all off their start, in float64."""
     graph, params = nnx.split(block)
     keys = iter(jax.random.split(jax.random.key(1), len(jax.tree.leaves(params))))
 
-    def moved(p):
+    def move(p):
         return jnp.asarray(p, jnp.float64) + 0.1 * jax.random.normal(next(keys), p.shape)
 
-    params = jax.tree.map(moved, params)
-    return config, graph, params
+    return graph, jax.tree.map(move, params)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -54,13 +59,86 @@ def test_a_block_is_the_papers_equations(kind, persistent):
     x = np.random.default_rng(0).normal(size=(2, 21, 8))
     got, _ = run(graph, params, x)
     plain = jax.tree.map(np.asarray, nnx.to_pure_dict(params))
-    options = {"window": 5}
-    if kind != "S":
+    options = {"window": 5 if kind == "S" else 21}
+    if kind not in "SA":
         options = {"chunk": 4, "max_lr": config.rule.algorithm.max_lr}
         if kind != "lmm":
             options |= {"window": 5, "segment": 8}
     for row in range(2):
         want = oracle.block(plain, x[row], ORACLES[kind], **options)
+        np.testing.assert_allclose(got[row], want, rtol=1e-9, atol=1e-9)
+
+
+def gated_delta(W0, q, k, v, gates, chunk):
+    """S_t = S_{t-1} (a_t (I - b_t k_t k_t^T)) + b_t v_t k_t^T, o_t = S_t q_t (2412.06464)."""
+    del chunk
+    y = np.zeros(v.shape)
+    for b, h in np.ndindex(q.shape[0], q.shape[2]):
+        S = W0["w1"][h].T
+        for t in range(q.shape[1]):
+            query, key, value = (x[b, t, h] for x in (q, k, v))
+            decay, rate = np.exp(gates["log_decay"][b, t, h]), gates["lr"][b, t, h]
+            S = S @ (decay * (np.eye(len(key)) - rate * np.outer(key, key)))
+            S = S + rate * np.outer(value, key)
+            y[b, t, h] = S @ query
+    return y, {"w1": S.T}
+
+
+# Of each preset its recurrence, the activation of q, k and v, and what the recurrence fixes; yaad's
+# threshold lies where some residuals pass it and some do not.
+RULES = {
+    "gated_deltanet": (gated_delta, oracle.silu, ()),
+    "yaad": (oracle_presets.yaad, None, ("rule.memory.eps=1e-6", "rule.bias.delta=3")),
+    "moneta": (
+        functools.partial(oracle_presets.moneta, link_every="chunk"),
+        None,
+        ("rule.memory.eps=1e-6",),
+    ),
+}
+
+
+def convolved(p, x):
+    """[T, width] to [T, streams, H, D]: linear, and y_t = sum_j taps_j z_{t-j}."""
+    taps = p["conv"]["kernel"]
+    z = np.tensordot(x, p["linear"]["kernel"], axes=1)
+    return np.stack(
+        [sum(taps[j] * z[t - j] for j in range(min(len(taps), t + 1))) for t in range(len(z))]
+    )
+
+
+def layer(p, x, *, recurrence, activation, max_lr):
+    """MIRAS (2504.13173), section 5.3: a rule's memory between projections, norm and gate."""
+    mixed = convolved(p["qkv"], x)
+    mixed = activation(mixed) if activation else mixed
+    q, k, v = oracle.l2_norm(mixed[:, 0]), oracle.l2_norm(mixed[:, 1]), mixed[:, 2]
+    made = p["fast"]["gates"]
+    logits = {n: x @ made["kernels"][n]["kernel"] + made["biases"][n] for n in made["kernels"]}
+    squash = {
+        "lr": lambda z: max_lr * oracle.sigmoid(z),
+        "log_decay": lambda z: np.log(oracle.sigmoid(z)),
+        "threshold": lambda z: np.log1p(np.exp(z)),
+    }
+    gates = {n: squash[n](z)[None] for n, z in logits.items()}
+    y, _ = recurrence(p["fast"]["initial"], q[None], k[None], v[None], gates, 4)
+    y = oracle.rms_norm(p["norm"], y[0], eps=1e-3).reshape(len(x), -1)
+    return (y * oracle.silu(x @ p["gate"]["kernel"])) @ p["out"]["kernel"]
+
+
+@pytest.mark.parametrize("name", ["transformer++", *RULES])
+def test_a_block_around_another_rule_is_the_papers_equations(name):
+    recurrence, activation, fixed = RULES.get(name, (None, None, ()))
+    config = miras.override(miras.preset(name), *SMALL, *fixed)
+    graph, params = moved(Block(config, "M", nnx.Rngs(0)))
+    x = np.random.default_rng(0).normal(size=(2, 21, 8))
+    got, _ = run(graph, params, x)
+    plain = jax.tree.map(np.asarray, nnx.to_pure_dict(params))
+    for row in range(2):
+        if recurrence is None:
+            want = oracle.block(plain, x[row], oracle.window_attention, window=21)
+        else:
+            options = {"recurrence": recurrence, "activation": activation}
+            options["max_lr"] = config.rule.algorithm.max_lr
+            want = oracle.block(plain, x[row], layer, **options)
         np.testing.assert_allclose(got[row], want, rtol=1e-9, atol=1e-9)
 
 
