@@ -148,7 +148,7 @@ class Verified:
         legal = whole and count.shape in ((), (len(self.logits),))
         require(
             bool(legal and 0 <= count.min() <= count.max() <= most),
-            f"tokens={tokens} must be a number, or one for each row, in [0, {most}].",
+            f"tokens={tokens} must be a whole number, or one for each row, in [0, {most}].",
         )
         count = jnp.broadcast_to(jnp.asarray(count), len(self.logits))
         row = jnp.arange(len(count))

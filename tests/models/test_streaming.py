@@ -226,7 +226,7 @@ def test_a_windows_state_is_of_one_size():
         (lambda m, s: steps(m, jnp.zeros((1, m.config.vocab)), s, 2), "1 rows and the state 2"),
         (lambda m, s: prefill(build("titans_lmm"), tokens(3), s), "none of this model's"),
         (lambda m, s: join([s, build("titans_lmm").init_state(2)]), "of different models"),
-        (lambda m, s: verify(m, tokens(3), s).after(1.5), r"tokens=1\.5 must be a number"),
+        (lambda m, s: verify(m, tokens(3), s).after(1.5), r"tokens=1\.5 must be a whole number"),
         (lambda m, s: fork(s, 0), "copies=0 must be at least 1"),
         (lambda m, s: verify(m, tokens(3), s).after(4), r"in \[0, 3\]"),
         (lambda m, s: generate(m, np.zeros((1, 0), np.int32), 1), "at least one token a row"),
