@@ -11,7 +11,8 @@ is the state and not what was learned. Each has a process of its own. The last, 
 compiled anew, which takes memory of its own, so the process is measured before it. Two more
 readings of all tokens, behind that, cut the text in blocks of 16,384 and in pieces of 1 to 4,097,
 inside chunks and segments; their logits are compared at the end of each block, since a memory
-forgets, and those at the end with the first reading's too.
+forgets, and those at the end with the first reading's too. A fourth, with noise of the size of
+rounding in its state, shows what of that is the memory's own answer to rounding.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -42,6 +44,7 @@ MODELS = {
     "yaad": (),
 }
 BLOCK = 1 << 14
+NOISE = 1e-7  # relative, once a block
 # A block's pieces, in an order of its own for each: runs of a few sizes, inside chunks and segments
 # and across them, that each end at a segment's edge, so that few shapes are compiled.
 CUTS = [(63, 4097)] * 2 + [(4097, 63)] + [(1000, 24)] * 3 + [(64,)] * 12 + [(1,) * 64]
@@ -88,28 +91,41 @@ def measure(name: str, tokens: int) -> dict:
         "losses": [(b.first, b.loss) for b in found.buckets],
         "finite": bool(jnp.isfinite(found.session.logits).all()),
         "memory_norm": found.buckets[-1].mean("memory_norm"),
-        "cut": cut_difference(model, tokens, found.session.logits),
+        **differences(model, tokens, found.session.logits),
         "track": track,
     }
 
 
-def cut_difference(model: LanguageModel, tokens: int, last: Array) -> float:
-    """The largest difference of logits of the same token between readings cut in different ways.
+def differences(model: LanguageModel, tokens: int, last: Array) -> dict[str, list[float]]:
+    """The largest difference of logits between several readings, at each block's end.
 
-    Block by block, one reads the block at once and one in pieces; both go on from their own states
-    all the way. `last` are the logits at the end of a third, in pieces of their own size.
+    Block by block, one reads the block at once, one in pieces ("cut"), and one at once with a state
+    to which something of the size of its rounding was added ("noise"); each goes on from its own
+    state all the way. `last` are the logits at the end of one more, in pieces of their own size,
+    whose difference comes last.
     """
     ids, rng = np.concatenate(list(text(tokens))), np.random.default_rng(1)
-    whole = cut = model.init_state(1)
-    logits, differences = last, []
+    whole = cut = noisy = model.init_state(1)
+    logits, found = last, {"cut": [], "noise": []}
     for block in np.split(ids, range(BLOCK, tokens, BLOCK)):
         logits, whole = prefill(model, jnp.asarray(block[None]), whole)
         edges = np.cumsum([size for n in rng.permutation(len(CUTS)) for size in CUTS[n]])
         other = logits
         for piece in np.split(block, edges[edges < len(block)]):
             other, cut = prefill(model, jnp.asarray(piece[None]), cut)
-        differences.append(jnp.abs(other - logits).max())
-    return float(np.max([*differences, jnp.abs(last - logits).max()]))  # not a number, if one is
+        found["cut"].append(float(jnp.abs(other - logits).max()))
+        other, noisy = prefill(model, jnp.asarray(block[None]), noisy)
+        found["noise"].append(float(jnp.abs(other - logits).max()))
+        noisy = jax.tree.map(lambda x: with_noise(x, rng), noisy)
+    found["cut"].append(float(jnp.abs(last - logits).max()))
+    return found
+
+
+def with_noise(x: Array, rng: np.random.Generator) -> Array:
+    """A float32 array, each number moved by about its rounding."""
+    if x.dtype != jnp.float32:
+        return x
+    return x * (1 + NOISE * rng.standard_normal(x.shape).astype(np.float32))
 
 
 def plot(rows: list[dict], path: pathlib.Path) -> None:
@@ -150,7 +166,9 @@ def main() -> None:
         print(
             f"{name}: {row['tokens']:,} tokens in {row['seconds']:,.0f} s, resident "
             f"{row['resident_early'] / 2**20:.0f} MiB early, {row['resident_end'] / 2**20:.0f} MiB "
-            f"at the end, finite {row['finite']}, cut otherwise {row['cut']:.1e}",
+            f"at the end, finite {row['finite']}; logits differ, cut otherwise, by "
+            f"{np.median(row['cut']):.1e} and at most {np.max(row['cut']):.1e}, with noise by "
+            f"{np.median(row['noise']):.1e} and at most {np.max(row['noise']):.1e}",
             flush=True,
         )
         args.results.mkdir(parents=True, exist_ok=True)
