@@ -3,8 +3,8 @@
 Command:   python -m experiments.long_context
 Cost:      about 10 minutes on 2 cores; --tokens shortens it, --only names one model.
 Expected:  the resident set at 100,000 tokens and behind the last whole piece within 5 % of one
-           another, finite outputs, and the same logits all the way whichever way the text was cut
-           into pieces. Kept in results/long_context.json and long_context.png.
+           another, finite outputs, and the same logits all the way, to rounding, however the text
+           was cut. Kept in results/long_context.json and long_context.png.
 
 Small models with random parameters (2 layers, width 32, 2 heads) read random bytes: what is shown
 is the state and not what was learned. Each has a process of its own. The last, shorter piece is
