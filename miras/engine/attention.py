@@ -84,23 +84,41 @@ def reserve(tree: T, tokens: int) -> T:
             return state
         places = state.visible.shape[-1]
         needed = int(jnp.max(state.length)) + tokens
-        extra = 0 if needed <= places else 2 ** max(8, (needed - 1).bit_length()) - places
-
-        def pad(x: Array, behind: int) -> Array:
-            widths = [(0, 0)] * x.ndim
-            widths[x.ndim - behind - 1] = (0, extra)
-            return jnp.pad(x, widths)
-
-        return dataclasses.replace(
-            state,
-            k=pad(state.k, 2),
-            v=pad(state.v, 2),
-            visible=pad(state.visible, 0),
-            segment=pad(state.segment, 0),
-            reserved=True,
+        return widened(
+            state, places if needed <= places else 2 ** max(8, (needed - 1).bit_length())
         )
 
     return jax.tree.map(grow, tree, is_leaf=lambda x: isinstance(x, KVState))
+
+
+def widened(state: KVState, places: int) -> KVState:
+    """The state with so many places, which are filled in turn. Leaves may carry leading axes."""
+    extra = places - state.visible.shape[-1]
+
+    def pad(x: Array, behind: int) -> Array:
+        widths = [(0, 0)] * x.ndim
+        widths[x.ndim - behind - 1] = (0, extra)
+        return jnp.pad(x, widths)
+
+    return dataclasses.replace(
+        state,
+        k=pad(state.k, 2),
+        v=pad(state.v, 2),
+        visible=pad(state.visible, 0),
+        segment=pad(state.segment, 0),
+        reserved=True,
+    )
+
+
+def check_room(state: KVState, tokens: int) -> None:
+    """Raise `ConfigError` where reserved places are too few, if their number is known."""
+    if not state.reserved or isinstance(state.length, Tracer):
+        return
+    room = state.visible.shape[-1] - int(jnp.max(state.length))
+    require(
+        tokens <= room,
+        f"state has room for {room} more tokens, not {tokens}: call reserve(state, ...) first.",
+    )
 
 
 def run(rule: Rule, call: "Call", *, plain: bool) -> tuple[Array, KVState, Array]:
@@ -117,12 +135,7 @@ def run(rule: Rule, call: "Call", *, plain: bool) -> tuple[Array, KVState, Array
     if state is None:
         state = initial_kv_state(memory, batch, heads, dk, v.shape[-1], k.dtype)
     assert isinstance(state, KVState)
-    if state.reserved and not isinstance(state.length, Tracer):
-        room = state.visible.shape[1] - int(jnp.max(state.length))
-        require(
-            length <= room,
-            f"state has room for {room} more tokens, not {length}: call reserve(state, ...) first.",
-        )
+    check_room(state, length)
     return _attend(memory, call.W0, q, k, v, state, call.segment_ids, call.mask, plain, fresh)
 
 

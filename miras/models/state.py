@@ -5,11 +5,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax.core import Tracer
 
 from miras.config import require
 from miras.engine import KVState
+from miras.engine.attention import check_room, widened
 
 BATCH = 1  # axis of the rows: leaves are [groups, B, ...]
 _BY_PLACE = ("k", "v", "visible", "segment")  # of a KVState: [groups, B, L, ...]
@@ -50,17 +49,7 @@ def places(state: ModelState) -> int:
 
 def with_places(state: ModelState, most: int) -> ModelState:
     """The state with so many places in the memories that keep all tokens."""
-
-    def widen(kept: KVState) -> KVState:
-        extra = most - kept.visible.shape[-1]
-
-        def pad(x: Any) -> Any:
-            return jnp.pad(x, [(0, 0)] * 2 + [(0, extra)] + [(0, 0)] * (x.ndim - 3))
-
-        wider = {name: pad(getattr(kept, name)) for name in _BY_PLACE}
-        return dataclasses.replace(kept, **wider, reserved=True)
-
-    return map_growing(widen, state)
+    return map_growing(lambda kept: widened(kept, most), state)
 
 
 def reserved(state: ModelState, mark: bool) -> ModelState:
@@ -95,13 +84,7 @@ def check_fits(state: ModelState, shape: tuple[int, ...]) -> None:
         "state by miras.models.take.",
     )
     for kept in growing(state):
-        if kept.reserved and not isinstance(kept.length, Tracer):
-            room = kept.visible.shape[-1] - int(jnp.max(kept.length))
-            require(
-                shape[1] <= room,
-                f"the state has room for {room} more tokens, not {shape[1]}: read them by "
-                "miras.models.prefill, which makes room.",
-            )
+        check_room(kept, shape[1])
 
 
 def _grows(x: Any) -> bool:

@@ -251,7 +251,6 @@ def test_a_model_that_keeps_all_tokens_is_streamed_in_few_programs():
     model, text = build("transformer"), np.asarray(tokens(300, B=1))[0]
     before = read_step._cache_size()
     found = read(model, [text], np.ones(model.config.vocab), piece=32)
-    assert (
-        read_step._cache_size() - before <= 4
-    )  # pieces and the last token, with room for 256, 512
+    # Pieces and the last token, with room for 256 and for 512.
+    assert read_step._cache_size() - before <= 4
     close(found.session.logits, forward(model, text[None])[0][:, -1])
