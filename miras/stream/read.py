@@ -37,7 +37,6 @@ class Bucket:
         bytes: of text that they stand for.
         health: by measure, of the call that read each target, averaged over layers; gates by
             their names.
-        observed: targets that have such a call.
     """
 
     first: int
@@ -46,7 +45,6 @@ class Bucket:
     nats: float = 0.0
     bytes: float = 0.0
     health: dict[str, float] = dataclasses.field(default_factory=dict)
-    observed: int = 0
 
     @property
     def loss(self) -> float:
@@ -60,7 +58,7 @@ class Bucket:
 
     def mean(self, name: str) -> float:
         """A measure of health."""
-        return self.health.get(name, math.nan) / max(self.observed, 1)
+        return self.health.get(name, math.nan) / max(self.targets, 1)
 
 
 @dataclasses.dataclass
@@ -107,24 +105,19 @@ def read(
     check_state(model, session.state)
     state, logits, count = session
     before, buckets = count, []
-    for ids in _pieces(tokens, piece + 1):
+    for ids in _pieces(tokens, piece):
         check_tokens(jnp.asarray(ids[None]), model.config.vocab)
-        if before == count > 0:  # the session knew what comes next
-            losses = _losses(logits, ids[:1])
-            _add(buckets, count - 1, np.asarray(losses), byte_lengths[ids[:1]], None)
-        inputs, targets = ids[:-1], ids[1:]
-        last = len(inputs) == 0  # the last token of all has no target
-        inputs = ids[:1] if last else inputs
-        found = _step(graph, params, reserve(state, len(inputs)), inputs)
-        state, losses, logits, health = found[0], _losses(found[1], targets), *found[2:]
-        if not last:
-            _add(buckets, count, np.asarray(losses), byte_lengths[targets], health)
-            require(
-                math.isfinite(buckets[-1].nats),
-                f"the loss is not finite behind {count + len(targets)} tokens: the run's memories "
-                "overflow on this text, so train it longer, or at a lower rate.",
-            )
-        count += len(inputs)
+        foretold = logits
+        state, every, logits, health = _step(graph, params, reserve(state, len(ids)), ids)
+        own = slice(0 if count else 1, None)  # nothing foretells the document start
+        losses = np.asarray(_losses(foretold, every, ids))[own]
+        _add(buckets, max(count, 1), losses, byte_lengths[ids[own]], health)
+        count += len(ids)
+        require(
+            not buckets or math.isfinite(buckets[-1].nats),
+            f"the loss is not finite behind {count} tokens: the run's memories overflow on this "
+            "text, so train it longer, or at a lower rate.",
+        )
         tell(count, buckets[-1] if buckets else Bucket(1, 2))
     if count == before:
         raise ConfigError("the text has no tokens: give one that is not empty.")
@@ -138,38 +131,34 @@ def _step(graph, params, state, inputs: Array):
 
 
 @jax.jit
-def _losses(logits: Array, targets: Array) -> Array:
-    return optax.softmax_cross_entropy_with_integer_labels(logits[: len(targets)], targets)
+def _losses(foretold: Array, logits: Array, ids: Array) -> Array:
+    """Of each token by the logits before it."""
+    before = jnp.concatenate([foretold, logits[:-1]])
+    return optax.softmax_cross_entropy_with_integer_labels(before, ids)
 
 
 def _pieces(tokens: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Arrays of `size` ids, each beginning with the last id of the one before; then that id."""
+    """Arrays of `size` ids, and of what is left."""
     held = np.zeros(0, np.int32)
     for more in tokens:
         held = np.concatenate([held, np.asarray(more, np.int32)])
         while len(held) >= size:
             yield held[:size]
-            held = held[size - 1 :]
-    if len(held) > 1:
-        yield held
+            held = held[size:]
     if len(held):
-        yield held[-1:]
+        yield held
 
 
 def _add(
-    buckets: list[Bucket],
-    start: int,
-    losses: np.ndarray,
-    lengths: np.ndarray,
-    health: Health | None,
+    buckets: list[Bucket], first: int, losses: np.ndarray, lengths: np.ndarray, health: Health
 ) -> None:
-    """Put the targets behind `start` tokens into the buckets of their positions."""
-    measures = {} if health is None else health._asdict()
-    gates = measures.pop("gates", {})
+    """Put the targets from position `first` on into the buckets of their positions."""
+    measures = health._asdict()
+    gates = measures.pop("gates")
     means = {name: float(jnp.mean(value)) for name, value in (measures | gates).items()}
     done = 0
     while done < len(losses):
-        position = start + done + 1
+        position = first + done
         if not buckets or position >= buckets[-1].last:
             last = PIECE
             while last <= position:
@@ -180,7 +169,6 @@ def _add(
         bucket.targets += len(losses[part])
         bucket.nats += float(losses[part].sum(dtype=np.float64))
         bucket.bytes += float(lengths[part].sum(dtype=np.float64))
-        bucket.observed += len(losses[part]) if means else 0
         for name, mean in means.items():
             bucket.health[name] = bucket.health.get(name, 0.0) + mean * len(losses[part])
         done = part.stop
