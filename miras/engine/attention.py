@@ -14,6 +14,7 @@ from jax.core import Tracer
 
 from miras.config import require
 from miras.engine.softmax import attend, blocks_of, in_blocks, in_front
+from miras.kernels.attention import fused
 from miras.memory import KV
 from miras.rule import Rule
 from miras.typing import Array, Weights
@@ -130,7 +131,7 @@ def run(rule: Rule, call: "Call", *, plain: bool) -> tuple[Array, KVState, Array
     memory = rule.memory
     assert isinstance(memory, KV)
     q, k, v, state = call.q, call.k, call.v, call.state
-    fresh = state is None and call.mask is None and not (plain or memory.persistent)
+    fresh = state is None and call.mask is None and not plain
     batch, length, heads, dk = q.shape
     if state is None:
         state = initial_kv_state(memory, batch, heads, dk, v.shape[-1], k.dtype)
@@ -156,7 +157,8 @@ def _attend(memory: KV, W0: Weights, q, k, v, state: KVState, segment_ids, mask,
     scale = dk**-0.5 if memory.scale is None else memory.scale
     window = memory.window
     own = None if segment_ids is None else segment
-    y = _fused(q, k, v, window, own, scale) if fresh else None
+    front = (W0["k"], W0["v"]) if memory.persistent else None
+    y = fused(q, k, v, front, window=window, segment=own, scale=scale) if fresh else None
     if y is None and (plain or window is None or length < 2 * window):
         place = begin[:, None] + jnp.arange(length)
         y = _direct(memory, W0, q, held, place, segment, scale, plain)
@@ -175,17 +177,6 @@ def _attend(memory: KV, W0: Weights, q, k, v, state: KVState, segment_ids, mask,
         reserved=state.reserved,
     )
     return y, end, jnp.zeros((batch, length, heads), jnp.promote_types(jnp.float32, q.dtype))
-
-
-def _fused(q, k, v, window, segment, scale) -> Array | None:
-    """In a kernel of the device's own, where tokens attend to themselves alone."""
-    from miras.kernels.target import platform
-
-    if platform() == "cpu":
-        return None
-    from miras.kernels.attention import fused  # a second of imports that only its users pay for
-
-    return fused(q, k, v, window=window, segment=segment, scale=scale)
 
 
 def _held(kept: Array, new: Array, begin: Array, reserved: bool) -> Array:

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import miras
 from miras.engine import attention
 from miras.kernels.ahead import compile_ahead
-from miras.kernels.attention import fused
+from miras.kernels.attention import fused, implementation
+from miras.models import LanguageModel
 
 B, T, H, D = 2, 256, 2, 64
 EDGE = np.where(np.arange(T) < 100, 1, 2)[None].repeat(B, 0)
@@ -21,42 +23,99 @@ def streams(dtype=np.float32):
     return tuple(jnp.asarray(rng.normal(size=(B, T, H, D)), dtype) for _ in range(3))
 
 
-def rule(window):
-    memory = miras.memory.KV(window=window)
+def rule(window, persistent=0):
+    memory = miras.memory.KV(window=window, persistent=persistent)
     return miras.Rule(memory=memory, algorithm="nonparametric")
 
 
-def run(window, backend, ids, q, k, v):
-    y, _ = miras.scan(rule(window), {}, q, k, v, segment_ids=ids, backend=backend)
+def run(window, backend, ids, q, k, v, front=None):
+    kv, W0 = rule(window, 0 if front is None else front["k"].shape[1]), front or {}
+    y, _ = miras.scan(kv, W0, q, k, v, segment_ids=ids, backend=backend)
     return y
 
 
-@pytest.mark.parametrize("ids", [None, EDGE], ids=["whole", "documents"])
-@pytest.mark.parametrize("window", [None, 32])
-def test_it_is_the_softmax_as_written(window, ids, monkeypatch):
-    """Values and gradients, 2^-24 times the square root of the keys and some tens of roundings."""
+def persistent(dtype=np.float32):
+    """Keys and values of 5 tokens, as large as the others."""
+    rng = np.random.default_rng(1)
+    return {name: jnp.asarray(rng.normal(size=(H, 5, D)), dtype) for name in ("k", "v")}
+
+
+def both(monkeypatch, loss, *arguments):
+    """Values and gradients of `loss(backend, ...)` as written, and by splash in the interpreter."""
     calls = []
 
-    def interpreted(q, k, v, window, segment, scale):
-        calls.append(segment)
-        return fused(q, k, v, window=window, segment=segment, scale=scale, interpret=True)
-
-    def total(backend, q, k, v):
-        y = run(window, backend, ids, q, k, v)
-        return jnp.sum(jnp.sin(y)), y
+    def interpreted(q, k, v, front, **options):
+        calls.append((front, options["segment"]))
+        return fused(q, k, v, front, **options, interpret=True)
 
     def found(backend):
-        gradient = jax.grad(functools.partial(total, backend), argnums=(0, 1, 2), has_aux=True)
-        return gradient(*streams())
+        numbers = tuple(range(len(arguments)))
+        gradient = jax.grad(functools.partial(loss, backend), argnums=numbers, has_aux=True)
+        return gradient(*arguments)
 
     want = found("reference")
-    monkeypatch.setattr(attention, "_fused", interpreted)
+    monkeypatch.setattr(attention, "fused", interpreted)
     jax.clear_caches()  # of calls without it
     got = found("auto")
-    assert calls
-    assert (calls[0] is None) == (ids is None)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=16 * 16 * 2**-24), got, want)
     jax.clear_caches()
+    return want, got, calls
+
+
+@pytest.mark.parametrize("front", [None, persistent()], ids=["alone", "persistent"])
+@pytest.mark.parametrize("ids", [None, EDGE], ids=["whole", "documents"])
+@pytest.mark.parametrize("window", [None, 32])
+def test_it_is_the_softmax_as_written(window, ids, front, monkeypatch):
+    """Values and gradients, 2^-24 times the square root of the keys and some tens of roundings."""
+
+    def loss(backend, streams, front):
+        y = run(window, backend, ids, *streams, front)
+        return jnp.sum(jnp.sin(y)), y
+
+    want, got, calls = both(monkeypatch, loss, streams(), front)
+    assert calls
+    assert (calls[0][0] is None, calls[0][1] is None) == (front is None, ids is None)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=16 * 16 * 2**-24), got, want)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_persistent_tokens_that_outweigh_all_or_none(sign, monkeypatch):
+    """Scores of 100, of which float32 knows 100 x 2^-24 times the root of their terms, 8."""
+    q, k, v = streams()
+    along = jnp.full(D, sign * 100 / D**0.5)  # a score of sign * 100 with queries of ones
+    front = {**persistent(), "k": jnp.broadcast_to(along, (H, 5, D))}
+
+    def loss(backend, streams, front):
+        y = run(None, backend, EDGE, *streams, front)
+        return jnp.sum(y), y
+
+    want, got, _ = both(monkeypatch, loss, (0.01 * q + 1, 0.1 * k, v), front)
+
+    def compare(got, want):
+        size = np.max(np.abs(want))
+        np.testing.assert_allclose(got, want, atol=max(size, 1) * 100 * 8 * 2**-24)
+
+    jax.tree.map(compare, got, want)
+
+
+@pytest.mark.parametrize("preset", ["transformer", "titans_mag", "titans_mal"])
+def test_models_of_packed_documents_attend_in_the_kernel(preset, monkeypatch):
+    config = miras.override(miras.preset(preset), "layers=1", "width=32", "heads=2", "vocab=16")
+    model = LanguageModel(config, nnx.Rngs(0))
+    tokens = jax.random.randint(jax.random.key(0), (B, T), 0, config.vocab)
+    asked = []
+
+    def interpreted(q, k, v, front, **options):
+        y = fused(q, k, v, front, **options, interpret=True)
+        asked.append((front is not None, options["segment"] is not None, y is not None))
+        return y
+
+    want, _ = model(tokens, segment_ids=jnp.asarray(EDGE))
+    monkeypatch.setattr(attention, "fused", interpreted)
+    jax.clear_caches()
+    got, _ = model(tokens, segment_ids=jnp.asarray(EDGE))
+    jax.clear_caches()
+    assert set(asked) == {(preset != "transformer", True, True)}
+    np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 def test_what_no_kernel_takes_is_left_to_the_engine(monkeypatch):
@@ -66,28 +125,107 @@ def test_what_no_kernel_takes_is_left_to_the_engine(monkeypatch):
     cut = (x[:, :100] for x in (q, k, v))
     assert fused(*cut, **options, interpret=True) is None  # no whole blocks
 
-    def unwanted(*_):
+    def unwanted(*_, **__):
         raise AssertionError("a kernel that knows no such thing was asked")
 
-    monkeypatch.setattr(attention, "_fused", unwanted)
+    monkeypatch.setattr(attention, "fused", unwanted)
     short = [x[:, :10] for x in (q, k, v)]
     _, state = miras.scan(rule(4), {}, *short, backend="reference")
     miras.scan(rule(4), {}, *short, state=state)
     miras.scan(rule(4), {}, *short, mask=jnp.ones((B, 10), bool))
-    kept = miras.Rule(memory=miras.memory.KV(persistent=2), algorithm="nonparametric")
-    miras.scan(kept, kept.init(jax.random.key(0), D, D, H), *short)
     jax.clear_caches()
+
+
+CALLS = {
+    # Of what is seen: (window, ids, persistent), and how cuDNN is asked.
+    "whole": ((None, None, False), {"is_causal": True, "local_window_size": None}),
+    "window": ((32, None, False), {"is_causal": True, "local_window_size": (31, 0)}),
+    "documents": ((None, EDGE, False), {"mask": (B, 1, T, T)}),
+    "banded": ((32, EDGE, False), {"mask": (B * T // 32, 1, 32, 64)}),
+    "persistent": ((32, None, True), {"mask": (B * T // 32, 1, 32, 64 + 6)}),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_on_a_gpu_cudnn_is_asked(call, monkeypatch):
+    """Skipping what is not seen where it can say so, else under a mask of a band's size."""
+    (window, ids, persists), expected = CALLS[call]
+    asked, known = [], jax.nn.dot_product_attention
+
+    def attention_of(q, k, v, *, implementation, **options):
+        asked.append({**options, "by": implementation})
+        return known(q, k, v, **options)
+
+    front = persistent(jnp.bfloat16) if persists else None
+    if front:  # an even number of keys in all, as cuDNN asks
+        front = {name: jnp.concatenate([x, x[:, :1]], axis=1) for name, x in front.items()}
+    streams_ = streams(jnp.bfloat16)
+    want = run(window, "reference", ids, *streams_, front)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", attention_of)
+    monkeypatch.setattr("miras.kernels.attention.platform", lambda: "gpu")
+    monkeypatch.setattr("miras.kernels.attention.capability", lambda: 8.0)
+    jax.clear_caches()
+    got = run(window, "xla", ids, *streams_, front)
+    jax.clear_caches()
+    (options,) = asked
+    assert options["by"] == "cudnn"
+    for name, value in expected.items():
+        assert (options[name].shape if name == "mask" else options[name]) == value
+    np.testing.assert_allclose(got.astype(np.float32), want.astype(np.float32), atol=2**-6)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "width", "length"),
+    [
+        (None, jnp.bfloat16, 64, 64),
+        (7.5, jnp.bfloat16, 64, 64),
+        (9.0, jnp.float32, 64, 64),
+        (9.0, jnp.bfloat16, 60, 64),
+        (8.0, jnp.bfloat16, 256, 64),
+        (9.0, jnp.bfloat16, 64, 63),
+    ],
+)
+def test_what_cudnn_does_not_take(capability, dtype, width, length, monkeypatch):
+    monkeypatch.setattr("miras.kernels.attention.platform", lambda: "gpu")
+    monkeypatch.setattr("miras.kernels.attention.capability", lambda: capability)
+    q = jnp.zeros((1, length, 1, width), dtype)
+    assert implementation(q, q) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("front", [None, persistent(jnp.bfloat16)], ids=["alone", "persistent"])
+@pytest.mark.parametrize("ids", [None, EDGE], ids=["whole", "documents"])
+@pytest.mark.parametrize("window", [None, 32])
+def test_cudnn_is_the_softmax_as_written(window, ids, front):
+    """In bfloat16: 2^-8 of values of size 4, some roundings; gradients likewise."""
+    if front:
+        front = {name: x[:, :4] for name, x in front.items()}
+
+    def loss(backend, streams, front):
+        y = run(window, backend, ids, *streams, front).astype(jnp.float32)
+        return jnp.sum(jnp.sin(y)), y
+
+    def found(backend):
+        gradient = jax.grad(functools.partial(loss, backend), argnums=(0, 1), has_aux=True)
+        return gradient(streams(jnp.bfloat16), front)
+
+    compare = functools.partial(np.testing.assert_allclose, atol=2**-4, rtol=2**-5)
+    widen = functools.partial(jax.tree.map, lambda x: np.asarray(x, np.float32))
+    jax.tree.map(compare, widen(found("auto")), widen(found("reference")))
 
 
 @pytest.mark.tpu_aot
 @pytest.mark.usefixtures("libtpu")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("front", [False, True], ids=["alone", "persistent"])
 @pytest.mark.parametrize("window", [None, 64])
-def test_attention_compiles_for_a_tpu_as_a_kernel(window, dtype):
+def test_attention_compiles_for_a_tpu_as_a_kernel(window, front, dtype):
     shape = jax.ShapeDtypeStruct((B, 512, H, D), dtype)
+    ids = jax.ShapeDtypeStruct((B, 512), "int32")
 
-    def total(q, k, v):
-        return jnp.sum(run(window, "auto", None, q, k, v).astype(jnp.float32))
+    def total(q, k, v, ids):
+        kept = persistent(dtype) if front else None
+        return jnp.sum(run(window, "auto", ids, q, k, v, kept).astype(jnp.float32))
 
-    compiled = compile_ahead(jax.grad(total, argnums=(0, 1, 2)), shape, shape, shape)
+    compiled = compile_ahead(jax.grad(total, argnums=(0, 1, 2)), shape, shape, shape, ids)
     assert compiled.as_text().count("splash") > 0
