@@ -15,7 +15,7 @@ from miras.kernels.program import Program, peak
 from miras.kernels.support import unsupported
 from miras.rule import Rule
 
-ROWS = 8  # of a register; tiles are multiples of it
+ROWS, LANES = 8, 128  # of a register; tiles are multiples of its rows
 TOKENS = 64  # that a grid step goes through at least, so that its overhead is small
 BESIDE = 4  # heads whose steps fill each other's gaps; more gain nothing
 EQUATIONS = 4000  # of all of them
@@ -52,10 +52,11 @@ def plan(
     """
     if chunk % ROWS:
         return f"chunk={chunk} is no multiple of {ROWS}, the rows of a TPU's registers"
-    # What the compiler spills comes on top: most of all where every token's weights are formed.
-    room = capacity // 16 if rule.forms_weights else capacity * 7 // 8
-    needed = 0
+    room = needed = 0
     for tile in _tiles(chunk):
+        room = capacity * 7 // 8
+        if rule.forms_weights:  # what the compiler spills comes on top: more, the more tokens
+            room = capacity // (3 if tile == 1 else 16)
         step, given = carried_by(run, tile)
         programs = step.forward(given), step.backward(given)
         for program in programs:
@@ -117,7 +118,7 @@ def _vmem(program: Program) -> int:
 
 
 def _bytes(aval) -> int:
-    """Of a value in registers of 8 rows and 128 lanes."""
-    shape = (1, 1, *aval.shape)
-    rows, lanes = -(-shape[-2] // ROWS) * ROWS, -(-shape[-1] // 128) * 128
-    return math.prod(shape[:-2]) * rows * lanes * max(aval.dtype.itemsize, 4)
+    """Of a value in registers of 8 rows and 128 lanes, a matrix in the way it takes fewer of."""
+    *batch, rows, lanes = (1, 1, *aval.shape)
+    registers = min(-(-r // ROWS) * -(-c // LANES) for r, c in ((rows, lanes), (lanes, rows)))
+    return math.prod(batch) * registers * ROWS * LANES * max(aval.dtype.itemsize, 4)

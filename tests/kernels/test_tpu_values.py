@@ -29,6 +29,16 @@ def test_every_preset_equals_the_reference(name, monkeypatch):
     compare(*call(name, **SIZES))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("name", ["atlas", "atlas++"])
+def test_token_by_token(name, monkeypatch):
+    """As the rules that form every token's weights are run where these are large."""
+    monkeypatch.setattr(plan, "_tiles", lambda chunk: [1])
+    monkeypatch.setattr(plan, "TOKENS", CHUNK)
+    compare(*call(name, **SIZES))
+
+
 # One of each kind of step: a momentum, a link, a solve, an algorithm that acts on whole weights.
 SOME = ("titans_lmm", "memora", "gated_deltanet", "lact")
 
