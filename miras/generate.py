@@ -78,11 +78,12 @@ def _read_prompt(run: "Run", prompt: bytes, path: str | None) -> "Session":
     """The state behind the prompt: of a new text, or of one that a session holds."""
     import jax.numpy as jnp
 
-    from miras.models import Session, load_session, prefill
+    from miras.models import Session, prefill
+    from miras.models.session import resumed
 
     ids = jnp.asarray(run.tokenizer.encode(prompt))
-    if path is not None and os.path.exists(os.path.expanduser(path)):
-        session = load_session(path, run.model)
+    session = resumed(path, run.model)
+    if session is not None:
         if not len(ids):
             return session
         logits, state = prefill(run.model, ids[None], session.state)

@@ -63,6 +63,13 @@ def check_session_file(path: str | os.PathLike[str]) -> None:
     )
 
 
+def resumed(path: str | os.PathLike[str] | None, model: LanguageModel) -> Session | None:
+    """What `load_session` reads; None without a path, or where no file is yet."""
+    if path is None or not pathlib.Path(path).expanduser().exists():
+        return None
+    return load_session(path, model)
+
+
 def save_session(path: str | os.PathLike[str], model: LanguageModel, session: Session) -> None:
     """Write a session; a file of this name is replaced only once the new one is complete.
 

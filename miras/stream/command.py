@@ -44,15 +44,14 @@ def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from miras.data import check_text
-    from miras.models import load_session, save_session
+    from miras.models import save_session
+    from miras.models.session import resumed
     from miras.stream.read import read
 
     path = _check(args.file, args.session)
     run = load(args.folder)
     check_text(run.config.data, "streaming")
-    session = None
-    if args.session is not None and pathlib.Path(args.session).expanduser().exists():
-        session = load_session(args.session, run.model)
+    session = resumed(args.session, run.model)
     size, console = path.stat().st_size, Console()
     seen = 0
 

@@ -10,7 +10,7 @@ from flax import nnx
 
 import miras
 from miras.models.blocks import Block, Inputs
-from tests.conformance import oracle_presets
+from tests.conformance import oracle_linear, oracle_presets
 from tests.models import oracle_titans as oracle
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -84,10 +84,24 @@ def gated_delta(W0, q, k, v, gates, chunk):
     return y, {"w1": S.T}
 
 
+def memora(W0, q, k, v, gates, chunk):
+    """Its start is learned in logs."""
+    W0 = {name: np.exp(w) / np.exp(w).sum(axis=-2, keepdims=True) for name, w in W0.items()}
+    return oracle_presets.memora(W0, q, k, v, gates, chunk, link_every="chunk")
+
+
+def mamba2(W0, q, k, v, gates, chunk):
+    """a_t = exp(-A dt_t) (2405.21060, section 7)."""
+    gates = gates | {"log_decay": gates["log_decay"] * gates["lr"]}
+    return oracle_linear.mamba2(W0, q, k, v, gates, chunk)
+
+
 # Of each preset its recurrence, the activation of q, k and v, and what the recurrence fixes; yaad's
 # threshold lies where some residuals pass it and some do not.
 RULES = {
     "gated_deltanet": (gated_delta, oracle.silu, ()),
+    "mamba2": (mamba2, oracle.silu, ()),
+    "memora": (memora, None, ("rule.memory.eps=1e-6", "rule.retention.scale=1")),
     "yaad": (oracle_presets.yaad, None, ("rule.memory.eps=1e-6", "rule.bias.delta=3")),
     "moneta": (
         functools.partial(oracle_presets.moneta, link_every="chunk"),
