@@ -24,5 +24,10 @@ def varying_alike(tree: Tree) -> Tree:
     return jax.tree.map(vary, tree) if axes else tree
 
 
+def varies(x: Array) -> bool:
+    """Whether an array is known to differ from device to device."""
+    return bool(_axes(x))
+
+
 def _axes(x: Array) -> frozenset[str]:
     return jax.typeof(x).manual_axis_type.varying  # pyright: ignore[reportAttributeAccessIssue]

@@ -8,7 +8,6 @@ import math
 import jax
 import jax.numpy as jnp
 
-from miras.kernels.attention import implementation
 from miras.typing import Array
 
 
@@ -33,9 +32,7 @@ def attend(q: Array, k: Array, v: Array, sees: Array, scale: float, *, plain: bo
         v = jnp.pad(v, [(0, 0)] * 3 + [(0, dk - dv)])
     elif dk < dv:
         q, k = (jnp.pad(x, [(0, 0)] * 3 + [(0, dv - dk)]) for x in (q, k))
-    y = jax.nn.dot_product_attention(
-        q, k, v, mask=sees[:, None], scale=scale, implementation=implementation(q, k)
-    )[..., :dv]
+    y = jax.nn.dot_product_attention(q, k, v, mask=sees[:, None], scale=scale)[..., :dv]
     return jnp.where(jnp.any(sees, axis=-1)[:, :, None, None], y, 0)
 
 

@@ -3,16 +3,12 @@
 Splash attention on TPUs, cuDNN's on NVIDIA GPUs; elsewhere the engine's own forms.
 """
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 
-from miras.kernels.target import capability, platform
+from miras.engine.devices import varies
+from miras.kernels.target import LANES, capability, platform
 from miras.typing import Array
-
-_CUDNN, _HOPPER = 8.0, 9.0  # compute capabilities
-_LANES = 128  # of a TPU's register
 
 
 def fused(
@@ -39,18 +35,16 @@ def fused(
         interpret: run a TPU's kernel on any device, slowly.
 
     Returns:
-        [B, T, H, Dv], or None.
+        [B, T, H, Dv], or None. On TPUs T is a multiple of 128.
     """
     device = "tpu" if interpret else platform()
-    known = q.dtype in (jnp.float32, jnp.bfloat16)
-    if device == "tpu" and known and q.shape == k.shape and q.shape[1] % _LANES == 0:
+    if device == "tpu" and _splash_takes(q, k):
         from miras.kernels.splash import splash  # a second of imports that only its users pay for
 
         return splash(
             q, k, v, front, window=window, segment=segment, scale=scale, interpret=interpret
         )
-    bare = front is None and segment is None and q.shape == k.shape == v.shape
-    if device == "gpu" and bare and _cudnn_takes(q):
+    if device == "gpu" and front is None and segment is None and _cudnn_takes(q, k, v):
         local = None if window is None else (window - 1, 0)
         return jax.nn.dot_product_attention(
             q, k, v, scale=scale, is_causal=True, local_window_size=local, implementation="cudnn"
@@ -58,22 +52,16 @@ def fused(
     return None
 
 
-def implementation(q: Array, k: Array) -> Literal["cudnn"] | None:
-    """Of `jax.nn.dot_product_attention` under a mask, for q [B, T, H, D] and k [B, S, H, D].
-
-    None is jax's own choice, which is XLA's form.
-    """
-    even = q.shape[1] % 2 == 0 and k.shape[1] % 2 == 0  # as cuDNN asks where there is a mask
-    return "cudnn" if platform() == "gpu" and even and _cudnn_takes(q) else None
+def _splash_takes(q: Array, k: Array) -> bool:
+    """Whether splash attention can run."""
+    known = q.dtype in (jnp.float32, jnp.bfloat16)
+    # What splash gives does not say along which axes of a mesh it varies.
+    return known and q.shape == k.shape and q.shape[1] % LANES == 0 and not varies(q)
 
 
-def _cudnn_takes(q: Array) -> bool:
-    """Whether cuDNN of this GPU has attention for queries of such a type and width."""
-    here = capability() or 0
-    widest = 256 if here >= _HOPPER else 128
-    return (
-        here >= _CUDNN
-        and q.dtype == jnp.bfloat16
-        and q.shape[-1] % 8 == 0
-        and q.shape[-1] <= widest
-    )
+def _cudnn_takes(q: Array, k: Array, v: Array) -> bool:
+    """Whether cuDNN of the GPU here has the attention, forward and backward."""
+    here, width = capability() or 0, q.shape[-1]
+    widest = 256 if 9 <= here < 10 else 128
+    alike = q.shape == k.shape == v.shape and q.dtype == jnp.bfloat16
+    return here >= 8 and alike and width % 8 == 0 and width <= widest

@@ -13,9 +13,10 @@ from miras.kernels.grid import Layout
 from miras.kernels.mosaic import MOSAIC
 from miras.kernels.program import Program, peak
 from miras.kernels.support import unsupported
+from miras.kernels.target import LANES
 from miras.rule import Rule
 
-ROWS, LANES = 8, 128  # of a register; tiles are multiples of its rows
+ROWS = 8  # of a register; chunks are multiples of it
 TOKENS = 64  # that a grid step goes through at least, so that its overhead is small
 BESIDE = 4  # heads whose steps fill each other's gaps; more gain nothing
 EQUATIONS = 4000  # of all of them
@@ -118,7 +119,7 @@ def _vmem(program: Program) -> int:
 
 
 def _bytes(aval) -> int:
-    """Of a value in registers of 8 rows and 128 lanes, a matrix in the way it takes fewer of."""
+    """About those of a value in registers: a matrix or its transpose, whichever takes fewer."""
     *batch, rows, lanes = (1, 1, *aval.shape)
     registers = min(-(-r // ROWS) * -(-c // LANES) for r, c in ((rows, lanes), (lanes, rows)))
     return math.prod(batch) * registers * ROWS * LANES * max(aval.dtype.itemsize, 4)

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
 
 from miras.kernels.forms import Forms, Matrix, enter, leave
+from miras.kernels.target import LANES
 from miras.typing import Array
-
-LANES = 128
 
 
 def block(own: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,14 +1,17 @@
 """Splash attention, jax's own for TPUs, also with persistent tokens in front of every document.
 
 A query sees persistent keys wherever it stands, which splash's masks and segments cannot say. So
-the softmax is cut in two. With L = log sum_p exp(q k_p) over persistent keys and o_p their own
-softmax's answer, splash takes scores q k_j - L, beside a sink of score 0 that stands for them all:
+the softmax is cut in two. With L = log sum_p exp(q k_p) over P persistent keys and o_p their own
+softmax's answer, splash takes scores q k_j - L - log c beside a sink of score 0, and gives
 
-    o'  = sum_j exp(q k_j - L) v_j / (1 + sum_j exp(q k_j - L)),
-    o   = o' + (1 - m) o_p,    m = o' where every v_j is 1,
+    o' = sum_j p_j v_j,    m = sum_j p_j,    p_j = exp(q k_j - L) / (c + sum_i exp(q k_i - L)).
 
-which is the softmax over all. -L is a channel more of q where k has 1, m one of v.
+The softmax over all is (c o' + (1 - m) o_p) / (c m + 1 - m) for any c. Where W tokens are in sight,
+c = W / P puts m near 1/2, where a bfloat16 knows m and 1 - m alike. -L - log c is a channel more of
+q where k has 1, and m one of v.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +20,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_mask,
 )
 
+from miras.kernels.target import LANES
 from miras.typing import Array
 
-LANES = 128  # of a TPU's register: blocks of tokens and widths of heads are multiples
 _BLOCKS = (512, 256, 128)
 
 
@@ -34,19 +37,21 @@ def splash(
     scale: float,
     interpret: bool,
 ) -> Array:
-    """As `attention.fused`; T is a multiple of `LANES`."""
+    """As `attention.fused`; T is a multiple of `LANES`, as widths are once they are padded."""
     q, width = q * scale, v.shape[-1]
     if front is None:
         return _run(q, k, v, window, segment, None, interpret)
     score = jnp.einsum("bthd,hpd->bthp", q, front[0], preferred_element_type=jnp.float32)
     answer = jnp.einsum("bthp,hpd->bthd", jax.nn.softmax(score), front[1].astype(score.dtype))
-    rest = -jax.nn.logsumexp(score, axis=-1, keepdims=True)
+    c = min(window or q.shape[1], q.shape[1]) / front[0].shape[1]
+    rest = -jax.nn.logsumexp(score, axis=-1, keepdims=True) - math.log(c)
     high = jax.lax.reduce_precision(rest, 8, 7)  # as much as bfloat16 holds, then what is left
     one = jnp.ones((*q.shape[:3], 1), q.dtype)
     q = jnp.concatenate([q, high.astype(q.dtype), (rest - high).astype(q.dtype)], axis=-1)
     k, v = jnp.concatenate([k, one, one], axis=-1), jnp.concatenate([v, one], axis=-1)
     y = _run(q, k, v, window, segment, jnp.zeros(q.shape[2]), interpret).astype(score.dtype)
-    return (y[..., :width] + (1 - y[..., width:]) * answer).astype(q.dtype)
+    y, m = y[..., :width], y[..., width:]
+    return ((c * y + (1 - m) * answer) / (c * m + 1 - m)).astype(q.dtype)
 
 
 def _run(q, k, v, window: int | None, segment, sinks, interpret: bool) -> Array:

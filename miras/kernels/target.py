@@ -2,6 +2,7 @@
 
 import jax
 
+LANES = 128  # of a TPU's register, which has 8 rows of them
 KINDS = {"cuda": "gpu", "rocm": "gpu"}
 
 
