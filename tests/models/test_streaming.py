@@ -251,6 +251,20 @@ def test_a_model_that_keeps_all_tokens_is_streamed_in_few_programs():
     model, text = build("transformer"), np.asarray(tokens(300, B=1))[0]
     before = read_step._cache_size()
     found = read(model, [text], np.ones(model.config.vocab), piece=32)
-    # Pieces and the last token, with room for 256 and for 512.
-    assert read_step._cache_size() - before <= 4
+    # Whole pieces with room for 256 tokens and for 512, and what is left.
+    assert read_step._cache_size() - before <= 3
     close(found.session.logits, forward(model, text[None])[0][:, -1])
+
+
+def test_a_buckets_health_weighs_calls_by_their_targets():
+    model, text = build("titans_lmm"), np.asarray(tokens(2100, B=1))[0]
+    found = read(model, [text], np.ones(model.config.vocab), piece=768)
+    norms, state = [], None
+    for first in range(0, 2100, 768):
+        _, state, health = model.observe(text[None, first : first + 768], state=state)
+        norms.append(float(health.memory_norm.mean()))
+    assert norms[0] != pytest.approx(norms[1], rel=1e-3)
+    shares = [(767, 256, 0), (0, 512, 512), (0, 0, 52)]
+    assert [bucket.targets for bucket in found.buckets] == [sum(each) for each in shares]
+    for bucket, each in zip(found.buckets, shares):
+        assert bucket.mean("memory_norm") == pytest.approx(np.average(norms, weights=each))
