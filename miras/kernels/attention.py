@@ -26,8 +26,8 @@ def fused(
 
     Args:
         q: [B, T, H, Dk].
-        k: [B, T, H, Dk].
-        v: [B, T, H, Dv].
+        k: [B, N T, H, Dk]: of a token N keys, the first of all tokens, then the second, and so on.
+        v: [B, N T, H, Dv].
         front: persistent keys and values [H, P, Dk or Dv], which every query sees.
         window: tokens that a query sees, its own among them; None for all before.
         segment: [B, T] ids, over whose edges nothing is seen; None for one segment.
@@ -38,7 +38,7 @@ def fused(
         [B, T, H, Dv], or None. On TPUs T is a multiple of 128.
     """
     device = "tpu" if interpret else platform()
-    if device == "tpu" and _splash_takes(q, k):
+    if device == "tpu" and _splash_takes(q):
         from miras.kernels.splash import splash  # a second of imports that only its users pay for
 
         return splash(
@@ -52,11 +52,11 @@ def fused(
     return None
 
 
-def _splash_takes(q: Array, k: Array) -> bool:
+def _splash_takes(q: Array) -> bool:
     """Whether splash attention can run."""
     known = q.dtype in (jnp.float32, jnp.bfloat16)
     # What splash gives does not say along which axes of a mesh it varies.
-    return known and q.shape == k.shape and q.shape[1] % LANES == 0 and not varies(q)
+    return known and q.shape[1] % LANES == 0 and not varies(q)
 
 
 def _cudnn_takes(q: Array, k: Array, v: Array) -> bool:

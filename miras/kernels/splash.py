@@ -15,6 +15,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_kernel,
     splash_attention_mask,
@@ -38,15 +39,15 @@ def splash(
     interpret: bool,
 ) -> Array:
     """As `attention.fused`; T is a multiple of `LANES`, as widths are once they are padded."""
-    q, width = q * scale, v.shape[-1]
+    q, width, length = q * scale, v.shape[-1], q.shape[1]
     if front is None:
         return _run(q, k, v, window, segment, None, interpret)
     score = jnp.einsum("bthd,hpd->bthp", q, front[0], preferred_element_type=jnp.float32)
     answer = jnp.einsum("bthp,hpd->bthd", jax.nn.softmax(score), front[1].astype(score.dtype))
-    c = min(window or q.shape[1], q.shape[1]) / front[0].shape[1]
+    c = min(window or length, length) * (k.shape[1] // length) / front[0].shape[1]
     rest = -jax.nn.logsumexp(score, axis=-1, keepdims=True) - math.log(c)
     high = jax.lax.reduce_precision(rest, 8, 7)  # as much as bfloat16 holds, then what is left
-    one = jnp.ones((*q.shape[:3], 1), q.dtype)
+    one = jnp.ones((*k.shape[:3], 1), k.dtype)
     q = jnp.concatenate([q, high.astype(q.dtype), (rest - high).astype(q.dtype)], axis=-1)
     k, v = jnp.concatenate([k, one, one], axis=-1), jnp.concatenate([v, one], axis=-1)
     y = _run(q, k, v, window, segment, jnp.zeros(q.shape[2]), interpret).astype(score.dtype)
@@ -55,12 +56,13 @@ def splash(
 
 
 def _run(q, k, v, window: int | None, segment, sinks, interpret: bool) -> Array:
-    width = v.shape[-1]
+    width, times = v.shape[-1], k.shape[1] // q.shape[1]
     q, k, v = (jnp.moveaxis(_padded(x), 2, 1) for x in (q, k, v))
-    kernel = _kernel(*q.shape[1:3], window, interpret)
+    kernel = _kernel(*q.shape[1:3], times, window, interpret)
 
     def row(q, k, v, ids):
-        ids = None if ids is None else splash_attention_kernel.SegmentIds(ids, ids)
+        if ids is not None:
+            ids = splash_attention_kernel.SegmentIds(ids, jnp.tile(ids, times))
         return kernel(q, k, v, segment_ids=ids, sinks=sinks)
 
     y = jax.vmap(row)(q, k, v, segment)
@@ -71,12 +73,14 @@ def _padded(x: Array) -> Array:
     return jnp.pad(x, [(0, 0)] * 3 + [(0, -x.shape[-1] % LANES)])
 
 
-def _kernel(heads: int, length: int, window: int | None, interpret: bool):
+def _kernel(heads: int, length: int, times: int, window: int | None, interpret: bool):
     block = next(size for size in _BLOCKS if length % size == 0)
     shape = (length, length)
     mask = splash_attention_mask.CausalMask(shape)
     if window is not None:
         mask = splash_attention_mask.LocalMask(shape, (window - 1, 0), 0)
+    if times > 1:
+        mask = splash_attention_mask.NumpyMask(np.tile(mask[:, :], (1, times)))
     names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
     sizes = {f"block_{name}": block for name in names}
     return splash_attention_kernel.make_splash_mha(

@@ -15,6 +15,7 @@ from flax import nnx
 from miras.engine import State
 from miras.engine.softmax import attend, in_front
 from miras.engine.state import dual_start, split_fixed
+from miras.kernels.attention import fused
 from miras.layers.config import AttentionConfig, LayerConfig
 from miras.layers.conv import ConvState
 from miras.layers.fast_weights import FastWeights, Health, MemoryConfig, segments_of, with_output
@@ -221,15 +222,16 @@ class MAC(nnx.Module):
 
     def _attend(self, h: Array, x: Array, mask, state: MACState, count: Array, whole: bool):
         """Each x over [p || h || x] up to itself; the outputs, and the keys that are kept."""
-        segment, front = self.attention.segment, self.attention.persistent
+        segment, first = self.attention.segment, self.attention.persistent
         batch, length, _ = x.shape
         at = count[:, None] + jnp.arange(length)  # place in the segment
-        base = self.attention.rope_base
-        q = rotate(self.q(x), front + segment + at, base)
+        base, window = self.attention.rope_base, self.attention.window
+        q = rotate(self.q(x), first + segment + at, base)
         k, v = (jnp.stack(z, axis=2) for z in zip(*(self._kv(z) for z in (h, x))))
-        k = jnp.stack([rotate(k[:, :, n], front + n * segment + at, base) for n in (0, 1)], axis=2)
+        k = jnp.stack([rotate(k[:, :, n], first + n * segment + at, base) for n in (0, 1)], axis=2)
         seen = jnp.ones((batch, length), bool) if mask is None else mask
         new = k.astype(state.k.dtype), v.astype(state.v.dtype), seen
+        front, scale, y = self._front(), q.shape[-1] ** -0.5, None
         if whole:
             kept = tuple(_pad(z, segment) for z in new)
             keys, values, visible = new
@@ -239,16 +241,29 @@ class MAC(nnx.Module):
             kept = keys, values, visible = tuple(
                 jax.vmap(put)(z, n, count) for z, n in zip(old, new)
             )
-        other = jnp.arange(keys.shape[1])
-        sees = (other <= at[:, :, None]) & (other > at[:, :, None] - self.attention.window)
-        sees = jnp.repeat(sees & visible[:, None, :], 2, axis=2)
-        keys, values = (z.reshape(batch, -1, *z.shape[3:]).astype(x.dtype) for z in (keys, values))
-        if front:
-            of_k, of_v = (self.persistent[name][...] for name in ("k", "v"))
-            of_k = rotate(of_k.swapaxes(0, 1)[None], jnp.arange(front)[None], base)[0]
-            keys, values, sees = in_front(keys, values, sees, of_k.swapaxes(0, 1), of_v)
-        y = attend(q, keys, values, sees, q.shape[-1] ** -0.5, plain=False)
+        if whole and mask is None:
+            h_then_x = [z.swapaxes(1, 2).reshape(batch, -1, *z.shape[3:]) for z in (k, v)]
+            y = fused(q, h_then_x[0], h_then_x[1], front, window=window, segment=None, scale=scale)
+        if y is None:
+            other = jnp.arange(keys.shape[1])
+            sees = (other <= at[:, :, None]) & (other > at[:, :, None] - window)
+            sees = jnp.repeat(sees & visible[:, None, :], 2, axis=2)
+            keys, values = (
+                z.reshape(batch, -1, *z.shape[3:]).astype(x.dtype) for z in (keys, values)
+            )
+            if front is not None:
+                keys, values, sees = in_front(keys, values, sees, *front)
+            y = attend(q, keys, values, sees, scale, plain=False)
         return self.out(flat(y)), kept
+
+    def _front(self) -> tuple[Array, Array] | None:
+        """Persistent keys, at the first positions, and values, [H, P, D]."""
+        first = self.attention.persistent
+        if not first:
+            return None
+        k, v = (self.persistent[name][...] for name in ("k", "v"))
+        at = jnp.arange(first)[None]
+        return rotate(k.swapaxes(0, 1)[None], at, self.attention.rope_base)[0].swapaxes(0, 1), v
 
     def _kv(self, x: Array) -> tuple[Array, Array]:
         pair = self.kv(x)

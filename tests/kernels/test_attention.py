@@ -12,7 +12,7 @@ import miras
 from miras.engine import attention
 from miras.kernels.ahead import compile_ahead
 from miras.kernels.attention import fused
-from miras.models import LanguageModel
+from miras.models import LanguageModel, mac
 
 B, T, H, D = 2, 256, 2, 64
 EDGE = np.where(np.arange(T) < 100, 1, 2)[None].repeat(B, 0)
@@ -159,6 +159,39 @@ def test_models_of_packed_documents_attend_in_the_kernel(preset, monkeypatch):
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
+@pytest.mark.parametrize("persists", [0, 3])
+def test_mac_attends_in_the_kernel(persists, monkeypatch):
+    """To what it recalls and what it reads, [h || x], in whole segments of 128 tokens."""
+    words = ("layers=1", "width=32", "heads=2", "vocab=16", f"attention.persistent={persists}")
+    words += ("attention.segment=128", "attention.window=100")
+    model = LanguageModel(miras.override(miras.preset("titans_mac"), *words), nnx.Rngs(0))
+    tokens = jax.random.randint(jax.random.key(0), (B, T + 20), 0, 16)
+
+    def loss(model):
+        logits, _ = model(tokens)
+        return jnp.sum(jnp.sin(logits)), logits
+
+    asked = []
+
+    def interpreted(q, k, v, front, **options):
+        y = fused(q, k, v, front, **options, interpret=True)
+        asked.append((q.shape[1], k.shape[1], y is not None))
+        return y
+
+    found = nnx.grad(loss, has_aux=True)
+    want = found(model)
+    monkeypatch.setattr(mac, "fused", interpreted)
+    jax.clear_caches()
+    got = found(model)
+    jax.clear_caches()
+    assert set(asked) == {(128, 256, True), (20, 40, False)}
+
+    def compare(got, want):
+        np.testing.assert_allclose(got, want, atol=16 * 16 * 2**-24 * max(1, np.max(np.abs(want))))
+
+    jax.tree.map(compare, got, want)
+
+
 def test_what_no_kernel_takes_is_left_to_the_engine(monkeypatch):
     q, k, v = streams()
     options = dict(window=None, segment=None, scale=1.0)
@@ -255,3 +288,18 @@ def test_attention_compiles_for_a_tpu_as_a_kernel(window, dtype, front, document
 
     compiled = compile_ahead(jax.grad(total, argnums=(0, 1, 2)), shape, shape, shape, ids)
     assert compiled.as_text().count("splash") > 0
+
+
+@pytest.mark.tpu_aot
+@pytest.mark.usefixtures("libtpu")
+def test_macs_attention_compiles_inside_its_scan():
+    words = ("layers=1", "width=128", "heads=2", "vocab=16", "attention.segment=128", "remat=false")
+    config = miras.override(miras.preset("titans_mac"), *words)
+    graph, shapes = nnx.split(nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0))))
+
+    def total(params, tokens):
+        return jnp.sum(nnx.merge(graph, params)(tokens)[0])
+
+    tokens = jax.ShapeDtypeStruct((B, T), "int32")
+    text = compile_ahead(jax.grad(total), nnx.to_pure_dict(shapes), tokens).as_text()
+    assert text.count("splash") > 0
