@@ -5,6 +5,7 @@ one in a form that the kernel's compiler knows. So members are written in plain 
 a compiler lacks is mended in one place.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from miras.typing import Array
 
+LAG = 5  # equations at most; 20 make results wait, as more than 2 do in short programs
 # (equation, its inputs, evaluate) -> its outputs; `evaluate` runs a jaxpr that the equation holds.
 Evaluate = Callable[..., list[Any]]
 Operation = Callable[[JaxprEqn, list[Any], Evaluate], Sequence[Any]]
@@ -40,7 +42,8 @@ class Program(NamedTuple):
         """Evaluate for several tuples of arguments, equation by equation, without constants.
 
         A kernel's compiler keeps near to the order of its source: what need not wait for each
-        other stands together here.
+        other stands together here. Pairs go some equations apart, so that not all want the same of
+        the core's units at once, most of all the one that stores.
         """
         jaxpr, several = self.jaxpr, []
         for args in each:
@@ -49,10 +52,12 @@ class Program(NamedTuple):
         def read(values, atom):
             return atom.val if isinstance(atom, Literal) else values[atom]
 
-        for eqn in jaxpr.eqns:
-            for values in several:
-                out = bind(eqn, [read(values, atom) for atom in eqn.invars])
-                values.update(zip(eqn.outvars, out, strict=True))
+        lag = min(LAG, len(jaxpr.eqns) // 50)
+        places = itertools.product(range(len(jaxpr.eqns)), range(len(several)))
+        for i, n in sorted(places, key=lambda place: place[0] + place[1] // 2 * lag):
+            eqn, values = jaxpr.eqns[i], several[n]
+            out = bind(eqn, [read(values, atom) for atom in eqn.invars])
+            values.update(zip(eqn.outvars, out, strict=True))
         out = [[read(values, atom) for atom in jaxpr.outvars] for values in several]
         return [jax.tree.unflatten(self.out_tree, one) for one in out]
 
