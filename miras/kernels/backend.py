@@ -1,7 +1,6 @@
 """The `pallas` backend: the walk over tiles in a kernel, and when there can be one."""
 
 import functools
-import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,15 +12,12 @@ from miras.engine import xla
 from miras.kernels import tpu
 from miras.kernels.columns import in_columns
 from miras.kernels.interpreter import interpreting
+from miras.kernels.log import say
 from miras.kernels.loop import in_kernels
 from miras.kernels.plan import plan
-from miras.kernels.target import capability, platform
+from miras.kernels.target import CAPABILITY, capability, platform
 from miras.rule import Rule
 from miras.typing import Array
-
-log = logging.getLogger("miras")
-
-CAPABILITY = 8.0  # of a GPU, at least: Ampere's
 
 
 class Chosen(NamedTuple):
@@ -58,16 +54,10 @@ def run_or_xla(rule: Rule, *args: Any, chunk: int, **options: Any):
     by_tile = functools.partial(xla.run, rule, *args, chunk=chunk, **options)
     found = _choose(rule, by_tile, args[3], chunk, options)
     if isinstance(found, str):
-        _say(f"backend xla for {rule}, not pallas: {found}")
+        say(f"backend xla for {rule}, not pallas: {found}")
         return by_tile()
-    _say(f"backend pallas for {rule}: {found.plan}")
+    say(f"backend pallas for {rule}: {found.plan}")
     return by_tile(loop=found.loop, tile=found.tile, chunk=found.chunk)
-
-
-@functools.cache
-def _say(line: str) -> None:
-    """Once: layers of a model say the same."""
-    log.info(line)
 
 
 def _choose(
