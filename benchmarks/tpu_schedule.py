@@ -98,10 +98,12 @@ def compile_here(case: Case, passes: str) -> None:
 def measure(case: Case) -> dict[str, float]:
     """One row of the table."""
     plan, products = _planned(case)
-    tokens = plan.tile * plan.layout.group * plan.layout.heads
-    again = plan.layout.group - 1
+    again, paired = plan.layout.group - 1, plan.layout.paired
     row: dict[str, float] = {}
     for passes in ("forward", "training"):
+        in_pairs = passes == "forward" and paired > 0
+        at_once = 2 * paired if in_pairs else plan.layout.group * plan.layout.heads
+        tokens = plan.tile * at_once
         with tempfile.TemporaryDirectory() as folder:
             environment = {**os.environ, "LIBTPU_INIT_ARGS": schedule.FLAGS.format(folder)}
             child = [
@@ -114,7 +116,7 @@ def measure(case: Case) -> dict[str, float]:
             ]
             child += [str(case.width), str(case.chunk)]
             subprocess.run(child, env=environment, check=True)
-            loops = [plan.layout.group] if again else []
+            loops = [plan.layout.group] if again and not in_pairs else []
             forward = schedule.read(Path(folder), "miras_forward", loops)
             row[passes] = forward.bundles / tokens
             if passes == "forward":

@@ -16,7 +16,7 @@ from miras.engine.exact import exact_gradients
 from miras.engine.gradients import Gradients, associated, gradients
 from miras.engine.readers import Plain
 from miras.engine.tokens import Tokens, Window, band, behind, next_window, tokens_of
-from miras.engine.trajectory import Linear, Memory, Steps, last, link, trajectory
+from miras.engine.trajectory import Linear, Memory, Steps, following, last, link, trajectory
 from miras.memory import Reader
 from miras.optim import Newton
 from miras.optim.coefficients import Coefficients
@@ -79,8 +79,8 @@ def select(condition: Array | None, new: Tree, old: Tree) -> Tree:
 
 
 def chunk_step(
-    rule: Rule, how: Semantics, fixed: Weights, fast: Fast, tile: Tile
-) -> tuple[Fast, Array, Array]:
+    rule: Rule, how: Semantics, fixed: Weights, fast: Fast, tile: Tile, front: Steps | None = None
+) -> tuple[Fast, Array, Array, Steps]:
     """Write a run of tokens into a memory and read it after each of them.
 
         X_s, D_s        factored gradients of loss(M(R, k_s), v_s)
@@ -94,12 +94,13 @@ def chunk_step(
         rule: the four parts.
         how: `refine` and `exact`.
         fixed: weights that only the outer loop trains.
-        fast: the memory before the run.
+        fast: the memory before the run; with `front`, S as it was before the run in front.
         tile: the tokens.
+        front: the steps of the run in front, where that has formed no S; see `in_pairs`.
 
     Returns:
-        The memory after the run, y [C, dv], and the inner loss of each token where its gradient
-        was taken [C].
+        The memory after the run, y [C, dv], the inner loss of each token where its gradient was
+        taken [C], and the run's steps, those of `front` among them.
     """
     tokens = tokens_of(rule, fixed, tile.k, tile.v, tile.k_write, tile.gates, tile.write)
     fast = _begin(rule, fast, tile.fresh)
@@ -107,6 +108,7 @@ def chunk_step(
     steps = _steps(rule, fast, tokens)
 
     found, moved, sweeps = _learn(rule, how, fixed, fast, tokens, steps)
+    moved = moved if front is None else following(front, moved)
     path = trajectory(rule, start, moved, fixed)
     end = path.end()
 
@@ -130,7 +132,17 @@ def chunk_step(
         window = next_window(tokens, fast.window)
     size = tile.write.shape[0]
     loss = tile.write * found.loss[-size:]
-    return Fast(end.A, end.S, end.V, R, L, window, sweeps), y, loss
+    return Fast(end.A, end.S, end.V, R, L, window, sweeps), y, loss, moved
+
+
+def in_pairs(rule: Rule, how: Semantics) -> bool:
+    """Whether a chunk can leave S to the next one, which then forms it for both: see `following`.
+
+    That takes momentum whose states are linear in the gradients, and nothing but W and S to carry.
+    """
+    alone = rule.algorithm.acts != "chunk" and rule.algorithm.window == 1
+    plain = not (rule.forms_weights or rule.reads_linearly or rule.retention.proximal)
+    return alone and plain and _has_momentum(rule) and how == Semantics()
 
 
 def _begin(rule: Rule, fast: Fast, fresh: Array | None) -> Fast:

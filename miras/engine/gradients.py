@@ -1,12 +1,14 @@
 """Gradients: the factored gradients of a run of tokens, for every weight and every term."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from miras.bias import Bias
 from miras.engine.devices import varying_alike
 from miras.engine.readers import Kind, OwnSteps, Write, Writes
 from miras.memory import Memory, Reader
@@ -62,7 +64,7 @@ def gradients(
             rule.memory,
             at,
             term.k,
-            lambda pred, v=term.v: rule.bias.residual(pred, v, threshold),
+            functools.partial(_residual, rule.bias, term, threshold),
         )
         loss = loss + rule.bias.loss(pred, term.v, threshold)
         for name, write in found.items():
@@ -70,8 +72,19 @@ def gradients(
             if term.k_write is not None:
                 X = rule.memory.features(reader, term.k_write)
             X = X if term.rate_in is None else X * term.rate_in
-            writes[name] = (*writes.get(name, ()), Write(X, term.rate * write.E))
+            E = write.E if _per_token(term) else term.rate * write.E
+            writes[name] = (*writes.get(name, ()), Write(X, E))
     return Gradients(writes, kinds, loss)
+
+
+def _residual(bias: Bias, term: Term, threshold: Array | None, pred: Array) -> Array:
+    """What a gradient starts with; one rate for all of a token's gradients scales it here, once."""
+    residual = bias.residual(pred, term.v, threshold)
+    return term.rate * residual if _per_token(term) else residual
+
+
+def _per_token(term: Term) -> bool:
+    return term.rate.shape[-1] == 1
 
 
 def associated(
@@ -124,7 +137,19 @@ class Tapped:
     def _tap(self, kind: Kind, name: str, x: Array, y: Array) -> Array:
         assert name not in self.inputs, f"memory weight {name!r} is read twice in one apply"
         self.inputs[name], self.kinds[name], self.outputs[name] = x, kind, y
-        return y if self.taps is None else y + self.taps[name]
+        return y if self.taps is None else _tapped(y, self.taps[name])
+
+
+@jax.custom_jvp
+def _tapped(y: Array, tap: Array) -> Array:
+    """Y, with the derivatives of y + tap at tap 0."""
+    del tap
+    return y
+
+
+@_tapped.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    return _tapped(*primals), tangents[0] + tangents[1]
 
 
 def factored(

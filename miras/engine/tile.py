@@ -1,12 +1,14 @@
 """A tile: the chunk step on one head's tokens, with what may come before it in the same tile."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from miras.engine.chunk import Fast, Semantics, Tile, chunk_step
+from miras.engine.trajectory import Steps
 from miras.rule import Rule
 from miras.typing import Array, Weights
 
@@ -24,7 +26,13 @@ class Constants(NamedTuple):
 
 
 def tile_step(
-    rule: Rule, how: Semantics, constants: Constants, memory: Fast, tile: Tile, reset: Array | None
+    rule: Rule,
+    how: Semantics,
+    chunk: int,
+    constants: Constants,
+    memory: Fast,
+    tile: Tile,
+    reset: Array | None,
 ) -> tuple[Fast, Array, Array]:
     """`chunk_step` behind a restart and a lag token.
 
@@ -34,9 +42,10 @@ def tile_step(
     Args:
         rule: the four parts.
         how: `refine` and `exact`.
+        chunk: tokens of a chunk.
         constants: of the head.
         memory: of the head, before the tile.
-        tile: the tokens.
+        tile: the tokens: of a part of a chunk, or of several whole chunks `in_pairs`.
         reset: scalar bool, whether the tile begins a segment; None says that it does not.
     """
     dtype, kept = tile.write.dtype, memory
@@ -53,13 +62,13 @@ def tile_step(
     if rule.reads_linearly and rule.retention.lag and tile.write.shape[0] > 1:
         # Memora's lag token: the chunk's first token is a run of its own, behind which the link
         # fires; the rest follow linearly.
-        memory, y_first, loss_first = step(memory, _only_first(tile))
-        memory, y, loss = step(memory, _but_first(tile))
+        memory, y_first, loss_first, _ = step(memory, _only_first(tile))
+        memory, y, loss, _ = step(memory, _but_first(tile))
         others = jnp.arange(loss.shape[0]) > 0
         y = jnp.where(others[:, None], y, y_first)
         loss = jnp.where(others, loss, loss_first)
     else:
-        memory, y, loss = step(memory, tile)
+        memory, y, loss = _by_chunk(step, memory, tile, chunk)
     return jax.tree.map(lambda x, before: x.astype(before.dtype), memory, kept), y, loss
 
 
@@ -76,11 +85,31 @@ def _restart(memory: Fast, origin: Weights, reset: Array) -> Fast:
     return memory._replace(A=A, S=empty(memory.S), V=empty(memory.V), window=window)
 
 
+def _by_chunk(
+    step: Callable[..., tuple[Fast, Array, Array, Steps]], memory: Fast, tile: Tile, chunk: int
+) -> tuple[Fast, Array, Array]:
+    """The tile's chunks one by one; of several, the last alone forms S."""
+    S, front, read = memory.S, None, []
+    for low in range(0, tile.write.shape[0], chunk):
+        part = _cut(tile, low, low + chunk)
+        memory, y, loss, front = step(memory._replace(S=S), part, front=front)
+        read.append((y, loss))
+    y, loss = (x[0] if len(x) == 1 else jnp.concatenate(x) for x in zip(*read))
+    return memory, y, loss
+
+
 def _only_first(tile: Tile) -> Tile:
     """The first token, which carries the tile's flags."""
+    return _cut(tile, 0, 1)
+
+
+def _cut(tile: Tile, low: int, high: int) -> Tile:
+    """Some of the tokens."""
+    if low == 0 and high >= tile.write.shape[0]:
+        return tile
     names = ("q", "k", "v", "k_write", "gates", "write")
     streams = {name: getattr(tile, name) for name in names}
-    return tile._replace(**jax.tree.map(lambda x: x[:1], streams))
+    return tile._replace(**jax.tree.map(lambda x: x[low:high], streams))
 
 
 def _but_first(tile: Tile) -> Tile:

@@ -69,7 +69,7 @@ def run(
 
     origin = dual_start(rule, {name: leaf.astype(dtype) for name, leaf in fast.items()})
     constants = Constants({name: leaf.astype(dtype) for name, leaf in fixed.items()}, origin)
-    step = rounded(functools.partial(tile_step, rule, how), precision)
+    step = rounded(functools.partial(tile_step, rule, how, chunk), precision)
     fire_at = 0 if rule.retention.lag else chunk - 1
     slots = tile or (min(chunk, length) if aligned else chunk)
     parts = max(chunk // slots, 1)  # tiles of a chunk

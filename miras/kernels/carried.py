@@ -71,10 +71,22 @@ class Carried:
         after, y, loss = self.whole(flags, constants, memory, streams)
         return self.memory.of(after), y, loss
 
+    def pair(self, flags: Flags, constants: list, memory: list, first: Tile, second: Tile):
+        """(memory, (y, loss) of the first, of the second) of two chunks of one head."""
+        size = first.write.shape[0]
+        both: Any = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), first, second)
+        memory, *read = self(flags, constants, memory, both)
+        return memory, tuple(x[:size] for x in read), tuple(x[size:] for x in read)
+
     def forward(self, given: Given) -> Program:
         """(flags, constants, memory, streams) -> (memory, y, loss), for one tile of one head."""
         one = given.of_one_tile()
         return trace(self, one.flags, one.constants, one.memory, one.streams)
+
+    def forward_pair(self, given: Given) -> Program:
+        """(flags, constants, memory, streams, streams) -> as `pair`, for one head."""
+        one = given.of_one_tile()
+        return trace(self.pair, *(one.flags, one.constants, one.memory, one.streams, one.streams))
 
     def backward(self, given: Given) -> Program:
         """(flags, constants, memory, streams, cotangents) -> cotangents of the middle three."""

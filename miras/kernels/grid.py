@@ -14,6 +14,7 @@ from miras.kernels.given import Flags
 from miras.kernels.refs import block
 
 SEMANTICS = ("parallel", "arbitrary")  # heads in any order, a head's tiles in theirs
+LOOK_AHEAD = {"XLA_TPU_FORCE_LP_LLO_SCHEDULER": True}  # of the compiler's two schedulers one
 
 
 class Layout(NamedTuple):
@@ -24,11 +25,17 @@ class Layout(NamedTuple):
         vmem: bytes of VMEM that the compiler may use.
         heads: that a grid step computes side by side, so that none waits for its own results; a
             divisor of all.
+        large: whether a step has so many values that the compiler does better to look ahead, and
+            the heads of a step to go abreast.
+        paired: heads of a step that takes two chunks at once, and forms momentum once for both,
+            where nothing is saved; 0 for none.
     """
 
     group: int
     vmem: int
     heads: int = 1
+    large: bool = False
+    paired: int = 0
 
 
 class Placed(NamedTuple):
@@ -50,6 +57,7 @@ class Grid:
     def __init__(self, sizes: tuple[int, int, int], layout: Layout, reverse: bool = False):
         self.tiles, self.rows, heads = sizes
         self.group, self.vmem = min(layout.group, self.tiles), layout.vmem
+        self.large = layout.large
         self.beside = layout.heads
         self.heads = heads // layout.heads  # groups of them
         self.groups = pl.cdiv(self.tiles, self.group)
@@ -133,7 +141,9 @@ class Grid:
                 scratch_shapes=[scratch],
             ),
             compiler_params=pltpu.CompilerParams(
-                dimension_semantics=SEMANTICS, vmem_limit_bytes=self.vmem
+                dimension_semantics=SEMANTICS,
+                vmem_limit_bytes=self.vmem,
+                flags=LOOK_AHEAD if self.large else None,
             ),
             name=name,
         )(table, arrays)

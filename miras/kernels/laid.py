@@ -34,6 +34,15 @@ def forward(step: Carried, given: Given) -> Laid:
     return _laid(step.forward(given), given, blocks, read, (), (), results)
 
 
+def forward_pair(step: Carried, given: Given) -> Laid:
+    """(captured, ..., streams of a second chunk) -> (memory, (y, loss), (y, loss))."""
+    blocks, read = _blocks(given), _read(step, given)
+    each = refs.as_block(read)
+    more = (given.of_one_tile().streams,), (blocks.streams,)
+    program = step.forward_pair(given)
+    return _laid(program, given, blocks, read, *more, (blocks.memory, each, each))
+
+
 def backward(step: Carried, given: Given) -> Laid:
     """(captured, ..., cotangents of memory, y and loss) -> those of constants, memory, streams."""
     blocks, read = _blocks(given), _read(step, given)

@@ -24,7 +24,8 @@ from miras.kernels.forms import (
 )
 from miras.kernels.products import product
 from miras.kernels.program import Evaluate, evaluate, inputs_of, loop_parts, results_of, rewritten
-from miras.kernels.rewrites import CALLS, TPU
+from miras.kernels.rewrites import CALLS, TPU, running
+from miras.kernels.target import ROWS
 from miras.typing import Array
 
 ELEMENTWISE = frozenset(
@@ -53,6 +54,10 @@ def run(jaxpr: Jaxpr, constants: Sequence[Array], *args: Any) -> list[Any]:
 def operation(eqn: JaxprEqn, inputs: list[Any], inner: Evaluate) -> Sequence[Any]:
     """The results of one equation."""
     name = eqn.primitive.name
+    if name in ("jit", "pjit") and eqn.params["name"] in NAMED:
+        result = NAMED[eqn.params["name"]](eqn, inputs)
+        if result is not None:
+            return [result]
     if name in CALLS:
         return CALLS[name](eqn, inputs, inner)
     if name in ELEMENTWISE:
@@ -252,6 +257,19 @@ def _positions(eqn: JaxprEqn, inputs: list[Any]) -> Any:
     return None
 
 
+def _sums_between(eqn: JaxprEqn, inputs: list[Any]) -> Any:
+    """Of logs: running sums of them below the diagonal, which no matrix unit need be asked for."""
+    (x, *more), (shape, *others) = inputs, [result.shape for result in results_of(eqn)]
+    derived = more or others or not isinstance(x, Vector) or shape != (*x.shape, *x.shape)
+    if derived or x.shape[0] % ROWS:
+        return None
+    row, column = (lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
+    form = functools.partial(running, jnp.where(row > column, x.column, 0.0))
+    return Matrix(shape, Forms((form, None)))
+
+
+# Functions of ours, by name, that have a form of their own here.
+NAMED: dict[str, Callable[[JaxprEqn, list[Any]], Any]] = {"sums_between": _sums_between}
 FORMED: dict[str, Callable[[JaxprEqn, list[Any]], Any]] = {
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,

@@ -6,20 +6,22 @@ from typing import Any, NamedTuple
 
 import jax
 
+from miras.engine.chunk import in_pairs
 from miras.engine.walk import SaveEvery, group_of
-from miras.kernels.carried import carried_by
+from miras.kernels.carried import Carried, carried_by
 from miras.kernels.given import Given
 from miras.kernels.grid import Layout
 from miras.kernels.mosaic import MOSAIC
 from miras.kernels.program import Program, peak
 from miras.kernels.support import unsupported
-from miras.kernels.target import LANES
+from miras.kernels.target import LANES, ROWS
 from miras.rule import Rule
 
-ROWS = 8  # of a register; chunks are multiples of it
 TOKENS = 64  # that a grid step goes through at least, so that its overhead is small
 BESIDE = 4  # heads whose steps fill each other's gaps; more gain nothing
 EQUATIONS = 4000  # of all of them
+LARGE = 2**15  # numbers of a head's memory from which the compiler's other scheduler does better
+PAIRED = 2**17  # from which two chunks at once pay
 SAVED = 2**30  # bytes of memories that a call of `scan` keeps for the backward pass
 
 
@@ -69,11 +71,34 @@ def plan(
             heads = _beside(given.streams.q.shape[2], programs, max(1, room // (2 * needed)))
             wanted = None if save_every is None else (save_every, chunk // tile)
             group = _group(given, tile, capacity // 8 // heads, wanted)
-            return Plan(tile, Layout(group, capacity * 15 // 16, heads))
+            large = _numbers(given.of_one_tile().memory) >= LARGE
+            paired = 0
+            if tile == chunk and _pays_in_pairs(rule, run, given):
+                paired = _paired(step, given, room)
+            return Plan(tile, Layout(group, capacity * 15 // 16, heads, large, paired))
     return (
         f"a tile of {tile} tokens of this rule needs {needed / 2**20:.0f} MiB of VMEM, "
         f"more than the {room / 2**20:.0f} MiB that can be planned with"
     )
+
+
+def _pays_in_pairs(rule: Rule, run: Any, given: Given) -> bool:
+    """Whether two chunks at once pay: their momentum is large, and may be formed once for both."""
+    begins_anew = given.flags.fresh is not None or given.flags.reset is not None
+    if begins_anew or not in_pairs(rule, run.keywords["how"]):
+        return False
+    return _numbers(given.of_one_tile().memory) >= PAIRED
+
+
+def _paired(step: Carried, given: Given, room: int) -> int:
+    """Heads of two chunks side by side; 0 where not even one fits."""
+    program = step.forward_pair(given)
+    needed = _vmem(program)
+    return 0 if needed > room else _beside(given.streams.q.shape[2], [program], room // needed)
+
+
+def _numbers(memory: Any) -> int:
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(memory))
 
 
 def _tiles(chunk: int) -> Iterator[int]:

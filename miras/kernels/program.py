@@ -38,12 +38,12 @@ class Program(NamedTuple):
         out = run(self.jaxpr, constants, *jax.tree.leaves(args))
         return jax.tree.unflatten(self.out_tree, out)
 
-    def side_by_side(self, each: Sequence[Any]) -> list[Any]:
+    def side_by_side(self, each: Sequence[Any], *, abreast: bool) -> list[Any]:
         """Evaluate for several tuples of arguments, equation by equation, without constants.
 
         A kernel's compiler keeps near to the order of its source: what need not wait for each
-        other stands together here. Pairs go some equations apart, so that not all want the same of
-        the core's units at once, most of all the one that stores.
+        other stands together here. If not `abreast`, pairs go some equations apart, so that not all
+        want the same of the core's units at once, most of all the one that stores.
         """
         jaxpr, several = self.jaxpr, []
         for args in each:
@@ -52,7 +52,7 @@ class Program(NamedTuple):
         def read(values, atom):
             return atom.val if isinstance(atom, Literal) else values[atom]
 
-        lag = min(LAG, len(jaxpr.eqns) // 50)
+        lag = 0 if abreast else min(LAG, len(jaxpr.eqns) // 50)
         places = itertools.product(range(len(jaxpr.eqns)), range(len(several)))
         for i, n in sorted(places, key=lambda place: place[0] + place[1] // 2 * lag):
             eqn, values = jaxpr.eqns[i], several[n]

@@ -12,6 +12,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.extend.core import JaxprEqn
 
 from miras.kernels.program import Evaluate, Operation, inputs_of, loop_parts, results_of
+from miras.kernels.target import ROWS
 from miras.typing import Array
 
 
@@ -124,6 +125,18 @@ def put(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):
 def _one_hot(index: Array, size: int, dtype) -> Array:
     index = index.reshape(1, -1)
     return (lax.broadcasted_iota(jnp.int32, (size, index.shape[1]), 0) == index).astype(dtype)
+
+
+def running(x: Array) -> Array:
+    """Sums over rows up to each, in registers by doubling and then on from one to the next."""
+    blocks = x.reshape(-1, ROWS, x.shape[1])
+    at = lax.broadcasted_iota(jnp.int32, (1, ROWS, x.shape[1]), 1)
+    for by in (1, 2, 4):
+        blocks = blocks + jnp.where(at >= by, pltpu.roll(blocks, by, 1), 0.0)
+    parts = [blocks[0]]
+    for block in blocks[1:]:
+        parts.append(block + parts[-1][-1:])
+    return jnp.concatenate(parts, axis=0)
 
 
 def shaped(eqn: JaxprEqn, inputs: list[Array], inner: Evaluate):

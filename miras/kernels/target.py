@@ -2,7 +2,7 @@
 
 import jax
 
-LANES = 128  # of a TPU's register, which has 8 rows of them
+ROWS, LANES = 8, 128  # of a register of a TPU
 CAPABILITY = 8.0  # that Triton needs of a GPU: Ampere's
 KINDS = {"cuda": "gpu", "rocm": "gpu"}
 

@@ -24,7 +24,10 @@ from miras.kernels.refs import add, clear, copy, like, lying, read, vmem, write
 def _forward(step: Carried, layout: Layout, given: Given, *, save: bool):
     """(memory, memory before the last tile, y, loss), and the memories before each group."""
     sizes = given.sizes()
-    grid, tile = Grid(sizes, layout), laid.forward(step, given)
+    in_pairs = layout.paired > 0 and not save and sizes[0] % 2 == 0
+    if in_pairs:
+        layout = layout._replace(group=2, heads=layout.paired)
+    grid, tile = Grid(sizes, layout), (laid.forward_pair if in_pairs else laid.forward)(step, given)
     memory, y_loss = lying(given.memory, 2), _every(tile.read, *sizes)
     inputs = {
         "captured": grid.whole(tile.captured),
@@ -51,31 +54,40 @@ def _forward(step: Carried, layout: Layout, given: Given, *, save: bool):
         if save and grid.group > 1:
             copy(held, outputs["saved"])
 
-        def one_tile(i):
-            @pl.when(grid.is_last(i))
+        def tiles(i, *more):
+            @pl.when(grid.at_end() if in_pairs else grid.is_last(i))
             def _():
                 copy(held, outputs["before"])
 
             at, heads = grid.flags(flags, given.flags, i), range(grid.beside)
             before = [read(held, h) for h in heads]
             constants = [read(inputs["constants"], h) for h in heads]
-            streams = [read(inputs["streams"], i, h) for h in heads]
-            each = [(captured, at, *of_head) for of_head in zip(constants, before, streams)]
-            for h, (memory, *y_loss) in enumerate(tile.program.side_by_side(each)):
+            streams = [[read(inputs["streams"], n, h) for n in (i, *more)] for h in heads]
+            each = [(captured, at, *both, *own) for *both, own in zip(constants, before, streams)]
+            found = tile.program.side_by_side(each, abreast=layout.large)
+            for h, (memory, *y_loss) in enumerate(found):
                 if save and grid.group == 1:  # here the step has room for stores, and none before
                     write(outputs["saved"], before[h], h)
                 write(held, memory, h)
-                write(outputs["y_loss"], tuple(y_loss), i, h)
+                for n, of_tile in zip((i, *more), y_loss if in_pairs else [tuple(y_loss)]):
+                    write(outputs["y_loss"], of_tile, n, h)
 
-        grid.forwards(one_tile)
+        if in_pairs:
+            tiles(0, 1)
+        else:
+            grid.forwards(tiles)
 
         @pl.when(grid.at_end())
         def _():
             copy(held, outputs["memory"])
 
     out = grid.call(kernel, "miras_forward", given.flags, inputs, outputs, scratch)
-    ends = like(out["memory"], given.memory), like(out["before"], given.memory)
-    return (*ends, *like(out["y_loss"], y_loss)), out.get("saved")
+    end, before = like(out["memory"], given.memory), like(out["before"], given.memory)
+    if in_pairs:
+        streams, flags = jax.tree.map(lambda x: x[-2], (given.streams, given.flags))
+        one = jax.vmap(jax.vmap(step, (None, 0, 0, 0)), (0, None, 0, 0))
+        before: Any = jax.jit(one)(flags, given.constants, before, streams)[0]
+    return (end, before, *like(out["y_loss"], y_loss)), out.get("saved")
 
 
 def _backward(step: Carried, layout: Layout, given: Given, saved, cotangents):
@@ -128,12 +140,15 @@ def _backward(step: Carried, layout: Layout, given: Given, saved, cotangents):
 
         def forwards(i):
             each = [(for_again, *start(i, h)) for h in heads]
-            for h, (memory, *_) in enumerate(again.program.side_by_side(each)):
+            for h, (memory, *_) in enumerate(
+                again.program.side_by_side(each, abreast=layout.large)
+            ):
                 write(between, memory, i + 1, h)
 
         def backwards(i):
             each = [(for_back, *start(i, h), end(i, h)) for h in heads]
-            for h, (d_constants, d_memory, d_streams) in enumerate(back.program.side_by_side(each)):
+            found = back.program.side_by_side(each, abreast=layout.large)
+            for h, (d_constants, d_memory, d_streams) in enumerate(found):
                 write(held, d_memory, h)
                 write(outputs["streams"], d_streams, i, h)
                 add(total, d_constants, h)

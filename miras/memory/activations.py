@@ -37,9 +37,10 @@ def _gelu(x: Array) -> Array:
 
 
 def _gelu_slope(x: Array) -> Array:
-    """(1 + t) / 2 + x (1 - t^2) u' / 2."""
+    """(1 + t) / 2 + x (1 + t) / 2 (1 - t) u', the second term with GELU itself in it."""
     t, p = _tanh(x)
-    return (0.5 + 0.5 * t) + (0.5 * x) * ((1 - t * t) * (C0 + 3 * p))
+    half = 0.5 + 0.5 * t
+    return half + (x * half) * ((1 - t) * (C0 + 3 * p))
 
 
 def _gelu_curvature(x: Array) -> Array:

@@ -52,11 +52,23 @@ def products(log_gate: Array | None, size: int, dtype) -> tuple[Array, Array]:
         from the start, prod_{i <= t} gate_i, [C]. Each exponent is summed on its own, never as a
         difference of two long sums, so nothing overflows or cancels.
     """
-    row, column = jnp.arange(size)[:, None], jnp.arange(size)[None, :]
-    lower = (row >= column).astype(dtype)
+    lower = _lower(size).astype(dtype)
     if log_gate is None:
         return lower, jnp.ones(size, dtype)
     log_gate = jnp.maximum(log_gate, MIN_LOG)
-    summed = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-    between = summed(lower * log_gate[None, :], (row > column).astype(dtype))
-    return lower * jnp.exp(between), jnp.exp(summed(lower, log_gate))
+    return lower * jnp.exp(sums_between(log_gate)), jnp.exp(_summed(lower, log_gate))
+
+
+@jax.jit
+def sums_between(x: Array) -> Array:
+    """sum_{s < i <= t} x_i at [t, s]; 0 where there are none. Kernels know it by its name."""
+    lower = _lower(x.shape[0])
+    strictly = (jnp.arange(x.shape[0])[:, None] > jnp.arange(x.shape[0])[None, :]).astype(x.dtype)
+    return _summed(lower.astype(x.dtype) * x[None, :], strictly)
+
+
+def _lower(size: int) -> Array:
+    return jnp.arange(size)[:, None] >= jnp.arange(size)[None, :]
+
+
+_summed = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)

@@ -11,8 +11,12 @@ import jax.numpy as jnp
 import pytest
 
 import miras
-from miras.engine import scan_with_loss, xla
+from miras.config import override
+from miras.engine import chunk, scan_with_loss, xla
+from miras.engine.chunk import Semantics, in_pairs
 from miras.engine.scan import BACKENDS
+from miras.engine.trajectory import following
+from miras.engine.walk import in_order
 from miras.testing import random_inputs
 
 LABELS = {
@@ -36,6 +40,56 @@ def test_tiles_may_be_smaller_than_a_chunk(name, labels, monkeypatch):
     want = run(backend="xla")
     monkeypatch.setitem(BACKENDS, "smaller", functools.partial(xla.run, tile=2))
     chex.assert_trees_all_close(run(backend="smaller"), want, rtol=1e-9, atol=1e-9)
+
+
+def joined(n, step, constants, memory, tiles, resets, **options):
+    """The XLA loop over tiles of n chunks each."""
+    assert resets is None
+
+    def join(x, axis):
+        x = jnp.moveaxis(x.reshape(-1, n, *x.shape[1:]), 1, axis)
+        return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+
+    def apart(x):
+        x = x.reshape(*x.shape[:3], n, -1, *x.shape[4:])
+        return jnp.moveaxis(x, 3, 1).reshape(-1, *x.shape[1:3], *x.shape[4:])
+
+    streams = ("q", "k", "v", "k_write", "gates")
+    several = {name: jax.tree.map(lambda x: join(x, 3), getattr(tiles, name)) for name in streams}
+    several |= {"write": join(tiles.write, 2), "fire": tiles.fire[n - 1 :: n]}
+    several = tiles._replace(**several)
+    memory, y, loss = in_order(step, constants, memory, several, resets, **options)
+    return memory, apart(y), apart(loss)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("changes", "n"), [((), 3), (("memory=matrix",), 2), (("order=decay_first",), 2)], ids=str
+)
+def test_chunks_of_a_tile_form_momentum_once(changes, n, monkeypatch):
+    """And nobody can tell: answers, the state after them, losses and all gradients are the same."""
+    config = override(miras.preset("titans_lmm"), *changes)
+    assert in_pairs(config.rule, Semantics())
+    inputs = jax.tree.map(jnp.asarray, random_inputs(config.rule, B=2, T=24, dk=4))
+    mask = jnp.asarray([[True] * 5 + [False] * 2 + [True] * 17] * 2)
+
+    def run(inputs, backend):
+        y, state, loss = scan_with_loss(
+            config.rule, *inputs, chunk=4, mask=mask, exact=False, backend=backend
+        )
+        kept = y, state, loss
+        return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves((y, state.A, state.S, loss))), kept
+
+    def both(backend):
+        return jax.value_and_grad(run, has_aux=True)(inputs, backend)
+
+    want = both("xla")
+    forms = []
+    monkeypatch.setattr(chunk, "following", lambda *steps: forms.append(1) or following(*steps))
+    loop = functools.partial(joined, n)
+    monkeypatch.setitem(BACKENDS, f"{n} joined", functools.partial(xla.run, loop=loop))
+    chex.assert_trees_all_close(both(f"{n} joined"), want, rtol=1e-9, atol=1e-9)
+    assert forms
 
 
 SHARDED = """

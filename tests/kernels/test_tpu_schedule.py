@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.tpu_aot, pytest.mark.multiprocess]
 
 GUARDED = (
     Case("titans_lmm", "float32", 64, 64),
+    Case("titans_lmm", "float32", 128, 64),
     Case("titans_lmm memory=matrix", "float32", 128, 64),
     Case("gated_deltanet", "bfloat16", 64, 64),
 )

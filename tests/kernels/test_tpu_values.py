@@ -9,8 +9,9 @@ import pytest
 from jax._src.pallas.mosaic.interpret import interpret_pallas_call as interpreter
 
 from miras.engine.scan import scan_with_loss
-from miras.kernels import plan
+from miras.kernels import laid, plan
 from miras.kernels.interpreter import interpreted
+from miras.testing.expect import expect_close
 from tests.kernels.calls import NAMES, agree, call, value_and_gradients
 
 SIZES = {"T": 19, "dk": 4}
@@ -68,6 +69,32 @@ def test_tiles_smaller_than_a_chunk(name, monkeypatch):
     monkeypatch.setattr(plan, "_tiles", lambda chunk: [chunk // 2])
     monkeypatch.setattr(plan, "TOKENS", CHUNK // 2)
     compare(*call(name, **SIZES))
+
+
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize(
+    ("length", "labels", "in_pairs"),
+    [
+        (4 * CHUNK, {}, True),
+        (4 * CHUNK - 3, {}, True),
+        (3 * CHUNK, {}, False),  # the last would be alone
+        (2 * CHUNK, {"segment_ids": jnp.asarray([[0] * CHUNK + [1] * CHUNK])}, False),
+    ],
+    ids=["two pairs", "a pair with a short chunk", "three chunks", "segments"],
+)
+def test_two_chunks_at_once(length, labels, in_pairs, monkeypatch):
+    """Without gradients, where momentum is large: the answers and the state are as ever."""
+    monkeypatch.setattr(plan, "PAIRED", 0)
+    paired = []
+    make = laid.forward_pair
+    monkeypatch.setattr(laid, "forward_pair", lambda *args: paired.append(1) or make(*args))
+    static, arrays = call("titans_lmm", T=length, dk=4)
+    scan = functools.partial(scan_with_loss, static["rule"], chunk=CHUNK, exact=False, **labels)
+    want = scan(*arrays["inputs"], backend="reference")
+    with interpreted("tpu"):
+        got = jax.jit(functools.partial(scan, backend="pallas"))(*arrays["inputs"])
+    expect_close(got, want, "two chunks at once are not one after the other")
+    assert bool(paired) == in_pairs
 
 
 @pytest.mark.usefixtures("everywhere")
