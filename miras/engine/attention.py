@@ -20,6 +20,7 @@ from miras.rule import Rule
 from miras.typing import Array, Weights
 
 if TYPE_CHECKING:
+    from miras.engine.backends import Backend
     from miras.engine.checks import Call
 
 T = TypeVar("T")
@@ -122,8 +123,10 @@ def check_room(state: KVState, tokens: int) -> None:
     )
 
 
-def run(rule: Rule, call: "Call", *, plain: bool) -> tuple[Array, KVState, Array]:
-    """All tokens at once; `plain` computes the softmax as written, else jax's own attention.
+def run(rule: Rule, call: "Call", *, backend: "Backend") -> tuple[Array, KVState, Array]:
+    """All tokens at once, in a kernel where there is one.
+
+    "xla" is without, by jax's own attention; "reference" computes the softmax as written.
 
     Returns:
         y [B, T, H, Dv], the state after the last token, and an inner loss of 0 [B, T, H].
@@ -131,7 +134,8 @@ def run(rule: Rule, call: "Call", *, plain: bool) -> tuple[Array, KVState, Array
     memory = rule.memory
     assert isinstance(memory, KV)
     q, k, v, state = call.q, call.k, call.v, call.state
-    fresh = state is None and call.mask is None and not plain
+    plain = backend == "reference"
+    fresh = state is None and call.mask is None and backend in ("auto", "pallas")
     batch, length, heads, dk = q.shape
     if state is None:
         state = initial_kv_state(memory, batch, heads, dk, v.shape[-1], k.dtype)

@@ -148,7 +148,7 @@ def scan_with_loss(
     check_save_every(save_every, "save_every")
     check_precision(rule, precision, backend)
     if rule.kinds()["memory"] == "kv":
-        return attention.run(rule, call, plain=backend == "reference")
+        return attention.run(rule, call, backend=backend)
     return _run(
         rule,
         call,

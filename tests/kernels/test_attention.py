@@ -222,6 +222,15 @@ def test_what_no_kernel_takes_is_left_to_the_engine(monkeypatch):
     jax.clear_caches()
 
 
+@DEVICES
+@pytest.mark.parametrize("backend", ["xla", "reference"])
+def test_what_asks_for_none_gets_no_kernel(backend, device, monkeypatch):
+    short = [x[:, :128] for x in streams()]
+    with in_a_kernel(monkeypatch, device) as calls:
+        run(None, backend, EDGE[:, :128], *short)
+    assert not calls
+
+
 @pytest.mark.parametrize("window", [None, 32])
 def test_on_a_gpu_cudnn_is_asked(window, monkeypatch):
     asked, known = [], jax.nn.dot_product_attention
@@ -236,7 +245,7 @@ def test_on_a_gpu_cudnn_is_asked(window, monkeypatch):
     monkeypatch.setattr("miras.kernels.attention.platform", lambda: "gpu")
     monkeypatch.setattr("miras.kernels.attention.capability", lambda: 8.0)
     jax.clear_caches()
-    got = run(window, "xla", None, *arrays)
+    got = run(window, "auto", None, *arrays)
     jax.clear_caches()
     (options,) = asked
     assert (options["by"], options["is_causal"]) == ("cudnn", True)
