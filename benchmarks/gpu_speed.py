@@ -8,12 +8,14 @@ Shows:     tokens a second of each contender, and what share ours reaches of the
 
 Shapes are [B, T, H, D] = [8, 4096, 16, 64] and [2, 32768, 16, 128], inputs in bfloat16, chunks of
 64. "auto" is what users get: kernels where the plan takes them, else XLA; the table says which.
-A contender that is not installed, or that runs out of memory, has no figure and says why.
+`transformer` and `swa` are their attention alone, of packed documents of 1024 tokens, a window of
+64 in the latter. A contender that is not installed, or that runs out of memory, has no figure and
+says why.
 
 The floor is the larger of two times: that of reading q, k, v and gates and writing y once at the
 device's memory bandwidth, and that of the memory's matrix products at its bfloat16 rate (both
 measured here, by a copy and a product of large matrices). With backward it is three times that of
-the products, and twice the traffic.
+the products, and twice the traffic. Attention's products are with keys that are seen.
 
 titans-pytorch's `NeuralMemory` projects to q, k and v itself: what it is given is [B, T, H D], and
 its projections are in its time, as `titans_layer` has them for ours.
@@ -36,9 +38,10 @@ import miras
 from miras.testing import random_inputs
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "gpu_speed.md"
-MODELS = ("gated_deltanet", "titans_lmm", "moneta", "yaad", "memora")
+MODELS = ("gated_deltanet", "titans_lmm", "moneta", "yaad", "memora", "transformer", "swa")
 SHAPES = {"short": (8, 4096, 16, 64), "long": (2, 32768, 16, 128)}
 CHUNK = 64
+DOCUMENT = 1024  # tokens, in attention
 Call = Callable[[], Any]
 
 
@@ -80,12 +83,24 @@ def inputs_of(model: str, shape: tuple[int, ...]) -> Any:
     return jax.tree.map(jnp.asarray, inputs._replace(**bf16))
 
 
+def attends(model: str) -> bool:
+    """Whether a preset's rule is attention."""
+    return miras.preset(model).rule.kinds()["memory"] == "kv"
+
+
+def documents(batch: int, length: int) -> jax.Array:
+    """Ids of packed documents [B, T]."""
+    return jnp.broadcast_to(jnp.arange(length) // DOCUMENT, (batch, length))
+
+
 def forward_of(model: str, backend: Any) -> Callable[[Any], jax.Array]:
-    """`miras.scan` of a preset."""
+    """`miras.scan` of a preset; of documents where it is attention."""
     config = miras.preset(model)
 
     def forward(inputs: Any) -> jax.Array:
-        return miras.scan(config.rule, *inputs, chunk=CHUNK, exact=config.exact, backend=backend)[0]
+        ids = documents(*inputs.q.shape[:2]) if attends(model) else None
+        options: Any = dict(chunk=CHUNK, exact=config.exact, backend=backend, segment_ids=ids)
+        return miras.scan(config.rule, *inputs, **options)[0]
 
     return forward
 
@@ -105,7 +120,7 @@ def taken(model: str, shape: tuple[int, ...]) -> str:
     """What "auto" runs."""
     inputs = inputs_of(model, (1, CHUNK, 1, shape[-1]))
     text = jax.jit(forward_of(model, "auto")).lower(inputs).as_text()
-    return "kernels" if "miras_forward" in text else "XLA"
+    return "kernels" if "miras_forward" in text or "miras_attention" in text else "XLA"
 
 
 def flash_linear_attention(model: str, shape: tuple[int, ...], backward: bool) -> Call:
@@ -170,9 +185,18 @@ def least(model: str, shape: tuple[int, ...], backward: bool, device: Floor) -> 
     W0 = jax.eval_shape(lambda: rule.init(jax.random.key(0), dk=D, dv=D, heads=1))
     size = sum(leaf.size for leaf in jax.tree.leaves(W0))
     traffic = B * T * H * (4 * D * 2 + 4 * len(rule.gates)) * (2 if backward else 1)
-    # A read, and a gradient in a read, a product backwards and one that writes: 4 of 2 each.
-    work = B * T * H * 8 * size * (3 if backward else 1)
+    # A read, and a gradient in a read, a product backwards and one that writes: 4 of 2 each. In
+    # attention 2 with every key that is seen.
+    products = 4 * D * seen(rule) if attends(model) else 8 * size
+    work = B * T * H * products * (3 if backward else 1)
     return max(traffic / device.bandwidth, work / device.products)
+
+
+def seen(rule: miras.Rule) -> float:
+    """Keys of its document that a query sees on average."""
+    assert isinstance(rule.memory, miras.memory.KV)
+    window = rule.memory.window or DOCUMENT
+    return sum(min(at + 1, window) for at in range(DOCUMENT)) / DOCUMENT
 
 
 def cell(name: str, model: str, shape: tuple[int, ...], backward: bool, repeats: int):
@@ -233,7 +257,8 @@ def main() -> None:
                 shown = [f"{x:,.0f}" if isinstance(x, float) else x for x in found]
                 way = "forward + backward" if backward else "forward"
                 lines.append(
-                    f"| {model} | {list(shape)} | {way} | {' | '.join(map(str, shown))} | {share} |"
+                    f"| {model} | {list(shape)} | {way} | {' | '.join(map(str, shown))} | {share} "
+                    f"| {taken(model, shape)} |"
                 )
                 print(lines[-1], flush=True)
     RESULTS.parent.mkdir(exist_ok=True)
