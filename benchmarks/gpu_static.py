@@ -1,4 +1,4 @@
-"""What the GPU's compiler makes of every preset's kernels, on a machine without a GPU.
+"""What the GPU's compiler makes of every preset's kernels and attention's, without a GPU.
 
 Command:   python -m benchmarks.gpu_static [--widths 16 32 64 128] [--presets ...]
 Needs:     pip install --no-deps jax-cuda13-plugin==V jax-cuda13-pjrt==V, V jaxlib's version (XLA's
@@ -6,14 +6,16 @@ Needs:     pip install --no-deps jax-cuda13-plugin==V jax-cuda13-pjrt==V, V jaxl
            that of the triton wheel (pip install --no-deps triton).
 Cost:      about 20 minutes on 2 cores.
 Shows:     registers, spilled bytes and shared memory a thread or block, forward and backward, for
-           an H200, of what `backend="auto"` runs as kernels; and what it leaves to XLA. No row may
-           spill more than 256 bytes a thread. Kept in results/gpu_static.md.
+           an H200, of what `backend="auto"` runs as kernels; and what it leaves to XLA. The same of
+           attention of packed documents. No row may spill more than 256 bytes a thread. Kept in
+           results/gpu_static.md.
 
 XLA compiles for a GPU that is described, not there; its own Triton does what it does on one. What
 it hands to the assembler is assembled once more here, for a report of registers.
 """
 
 import argparse
+import functools
 import importlib.util
 import os
 import pathlib
@@ -22,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -39,6 +42,8 @@ RESULTS = pathlib.Path(__file__).parent / "results" / "gpu_static.md"
 MOST = 256  # bytes that a thread may spill
 BATCH, TILES, HEADS = 1, 4, 2
 CHUNK = 32  # of which a tile is a half
+ATTENTION = [(dtype, width) for dtype in ("bfloat16", "float32") for width in (64, 128, 256)]
+TOKENS = 1024  # of attention: some blocks
 
 H200 = """
 gpu_device_info {
@@ -98,9 +103,25 @@ def compile_for(mesh: Mesh, name: str, width: int) -> None:
         return jnp.sum(y)
 
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
+    _compile(jax.grad(total), mesh, shapes, shapes.k if has_keys else None)
+
+
+def compile_attention_for(mesh: Mesh, dtype: str, width: int) -> None:
+    """Likewise attention of packed documents."""
+    rule = miras.preset("transformer").rule
+
+    def total(q: Any, k: Any, v: Any, ids: Any) -> jax.Array:
+        y, _ = miras.scan(rule, {}, q, k, v, segment_ids=ids)
+        return jnp.sum(y.astype(jnp.float32))
+
+    x = jax.ShapeDtypeStruct((BATCH, TOKENS, HEADS, width), dtype)
+    ids = jax.ShapeDtypeStruct(x.shape[:2], jnp.int32)
+    _compile(jax.grad(total, argnums=(0, 1, 2)), mesh, x, x, x, ids)
+
+
+def _compile(gradient: Callable[..., Any], mesh: Mesh, *shapes: Any) -> None:
     with jax.set_mesh(mesh):
-        traced = jax.jit(jax.grad(total)).trace(shapes, shapes.k if has_keys else None)
-        traced.lower(lowering_platforms=("cuda",)).compile()
+        jax.jit(gradient).trace(*shapes).lower(lowering_platforms=("cuda",)).compile()
 
 
 def figures(directory: pathlib.Path, kernel: str) -> Figures:
@@ -120,16 +141,22 @@ def figures(directory: pathlib.Path, kernel: str) -> Figures:
     return Figures(*found)
 
 
-def row(directory: pathlib.Path, mesh: Mesh, name: str, width: int) -> str:
-    """A line of the table."""
+def row(
+    directory: pathlib.Path,
+    compiled: Callable[[str, int], None],
+    kernels: str,
+    name: str,
+    width: int,
+) -> str:
+    """A line of a table."""
     for old in directory.iterdir():
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     try:
-        compile_for(mesh, name, width)
+        compiled(name, width)
     except ConfigError as refused:
         reason = str(refused).partition(": ")[2].partition(";")[0]
         return f"| {name} | {width} | XLA: {reason} | | |"
-    found = [figures(directory, f"miras_{way}") for way in ("forward", "backward")]
+    found = [figures(directory, f"{kernels}_{way}") for way in ("forward", "backward")]
     columns = zip(*found)
     return f"| {name} | {width} | " + " | ".join(f"{f}, {b}" for f, b in columns) + " |"
 
@@ -159,13 +186,16 @@ def main() -> None:
         lines = [
             f"Made by `python -m benchmarks.gpu_static` with jax {jax.__version__}, for an H200.",
             "Forward, backward; registers and spilled bytes a thread, shared bytes a block.",
-            "",
-            "| preset | width | registers | spilled | shared |",
-            "|---|---|---|---|---|",
         ]
-        for name in options.presets:
-            for width in options.widths:
-                lines.append(row(pathlib.Path(temporary), mesh, name, width))
+        presets = [(name, width) for name in options.presets for width in options.widths]
+        for what, of_one, kernels, rows in (
+            ("preset", compile_for, "miras", presets),
+            ("attention", compile_attention_for, "miras_attention", ATTENTION),
+        ):
+            compiled = functools.partial(of_one, mesh)
+            lines += ["", f"| {what} | width | registers | spilled | shared |", "|---" * 5 + "|"]
+            for name, width in rows:
+                lines.append(row(pathlib.Path(temporary), compiled, kernels, name, width))
                 print(lines[-1], flush=True)
     spilled = [int(n) for line in lines for n in re.findall(r"\d+", _column(line, 4))]
     if max(spilled) > MOST:

@@ -81,3 +81,5 @@ def test_figures_are_of_these_kernels():
     spilled = [row[3] for row in kept if row[0].startswith("| ") and "XLA" not in row[2]]
     assert all(int(bytes) <= 256 for both in spilled for bytes in both.split(", "))
     assert len(spilled) > len(NAMES) - len(LARGE)
+    attention = {(dtype, width) for dtype in ("bfloat16", "float32") for width in (64, 128, 256)}
+    assert {(row[0].strip("| "), int(row[1])) for row in kept if len(row) > 1} >= attention
