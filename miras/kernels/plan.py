@@ -20,7 +20,7 @@ from miras.rule import Rule
 TOKENS = 64  # that a grid step goes through at least, so that its overhead is small
 BESIDE = 4  # heads whose steps fill each other's gaps; more gain nothing
 EQUATIONS = 4000  # of all of them
-LARGE = 2**15  # numbers of a head's memory from which the compiler's other scheduler does better
+LARGE = 2**16  # numbers of a head's memory from which the compiler's other scheduler does better
 PAIRED = 2**17  # from which two chunks at once pay
 SAVED = 2**30  # bytes of memories that a call of `scan` keeps for the backward pass
 
