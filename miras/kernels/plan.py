@@ -71,7 +71,8 @@ def plan(
             heads = _beside(given.streams.q.shape[2], programs, max(1, room // (2 * needed)))
             wanted = None if save_every is None else (save_every, chunk // tile)
             group = _group(given, tile, capacity // 8 // heads, wanted)
-            large = _numbers(given.of_one_tile().memory) >= LARGE
+            many = _numbers(given.of_one_tile().memory) >= LARGE
+            large = many and not rule.forms_weights  # whose values fill VMEM as it is
             paired = 0
             if tile == chunk and _pays_in_pairs(rule, run, given):
                 paired = _paired(step, given, room)

@@ -134,8 +134,8 @@ def running(x: Array) -> Array:
     for by in (1, 2, 4):
         blocks = blocks + jnp.where(at >= by, pltpu.roll(blocks, by, 1), 0.0)
     parts = [blocks[0]]
-    for block in blocks[1:]:
-        parts.append(block + parts[-1][-1:])
+    for i in range(1, blocks.shape[0]):
+        parts.append(blocks[i] + parts[-1][-1:])
     return jnp.concatenate(parts, axis=0)
 
 
