@@ -64,7 +64,7 @@ def joined(n, step, constants, memory, tiles, resets, **options):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
-    ("changes", "n"), [((), 3), (("memory=matrix",), 2), (("order=decay_first",), 2)], ids=str
+    ("changes", "n"), [((), 3), (("memory=matrix",), 2), (("algorithm=nesterov",), 2)], ids=str
 )
 def test_chunks_of_a_tile_form_momentum_once(changes, n, monkeypatch):
     """And nobody can tell: answers, the state after them, losses and all gradients are the same."""
