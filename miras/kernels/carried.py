@@ -100,6 +100,11 @@ class Carried:
         return trace(backward, *shapes, jax.eval_shape(self, *shapes))
 
 
+def everywhere(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of (flags, constants, memory, streams) of one head, for all rows and heads."""
+    return jax.jit(jax.vmap(jax.vmap(step, (None, 0, 0, 0)), (0, None, 0, 0)))
+
+
 def carried(step: Callable[..., Any], *args: Any) -> tuple[Carried, Given]:
     """The step on what it reads, and what it is given of that.
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from miras.engine.chunk import Fast
-from miras.kernels.carried import carried
+from miras.kernels.carried import carried, everywhere
 from miras.kernels.given import Given
 from miras.typing import Array
 
@@ -42,8 +42,7 @@ def in_kernels(
     memory, before, y, loss = out
     # The rest of the memory is made anew by every tile: only the last one's is wanted.
     end: Any = jax.tree.map(lambda x: x[-1], (streams, flags))
-    last = jax.vmap(jax.vmap(step.whole, (None, 0, 0, 0)), (0, None, 0, 0))
-    others: Any = jax.jit(last)(end[1], constants, before, end[0])[0]
+    others: Any = everywhere(step.whole)(end[1], constants, before, end[0])[0]
     return step.memory.within(memory, others), y, loss
 
 

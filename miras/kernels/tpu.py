@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from miras.kernels import laid
-from miras.kernels.carried import Carried
+from miras.kernels.carried import Carried, everywhere
 from miras.kernels.given import Given, own
 from miras.kernels.grid import Grid, Layout
 from miras.kernels.loop import Kernels
@@ -85,8 +85,7 @@ def _forward(step: Carried, layout: Layout, given: Given, *, save: bool):
     end, before = like(out["memory"], given.memory), like(out["before"], given.memory)
     if in_pairs:
         streams, flags = jax.tree.map(lambda x: x[-2], (given.streams, given.flags))
-        one = jax.vmap(jax.vmap(step, (None, 0, 0, 0)), (0, None, 0, 0))
-        before: Any = jax.jit(one)(flags, given.constants, before, streams)[0]
+        before: Any = everywhere(step)(flags, given.constants, before, streams)[0]
     return (end, before, *like(out["y_loss"], y_loss)), out.get("saved")
 
 
