@@ -1,6 +1,6 @@
 """Tokens a second on a GPU: our kernels, our XLA path and the peers, forward and with backward.
 
-Command:   pip install miras[cuda] "titans-pytorch" "flash-linear-attention" torch, then
+Command:   pip install -e ".[cuda]" "titans-pytorch" "flash-linear-attention" torch, then
            python -m benchmarks.gpu_speed            (--models, --shapes short long, --repeats)
 Cost:      some minutes on one GPU; needs one (compute capability 8.0 or later).
 Shows:     tokens a second of each contender, and what share ours reaches of the floor. Kept in

@@ -1,6 +1,6 @@
 """Ours beside the peers: time and peak memory, forward and forward with backward, as T grows.
 
-Command:   pip install "miras[peers]", then python -m benchmarks.peers
+Command:   pip install -e ".[peers]", then python -m benchmarks.peers
            --lengths 1024 --repeats 25 for one length only, --only qwen3-next for one peer.
 Cost:      about 30 minutes on 2 cores with 24 GB, most of it the longest sequences; 3 minutes at
            T = 1024. Linux only: peaks are read from /proc.
@@ -68,7 +68,7 @@ def main() -> None:
     missing = [NEEDS[p][1] for p in args.only if importlib.util.find_spec(NEEDS[p][0]) is None]
     if missing:
         raise SystemExit(
-            f"{missing[0]} is not installed: pip install 'miras[peers]', or name others with "
+            f"{missing[0]} is not installed: pip install 'miras-jax[peers]', or name others with "
             f"--only ({', '.join(map(repr, MATCHES))})."
         )
     hold_to(args.threads)

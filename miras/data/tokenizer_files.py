@@ -1,4 +1,4 @@
-"""Tokenizers read from SentencePiece and Hugging Face files (``pip install 'miras[tokenizers]'``).
+"""Tokenizers read from files of SentencePiece and Hugging Face (the extra ``tokenizers``).
 
 Both reduce to a table of the bytes that each id stands for. The libraries are imported only when a
 file is opened.
@@ -56,7 +56,7 @@ def _library(name: str, path: pathlib.Path) -> Any:
     except ImportError as error:
         raise ConfigError(
             f"tokenizer file {str(path)!r} needs the package {name!r}, which is not installed: "
-            "run pip install 'miras[tokenizers]'."
+            "run pip install 'miras-jax[tokenizers]'."
         ) from error
 
 

@@ -20,7 +20,7 @@ TOPOLOGIES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 def compile_ahead(function: Callable[..., Any], *shapes: Any, chip: Chip = "v5e") -> Any:
     """The program of a function for one chip of a kind that need not be there.
 
-    Needs the `libtpu` wheel (`pip install miras[tpu]`), on Linux.
+    Needs the `libtpu` wheel (`pip install 'miras-jax[tpu]'`), on Linux.
 
     Args:
         function: of arrays; rules that it runs by `backend="pallas"` are compiled as kernels.
