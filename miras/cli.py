@@ -5,7 +5,6 @@ data library.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
@@ -14,16 +13,16 @@ from rich.console import Console
 from miras import __version__, generate, match, plugins
 from miras.ablate import command as ablate
 from miras.config import override
-from miras.errors import ConfigError
+from miras.errors import ConfigError, fail
 from miras.eval import command as evaluate
 from miras.inspect import command as inspect
 from miras.staleness import command as staleness
 from miras.stream import command as stream
+from miras.train import command as train
+from miras.words import DEFAULT, add_words, split
 
 if TYPE_CHECKING:
-    from miras.train import Run, RunConfig
-
-_DEFAULT = "yaad"
+    from miras.train import Run
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,16 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             plugins.load(source)
         return args.run(args)
     except ConfigError as error:
-        return _fail(error, 2)
+        return fail(error, 2)
     except KeyboardInterrupt:
-        return _fail("interrupted; a run goes on from its last checkpoint.", 130)
+        return fail("interrupted; a run goes on from its last checkpoint.", 130)
     except SystemExit as end:  # argparse ends `--help` and `--version` so
         return end.code if isinstance(end.code, int) else 0
-
-
-def _fail(reason: object, code: int) -> int:
-    print("miras:", " ".join(str(reason).split()), file=sys.stderr)
-    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,23 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"miras {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
-    train = commands.add_parser(
-        "train",
-        help="train a language model, or go on where a run stopped",
-        description="Train a language model, or go on where the run in the folder stopped.",
-        epilog="Examples: `miras train`, `miras train titans_lmm steps=500 width=256`, "
-        "`miras train yaad bias=l2 --data my_texts --out runs/mine`.",
-    )
-    _words(train, f"a preset (default: {_DEFAULT}) and fields of the run, as in bias.delta=0.5")
-    train.add_argument(
-        "--data", metavar="PATH|tfds:NAME", help="text to learn (default: the standard library)"
-    )
-    train.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/PRESET)")
-    train.add_argument(
-        "--resume", action="store_true", help="go on where the folder's run stopped; always done"
-    )
-    train.set_defaults(run=_train)
-
+    train.add_parser(commands)
     evaluate.add_parser(commands, _load)
 
     presets = commands.add_parser("presets", help="list the named models and their parts")
@@ -113,14 +91,14 @@ def _parser() -> argparse.ArgumentParser:
         help="tell what a model is made of and what it costs",
         description="A model's four parts, its equation, and its size and cost.",
     )
-    _words(describe, "a preset and fields of the model, as in width=256")
+    add_words(describe, "a preset and fields of the model, as in width=256")
     describe.set_defaults(run=_describe)
 
     generate.add_parser(commands, _load)
     stream.add_parser(commands, _load)
     match.add_parser(commands)
-    ablate.add_parser(commands, _run_config)
-    staleness.add_parser(commands, staleness.Sources(new=_run_config, load=_load))
+    ablate.add_parser(commands, train.run_config)
+    staleness.add_parser(commands, staleness.Sources(new=train.run_config, load=_load))
     inspect.add_parser(commands, _load)
     for command in commands.choices.values():
         command.add_argument(
@@ -132,60 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _words(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("words", nargs="*", metavar="[PRESET] [KEY=VALUE ...]", help=text)
-
-
-def _split(words: list[str]) -> tuple[str, list[str]]:
-    """The preset and the assignments."""
-    assignments = [word for word in words if "=" in word]
-    names = [word for word in words if "=" not in word]
-    if len(names) > 1:
-        raise ConfigError(f"{names[1]!r} is a second preset, or lacks its '=': give key=value.")
-    return (names[0] if names else _DEFAULT), assignments
-
-
-def _run_config(name: str, assignments: list[str], source: str | None) -> "RunConfig":
-    from miras.data import vocabulary
-    from miras.presets import preset
-    from miras.train import RunConfig
-
-    config = override(RunConfig(model=preset(name)), *assignments)
-    if source is not None:
-        config = override(config, f"data.source={source}")
-    if not any(word.partition("=")[0].strip() in ("vocab", "model.vocab") for word in assignments):
-        config = override(config, f"model.vocab={vocabulary(config.data)}")
-    return config
-
-
-def _train(args: argparse.Namespace) -> int:
-    from miras.train import NonFiniteError, train
-    from miras.train.run_folder import RunFolder
-
-    name, assignments = _split(args.words)
-    out = f"runs/{name}" if args.out is None else args.out
-    plugins.restore(RunFolder(out).plugins)  # those of a run that goes on
-    config = _run_config(name, assignments, args.data)
-    console = Console()
-    try:
-        result = train(config, out, console=console)
-    except NonFiniteError as error:
-        return _fail(error, 1)
-    console.print(
-        f"{result.held_out.summary}; the run lies in {result.folder}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-    return 0
-
-
 def _load(folder: str) -> "Run":
     from miras.train import load_run
 
     run = load_run(folder)
     for step, reason in run.damaged.items():
-        _fail(f"warning: checkpoint {step} is damaged ({reason}); using step {run.step}.", 0)
+        fail(f"warning: checkpoint {step} is damaged ({reason}); using step {run.step}.", 0)
     return run
 
 
@@ -213,8 +143,8 @@ def _legality(args: argparse.Namespace) -> int:
 def _describe(args: argparse.Namespace) -> int:
     from miras.presets import find
 
-    name, assignments = _split(args.words)
-    entry = find(name)
+    name, assignments = split(args.words)
+    entry = find(name or DEFAULT)
     config = override(entry.build(), *(word.removeprefix("model.") for word in assignments))
     from miras.describe import table
 

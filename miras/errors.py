@@ -1,5 +1,7 @@
 """The one exception of miras that is the user's to mend; the command line prints it in one line."""
 
+import sys
+
 
 class ConfigError(ValueError):
     """A configuration, path or value that cannot be used.
@@ -11,3 +13,9 @@ class ConfigError(ValueError):
 
 class UnknownPartError(ConfigError):
     """A name that no member of a registry has, which no other choice could make right."""
+
+
+def fail(reason: object, code: int) -> int:
+    """Tell the user a reason in one line on stderr; returns the exit code."""
+    print("miras:", " ".join(str(reason).split()), file=sys.stderr)
+    return code
