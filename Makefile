@@ -17,7 +17,7 @@ LIBTPU := import importlib.metadata as m; \
 BROWSER := $(if $(shell grep -sx ID=debian /etc/os-release),$(if $(filter x86_64,$(shell uname -m)),\
   $(VENV)/browser/.installed))
 
-.PHONY: help demo test tpu browser lint types docs format table clean
+.PHONY: help demo test exhaustive tpu browser lint types docs format table clean
 
 help:  ## Show these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -27,7 +27,10 @@ demo: $(VENV)/.installed  ## Train the default model on the built-in corpus, the
 	$(BIN)/miras generate $(DEMO_OUT) --prompt "def " --length 300 --temperature 0.7
 
 test: $(VENV)/.installed $(TPU) $(BROWSER)  ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu" $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not exhaustive" $(PYTEST)
+
+exhaustive: $(VENV)/.installed $(TPU) $(BROWSER)  ## Run what `make test` runs a sample of (hours)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "exhaustive and not gpu" $(PYTEST)
 
 tpu: $(TPU)  ## Install the TPU's compiler (210 MB), which needs no TPU
 
