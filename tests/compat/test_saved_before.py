@@ -1,0 +1,54 @@
+"""A run folder and a session that an earlier version wrote still load and give the same numbers.
+
+`run_3e02ed6.zip` was written by the code of commit 3e02ed6 on CPU, never by later code: a run of
+three layers (memory, window, attention to all) that was stopped after step 2 of 3, and a session
+of it. `expected.json` holds the command's words, how that code went on from the session, and the
+held-out loss after step 3.
+"""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from miras.cli import main
+from miras.models import Sampling, load_session, steps
+from miras.train import load_run
+
+_RUN = pathlib.Path(__file__).with_name("run_3e02ed6.zip")
+
+
+@pytest.fixture
+def saved(tmp_path, monkeypatch):
+    """The folder, and what the earlier code found."""
+    shutil.unpack_archive(_RUN, tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    monkeypatch.setenv("MIRAS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "run", json.loads((tmp_path / "run" / "expected.json").read_text())
+
+
+def test_a_session_goes_on_as_it_did(saved):
+    folder, expected = saved
+    run = load_run(folder)
+    assert run.step == 2
+    session = load_session(folder / "session", run.model)
+    found = list(steps(run.model, session.logits, session.state, 8, Sampling(temperature=0)))
+    assert [int(step.token[0]) for step in found] == expected["continuation"]
+    last = np.asarray(found[-1].logits[0, :16])
+    np.testing.assert_allclose(last, expected["logits"], rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_evaluates_generates_and_resumes(saved, capsys):
+    folder, expected = saved
+    assert main(["eval", str(folder), "--batches", "1"]) == 0
+    assert "bits per byte" in capsys.readouterr().out
+    assert main(["generate", str(folder), "--prompt", "the", "--length", "2"]) == 0
+    assert capsys.readouterr().out.startswith("the")
+    assert main(["train", *expected["words"], "--out", str(folder)]) == 0
+    assert "going on from step 2" in " ".join(capsys.readouterr().out.split())
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    (held_out,) = (line for line in lines if line["kind"] == "held_out")
+    assert held_out["step"] == 3
+    assert held_out["loss"] == pytest.approx(expected["held_out_loss"], abs=1e-4)
