@@ -1,7 +1,8 @@
 """Checkpoints: the training state and the place in the data, saved together by Orbax.
 
 A checkpoint is a folder named by its step. Orbax writes it beside that name and renames it when it
-is whole, so that what has the name was whole once.
+is whole, so that what has the name was whole once. Whether it still is, the digests tell that lie
+in its seal (`digest`, `seal`): every load checks them.
 """
 
 import contextlib
@@ -10,10 +11,13 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
+import jax
 from orbax.checkpoint import v1 as ocp
 
 from miras.errors import ConfigError
+from miras.train.digest import digest
 from miras.train.quiet import quiet, settle
+from miras.train.seal import DamagedError, Seal
 from miras.train.state import TrainState
 
 
@@ -69,16 +73,33 @@ def restore(folder: pathlib.Path, like: TrainState, data: Any = None) -> Restore
 
 def _read(path: str, like: TrainState, data: Any) -> TrainState | str:
     """The state in a checkpoint, or the reason why it cannot be read."""
+    seal = Seal()
     try:
         # One at a time: where one item of several fails, Orbax never awaits the others.
+        ocp.load_checkpointables(path, {"data": seal})
+        state = ocp.load_checkpointables(path, {"state": like})["state"]
+        _check(state, like, seal)
         if data is not None:
-            ocp.load_checkpointables(path, {"data": data})
-        return ocp.load_checkpointables(path, {"state": like})["state"]
+            data.set_state(seal.position)
+        return state
     except Exception as error:  # a damaged file may surface as nearly any exception
         cause = _innermost(error)
         if isinstance(cause, ConfigError):
             raise cause from None
         return _first_line(cause)
+
+
+def _check(state: TrainState, like: TrainState, seal: Seal) -> None:
+    """Raise DamagedError unless a state is the one that was saved, bit for bit."""
+    for own, wanted in zip(jax.tree.leaves(state), jax.tree.leaves(like), strict=True):
+        if (own.shape, own.dtype) != (wanted.shape, wanted.dtype):
+            raise DamagedError(f"an array is {own.dtype}{own.shape}")
+    if seal.leaves is None:
+        return
+    found = digest(state)
+    for name in found.keys() | seal.leaves.keys():
+        if found.get(name) != seal.leaves.get(name):
+            raise DamagedError(f"{name} is not what was written")
 
 
 def set_aside(folder: pathlib.Path, damaged: dict[int, str]) -> str:
@@ -114,15 +135,24 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
             )
             self._quiet = stack.pop_all()
+        self._pending: Any = None  # what Orbax gave for the save that is under way
 
     def save(self, step: int, state: TrainState, data: Any) -> None:
         """Copy state and position, and write them while the run goes on.
+
+        Args:
+            step: updates done.
+            state: the training state.
+            data: iterator with `get_state`, whose position is saved; None where there is none.
 
         Raises:
             ConfigError: where this checkpoint or the one before it could not be written.
         """
         try:
-            self._orbax.save_checkpointables_async(step, {"state": state, "data": data})
+            self._finish()
+            seal = Seal(None if data is None else data.get_state(), digest(state))
+            items = {"state": state, "data": seal}
+            self._pending = self._orbax.save_checkpointables_async(step, items)
         except Exception as error:
             raise self._failed(error) from error
 
@@ -133,6 +163,7 @@ class Checkpoints:
             ConfigError: where it could not be.
         """
         try:
+            self._finish()
             self._orbax.wait()
         except Exception as error:
             raise self._failed(error) from error
@@ -145,9 +176,18 @@ class Checkpoints:
         """
         with self._quiet:
             try:
-                self._orbax.close()
+                try:
+                    self._finish()
+                finally:
+                    self._orbax.close()
             except Exception as error:
                 raise self._failed(error) from error
+
+    def _finish(self) -> None:
+        """Wait for the save that is under way, whose thread and descriptors end only so."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
     def _failed(self, error: Exception) -> ConfigError:
         settle()
