@@ -12,10 +12,11 @@ import hashlib
 import json
 import math
 import numbers
+import re
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, ClassVar, Literal, TypeVar, Union
 
 from miras.errors import ConfigError
 
@@ -24,7 +25,16 @@ C = TypeVar("C", bound="Config")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Base of all configs: checks the type of every field, then calls `validate`."""
+    """Base of all configs: checks the type of every field, then calls `validate`.
+
+    A field's metadata may have `also`, other words for it which `override` answers
+    with the field's path instead of guessing.
+
+    Attributes:
+        own_levels: down to which depth a field wins over deeper ones of its name in `override`.
+    """
+
+    own_levels: ClassVar[int] = 1
 
     def __post_init__(self):
         hints = field_types(type(self))
@@ -208,8 +218,12 @@ def override(config: C, *assignments: str) -> C:
     """Swap parts and set fields: `override(config, "bias=huber", "bias.delta=0.5")`.
 
     A path may leave out leading names where what remains is unambiguous: on a run's config,
-    `bias.delta` finds `model.rule.bias.delta`. All assignments are tried as one change, left to
-    right, so a part is swapped before its fields are set; ranges are checked at the end.
+    `bias.delta` finds `model.rule.bias.delta`. A config's own fields, and on a run's config those
+    of `model`, `data` and `train`, win over fields of the parts below: `steps` is `train.steps`,
+    also for a rule whose algorithm has `steps`. Every other name that several fields have, or that
+    is the usual word for another field too (`lr`), is ambiguous. All assignments are tried as one
+    change, left to right, so a part is swapped before its fields are set; ranges are checked at
+    the end.
 
     Raises:
         ConfigError: for a missing "=", an unknown or ambiguous path, or a value of the wrong type.
@@ -224,21 +238,31 @@ def override(config: C, *assignments: str) -> C:
 
 
 def _resolve(config: Config, path: list[str]) -> list[str]:
-    """The full path from the config's root: breadth first, the shallowest match wins."""
+    """The full path from the config's root."""
+    own, deeper, also, seen = [], [], [], []
     level: list[tuple[list[str], Config]] = [([], config)]
-    seen: list[str] = []
+    depth = 0
     while level:
-        found = [p for p, c in level if path[0] in field_types(type(c))]
-        if len(found) == 1:
-            return found[0] + path
-        if found:
-            full = ", ".join(".".join(p + path) for p in found)
-            raise ConfigError(f"key {path[0]!r} is ambiguous: write one of {full}.")
-        children = [
-            ([*p, f.name], getattr(c, f.name)) for p, c in level for f in dataclasses.fields(c)
-        ]
-        seen += [".".join(p) for p, _ in children]
-        level = [(p, c) for p, c in children if isinstance(c, Config)]
+        depth += 1
+        below = []
+        for prefix, part in level:
+            for field in dataclasses.fields(part):
+                where = [*prefix, field.name]
+                seen.append(".".join(where))
+                if field.name == path[0]:
+                    (own if depth <= config.own_levels else deeper).append(where)
+                elif path[0] in field.metadata.get("also", ()):
+                    also.append(where)
+                if isinstance(child := getattr(part, field.name), Config):
+                    below.append((where, child))
+        level = below
+    found = (own or deeper) + also
+    if len(found) == 1 and not also:
+        return found[0] + path[1:]
+    if found:
+        full = ", ".join(".".join(where + path[1:]) for where in found)
+        many = f"is ambiguous: write one of {full}" if len(found) > 1 else f"is here {full}: use it"
+        raise ConfigError(f"key {path[0]!r} {many}.")
     names = set(seen) | {name.rsplit(".", 1)[-1] for name in seen}
     near = difflib.get_close_matches(path[0], sorted(names), n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
@@ -249,6 +273,11 @@ def _assign(config: C, path: list[str], text: str) -> C:
     name, rest = path[0], path[1:]
     hints = field_types(type(config))
     if name not in hints:
+        for field in dataclasses.fields(config):
+            if name in field.metadata.get("also", ()):
+                raise ConfigError(
+                    f"unknown field of {type(config).__name__} {name!r}: it is {field.name!r} here."
+                )
         raise unknown(f"field of {type(config).__name__}", name, hints)
     if rest:
         child = getattr(config, name)
@@ -271,12 +300,19 @@ def _checked(config: C) -> C:
     )
 
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
 def _parse(text: str, hint: Any) -> Any:
     """Command-line text as a JSON value where it is one and the field is not a string."""
     arms = typing.get_args(hint)
     if hint is str or (str in arms and text.lower() not in ("none", "null")):
         return text
     word = text.lower()
+    if _NUMBER.fullmatch(text):  # also .5, 5. and +5, which JSON has not
+        number = float(text)
+        whole = math.isfinite(number) and not set(text) & set(".eE")
+        return int(text) if whole else number
     if word in ("none", "null") and types.NoneType in arms:
         return None
     if word in ("true", "false"):

@@ -1,6 +1,9 @@
 """Configs: overrides, JSON, hash, registries and their errors."""
 
+import collections
 import dataclasses
+import functools
+import json
 import subprocess
 import sys
 
@@ -10,10 +13,11 @@ import numpy as np
 import pytest
 
 import miras
-from miras.config import difference
+from miras.config import Config, difference
 from miras.memory import Memory
 from miras.models import LanguageModelConfig
 from miras.presets import PRESETS
+from miras.train import RunConfig
 from tests import cases
 
 RULE = miras.Rule(memory="mlp", bias="l2", retention="l2", algorithm="momentum")
@@ -70,6 +74,7 @@ ERRORS = {
     "data_dependent=true": "is ambiguous: write one of",
     "tie=maybe": "tie='maybe' is not true or false",
     'bias={"p": 3}': "has no 'kind': add one of",
+    "layers=" + "9" * 5000: "layers=inf is not a whole number",
 }
 
 
@@ -77,6 +82,60 @@ ERRORS = {
 def test_override_errors_name_value_and_legal_ones(assignment, message):
     with pytest.raises(miras.ConfigError, match=message):
         miras.override(LanguageModelConfig(rule=RULE), assignment)
+
+
+def test_a_name_of_several_fields_is_answered_with_their_paths_over_all_presets():
+    """Every bare name either has one meaning, or sets nothing and lists where it may belong."""
+    ambiguous = set()
+    for preset in PRESETS:
+        config = RunConfig(miras.preset(preset))
+        places = collections.defaultdict(list)
+        for where in _paths(config):
+            places[where[-1]].append(where)
+        for name, found in places.items():
+            own = [where for where in found if len(where) <= 2]
+            value = functools.reduce(getattr, (own or found)[0], config)
+            if isinstance(value, Config):
+                continue
+            assignment = f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+            if len(own) == 1 or (len(found) == 1 and name != "lr"):
+                assert miras.override(config, assignment) == config
+                continue
+            ambiguous.add(name)
+            with pytest.raises(miras.ConfigError, match="is ambiguous") as told:
+                miras.override(config, assignment)
+            assert all(".".join(where) in str(told.value) for where in own or found)
+    assert {"lr", "seed", "rope_base", "activation", "window", "data_dependent"} <= ambiguous
+
+
+def _paths(config, prefix=()):
+    for field in dataclasses.fields(config):
+        yield (*prefix, field.name)
+        if isinstance(value := getattr(config, field.name), Config):
+            yield from _paths(value, (*prefix, field.name))
+
+
+def test_the_rate_of_the_run_and_that_of_the_memory_are_two():
+    config = RunConfig(miras.preset("yaad"))
+    with pytest.raises(
+        miras.ConfigError, match=r"model\.rule\.algorithm\.lr, train\.learning_rate"
+    ):
+        miras.override(config, "lr=0.1")
+    assert miras.override(config, "algorithm.lr=0.1").train == config.train
+    assert miras.override(config, "model.rule.algorithm.lr=0.1").model.rule.algorithm.lr == 0.1
+    assert miras.override(config, "train.learning_rate=0.1").model == config.model
+    assert miras.override(config, "learning_rate=0.1").train.learning_rate == 0.1
+    assert miras.override(config.model, "lr=0.1").rule.algorithm.lr == 0.1  # no run, one meaning
+    with pytest.raises(miras.ConfigError, match="it is 'learning_rate' here"):
+        miras.override(config, "train.lr=0.1")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [(".001", 1e-3), ("1.", 1.0), ("+.5e-1", 0.05), ("1e-3", 1e-3), ("2", 2.0)]
+)
+def test_numbers_are_read_as_people_write_them(text, value):
+    config = RunConfig(miras.preset("yaad"))
+    assert miras.override(config, f"learning_rate={text}").train.learning_rate == value
 
 
 def test_an_order_without_meaning_is_refused_with_the_reason():

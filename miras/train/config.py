@@ -42,7 +42,7 @@ class TrainConfig(Config):
     """
 
     steps: int = 1000
-    learning_rate: float = 3e-3
+    learning_rate: float = dataclasses.field(default=3e-3, metadata={"also": ("lr",)})
     warmup: int | None = None
     weight_decay: float = 0.1
     beta1: float = 0.9
@@ -102,6 +102,8 @@ class RunConfig(Config):
         data: the text, the tokenizer and the shape of a batch.
         train: the recipe.
     """
+
+    own_levels = 2  # the fields of the three parts are the run's own
 
     model: LanguageModelConfig
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
