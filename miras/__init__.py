@@ -1,12 +1,17 @@
 """miras: sequence models that learn while they read."""
 
-from miras import bias, memory, optim, retention, tasks
-from miras.config import config_hash, from_dict, from_json, override, to_dict, to_json
-from miras.engine import State, read, scan
-from miras.errors import ConfigError
-from miras.precision import Precision
-from miras.presets import preset
-from miras.rule import Rule
+from typing import TYPE_CHECKING
+
+from miras import lazy
+
+if TYPE_CHECKING:
+    from miras import bias, memory, optim, retention, tasks
+    from miras.config import config_hash, from_dict, from_json, override, to_dict, to_json
+    from miras.engine import State, read, scan
+    from miras.errors import ConfigError
+    from miras.precision import Precision
+    from miras.presets import preset
+    from miras.rule import Rule
 
 __version__ = "0.1.0"
 
@@ -30,3 +35,15 @@ __all__ = [
     "to_dict",
     "to_json",
 ]
+
+lazy.package(
+    __name__,
+    {
+        ".config": ("config_hash", "from_dict", "from_json", "override", "to_dict", "to_json"),
+        ".engine": ("State", "read", "scan"),
+        ".errors": ("ConfigError",),
+        ".precision": ("Precision",),
+        ".presets": ("preset",),
+        ".rule": ("Rule",),
+    },
+)

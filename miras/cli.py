@@ -8,8 +8,6 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from rich.console import Console
-
 from miras import __version__, generate, match, plugins
 from miras.ablate import command as ablate
 from miras.config import override
@@ -22,6 +20,8 @@ from miras.train import command as train
 from miras.words import DEFAULT, add_words, split
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from miras.train import Run
 
 
@@ -110,6 +110,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _show(*tables: "Table") -> None:
+    from rich.console import Console
+
+    for table in tables:
+        Console().print(table)
+
+
 def _load(folder: str) -> "Run":
     from miras.train import load_run
 
@@ -125,7 +132,7 @@ def _presets(args: argparse.Namespace) -> int:
     if args.markdown:
         print(presets_markdown())
     else:
-        Console().print(presets_table())
+        _show(presets_table())
     return 0
 
 
@@ -135,8 +142,7 @@ def _legality(args: argparse.Namespace) -> int:
     if args.markdown:
         print(refusals.markdown())
     else:
-        for table in refusals.tables():
-            Console().print(table)
+        _show(*refusals.tables())
     return 0
 
 
@@ -148,5 +154,5 @@ def _describe(args: argparse.Namespace) -> int:
     config = override(entry.build(), *(word.removeprefix("model.") for word in assignments))
     from miras.describe import table
 
-    Console().print(table(entry, config))
+    _show(table(entry, config))
     return 0

@@ -3,7 +3,6 @@
 The costs are those of the mathematics as the engine does it. Times are measured in `benchmarks/`.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -49,16 +48,11 @@ def costs(config: LanguageModelConfig, context: int = CONTEXT) -> Costs:
     free = sum(leaf.size for path, leaf in leaves if _is_start(path))
     free += 0 if config.tie else config.vocab * config.width
     state = jax.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0)).init_state(1))
-    growth = 0
-    number = 2 if config.dtype == "bfloat16" else 4
-    for memory in _kept(config):
-        if memory.window is None:
-            growth += 2 * config.width * number + 5  # k, v, a flag and a segment
     groups = config.layers // len(config.letters)
     return Costs(
         parameters=total,
         state_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)),
-        growth_bytes=groups * growth,
+        growth_bytes=config.growth_bytes,
         flops=2 * (total - free) + groups * sum(_mixer(config, x, context) for x in config.letters),
     )
 
@@ -66,16 +60,6 @@ def costs(config: LanguageModelConfig, context: int = CONTEXT) -> Costs:
 def _is_start(path) -> bool:
     names = {getattr(key, "key", None) for key in path}
     return bool(names & {"initial", "persistent"})
-
-
-def _kept(config: LanguageModelConfig) -> Iterator[KV]:
-    """The attention of one group's layers."""
-    for letter in config.letters:
-        memory = config.rule.memory
-        if letter != "M":
-            memory = config.attention.rule(windowed=letter == "S").memory
-        if isinstance(memory, KV):
-            yield memory
 
 
 def _mixer(config: LanguageModelConfig, letter: str, context: int) -> float:

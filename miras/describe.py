@@ -1,4 +1,7 @@
-"""What a model is made of, and what it costs, told in a terminal."""
+"""What a model is made of, and what it costs, told in a terminal.
+
+The table of presets builds no model; costs are counted for one that is described.
+"""
 
 import math
 from collections.abc import Iterator
@@ -8,7 +11,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from miras.config import to_dict
-from miras.costs import CONTEXT, costs
 from miras.memory import KV
 from miras.models import LanguageModelConfig
 from miras.models.config import LETTERS
@@ -22,6 +24,8 @@ def table(preset: Preset, config: LanguageModelConfig) -> Table:
         preset: where the config comes from.
         config: the preset's own, or one made from it.
     """
+    from miras.costs import CONTEXT, costs
+
     found = costs(config)
     equation = preset.equation
     if config.rule != preset.build().rule:
@@ -117,10 +121,9 @@ def presets_markdown() -> str:
 
 
 def _state(config: LanguageModelConfig) -> str:
-    found = costs(config)
-    if found.growth_bytes:
-        return f"{_round(found.growth_bytes, 'B')} a token"
-    return _round(found.state_bytes, "B")
+    if config.growth_bytes:
+        return f"{_round(config.growth_bytes, 'B')} a token"
+    return "constant"
 
 
 def _round(number: float, unit: str = "") -> str:

@@ -7,17 +7,19 @@ import argparse
 import dataclasses
 import math
 import re
+from typing import TYPE_CHECKING
 
 from miras.config import require
-from miras.costs import costs
-from miras.models import LanguageModelConfig
+
+if TYPE_CHECKING:
+    from miras.models import LanguageModelConfig
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 
 def match(
-    config: LanguageModelConfig, parameters: int, *, fixed_width: bool = False
-) -> LanguageModelConfig:
+    config: "LanguageModelConfig", parameters: int, *, fixed_width: bool = False
+) -> "LanguageModelConfig":
     """The config with the width, and then the SwiGLU's, that bring it nearest to a size.
 
     The width goes in steps of 8 channels a head; layers, heads and all else stay.
@@ -33,7 +35,7 @@ def match(
     require(parameters > 0, f"parameters={parameters} must be above 0.")
     narrow = config if fixed_width else _widest_below(config, parameters)
     found = _with_swiglu(narrow, parameters)
-    size = costs(found).parameters
+    size = _size(found)
     change = "layers, heads or vocab" + (" or width" if fixed_width else "")
     require(
         abs(size - parameters) <= 0.01 * parameters,
@@ -43,31 +45,37 @@ def match(
     return found
 
 
-def _widest_below(config: LanguageModelConfig, parameters: int) -> LanguageModelConfig:
+def _widest_below(config: "LanguageModelConfig", parameters: int) -> "LanguageModelConfig":
     """At the config's own SwiGLU ratio, by bisection."""
     step = 8 * config.heads
 
-    def at(n: int) -> LanguageModelConfig:
+    def at(n: int) -> "LanguageModelConfig":
         return dataclasses.replace(config, width=n * step)
 
     low, high = 1, 2
-    while costs(at(high)).parameters < parameters:
+    while _size(at(high)) < parameters:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if costs(at(middle)).parameters < parameters else (low, middle)
+        low, high = (middle, high) if _size(at(middle)) < parameters else (low, middle)
     return at(low)
 
 
-def _with_swiglu(config: LanguageModelConfig, parameters: int) -> LanguageModelConfig:
+def _with_swiglu(config: "LanguageModelConfig", parameters: int) -> "LanguageModelConfig":
     """The size is linear in the SwiGLU's hidden width, which goes in steps of 8."""
 
-    def at(hidden: int) -> LanguageModelConfig:
+    def at(hidden: int) -> "LanguageModelConfig":
         return dataclasses.replace(config, mlp_ratio=hidden / config.width)
 
-    first = costs(at(8)).parameters
-    slope = costs(at(16)).parameters - first
+    first = _size(at(8))
+    slope = _size(at(16)) - first
     return at(max(8, 8 + 8 * round((parameters - first) / slope)))
+
+
+def _size(config: "LanguageModelConfig") -> int:
+    from miras.costs import costs
+
+    return costs(config).parameters
 
 
 def number(text: str) -> int:
@@ -112,5 +120,5 @@ def _run(args: argparse.Namespace) -> int:
     found = match(config, number(args.params), fixed_width=fixed)
     fields = [*assignments, f"width={found.width}", f"mlp_ratio={found.mlp_ratio:.6g}"]
     words = " ".join(dict.fromkeys(fields))
-    print(f"miras train {name} {words}   # {costs(found).parameters:,} parameters")
+    print(f"miras train {name} {words}   # {_size(found):,} parameters")
     return 0

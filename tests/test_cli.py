@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -185,21 +183,3 @@ def test_help_explains(argv, words, capsys):
     told = capsys.readouterr().out
     for word in words:
         assert word in told
-
-
-@pytest.mark.parametrize("command", [None, ["--help"], ["presets"]])
-def test_what_is_quick_imports_and_starts_no_more_than_it_needs(command):
-    script = (
-        "import sys, miras\n"
-        "command = sys.argv[1:]\n"
-        "if command:\n"
-        "    from miras.cli import main\n"
-        "    assert main(command) == 0\n"
-        "heavy = {'tensorflow_datasets', 'orbax', 'matplotlib', 'grain', 'tensorboardX'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-        "from jax._src import xla_bridge\n"
-        "assert not xla_bridge.backends_are_initialized()\n"
-    )
-    argv = [sys.executable, "-c", script, *(command or [])]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

@@ -6,8 +6,22 @@ leaves an `outcome`), `results` has the statistics, `records`, `report` and `plo
 `miras ablate`. What a point of a grid is stands in `miras.sweep`.
 """
 
-from miras.ablate.ablation import ablate
-from miras.ablate.grid import Cell, Grid, Illegal, make_grid
-from miras.ablate.results import Results
+from typing import TYPE_CHECKING
+
+from miras import lazy
+
+if TYPE_CHECKING:
+    from miras.ablate.ablation import ablate
+    from miras.ablate.grid import Cell, Grid, Illegal, make_grid
+    from miras.ablate.results import Results
 
 __all__ = ["Cell", "Grid", "Illegal", "Results", "ablate", "make_grid"]
+
+lazy.package(
+    __name__,
+    {
+        ".ablation": ("ablate",),
+        ".grid": ("Cell", "Grid", "Illegal", "make_grid"),
+        ".results": ("Results",),
+    },
+)

@@ -1,10 +1,15 @@
 """Sequence layers over the engine; no update of their own."""
 
-from miras.layers.config import AttentionConfig, LayerConfig
-from miras.layers.fast_weights import FastWeights, Health, MemoryConfig
-from miras.layers.memory_layer import LayerState, MemoryLayer
-from miras.layers.norm import RMSNorm, l2_normalise
-from miras.layers.swiglu import SwiGLU
+from typing import TYPE_CHECKING
+
+from miras import lazy
+
+if TYPE_CHECKING:
+    from miras.layers.config import AttentionConfig, LayerConfig, MemoryConfig
+    from miras.layers.fast_weights import FastWeights, Health
+    from miras.layers.memory_layer import LayerState, MemoryLayer
+    from miras.layers.norm import RMSNorm, l2_normalise
+    from miras.layers.swiglu import SwiGLU
 
 __all__ = [
     "AttentionConfig",
@@ -18,3 +23,14 @@ __all__ = [
     "SwiGLU",
     "l2_normalise",
 ]
+
+lazy.package(
+    __name__,
+    {
+        ".config": ("AttentionConfig", "LayerConfig", "MemoryConfig"),
+        ".fast_weights": ("FastWeights", "Health"),
+        ".memory_layer": ("LayerState", "MemoryLayer"),
+        ".norm": ("RMSNorm", "l2_normalise"),
+        ".swiglu": ("SwiGLU",),
+    },
+)

@@ -1,12 +1,26 @@
-"""LayerConfig and AttentionConfig: how tokens become a memory's inputs, and what attention sees."""
+"""How tokens become a memory's inputs, how the memory is run, and what attention sees."""
 
 import dataclasses
 from typing import Literal
 
 from miras.config import Config, require
+from miras.engine.walk import SaveEvery
 from miras.memory import KV
 from miras.optim import NonParametric
+from miras.precision import Precision
 from miras.rule import Rule
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryConfig(Config):
+    """A rule and how it is run; the fields are those of `miras.scan`."""
+
+    rule: Rule
+    chunk: int = 64
+    refine: int = 0
+    exact: bool = False
+    save_every: SaveEvery = None
+    precision: Precision = dataclasses.field(default_factory=Precision)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 How queries, keys and values are made, and what becomes of what is read, is the layer's business.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,33 +11,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from miras.config import Config
 from miras.engine import KVState, State, initial_kv_state, initial_state, scan_with_loss
 from miras.engine.checks import AnyState
 from miras.engine.layout import positions
 from miras.engine.read import answer
 from miras.engine.trajectory import link
-from miras.engine.walk import SaveEvery
-from miras.layers.config import LayerConfig
+from miras.layers.config import LayerConfig, MemoryConfig
 from miras.layers.gates import GateProjections
 from miras.layers.keys import Associations
 from miras.layers.param import param
 from miras.memory import KV
-from miras.precision import Precision
-from miras.rule import Rule
 from miras.typing import Array, Weights
-
-
-@dataclasses.dataclass(frozen=True)
-class MemoryConfig(Config):
-    """A rule and how it is run; the fields are those of `miras.scan`."""
-
-    rule: Rule
-    chunk: int = 64
-    refine: int = 0
-    exact: bool = False
-    save_every: SaveEvery = None
-    precision: Precision = dataclasses.field(default_factory=Precision)
 
 
 class Health(NamedTuple):

@@ -1,22 +1,27 @@
 """Models: embedding, blocks and head around the layers, and their states."""
 
-from miras.layers import Health
-from miras.models.config import LanguageModelConfig
-from miras.models.decoding import (
-    Sampling,
-    Step,
-    Verified,
-    decode_step,
-    generate,
-    prefill,
-    sample,
-    steps,
-    verify,
-)
-from miras.models.language_model import LanguageModel
-from miras.models.rows import fork, join, put, reset, take
-from miras.models.session import Session, load_session, save_session
-from miras.models.state import ModelState
+from typing import TYPE_CHECKING
+
+from miras import lazy
+
+if TYPE_CHECKING:
+    from miras.layers import Health
+    from miras.models.config import LanguageModelConfig
+    from miras.models.decoding import (
+        Sampling,
+        Step,
+        Verified,
+        decode_step,
+        generate,
+        prefill,
+        sample,
+        steps,
+        verify,
+    )
+    from miras.models.language_model import LanguageModel
+    from miras.models.rows import fork, join, put, reset, take
+    from miras.models.session import Session, load_session, save_session
+    from miras.models.state import ModelState
 
 __all__ = [
     "Health",
@@ -41,3 +46,26 @@ __all__ = [
     "take",
     "verify",
 ]
+
+lazy.package(
+    __name__,
+    {
+        "miras.layers": ("Health",),
+        ".config": ("LanguageModelConfig",),
+        ".decoding": (
+            "Sampling",
+            "Step",
+            "Verified",
+            "decode_step",
+            "generate",
+            "prefill",
+            "sample",
+            "steps",
+            "verify",
+        ),
+        ".language_model": ("LanguageModel",),
+        ".rows": ("fork", "join", "put", "reset", "take"),
+        ".session": ("Session", "load_session", "save_session"),
+        ".state": ("ModelState",),
+    },
+)

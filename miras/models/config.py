@@ -1,12 +1,14 @@
 """LanguageModelConfig: a model as plain data."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Literal
 
 from miras import legality
 from miras.config import Config, require
 from miras.engine.walk import SaveEvery, check_save_every
 from miras.layers import AttentionConfig, LayerConfig, MemoryConfig
+from miras.memory import KV
 from miras.precision import Precision
 from miras.rule import Rule
 
@@ -148,6 +150,23 @@ class LanguageModelConfig(Config):
         return MemoryConfig(
             self.rule, self.chunk, self.refine, self.exact, self.save_every, self.precision
         )
+
+    @property
+    def growth_bytes(self) -> int:
+        """What each token adds to a sequence's state; 0 but for attention without a window."""
+        number = 2 if self.dtype == "bfloat16" else 4
+        token = 2 * self.width * number + 5  # k, v, a flag and a segment
+        whole = sum(memory.window is None for memory in self._attended())
+        return self.layers // len(self.letters) * whole * token
+
+    def _attended(self) -> Iterator[KV]:
+        """The attention of one group's layers."""
+        for letter in self.letters:
+            memory = self.rule.memory
+            if letter != "M":
+                memory = self.attention.rule(windowed=letter == "S").memory
+            if isinstance(memory, KV):
+                yield memory
 
     @property
     def mlp_width(self) -> int:

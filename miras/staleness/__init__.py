@@ -4,6 +4,13 @@
 `command` is `miras staleness`. Nothing is trained, and nothing here updates a memory.
 """
 
-from miras.staleness.plan import Plan, Setting, make_plan
+from typing import TYPE_CHECKING
+
+from miras import lazy
+
+if TYPE_CHECKING:
+    from miras.staleness.plan import Plan, Setting, make_plan
 
 __all__ = ["Plan", "Setting", "make_plan"]
+
+lazy.package(__name__, {".plan": ("Plan", "Setting", "make_plan")})

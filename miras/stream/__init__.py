@@ -1,5 +1,12 @@
 """Streaming: a text of any length through a model, in constant memory."""
 
-from miras.stream.read import Bucket, Reading, read
+from typing import TYPE_CHECKING
+
+from miras import lazy
+
+if TYPE_CHECKING:
+    from miras.stream.read import Bucket, Reading, read
 
 __all__ = ["Bucket", "Reading", "read"]
+
+lazy.package(__name__, {".read": ("Bucket", "Reading", "read")})

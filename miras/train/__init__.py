@@ -3,8 +3,9 @@
 The names are imported when they are first used, so that `command` starts without jax.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from miras import lazy
 
 if TYPE_CHECKING:
     from miras.train.answers import Answers
@@ -27,18 +28,14 @@ __all__ = [
     "train",
 ]
 
-_MODULES = {
-    "answers": ("Answers",),
-    "config": ("RunConfig", "TrainConfig"),
-    "evaluate": ("HeldOut", "evaluate_run"),
-    "load": ("Run", "load_run"),
-    "loop": ("Result", "train"),
-    "nonfinite": ("NonFiniteError",),
-}
-
-
-def __getattr__(name: str) -> Any:
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+lazy.package(
+    __name__,
+    {
+        ".answers": ("Answers",),
+        ".config": ("RunConfig", "TrainConfig"),
+        ".evaluate": ("HeldOut", "evaluate_run"),
+        ".load": ("Run", "load_run"),
+        ".loop": ("Result", "train"),
+        ".nonfinite": ("NonFiniteError",),
+    },
+)
