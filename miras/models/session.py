@@ -1,31 +1,36 @@
 """Sessions: a reader's state on disk, to go on from tomorrow or elsewhere.
 
 A file is safetensors: every leaf of the state by its path, the logits of the next token, and in the
-header the fingerprint of the model that wrote it and a digest of it all.
+header the config and a digest of the parameters of the model that wrote it, and a digest of it all.
 """
 
 import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.flax import save
 
-from miras.config import require, to_json
+from miras.config import difference, from_dict, require, to_dict, to_json
 from miras.errors import ConfigError
+from miras.files import check_target, write_whole
+from miras.models import session_2
+from miras.models.config import LanguageModelConfig
 from miras.models.language_model import LanguageModel
 from miras.models.rows import check_state
-from miras.models.state import ModelState, batch_of, growing, reserved
+from miras.models.state import ModelState, batch_of, growing, reserved, with_places
 from miras.typing import Array
 
-_FORMAT = "miras session 2"
+_FORMAT = "miras session 3"
 _LOGITS = "logits"
+_HEADER = "miras"  # the key of the file's metadata
 
 
 class Session(NamedTuple):
@@ -44,7 +49,17 @@ class Session(NamedTuple):
 
 def fingerprint(model: LanguageModel) -> str:
     """16 hex digits of a model's config and parameters."""
-    digest = hashlib.sha256(to_json(model.config, indent=None).encode())
+    return _identity(model, _parameters(model))
+
+
+def _identity(model: LanguageModel, parameters: str) -> str:
+    text = to_json(model.config, indent=None) + parameters
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _parameters(model: LanguageModel) -> str:
+    """16 hex digits of a model's parameters."""
+    digest = hashlib.sha256()
     for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)):
         digest.update("/".join(map(str, path)).encode())
         digest.update(np.asarray(leaf[...]).tobytes())
@@ -52,53 +67,83 @@ def fingerprint(model: LanguageModel) -> str:
 
 
 def check_session_file(path: str | os.PathLike[str]) -> None:
-    """Raise `ConfigError` for a place where no session could be written."""
+    """Check that a session could be written: to a regular file, or to a name that is free.
+
+    Raises:
+        ConfigError: for any other path, or a folder that is missing or cannot be written.
+    """
     require(os.fspath(path) != "", "the session's name is empty, but has to name a file.")
-    path = pathlib.Path(path).expanduser()
-    require(not path.is_dir(), f"session {path} is a folder: give the name of a file.")
+    path = _expanded(path)
+    try:
+        require(not path.is_dir(), f"session {path} is a folder: give the name of a file.")
+        require(
+            path.parent.is_dir(),
+            f"session {path} cannot be written: there is no folder {path.parent}, so make it, or "
+            "give another file.",
+        )
+        check_target(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"session {str(path)[:60]!r} cannot name a file ({error}): give another file."
+        ) from error
     require(
-        path.parent.is_dir(),
-        f"session {path} cannot be written: there is no folder {path.parent}, so make it, or give "
-        "another file.",
+        os.access(path.parent, os.W_OK | os.X_OK),
+        f"session {path} cannot be written: folder {path.parent} does not let you, so make it "
+        "writable, or give another file.",
     )
+
+
+def _expanded(path: str | os.PathLike[str]) -> pathlib.Path:
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:  # ~name of nobody
+        raise ConfigError(f"session {path} names no folder ({error}): give another.") from error
 
 
 def resumed(path: str | os.PathLike[str] | None, model: LanguageModel) -> Session | None:
     """What `load_session` reads; None without a path, or where no file is yet."""
-    if path is None or not pathlib.Path(path).expanduser().exists():
+    if path is None or not _expanded(path).exists():
         return None
     return load_session(path, model)
 
 
-def save_session(path: str | os.PathLike[str], model: LanguageModel, session: Session) -> None:
+def save_session(
+    path: str | os.PathLike[str],
+    model: LanguageModel,
+    session: Session,
+    notes: Mapping[str, Any] | None = None,
+) -> None:
     """Write a session; a file of this name is replaced only once the new one is complete.
+
+    Args:
+        path: a regular file, or a name that is free.
+        model: the one whose state it is.
+        session: what to keep.
+        notes: what the caller needs to go on, as JSON values; `load_notes` reads them.
 
     Raises:
         ConfigError: for a state that is not the model's, or where it cannot be written.
     """
     check_state(model, session.state)
     check_session_file(path)
-    path = pathlib.Path(path).expanduser()
+    path = _expanded(path)
     tensors = {name: jnp.asarray(leaf) for name, leaf in _named(session.state)}
     tensors[_LOGITS] = session.logits
+    parameters = _parameters(model)
     header = {
         "format": _FORMAT,
-        "model": fingerprint(model),
-        "tokens": session.tokens,
+        "model": _identity(model, parameters),
+        "config": to_dict(model.config),
+        "parameters": parameters,
+        "tokens": int(session.tokens),
         "rows": batch_of(session.state),
         "reserved": any(kept.reserved for kept in growing(session.state)),
+        "notes": dict(notes or {}),
     }
     header["digest"] = _digest(header, tensors)
-    new = path.with_name(path.name + ".new")
-    data = save(tensors, {"miras": json.dumps(header)})
     try:
-        with new.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
+        write_whole(path, save(tensors, {_HEADER: json.dumps(header)}))
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise ConfigError(
             f"cannot write session {path} ({error.strerror or error}): free space, or give another "
             "file; what was there is as it was."
@@ -111,37 +156,118 @@ def load_session(path: str | os.PathLike[str], model: LanguageModel) -> Session:
     Raises:
         ConfigError: for a file that is missing, damaged, or of another model.
     """
-    path = pathlib.Path(path).expanduser()
+    path = _expanded(path)
+    header, tensors = _read(path)
+    _check_model(path, header, model)
+    state = _state(path, header, tensors, model)
+    return Session(state, jnp.asarray(tensors[_LOGITS]), header["tokens"])
+
+
+def load_notes(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The notes of a session, as `save_session` was given them.
+
+    Raises:
+        ConfigError: for a file that is missing or damaged.
+    """
+    return _read(_expanded(path))[0]["notes"]
+
+
+def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The header, whose values have the types that `save_session` gave them, and the tensors."""
     require(path.is_file(), f"session {path} does not exist: give a file that a session wrote.")
     try:
         with safe_open(path, framework="flax") as file:
             metadata = file.metadata() or {}
-            require("miras" in metadata, f"{path} holds no session of miras: give another file.")
-            header = json.loads(metadata["miras"])
+            require(_HEADER in metadata, f"{path} holds no session of miras: give another file.")
+            header = json.loads(metadata[_HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except ConfigError:
         raise
-    except (SafetensorError, OSError, ValueError) as error:
+    except Exception as error:  # a forged file may surface as nearly any exception
         raise _damaged(path, error) from error
+    if not isinstance(header, dict):
+        raise _damaged(path, "its header is no mapping")
+    found = header.get("format")
     require(
-        header.get("format") == _FORMAT,
-        f"session {path} is of format {header.get('format')!r}, not {_FORMAT!r}: it was written by "
+        found in (_FORMAT, session_2.FORMAT),
+        f"session {path} is of format {str(found)[:40]!r}, not {_FORMAT!r}: it was written by "
         "another version of miras.",
     )
-    own = fingerprint(model)
-    require(
-        header.get("model") == own,
-        f"session {path} belongs to model {header.get('model')}, and this is {own}: its memories "
-        "mean nothing to another model or step, so give the run that wrote it, or another file.",
-    )
-    if header.pop("digest", None) != _digest(header, tensors):
+    for name, kind in _TYPES.items():
+        if name in ("config", "parameters", "notes") and found == session_2.FORMAT:
+            continue
+        if type(header.get(name)) is not kind:
+            raise _damaged(path, f"its {name} is {str(header.get(name))[:40]!r}")
+    if not 0 <= header["tokens"] < 2**63:
+        raise _damaged(path, f"its tokens are {str(header['tokens'])[:40]}")
+    if header.pop("digest") != _digest(header, tensors):
         raise _damaged(path, "its numbers are not those that were written")
+    return {"notes": {}} | header, tensors
+
+
+_TYPES = {
+    "model": str,
+    "config": dict,
+    "parameters": str,
+    "tokens": int,
+    "rows": int,
+    "reserved": bool,
+    "notes": dict,
+    "digest": str,
+}
+
+
+def _check_model(path: pathlib.Path, header: dict[str, Any], model: LanguageModel) -> None:
+    """Refuse another model's session."""
+    parameters, why = _parameters(model), ""
+    if header["format"] == session_2.FORMAT:
+        same = header["model"] == session_2.fingerprint(model)
+    else:
+        try:
+            changed = difference(from_dict(LanguageModelConfig, header["config"]), model.config)
+        except (ConfigError, RecursionError) as error:
+            changed = [str(error).rstrip(".")]
+        same = not changed and header["parameters"] == parameters
+        why = f" ({'; '.join(changed[:4])})" if changed else ""
+    require(
+        same,
+        f"session {path} belongs to model {header['model'][:40]}, and this is "
+        f"{_identity(model, parameters)}{why}: its memories mean nothing to another model or step, "
+        "so give the run that wrote it, or another file.",
+    )
+
+
+def _state(
+    path: pathlib.Path, header: dict[str, Any], tensors: dict[str, Any], model: LanguageModel
+) -> ModelState:
+    """The model's state from tensors whose names, shapes and dtypes are those of one."""
+    logits, rows = tensors.get(_LOGITS), header["rows"]
+    shape = (rows, model.config.vocab)
+    if logits is None or rows < 1 or logits.shape != shape or logits.dtype != jnp.float32:
+        raise _damaged(path, f"its logits are no float32 {list(shape)}")
     graph, params = nnx.split(model)
-    start = lambda params: nnx.merge(graph, params).init_state(header["rows"])  # noqa: E731
-    template = reserved(jax.eval_shape(start, params), header["reserved"])
-    leaves = [jnp.asarray(tensors[name]) for name, _ in _named(template)]
-    state = jax.tree.unflatten(jax.tree.structure(template), leaves)
-    return Session(state, jnp.asarray(tensors[_LOGITS]), header["tokens"])
+
+    def start(params, most: int) -> ModelState:
+        state = nnx.merge(graph, params).init_state(rows)
+        return with_places(state, most) if most else state
+
+    template = jax.eval_shape(lambda params: start(params, 0), params)
+    kept = [
+        n for n, leaf in _named(template) if 0 in leaf.shape
+    ]  # what grows, still without places
+    visible = [tensors[n].shape for n in kept if n.endswith("visible") and n in tensors]
+    most = max((shape[-1] for shape in visible if shape), default=0)
+    template = jax.eval_shape(lambda params: start(params, most), params)
+    template = reserved(template, header["reserved"])
+    leaves = []
+    for name, like in _named(template):
+        leaf = tensors.get(name)
+        if leaf is None:
+            raise _damaged(path, f"it has no {name}, which another version may not have written")
+        if leaf.shape != like.shape or leaf.dtype != like.dtype:
+            raise _damaged(path, f"its {name} is {leaf.dtype} {list(leaf.shape)}")
+        leaves.append(jnp.asarray(leaf))
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
 def _damaged(path: pathlib.Path, why: object) -> ConfigError:

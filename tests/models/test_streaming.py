@@ -1,5 +1,8 @@
 """States of a model: rows of their own length, forks, drafts, sessions on disk."""
 
+import os
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -268,3 +271,26 @@ def test_a_buckets_health_weighs_calls_by_their_targets():
     assert [bucket.targets for bucket in found.buckets] == [sum(each) for each in shares]
     for bucket, each in zip(found.buckets, shares):
         assert bucket.mean("memory_norm") == pytest.approx(np.average(norms, weights=each))
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "device", "folder", "read-only"])
+def test_a_session_is_written_to_a_regular_file_only(tmp_path, kind):
+    model, path, other = build("linear_attention"), tmp_path / "a.session", tmp_path / "other"
+    other.write_text("other")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path = Path("/dev/null")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "read-only":
+        if os.geteuid() == 0:
+            pytest.skip("root may write anywhere")
+        tmp_path.chmod(0o500)
+    else:
+        path.symlink_to(other if kind == "link" else tmp_path / "none")
+    logits = jnp.zeros((1, model.config.vocab))
+    with pytest.raises(miras.ConfigError, match="session|regular file"):
+        save_session(path, model, Session(model.init_state(1), logits, 0))
+    assert other.read_text() == "other"
+    assert not (tmp_path / "none").exists()
