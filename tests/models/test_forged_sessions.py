@@ -55,12 +55,14 @@ def forged(path, header, tensors):
 def check(whole, header, tensors):
     model, path, *_ = whole
     forged(path, header, tensors)
+    session, told = None, ""
     try:
         session = load_session(path, model)
     except ConfigError as error:
-        assert "\n" not in str(error)
-        assert len(str(error)) < 600
-    else:  # what was changed is of the same kind as before
+        told = str(error)
+    assert "\n" not in told
+    assert len(told) < 600
+    if session is not None:  # what was changed is of the same kind as before
         assert isinstance(session.tokens, int)
         assert session.logits.shape == (1, model.config.vocab)
 

@@ -290,7 +290,7 @@ def test_a_session_is_written_to_a_regular_file_only(tmp_path, kind):
     else:
         path.symlink_to(other if kind == "link" else tmp_path / "none")
     logits = jnp.zeros((1, model.config.vocab))
-    with pytest.raises(miras.ConfigError, match="session|regular file"):
+    with pytest.raises(miras.ConfigError, match=r"session|regular file"):
         save_session(path, model, Session(model.init_state(1), logits, 0))
     assert other.read_text() == "other"
     assert not (tmp_path / "none").exists()
