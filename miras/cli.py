@@ -14,6 +14,7 @@ from miras.config import override
 from miras.errors import ConfigError, fail
 from miras.eval import command as evaluate
 from miras.inspect import command as inspect
+from miras.notices import notices
 from miras.staleness import command as staleness
 from miras.stream import command as stream
 from miras.train import command as train
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error("--out is empty, but has to name a folder")
         for source in getattr(args, "plugin", None) or ():
             plugins.load(source)
-        return args.run(args)
+        with notices():
+            return args.run(args)
     except ConfigError as error:
         return fail(error, 2)
     except KeyboardInterrupt:

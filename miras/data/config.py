@@ -16,11 +16,14 @@ class DataConfig(Config):
     """The corpus or the task, the tokenizer and the shape of a batch.
 
     Attributes:
-        source: ``"stdlib"`` (the running Python's own sources), a file, folder or glob of text
-            (plain, .gz, .bz2 or .xz), or ``"tfds:NAME"`` with an optional config, version and text
-            feature: ``"tfds:wiki40b/en"``, ``"tfds:lm1b:1.1.0"``, ``"tfds:pg19#book_text"``.
+        source: ``"stdlib"`` (the running Python's own sources), a file, folder or glob of text,
+            JSON lines or Parquet (plain, .gz, .bz2, .xz or .zst), or ``"tfds:NAME"`` with an
+            optional config, version and text feature: ``"tfds:wiki40b/en"``,
+            ``"tfds:lm1b:1.1.0"``, ``"tfds:pg19#book_text"``.
         tokenizer: ``"byte"``, the path of a SentencePiece ``.model``, or the path of a Hugging Face
             ``tokenizer.json``.
+        field: the field that holds the text, in rows of JSON lines and Parquet and in records of
+            TFDS.
         task: rows of a task instead of rows of text; ``source`` is then the background of tasks
             that have one, and ``tokenizer`` serves those that are written in text.
         sequence: tokens in a row, > 0.
@@ -42,10 +45,11 @@ class DataConfig(Config):
     validation: float = 0.05
     seed: int = 0
     cache: str | None = None
+    field: str = "text"
 
     def validate(self) -> None:
         """Check the ranges above."""
-        for name in ("source", "tokenizer"):
+        for name in ("source", "tokenizer", "field"):
             require(bool(getattr(self, name)), f"data.{name}='' must not be empty.")
         for name in ("sequence", "batch"):
             value = getattr(self, name)

@@ -18,6 +18,7 @@ import numpy as np
 from miras.data import local_text
 from miras.data.config import DataConfig
 from miras.data.documents import Documents
+from miras.data.readings import Reading, printable, tell
 from miras.data.tfds_text import open_tfds
 from miras.errors import ConfigError
 
@@ -39,10 +40,13 @@ def open_documents(config: DataConfig, split: str) -> Documents:
         raise ConfigError(f"split {split!r} is not known: use 'train' or 'validation'.")
     scheme, _, name = config.source.partition(":")
     if scheme == "tfds":
-        documents, divided = open_tfds(name, config.cache_dir, split)
+        documents, divided = open_tfds(name, config.cache_dir, split, config.field)
+        tell(Reading(printable(config.source), len(documents), unit="record"))
     else:
+        builder = local_text.prepare(config.source, config.cache_dir, config.field)
+        tell(builder.reading)
         # TFDS's decorators hide the signature of as_data_source from type checkers.
-        builder = cast(Any, local_text.prepare(config.source, config.cache_dir))
+        builder = cast(Any, builder)
         sha256 = dict(builder.info.metadata or {})["sha256"]
         source = builder.as_data_source(local_text.SPLIT)
         documents, divided = Documents(source, "text", sha256), False

@@ -13,8 +13,11 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from miras.data.files import PIECE_BYTES, TextFile, find_files, read_documents
+from miras.data.files import PIECE_BYTES, read_documents
 from miras.data.prepared import OfflineInfo, prepared
+from miras.data.readings import Reading, printable
+from miras.data.sources import survey
+from miras.data.text_file import TextFile
 from miras.errors import ConfigError
 
 SPLIT = "documents"
@@ -22,15 +25,19 @@ SPLIT = "documents"
 
 
 class LocalText(tfds.core.GeneratorBasedBuilder):
-    """Text files as documents: features ``text`` (bytes as stored) and ``name``.
+    """Text files as documents: features ``text`` (bytes as stored, or UTF-8) and ``name``.
 
     The data set's config is a hash of every file's name and content, so a changed corpus is a new
-    data set. Its metadata records ``sha256`` (that hash in full), ``source``, ``files`` and
-    ``python``.
+    data set. Its metadata records ``sha256`` (that hash in full), ``source``, ``files``,
+    ``left_out`` (how many by reason, when it was made) and ``python``.
 
     Args:
-        source: as ``files.find_files`` takes it.
+        source: as ``sources.survey`` takes it.
+        field: as ``sources.survey`` takes it.
         data_dir: folder of prepared data sets.
+
+    Attributes:
+        reading: how many files there are now, and what is left out.
 
     Raises:
         ConfigError: the source is missing, empty or unreadable.
@@ -41,14 +48,18 @@ class LocalText(tfds.core.GeneratorBasedBuilder):
     # importlib_resources, which it does not declare and a fresh environment lacks.
     url_infos = None
 
-    def __init__(self, *, source: str = "stdlib", data_dir: str | None = None) -> None:
+    def __init__(
+        self, *, source: str = "stdlib", field: str = "text", data_dir: str | None = None
+    ) -> None:
         self._source = source
-        self._files = find_files(source)
+        found = survey(source, field)
+        self._files = found.files
         self._sha256 = _corpus_hash(self._files)
+        self.reading: Reading = found.reading(source, self._sha256)
         label = re.sub(r"\W+", "_", pathlib.PurePath(source).name).strip("_") or "files"
         config = tfds.core.BuilderConfig(
             name=f"{label[:40]}-{self._sha256[:16]}",
-            description=f"Local text from {source}",
+            description=f"Local text from {printable(source)}",
         )
         super().__init__(data_dir=data_dir, config=config, file_format="array_record")
 
@@ -62,8 +73,9 @@ class LocalText(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(
                 sha256=self._sha256,
-                source=self._source,
+                source=printable(self._source),
                 files=len(self._files),
+                left_out=self.reading.left_out,
                 python=platform.python_version(),
             ),
         )
@@ -84,17 +96,22 @@ class LocalText(tfds.core.GeneratorBasedBuilder):
             )
 
 
-def prepare(source: str, cache: pathlib.Path) -> tfds.core.DatasetBuilder:
+def prepare(source: str, cache: pathlib.Path, field: str = "text") -> LocalText:
     """Returns the prepared data set of ``source``, made on the first call and found on later ones.
 
     Args:
-        source: as ``files.find_files`` takes it.
+        source: as ``sources.survey`` takes it.
         cache: folder of prepared data sets; made if missing.
+        field: as ``sources.survey`` takes it.
 
     Raises:
         ConfigError: the source is missing, empty or unreadable, or the cache cannot be written.
     """
-    return prepared(lambda: LocalText(source=source, data_dir=str(cache)), source, cache)
+    made = prepared(
+        lambda: LocalText(source=source, field=field, data_dir=str(cache)), source, cache
+    )
+    assert isinstance(made, LocalText)
+    return made
 
 
 def _corpus_hash(files: list[TextFile]) -> str:

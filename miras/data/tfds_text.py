@@ -14,7 +14,9 @@ from miras.data.documents import Documents, Pieces, as_bytes
 from miras.errors import ConfigError
 
 
-def open_tfds(name: str, cache: pathlib.Path, split: str) -> tuple[Documents, bool]:
+def open_tfds(
+    name: str, cache: pathlib.Path, split: str, field: str = "text"
+) -> tuple[Documents, bool]:
     """Returns documents of a TFDS set, and whether they are just those of ``split``.
 
     They are if the set has a validation split of its own; otherwise they are its whole train
@@ -24,12 +26,14 @@ def open_tfds(name: str, cache: pathlib.Path, split: str) -> tuple[Documents, bo
         name: ``NAME``, with an optional ``/CONFIG``, ``:VERSION`` and ``#FEATURE``.
         cache: looked through first; TFDS's own folder (``$TFDS_DATA_DIR``) is next.
         split: ``"train"`` or ``"validation"``.
+        field: the feature, where the name has none and this is not ``"text"``.
 
     Raises:
         ConfigError: the set is not prepared, not in array_record format, or has no train split or
             no clear text feature.
     """
     name, _, wanted = name.partition("#")
+    wanted = wanted or (field if field != "text" else "")
     if not name:
         raise ConfigError(
             "data source 'tfds:' names no TFDS set: write it as 'tfds:tiny_shakespeare'."

@@ -11,8 +11,9 @@ import numpy as np
 from rich.console import Console
 
 from miras.config import require
-from miras.data import make_loader, vocabulary
+from miras.data import make_loader, readings, vocabulary
 from miras.errors import ConfigError
+from miras.files import write_whole
 from miras.train import checkpoint
 from miras.train.answers import Answers
 from miras.train.checkpoint import Checkpoints
@@ -76,6 +77,7 @@ def train(
         folder.check(config)  # another process may have been first
         folder.write_config(config)
         try:
+            write_whole(folder.data, readings.to_json(session.read))
             return session.run()
         except OSError as error:
             raise ConfigError(
@@ -99,8 +101,9 @@ class Session:
         self.folder, self.console = folder, console
         _check_vocabulary(config)
         align = config.model.align
-        self.data = make_loader(config.data, "train", align=align)
-        self.held_out = list(sample(config.data, align, self.recipe.eval_batches))
+        with readings.collect() as self.read:
+            self.data = make_loader(config.data, "train", align=align)
+            self.held_out = list(sample(config.data, align, self.recipe.eval_batches))
         self.graphdef, params = structure(config.model)
         self.optimizer = make_optimizer(self.recipe, decay_mask(params))
         self.schedule = schedule(self.recipe)

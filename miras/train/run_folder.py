@@ -1,6 +1,7 @@
 """A run's folder: which config it belongs to, and who is writing to it.
 
-    config.json  config_hash  metrics.jsonl  tensorboard/  checkpoints/  loss.png  lock  plugins/
+    config.json  config_hash  data.json  metrics.jsonl  tensorboard/  checkpoints/  loss.png  lock
+    plugins/
 
 What is in the files is the business of `metrics`, `checkpoint` and `plot`.
 """
@@ -28,6 +29,7 @@ class RunFolder:
         self.path = pathlib.Path(path).expanduser()
         self.config = self.path / "config.json"
         self.hash = self.path / "config_hash"
+        self.data = self.path / "data.json"
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
