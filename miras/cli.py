@@ -14,6 +14,7 @@ from miras.config import override
 from miras.errors import ConfigError, fail
 from miras.eval import command as evaluate
 from miras.inspect import command as inspect
+from miras.interrupt import Interrupted
 from miras.notices import notices
 from miras.staleness import command as staleness
 from miras.stream import command as stream
@@ -40,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; those of the process if not given.
 
     Returns:
-        The exit code: 0, 1 where a run met NaN or infinity, 2 for what the user can mend, 130 for
-        an interrupt.
+        The exit code: 0, 1 where a run met NaN or infinity, 2 for what the user can mend, 130
+        after SIGINT, 143 after SIGTERM.
     """
     try:
         parser = _parser()
@@ -60,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(error, 2)
     except KeyboardInterrupt:
         return fail("interrupted; a run goes on from its last checkpoint.", 130)
+    except Interrupted as end:
+        return fail(end, end.number + 128)
     except SystemExit as end:  # argparse ends `--help` and `--version` so
         return end.code if isinstance(end.code, int) else 0
 

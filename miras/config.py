@@ -28,7 +28,9 @@ class Config:
     """Base of all configs: checks the type of every field, then calls `validate`.
 
     A field's metadata may have `also`, other words for it which `override` answers
-    with the field's path instead of guessing.
+    with the field's path instead of guessing; and `added`, true for a field that the first version
+    of its class lacked. `config_hash` leaves such a field out while it has its default, so that
+    a config has the hash that earlier versions gave it.
 
     Attributes:
         own_levels: down to which depth a field wins over deeper ones of its name in `override`.
@@ -184,8 +186,20 @@ def from_json(cls: type[C], text: str) -> C:
 
 def config_hash(config: Config) -> str:
     """Twelve hex digits that depend on the config's values only, not on field order or session."""
-    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(_hashed(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _hashed(config: Config) -> dict[str, Any]:
+    """As `to_dict`, without added fields that have their defaults."""
+    data = to_dict(config)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.metadata.get("added") and value == field.default:
+            del data[field.name]
+        elif isinstance(value, Config):
+            data[field.name] = _hashed(value)
+    return data
 
 
 def difference(old: Config, new: Config) -> list[str]:

@@ -58,7 +58,7 @@ class GridFolder:
             raise ConfigError(f"{self.path} is a file: give a folder for the results.")
         if self.grid.exists():
             saved = self._read()
-            if saved != grid.identity():
+            if _work(saved) != _work(grid.identity()):
                 raise ConfigError(
                     f"{self.path} holds another grid ({'; '.join(_changes(saved, grid))}): give "
                     "the same command to go on with it, or another folder with --out."
@@ -113,6 +113,11 @@ def write(path: pathlib.Path, content: str | bytes) -> None:
         handle.flush()
         os.fsync(handle.fileno())
     os.replace(new, path)
+
+
+def _work(identity: dict[str, Any]) -> dict[str, Any]:
+    """What decides the work: the cells' hashes, and not their fields as one version lists them."""
+    return {name: value for name, value in identity.items() if name != "config"}
 
 
 def _changes(saved: dict[str, Any], grid: Grid) -> list[str]:

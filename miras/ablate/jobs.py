@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import miras
+from miras import interrupt
 from miras.ablate.folder import GridFolder
 from miras.ablate.grid import Grid, Run
 from miras.ablate.outcome import Outcome, read_outcome
@@ -66,6 +67,9 @@ def train_all(
 
     Returns:
         The outcome of every run, those of earlier calls included, in the order of `grid.runs`.
+
+    Raises:
+        Interrupted: after SIGINT or SIGTERM, once the runs under way have saved themselves.
     """
     require(jobs >= 1, f"jobs={jobs} must be at least 1.")
     watcher = watcher or Watcher()
@@ -74,8 +78,12 @@ def train_all(
     save(outcomes)
     environment = _environment(folder, jobs)
     looked = 0.0
-    with _processes() as running:
+    with interrupt.handled(), _processes() as running:
         while waiting or running:
+            if interrupt.requested() is not None:
+                _end(running)
+                done = f"{len(outcomes)} of {len(grid.runs)} runs are done"
+                interrupt.check(f"; {done}, and the same command goes on from there")
             while waiting and len(running) < jobs:
                 run = waiting.popleft()
                 running.append(_Job(run, _start(run, folder, environment), time.monotonic()))
@@ -125,6 +133,14 @@ def _processes() -> Iterator[list[_Job]]:
             job.process.kill()
         for job in jobs:
             job.process.wait()
+
+
+def _end(running: list[_Job]) -> None:
+    """Let runs save themselves and end, as a signal lets them."""
+    for job in running:
+        job.process.terminate()
+    for job in running:
+        job.process.wait()
 
 
 def _environment(folder: GridFolder, jobs: int) -> dict[str, str]:

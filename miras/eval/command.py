@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from miras import interrupt
 from miras.config import override, require, to_dict
 from miras.errors import ConfigError
 
@@ -95,7 +96,7 @@ def _run(args: argparse.Namespace, load: "Callable[[str], Run]") -> int:
         raise ConfigError(f"--data is of no use to task {args.task!r}, which has no text in it.")
     console = Console()
     total = len(set(depths)) * examples * sum(set(lengths))
-    with _Bar(console, total) as bar:
+    with interrupt.handled(), _Bar(console, total) as bar:
         results = evaluate_task(
             run,
             task,
@@ -173,7 +174,8 @@ def _held_out(args: argparse.Namespace, run: "Run") -> int:
 
     from miras.train import HeldOut, evaluate_run
 
-    found = evaluate_run(run, args.data, args.batches)
+    with interrupt.handled():
+        found = evaluate_run(run, args.data, args.batches)
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("step", str(run.step))
     if isinstance(found, HeldOut):

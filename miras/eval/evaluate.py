@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from miras import interrupt
 from miras.config import require, to_dict
 from miras.data import vocabulary
 from miras.data.config import DataConfig
@@ -50,6 +51,7 @@ def evaluate_task(
     Raises:
         ConfigError: for a value out of range, a task with another vocabulary than the run's, text
             or files that cannot be used, or a length that the task does not fit in.
+        Interrupted: between two batches of rows, see `miras.interrupt`.
     """
     lengths, depths = tuple(sorted(set(lengths))), tuple(sorted(set(depths)))
     require(bool(lengths) and bool(depths), "give at least one length and one depth.")
@@ -72,6 +74,7 @@ def evaluate_task(
         for depth in depths:
             scores = []
             for first in range(0, examples, batch):
+                interrupt.check()
                 some = range(first, min(first + batch, examples))
                 rows = _rows(opened, seed, length, depth, some)
                 full = rows + rows[:1] * (batch - len(rows))  # all of one shape

@@ -9,6 +9,7 @@ import contextlib
 import os
 import pathlib
 import re
+import time
 from typing import Any, NamedTuple
 
 import jax
@@ -135,6 +136,7 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
             )
             self._quiet = stack.pop_all()
+        self._last = time.monotonic()
         self._pending: Any = None  # what Orbax gave for the save that is under way
 
     def save(self, step: int, state: TrainState, data: Any) -> None:
@@ -153,8 +155,13 @@ class Checkpoints:
             seal = Seal(None if data is None else data.get_state(), digest(state))
             items = {"state": state, "data": seal}
             self._pending = self._orbax.save_checkpointables_async(step, items)
+            self._last = time.monotonic()
         except Exception as error:
             raise self._failed(error) from error
+
+    def age(self) -> float:
+        """Seconds since the last save, or since this was made."""
+        return time.monotonic() - self._last
 
     def wait(self) -> None:
         """Return when all is written.

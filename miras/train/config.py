@@ -34,6 +34,8 @@ class TrainConfig(Config):
         health_every: updates between measurements of the inner memories, >= 1.
         checkpoint_every: updates between checkpoints, >= 1; the first and the last are always
             saved.
+        checkpoint_minutes: a checkpoint is also saved once the newest is so old, in minutes, > 0;
+            None is never.
         keep: checkpoints kept, the newest, >= 1; with 1 there is none to fall back on.
         seed: of the model's initial parameters, in [0, 2**32).
 
@@ -54,6 +56,7 @@ class TrainConfig(Config):
     log_every: int = 10
     health_every: int = 100
     checkpoint_every: int = 100
+    checkpoint_minutes: float | None = dataclasses.field(default=15.0, metadata={"added": True})
     keep: int = 3
     seed: int = 0
 
@@ -75,6 +78,10 @@ class TrainConfig(Config):
         for name in ("learning_rate", "clip"):
             value = getattr(self, name)
             require(value > 0, f"train.{name}={value} must be positive.")
+        require(
+            self.checkpoint_minutes is None or self.checkpoint_minutes > 0,
+            f"train.checkpoint_minutes={self.checkpoint_minutes} must be positive, or none.",
+        )
         require(
             self.weight_decay >= 0, f"train.weight_decay={self.weight_decay} must be at least 0."
         )

@@ -6,11 +6,12 @@ Of text that is bits per byte; of a task, the answers that are right (`answers`)
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from flax import nnx
 
+from miras import interrupt
 from miras.config import override, require
 from miras.data import DataConfig, check_text, make_loader
 from miras.train.answers import Answers, evaluate_answers, make_answers_step
@@ -44,10 +45,21 @@ Measure = Callable[[Params, Iterable[Batch]], HeldOut | Answers]
 
 
 def make_measure(graphdef: nnx.GraphDef, data: DataConfig) -> Measure:
-    """What measures parameters on batches of a config's data; compiles once."""
+    """What measures parameters on batches of a config's data; compiles once.
+
+    It raises `Interrupted` between two batches, see `miras.interrupt`.
+    """
     if data.task is None:
-        return functools.partial(evaluate, make_eval_step(graphdef))
-    return functools.partial(evaluate_answers, make_answers_step(graphdef))
+        measure = functools.partial(evaluate, make_eval_step(graphdef))
+    else:
+        measure = functools.partial(evaluate_answers, make_answers_step(graphdef))
+    return lambda params, batches: measure(params, _interruptible(batches))
+
+
+def _interruptible(batches: Iterable[Batch]) -> Iterator[Batch]:
+    for batch in batches:
+        interrupt.check()
+        yield batch
 
 
 def evaluate(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
+from miras import interrupt
 from miras.config import require
 from miras.data import make_loader, readings, vocabulary
 from miras.errors import ConfigError
@@ -69,6 +70,8 @@ def train(
         ConfigError: for text that cannot be used, a folder of another run or in use, or a disk that
             is full or read-only. Checkpoints already written stay as they are.
         NonFiniteError: where a step was not finite; it is neither applied nor saved.
+        Interrupted: behind SIGINT or SIGTERM (in the main thread), once the step under way is done
+            and saved; it is a `SystemExit` of code 130 or 143. A second signal ends at once.
     """
     folder = RunFolder(out)
     folder.check(config)
@@ -78,7 +81,8 @@ def train(
         folder.write_config(config)
         try:
             write_whole(folder.data, readings.to_json(session.read))
-            return session.run()
+            with interrupt.handled():
+                return session.run()
         except OSError as error:
             raise ConfigError(
                 f"the run in {folder.path} stopped at a disk error ({error}); "
@@ -137,6 +141,8 @@ class Session:
                     if start == total
                     else f"going on from step {start} of {total} in {folder.path}."
                 )
+            if self._owes_measurement(start):
+                self._measure_held_out(start, state.params, metrics, reporter)
             if start < total:
                 state = self._steps(state, start, checkpoints, metrics, reporter)
         what = "text" if self.config.data.task is None else "answers"
@@ -160,7 +166,10 @@ class Session:
         window = Window()
         alive = place(jnp.array(True))
         before: Taken | None = None
+        saved = start
         for step in range(start + 1, recipe.steps + 1):
+            if saved == step - 1:
+                self._end_if_asked(saved)
             batches = self._next_batches()
             state, measured = self.train_step(state, batches, alive)
             alive = measured.finite
@@ -177,6 +186,7 @@ class Session:
                     recipe.checkpoint_every,
                 )
             )
+            save = save or self._is_late(checkpoints) or interrupt.requested() is not None
             if log or held_out or health or save or step == start + 1:
                 self._settle(before, state.params, checkpoints, window)
                 before = None
@@ -195,14 +205,43 @@ class Session:
                 found = self.health_step(state.params, _batch(batches, 0))
                 metrics.write(step, "health", _by_layer(jax.device_get(found)._asdict()))
             if held_out:
-                quality = self.measure(state.params, self.held_out)
-                metrics.write(step, "held_out", quality._asdict())
-                reporter.say(f"step {step}: {quality.summary}")
+                try:
+                    self._measure_held_out(step, state.params, metrics, reporter)
+                except interrupt.Interrupted:
+                    save = True  # and it is measured when the run goes on
             if save:
                 checkpoints.save(step, state, self.data)
+                saved = step
             if health or held_out or save:
                 window.restart_clock()
+        self._end_if_asked(recipe.steps)
         return state
+
+    def _is_late(self, checkpoints: Checkpoints) -> bool:
+        """Whether the newest checkpoint is older than `checkpoint_minutes`."""
+        minutes = self.recipe.checkpoint_minutes
+        return minutes is not None and checkpoints.age() >= 60 * minutes
+
+    def _end_if_asked(self, saved: int) -> None:
+        """End the run if a signal has asked for it; step `saved` is the newest, and saved."""
+        interrupt.check(
+            f" after step {saved} of {self.recipe.steps}, which is saved in {self.folder.path}: "
+            "the same command goes on from there"
+        )
+
+    def _owes_measurement(self, step: int) -> bool:
+        """Whether a run that goes on from a step was stopped while it measured that step."""
+        if step == 0 or (step % self.recipe.eval_every and step != self.recipe.steps):
+            return False
+        lines = read_metrics(self.folder.metrics)
+        return not any(line["step"] == step and line.get("kind") == "held_out" for line in lines)
+
+    def _measure_held_out(
+        self, step: int, params: Params, metrics: Metrics, reporter: Reporter
+    ) -> None:
+        quality = self.measure(params, self.held_out)
+        metrics.write(step, "held_out", quality._asdict())
+        reporter.say(f"step {step}: {quality.summary}")
 
     def _next_batches(self) -> Batch:
         """The batches of one update, [accumulate, batch, sequence]."""

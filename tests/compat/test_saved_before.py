@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from miras.cli import main
+from miras.config import config_hash
 from miras.models import Sampling, load_session, steps
 from miras.train import load_run
+from miras.train.run_folder import RunFolder
 
 _RUN = pathlib.Path(__file__).with_name("run_3e02ed6.zip")
 
@@ -27,6 +29,13 @@ def saved(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "run")
     monkeypatch.setenv("MIRAS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "run", json.loads((tmp_path / "run" / "expected.json").read_text())
+
+
+def test_a_config_keeps_its_hash(saved):
+    """Fields that were added since, at their defaults, make it no other config."""
+    folder, _ = saved
+    config = RunFolder(folder).read_config()
+    assert config_hash(config) == (folder / "config_hash").read_text().strip()
 
 
 def test_a_session_goes_on_as_it_did(saved):

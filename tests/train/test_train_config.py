@@ -26,6 +26,7 @@ from miras.train.optimizer import schedule
         ("log_every", 0),
         ("health_every", 0),
         ("checkpoint_every", 0),
+        ("checkpoint_minutes", 0.0),
         ("keep", 0),
         ("seed", 2**32),
     ],
