@@ -45,7 +45,7 @@ class DataConfig(Config):
     validation: float = 0.05
     seed: int = 0
     cache: str | None = None
-    field: str = "text"
+    field: str = dataclasses.field(default="text", metadata={"added": True})
 
     def validate(self) -> None:
         """Check the ranges above."""
