@@ -13,10 +13,10 @@ from typing import IO
 
 from miras.data.readings import printable
 from miras.data.records import rows
-from miras.data.sources import find_files, survey
+from miras.data.sources import find_files
 from miras.data.text_file import UNREADABLE, TextFile, unreadable
 
-__all__ = ["TextFile", "cut", "find_files", "piece_bytes", "read_documents", "survey"]
+__all__ = ["TextFile", "cut", "find_files", "piece_bytes", "read_documents", "text_blocks"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,6 +42,23 @@ def read_documents(files: list[TextFile]) -> Iterator[tuple[str, bytes]]:
             yield from _rows_of(file) if file.rows else _documents_of(file, len(files) == 1)
         except UNREADABLE as error:
             raise unreadable(file, error) from error
+
+
+def text_blocks(file: TextFile) -> Iterator[bytes]:
+    """Yields a file's text from start to end, cut as `cut` does; each row ends in a line end.
+
+    Raises:
+        ConfigError: the file cannot be read or decompressed.
+    """
+    try:
+        if file.rows:
+            for text in rows(file):
+                yield text + b"\n"
+        else:
+            with file.open() as stream:
+                yield from cut(stream, PIECE_BYTES)
+    except UNREADABLE as error:
+        raise unreadable(file, error) from error
 
 
 def cut(stream: IO[bytes], size: int) -> Iterator[bytes]:

@@ -92,5 +92,7 @@ def printable(text: str) -> str:
 
 
 def _counted(reason: str, number: int) -> str:
-    plain = number == 1 or reason in _ADJECTIVES or reason.startswith("without")
-    return f"{number:,} {reason if plain else reason + 's'}"
+    if number > 1 and reason not in _ADJECTIVES and not reason.startswith("without"):
+        noun, of, rest = reason.partition(" of ")
+        reason = f"{noun}s{of}{rest}"
+    return f"{number:,} {reason}"

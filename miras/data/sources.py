@@ -11,6 +11,7 @@ import dataclasses
 import glob
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from miras.data import readings
@@ -73,12 +74,7 @@ def survey(source: str, field: str = "text") -> Found:
         return Found(standard_library(), [])
     path = _path(source)
     if os.path.isfile(path):
-        found = _look(TextFile(path.name, path, field=field), alone=True)
-        if isinstance(found, LeftOut):
-            if found.reason != "empty":
-                raise ConfigError(found.error)
-            return Found([TextFile(path.name, path, field=field)], [found])
-        return Found([found], [])
+        return _lone(path, field)
     if os.path.isdir(path):
         root, walked = path, walk(path)
     elif glob.has_magic(source):
@@ -95,6 +91,38 @@ def survey(source: str, field: str = "text") -> Found:
             "'tfds:NAME'."
         )
     return _sorted_out(source, root, walked, field)
+
+
+def one_file(
+    source: str | os.PathLike[str], field: str = "text", others: Sequence[LeftOut] = ()
+) -> TextFile:
+    """A single text given by its path; tells that it is read.
+
+    Args:
+        source: the path.
+        field: as `survey` takes it.
+        others: what is not read in its favour.
+
+    Raises:
+        ConfigError: it is no file, or of a format that holds no text.
+    """
+    path = _path(os.fspath(source))
+    if not os.path.isfile(path):
+        what = "is a directory" if os.path.isdir(path) else "is no file: No such file"
+        raise ConfigError(f"{os.fspath(source)!r} {what}: give the path of a text.")
+    files, left_out = _lone(path, field)
+    readings.tell(Found(files, [*left_out, *others]).reading(os.fspath(source)))
+    return files[0]
+
+
+def _lone(path: pathlib.Path, field: str) -> Found:
+    file = TextFile(path.name, path, field=field)
+    found = _look(file, alone=True)
+    if isinstance(found, TextFile):
+        return Found([found], [])
+    if found.reason != "empty":
+        raise ConfigError(found.error)
+    return Found([file], [found])
 
 
 def _path(source: str) -> pathlib.Path:

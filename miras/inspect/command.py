@@ -53,14 +53,16 @@ def _run(args: argparse.Namespace, load: "Callable[[str], Run]") -> int:
     from miras.inspect.trace import check_memories, trace
 
     require(args.limit >= 1, f"--limit {args.limit} must be at least 1.")
-    text = os.fsencode(args.text) if args.file is None else _content(args.file)
-    require(text != b"", "the text is empty: give one with --text or --file.")
+    require(args.text != "", "the text is empty: give one with --text or --file.")
     out = pathlib.Path(args.out or pathlib.Path(args.folder) / "inspect.html").expanduser()
     require(
         not os.path.isdir(out), f"{out} is a folder: give the name of a page, as {out}/page.html."
     )
     run = load(args.folder)
     check_memories(run.config.model, args.folder)
+    field = run.config.data.field
+    text = os.fsencode(args.text) if args.file is None else _content(args.file, field)
+    require(text != b"", "the text is empty: give one with --text or --file.")
     ids = _tokens(run.tokenizer, text, run.config.model.vocab, args.limit)
 
     console = Console()
@@ -79,13 +81,11 @@ def _run(args: argparse.Namespace, load: "Callable[[str], Run]") -> int:
     return 0
 
 
-def _content(path: str) -> bytes:
-    try:
-        return pathlib.Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"--file {path!r} cannot be read ({error.strerror or error}): give the path of a text."
-        ) from error
+def _content(path: str, field: str) -> bytes:
+    from miras.data.files import text_blocks
+    from miras.data.sources import one_file
+
+    return b"".join(text_blocks(one_file(path, field)))
 
 
 def _tokens(tokenizer: "Tokenizer", text: bytes, vocab: int, limit: int) -> list[int]:

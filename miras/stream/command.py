@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from miras.stream.read import Bucket
     from miras.train import Run
 
-_BLOCK = 1 << 16  # bytes read at once
-
 
 def add_parser(commands, load: Callable[[str], "Run"]) -> None:
     """Make the command known.
@@ -30,7 +28,7 @@ def add_parser(commands, load: Callable[[str], "Run"]) -> None:
         "constant memory; print the loss and the memories' health by position.",
     )
     parser.add_argument("folder", metavar="RUN", help="folder of the run")
-    parser.add_argument("file", metavar="FILE", help="the text")
+    parser.add_argument("file", metavar="FILE", help="the text, in any form that --data takes")
     parser.add_argument(
         "--session",
         metavar="FILE",
@@ -44,6 +42,8 @@ def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from miras.data import check_text
+    from miras.data.files import text_blocks
+    from miras.data.sources import one_file
     from miras.models import save_session
     from miras.models.session import resumed
     from miras.stream.read import read
@@ -51,6 +51,7 @@ def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
     path = _check(args.file, args.session)
     run = load(args.folder)
     check_text(run.config.data, "streaming")
+    file = one_file(path, run.config.data.field)
     session = resumed(args.session, run.model)
     size, console = path.stat().st_size, Console()
     seen = 0
@@ -59,7 +60,7 @@ def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
         nonlocal seen
         if session is None:
             yield _start(run.tokenizer)
-        for block in blocks(path):
+        for block in text_blocks(file):
             seen += len(block)
             yield run.tokenizer.encode(block)
 
@@ -90,20 +91,6 @@ def _check(name: str, session: str | None) -> pathlib.Path:
     if session is not None:
         check_session_file(session)
     return path
-
-
-def blocks(path: pathlib.Path) -> Iterator[bytes]:
-    """A file's bytes, cut behind line ends where there are any."""
-    with path.open("rb") as file:
-        held = b""
-        while block := file.read(_BLOCK):
-            held += block
-            edge = held.rfind(b"\n") + 1 or (len(held) if len(held) >= 16 * _BLOCK else 0)
-            if edge:
-                yield held[:edge]
-                held = held[edge:]
-        if held:
-            yield held
 
 
 def _start(tokenizer: "Tokenizer") -> "np.ndarray":

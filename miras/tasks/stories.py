@@ -59,17 +59,30 @@ def read_stories(folder: str, number: int, train: bool) -> Stories:
             "text files by task.babi=FOLDER."
         )
     path = paths[0]
-    try:
-        content = path.read_bytes()
-        told = _parse(content.decode("utf-8").splitlines(), path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}): give bAbI's text files.") from error
+    content, told = _read(paths)
     if not all(found.values()):
         told = [story for n, story in enumerate(told) if (n % _EACH == 0) != train]
     stories = [question for story in told for question in story]
     if not stories:
         raise ConfigError(f"{path} has no question for this split: give bAbI's text files.")
     return Stories(stories, hashlib.sha256(content).hexdigest())
+
+
+def _read(paths: list[pathlib.Path]) -> tuple[bytes, list[list[Story]]]:
+    """The bytes of the first of some files, and its stories."""
+    from miras.data.files import text_blocks  # which imports the tasks
+    from miras.data.folders import LeftOut
+    from miras.data.sources import one_file
+
+    path, *others = paths
+    file = one_file(
+        path, others=[LeftOut(other.name, "other file of the task") for other in others]
+    )
+    try:
+        text = b"".join(text_blocks(file)).decode("utf-8")
+        return path.read_bytes(), _parse(text.splitlines(), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): give bAbI's text files.") from error
 
 
 def _parse(lines: list[str], path: pathlib.Path) -> list[list[Story]]:

@@ -23,9 +23,9 @@ from pyarrow import feather, parquet
 
 from miras.data import DataConfig, make_loader
 from miras.data.corpus import open_documents
-from miras.data.files import read_documents
+from miras.data.files import read_documents, text_blocks
 from miras.data.readings import collect
-from miras.data.sources import survey
+from miras.data.sources import one_file, survey
 from miras.errors import ConfigError
 from miras.notices import notices
 
@@ -386,3 +386,23 @@ def test_the_command_line_says_a_line_once(capsys):
         "miras: texts: 4 files read, 1 left out (1 hidden)\n"
         "miras: other: 1 file read, none left out\n"
     )
+
+
+def test_one_text_is_read_whole_in_any_form(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    rows = [{"text": f"line {n}"} for n in range(3)]
+    forms = {
+        "a.txt": b"line 0\nline 1\nline 2\n",
+        "a.txt.gz": gzip.compress(b"line 0\nline 1\nline 2\n"),
+        "b.txt": "line 0\nline 1\nline 2\n".encode("utf-16"),
+    }
+    for name, content in forms.items():
+        (tmp_path / name).write_bytes(content)
+    for name in ("c.jsonl", "c.jsonl.zst", "c.parquet"):
+        write_rows(tmp_path / name, rows)
+    for path in sorted(tmp_path.iterdir()):
+        assert b"".join(text_blocks(one_file(path))) == b"line 0\nline 1\nline 2\n"
+        assert f"{path}: 1 file read, none left out" in caplog.text
+    for name, match in {"": "is a directory", "none": "No such file"}.items():
+        with pytest.raises(ConfigError, match=match):
+            one_file(tmp_path / name)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from miras.errors import ConfigError
 from miras.tasks import MQAR, NIAH, BABILong, Material, SelectiveCopy, seeded
 from miras.tasks.background import sentences, split
+from miras.tasks.stories import read_stories
 from tests.tasks.conftest import PEOPLE, Texts
 
 fast = settings(max_examples=40, deadline=None)
@@ -236,3 +237,14 @@ def test_the_background_goes_on_through_all_documents():
     assert (some * 2)[start : start + 6] == ["one.", "two.", "three."] * 2
     with pytest.raises(ConfigError, match="background text has no words"):
         next(sentences(Texts([b"", b" \n"]), np.random.default_rng(0)))
+
+
+def test_what_is_not_read_of_babis_folder_is_told(lone, caplog):
+    path = next(iter(lone.glob("qa7_*")))
+    (lone / path.name.replace("qa7_", "qa7_z")).write_bytes(path.read_bytes())
+    path.write_bytes(path.read_text().encode("utf-16"))
+    assert read_stories(str(lone), 7, train=True).stories
+    assert "1 file read, 1 left out (1 other file of the task)" in caplog.text
+    path.write_bytes(b"PK\x03\x04")
+    with pytest.raises(ConfigError, match="is no text but a zip archive"):
+        read_stories(str(lone), 7, train=True)
