@@ -29,6 +29,7 @@ class CausalConv(nnx.Module):
     def __init__(self, shape: tuple[int, ...], axes: Axes, width: int, rngs: nnx.Rngs):
         self.shape, self.width = shape, width
         self.kernel = normal(rngs, (width, *shape), (None, *axes), width**-0.5)
+        self.kernel.set_metadata(depthwise=True)  # no matrix: nothing is summed over channels
 
     def init_state(self, batch: int, dtype) -> ConvState:
         """Zeros before the first token."""

@@ -4,27 +4,34 @@ The model's fields stand in `miras.models`, the data's in `miras.data`. Nothing 
 """
 
 import dataclasses
+from typing import Literal
 
 from miras.config import Config, require
 from miras.data import DataConfig
 from miras.models import LanguageModelConfig
+from miras.train.optimizers import AdamW, Optimizer
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(Config):
     """The outer optimiser's recipe, and how often a run looks at itself and saves itself.
 
-    AdamW with decoupled weight decay on matrices only, the gradient clipped by its global norm, a
-    linear warm-up and a cosine to a tenth of the peak.
+    An optimiser with decoupled weight decay on matrices only, the gradient clipped by its global
+    norm, a linear warm-up and a schedule.
 
     Attributes:
         steps: optimiser updates, >= 1.
         learning_rate: the peak, > 0.
         warmup: updates of linear warm-up, in [0, steps); None is 100, or a tenth of a run of fewer
             than 1000 steps.
+        schedule: of the learning rate after the warm-up: "cosine" to a tenth of the peak,
+            "constant", or "wsd", constant and then a decay to 0; see `optimizer.schedule`.
+        cooldown: updates of the decay of "wsd", >= 1; None is a fifth of `steps`.
+        optimizer: adamw, muon, lion, adafactor, or one of your own; see `optimizers`.
         weight_decay: times the learning rate, per update, >= 0.
-        beta1: decay of Adam's first moment, in [0, 1).
-        beta2: decay of Adam's second moment, in [0, 1).
+        beta1: decay of Adam's first moment, in [0, 1); read by adamw, and by muon for what is no
+            matrix.
+        beta2: decay of Adam's second moment, in [0, 1); as `beta1`.
         clip: largest global norm of the gradient, > 0.
         accumulate: batches of `data.batch` rows whose gradients make one update, >= 1.
         eval_every: updates between measurements on held-out text, >= 1; the last is always
@@ -46,6 +53,9 @@ class TrainConfig(Config):
     steps: int = 1000
     learning_rate: float = dataclasses.field(default=3e-3, metadata={"also": ("lr",)})
     warmup: int | None = None
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    cooldown: int | None = None
+    optimizer: Optimizer = AdamW()
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
@@ -92,12 +102,22 @@ class TrainConfig(Config):
             self.warmup is None or self.warmup >= 0,
             f"train.warmup={self.warmup} must be at least 0, or none.",
         )
+        require(
+            self.cooldown is None or self.cooldown >= 1,
+            f"train.cooldown={self.cooldown} must be at least 1, or none.",
+        )
         require(0 <= self.seed < 2**32, f"train.seed={self.seed} must lie in [0, 2**32).")
 
     @property
     def warmup_steps(self) -> int:
         """Updates of linear warm-up: `warmup`, or 100, or a tenth of a short run."""
         return min(100, self.steps // 10) if self.warmup is None else self.warmup
+
+    @property
+    def cooldown_steps(self) -> int:
+        """Updates of the decay of "wsd": `cooldown`, or a fifth of the run, as in 2405.18392."""
+        longest = max(1, self.steps - self.warmup_steps)
+        return min(max(1, self.steps // 5), longest) if self.cooldown is None else self.cooldown
 
 
 @dataclasses.dataclass(frozen=True)

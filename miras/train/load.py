@@ -11,7 +11,7 @@ from miras.errors import ConfigError
 from miras.models import LanguageModel
 from miras.train import checkpoint
 from miras.train.config import RunConfig
-from miras.train.optimizer import decay_mask, make_optimizer
+from miras.train.optimizer import optimizer_of
 from miras.train.run_folder import RunFolder
 from miras.train.state import abstract, create, structure
 
@@ -44,7 +44,7 @@ def load_run(out: str | os.PathLike[str]) -> Run:
     config = folder.read_config()
     tokenizer = make_tokenizer(config.data.tokenizer)
     graphdef, params = structure(config.model)
-    optimizer = make_optimizer(config.train, decay_mask(params))
+    optimizer = optimizer_of(config.train, params)
     like = jax.eval_shape(lambda: create(config.model, optimizer, config.train.seed))
     restored = checkpoint.restore(folder.checkpoints, abstract(like))
     if restored is None:

@@ -22,7 +22,7 @@ from miras.train.config import RunConfig
 from miras.train.evaluate import HeldOut, make_measure, sample
 from miras.train.metrics import Metrics, read_metrics
 from miras.train.nonfinite import NonFiniteError, locate
-from miras.train.optimizer import decay_mask, make_optimizer, schedule
+from miras.train.optimizer import optimizer_of, schedule
 from miras.train.plot import plot_loss
 from miras.train.progress import Reporter
 from miras.train.run_folder import RunFolder
@@ -109,7 +109,7 @@ class Session:
             self.data = make_loader(config.data, "train", align=align)
             self.held_out = list(sample(config.data, align, self.recipe.eval_batches))
         self.graphdef, params = structure(config.model)
-        self.optimizer = make_optimizer(self.recipe, decay_mask(params))
+        self.optimizer = optimizer_of(self.recipe, params)
         self.schedule = schedule(self.recipe)
         self.train_step = make_train_step(self.graphdef, self.optimizer)
         self.measure = make_measure(self.graphdef, config.data)

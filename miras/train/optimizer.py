@@ -12,6 +12,7 @@ from flax import nnx
 
 from miras.config import require
 from miras.train.config import TrainConfig
+from miras.train.optimizers import AxisNames, Setting
 from miras.train.state import Params
 from miras.typing import Array
 
@@ -43,34 +44,70 @@ class MeanState(NamedTuple):
 
 
 def schedule(config: TrainConfig) -> optax.Schedule:
-    """Learning rate by update: linear from 0 to the peak, then a cosine to a tenth of it.
+    """Learning rate by update: linear from 0 to the peak, then as `train.schedule` says.
+
+    With n updates in all and t done, after the warm-up:
+
+        cosine    from the peak to a tenth of it at n
+        constant  the peak
+        wsd       the peak, and peak (1 - sqrt((t - n + c) / c)) over the last c = `cooldown`
+                  updates: warm-up, stable, decay (2404.06395) with the decay of 2405.18392
 
     The first update is made at 1/(warmup + 1) of the peak, so that none is wasted.
 
     Raises:
-        ConfigError: where the warm-up is not shorter than the run. It is told here and not by the
-            config, whose fields are set one after the other.
+        ConfigError: where warm-up and decay do not fit into the run. It is told here and not by
+            the config, whose fields are set one after the other.
     """
-    warmup = config.warmup_steps
+    warmup, peak = config.warmup_steps, config.learning_rate
     require(
         warmup < config.steps,
         f"train.warmup={warmup} must be less than train.steps={config.steps}: use fewer warm-up "
         "steps, or train for longer.",
     )
-    return optax.warmup_cosine_decay_schedule(
-        init_value=config.learning_rate / (warmup + 1),
-        peak_value=config.learning_rate,
-        warmup_steps=warmup,
-        decay_steps=config.steps,
-        end_value=_FINAL * config.learning_rate,
-    )
+    first = peak / (warmup + 1)
+    if config.schedule == "cosine":
+        return optax.warmup_cosine_decay_schedule(
+            init_value=first,
+            peak_value=peak,
+            warmup_steps=warmup,
+            decay_steps=config.steps,
+            end_value=_FINAL * peak,
+        )
+    parts, starts = [optax.constant_schedule(peak)], []
+    if warmup:
+        parts, starts = [optax.linear_schedule(first, peak, warmup), *parts], [warmup]
+    if config.schedule == "wsd":
+        cooldown = config.cooldown_steps
+        require(
+            warmup + cooldown <= config.steps,
+            f"train.cooldown={cooldown} and the warm-up of {warmup} updates do not fit into "
+            f"train.steps={config.steps}: use a shorter cooldown, or train for longer.",
+        )
+        down = lambda t: peak * (1 - jnp.sqrt(jnp.clip(t / cooldown, 0, 1)))  # noqa: E731
+        parts, starts = [*parts, down], [*starts, config.steps - cooldown]
+    return optax.join_schedules(parts, starts)
+
+
+def axis_names(params: nnx.State) -> Params:
+    """The logical axes of each parameter, a nested dict of `AxisNames`.
+
+    Args:
+        params: with their metadata, see `state.structure`.
+    """
+
+    def of(variable: nnx.Variable) -> AxisNames:
+        known = variable.get_metadata()
+        return AxisNames(tuple(known["out_sharding"]), known.get("depthwise", False))
+
+    is_variable = lambda x: isinstance(x, nnx.Variable)  # noqa: E731
+    return nnx.to_pure_dict(jax.tree.map(of, params, is_leaf=is_variable))
 
 
 def decay_mask(params: nnx.State) -> Params:
     """Which parameters decay: matrices, and not the scales and biases, which are vectors.
 
-    What counts is a parameter's shape in one layer and one head. Its axis names tell: "layers" is a
-    stack, and so is "heads" before axes that have no name.
+    What counts is a parameter's shape in one layer and one head; see `AxisNames.decays`.
 
     Args:
         params: with their metadata, see `state.structure`.
@@ -78,18 +115,23 @@ def decay_mask(params: nnx.State) -> Params:
     Returns:
         A nested dict of bools.
     """
-
-    def is_matrix(variable: nnx.Variable) -> bool:
-        axes = [axis for axis in variable.get_metadata("out_sharding") if axis != "layers"]
-        stacked = axes[:1] == ["heads"] and not any(axes[1:])
-        return len(axes) - stacked >= 2
-
-    is_variable = lambda x: isinstance(x, nnx.Variable)  # noqa: E731
-    return nnx.to_pure_dict(jax.tree.map(is_matrix, params, is_leaf=is_variable))
+    return jax.tree.map(lambda axes: axes.decays, axis_names(params))
 
 
-def make_optimizer(config: TrainConfig, decayed: Params) -> optax.GradientTransformation:
-    """AdamW on the mean gradient over the targets of `accumulate` batches.
+def optimizer_of(config: TrainConfig, params: nnx.State) -> optax.GradientTransformation:
+    """The optimiser of a model's parameters, see `make_optimizer`.
+
+    Args:
+        config: the recipe.
+        params: with their metadata, see `state.structure`.
+    """
+    return make_optimizer(config, decay_mask(params), axis_names(params))
+
+
+def make_optimizer(
+    config: TrainConfig, decayed: Params, axes: Params = None
+) -> optax.GradientTransformation:
+    """`train.optimizer` on the mean gradient over the targets of `accumulate` batches.
 
     Batches hold different numbers of targets, so a mean of their mean gradients is not that of the
     batches taken together. `update` therefore takes a `Gradient`, the sum and its count; both
@@ -99,15 +141,15 @@ def make_optimizer(config: TrainConfig, decayed: Params) -> optax.GradientTransf
     Args:
         config: the recipe.
         decayed: which parameters weight decay applies to, see `decay_mask`.
+        axes: the parameters' axes, see `axis_names`; optimisers that treat each parameter by its
+            entries alone, as adamw and lion, need none.
     """
     inner = optax.chain(
         optax.clip_by_global_norm(config.clip),
-        optax.adamw(
-            schedule(config),
-            b1=config.beta1,
-            b2=config.beta2,
-            weight_decay=config.weight_decay,
-            mask=decayed,
+        optax.chain(  # for adamw what `optax.adamw` is, state and all
+            config.optimizer.direction(Setting(config.beta1, config.beta2, axes)),
+            optax.add_decayed_weights(config.weight_decay, decayed),
+            optax.scale_by_learning_rate(schedule(config)),
         ),
     )
 
