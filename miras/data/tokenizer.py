@@ -25,8 +25,12 @@ class Tokenizer(abc.ABC):
         byte_lengths: float32 [vocab_size], the bytes of text each id stands for; 0 for ``bos_id``
             and every other control id. Bits per byte divide by these.
         fingerprint: a string that differs between tokenizers that encode differently.
+        local: whether the bytes that an id adds to a text depend on the id before it and on
+            whether something that can be seen stands before it, and on nothing else. Text is then
+            shown as it is generated; otherwise at its end.
     """
 
+    local: bool = True
     vocab_size: int
     bos_id: int
     byte_lengths: np.ndarray
@@ -35,6 +39,13 @@ class Tokenizer(abc.ABC):
     @abc.abstractmethod
     def encode(self, text: bytes | str) -> np.ndarray:
         """Returns the ids of ``text``, int32 [n]; no document start is added."""
+
+    def encode_next(self, text: bytes | str) -> np.ndarray:
+        """Returns the ids of ``text`` after other text, as ``encode``.
+
+        Without the space that some tokenizers put before a text.
+        """
+        return self.encode(text)
 
     @abc.abstractmethod
     def decode_bytes(self, ids) -> bytes:

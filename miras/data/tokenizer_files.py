@@ -10,17 +10,17 @@ import hashlib
 import importlib
 import json
 import pathlib
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from miras.data.piece_decoder import BYTE_PIECE, PieceDecoder, is_local
 from miras.data.tokenizer import Tokenizer
 from miras.errors import ConfigError
 
-_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _BOS_NAMES = ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>", "[CLS]")
+_LINE = "a\n"
 _SPACE = "\u2581"  # how both libraries write a space inside a piece
 
 
@@ -40,6 +40,13 @@ class _PieceTokenizer(Tokenizer):
         self.vocab_size = len(self._pieces)
         self.byte_lengths = np.array([len(piece) for piece in self._pieces], np.float32)
         self.fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def encode_next(self, text: bytes | str) -> np.ndarray:
+        """Returns the ids of ``text`` behind a line, whose own are taken away."""
+        text = _text(text)
+        whole, before = self.encode(_LINE + text), self.encode(_LINE)
+        same = len(whole) >= len(before) and bool((whole[: len(before)] == before).all())
+        return whole[len(before) :] if same else self.encode(text)
 
     def _join(self, ids) -> bytes:
         ids = np.asarray(ids, np.int64).reshape(-1).tolist()
@@ -146,21 +153,31 @@ class HuggingFaceTokenizer(_PieceTokenizer):
         special = {added[i].content: i for i in added if added[i].special}
         bos = next((special[name] for name in _BOS_NAMES if name in special), None)
         super().__init__(path, pieces, bos)
+        fallback = "ByteFallback" in kinds or _fallback(spec.get("model"))
+        shown = {token: i for token, i in vocabulary.items() if token not in special}
+        self._pieces_decoder = PieceDecoder(model.decoder, shown, fallback)
+        self.local = self._byte_level or is_local(spec.get("decoder"))
 
     def encode(self, text: bytes | str) -> np.ndarray:
         """Returns the ids of ``text``, int32 [n]; bytes that are not UTF-8 become U+FFFD."""
         return np.asarray(self._model.encode(_text(text), add_special_tokens=False).ids, np.int32)
 
     def decode_bytes(self, ids) -> bytes:
-        """Returns the text's bytes: exact for byte-level files, by the file's decoder otherwise."""
+        """Returns the text's bytes: exact for byte-level files, by the file's decoder otherwise.
+
+        Bytes that byte fallback wrote stay as they are, whether they are UTF-8 or not.
+        """
         if self._byte_level:
             return self._join(ids)
-        ids = [int(i) for i in np.asarray(ids).reshape(-1)]
-        return self._model.decode(ids, skip_special_tokens=True).encode("utf-8")
+        return self._pieces_decoder.decode([int(i) for i in np.asarray(ids).reshape(-1)])
+
+
+def _fallback(model: Any) -> bool:
+    return isinstance(model, dict) and bool(model.get("byte_fallback"))
 
 
 def _plain_piece(token: str, kinds: set[str]) -> bytes:
-    if match := _BYTE_PIECE.fullmatch(token):
+    if match := BYTE_PIECE.fullmatch(token):
         return bytes([int(match[1], 16)])
     if "WordPiece" in kinds:
         return (token[2:] if token.startswith("##") else " " + token).encode("utf-8")

@@ -191,15 +191,18 @@ class Sampling(Config):
         top_k: sample among the k likeliest tokens only.
         top_p: then among the fewest likeliest ones whose probabilities reach p, in (0, 1].
         seed: the same seed gives the same text, in [0, 2**32).
+        vocab: take ids below it only, where the tokenizer has fewer than the model.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
     seed: int = 0
+    vocab: int | None = None
 
     def validate(self) -> None:
         """Check the ranges above."""
+        require(self.vocab is None or self.vocab >= 1, f"vocab={self.vocab} must be at least 1.")
         require(self.temperature >= 0, f"temperature={self.temperature} must be at least 0.")
         require(self.top_k is None or self.top_k >= 1, f"top_k={self.top_k} must be at least 1.")
         require(self.top_p is None or 0 < self.top_p <= 1, f"top_p={self.top_p} must be in (0, 1].")
@@ -208,6 +211,7 @@ class Sampling(Config):
 
 def sample(key: Array, logits: Array, how: Sampling) -> Array:
     """Draw tokens [B] from logits [B, vocab]."""
+    logits = logits[:, : how.vocab]
     if how.temperature == 0:
         return jnp.argmax(logits, axis=-1)
     logits = logits / how.temperature
