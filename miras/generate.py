@@ -1,13 +1,15 @@
 """`miras generate`: continue a text with a run's model, at once or over many calls of a session."""
 
 import argparse
-import codecs
+import dataclasses
 import os
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from miras.models import Session, Step
+    import numpy as np
+
+    from miras.models import Session
     from miras.train import Run
 
 
@@ -23,7 +25,8 @@ def add_parser(commands, load: Callable[[str], "Run"]) -> None:
         help="continue a text",
         description="Continue a text with a run's model.",
         epilog="With --session the memories are kept in a file: the same command goes on where the "
-        "last one ended, with the new prompt behind all that was read and written so far.",
+        "last one ended, with the new prompt after all that was read and written so far. Bytes of "
+        "a character that is not whole are then kept for the next call.",
     )
     parser.add_argument("folder", metavar="RUN", help="folder of the run")
     parser.add_argument("--prompt", default="", metavar="TEXT", help="the beginning of the text")
@@ -45,7 +48,7 @@ def add_parser(commands, load: Callable[[str], "Run"]) -> None:
 
 
 def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
-    from miras.data import check_text
+    from miras.data import TextDecoder, check_text
     from miras.models import Sampling, Session, save_session, steps
     from miras.models.decoding import check_length
     from miras.models.session import check_session_file
@@ -57,32 +60,45 @@ def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
     prompt = os.fsencode(args.prompt)  # any bytes, as a file may hold
     run = load(args.folder)
     check_text(run.config.data, "generating")
-    session = _read_prompt(run, prompt, args.session)
-    state, logits, count = session
-    new = []
-
-    def tokens() -> Iterator["Step"]:
-        nonlocal state, logits
-        for step in steps(run.model, logits, state, args.length, how):
-            state, logits = step.state, step.logits
-            new.append(int(step.token[0]))
-            yield step
-
-    _print(run, prompt, tokens())
-    if args.session is not None:
-        save_session(args.session, run.model, Session(state, logits, count + len(new)))
+    now, text = _resumed(args.session, run)
+    how = dataclasses.replace(how, vocab=run.tokenizer.vocab_size)
+    decoder = TextDecoder(run.tokenizer, text)
+    encode = run.tokenizer.encode if now is None else run.tokenizer.encode_next
+    ids = encode(prompt)
+    now = _read_prompt(run, ids, now)
+    print(decoder.feed_text(prompt, ids), end="", flush=True)
+    try:
+        for step in steps(run.model, now.logits, now.state, args.length, how):
+            now = Session(step.state, step.logits, now.tokens + 1)
+            print(decoder.feed(step.token), end="", flush=True)
+    finally:  # an interrupt costs nothing either
+        whole = args.session is None or not run.tokenizer.local
+        left = decoder.finish() if whole else ""
+        if args.session is not None:
+            save_session(args.session, run.model, now, {"text": decoder.state})
+        print(left, flush=True)
     return 0
 
 
-def _read_prompt(run: "Run", prompt: bytes, path: str | None) -> "Session":
-    """The state behind the prompt: of a new text, or of one that a session holds."""
+def _resumed(path: str | None, run: "Run") -> tuple["Session | None", Mapping[str, Any] | None]:
+    """The session that a file holds and where its text stands; None where there is none."""
+    from miras.data.text_decoder import within_text
+    from miras.models.session import load_notes, resumed
+
+    session = resumed(path, run.model)
+    if path is None or session is None:
+        return None, None
+    text = load_notes(path).get("text")
+    return session, text if isinstance(text, dict) else within_text()
+
+
+def _read_prompt(run: "Run", ids: "np.ndarray", session: "Session | None") -> "Session":
+    """The state behind the prompt: of a new text, or of one that goes on."""
     import jax.numpy as jnp
 
     from miras.models import Session, prefill
-    from miras.models.session import resumed
 
-    ids = jnp.asarray(run.tokenizer.encode(prompt))
-    session = resumed(path, run.model)
+    ids = jnp.asarray(ids)
     if session is not None:
         if not len(ids):
             return session
@@ -91,17 +107,3 @@ def _read_prompt(run: "Run", prompt: bytes, path: str | None) -> "Session":
     ids = jnp.concatenate([jnp.asarray([run.tokenizer.bos_id]), ids])
     logits, state = prefill(run.model, ids[None])
     return Session(state, logits, len(ids))
-
-
-def _print(run: "Run", prompt: bytes, tokens: Iterator["Step"]) -> None:
-    """The text as it comes, in whole characters."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    print(prompt.decode("utf-8", "replace"), end="", flush=True)
-    ids = list(map(int, run.tokenizer.encode(prompt)))
-    shown = len(run.tokenizer.decode_bytes(ids))  # some tokenizers drop a leading space
-    for step in tokens:
-        ids.append(int(step.token[0]))
-        text = run.tokenizer.decode_bytes(ids)
-        print(decoder.decode(text[shown:]), end="", flush=True)
-        shown = len(text)
-    print(decoder.decode(b"", final=True))

@@ -68,7 +68,7 @@ def evaluate_task(
     config = run.config.model
     piece = piece_of(config.align)
     batch = min(examples, data.batch, rows_of(piece, config.vocab))
-    read = reader(run.model) if read is None else read
+    read = reader(run.model, vocabulary(data)) if read is None else read
     cells: dict[tuple[int, float], Cell] = {}
     for length in lengths:
         for depth in depths:

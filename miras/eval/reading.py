@@ -45,14 +45,17 @@ class Score(NamedTuple):
         return self.hits == self.targets
 
 
-def reader(model: LanguageModel) -> Read:
-    """Reading with a model; compiles once for each shape of a piece and of the state."""
+def reader(model: LanguageModel, vocab: int | None = None) -> Read:
+    """Reading with a model; compiles once for each shape of a piece and of the state.
+
+    Answers are ids below `vocab`, if it is given.
+    """
     graphdef, params = nnx.split(model)
 
     @jax.jit
     def forward(params, tokens, state):
         logits, state = nnx.merge(graphdef, params)(tokens, state=state)
-        return jnp.argmax(logits, axis=-1), state
+        return jnp.argmax(logits[..., :vocab], axis=-1), state
 
     def read(tokens: np.ndarray, state: Any, rest: int) -> tuple[np.ndarray, Any]:
         first = state is None

@@ -57,8 +57,10 @@ class Counts(NamedTuple):
     exact: Array
 
 
-def make_answers_step(graphdef: nnx.GraphDef) -> Callable[[Params, Batch], Counts]:
-    """A compiled `count(params, batch)`."""
+def make_answers_step(
+    graphdef: nnx.GraphDef, vocab: int | None = None
+) -> Callable[[Params, Batch], Counts]:
+    """A compiled `count(params, batch)`; answers are ids below `vocab`, if it is given."""
 
     def count(params: Params, batch: Batch) -> Counts:
         model = nnx.merge(graphdef, params)
@@ -67,7 +69,7 @@ def make_answers_step(graphdef: nnx.GraphDef) -> Callable[[Params, Batch], Count
         )
         mask, targets = batch["mask"], batch["targets"]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-        right = jnp.argmax(logits, axis=-1) == targets
+        right = jnp.argmax(logits[..., :vocab], axis=-1) == targets
         rows = jnp.any(mask, axis=1)
         return Counts(
             nats=jnp.sum(losses, where=mask),

@@ -13,7 +13,7 @@ from flax import nnx
 
 from miras import interrupt
 from miras.config import override, require
-from miras.data import DataConfig, check_text, make_loader
+from miras.data import DataConfig, check_text, make_loader, vocabulary
 from miras.train.answers import Answers, evaluate_answers, make_answers_step
 from miras.train.load import Run
 from miras.train.state import Params
@@ -52,7 +52,7 @@ def make_measure(graphdef: nnx.GraphDef, data: DataConfig) -> Measure:
     if data.task is None:
         measure = functools.partial(evaluate, make_eval_step(graphdef))
     else:
-        measure = functools.partial(evaluate_answers, make_answers_step(graphdef))
+        measure = functools.partial(evaluate_answers, make_answers_step(graphdef, vocabulary(data)))
     return lambda params, batches: measure(params, _interruptible(batches))
 
 
