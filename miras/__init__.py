@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from miras import bias, memory, optim, retention, tasks
     from miras.config import config_hash, from_dict, from_json, override, to_dict, to_json
     from miras.engine import State, read, scan
+    from miras.equation import equations
     from miras.errors import ConfigError
     from miras.precision import Precision
     from miras.presets import preset
@@ -22,6 +23,7 @@ __all__ = [
     "State",
     "bias",
     "config_hash",
+    "equations",
     "from_dict",
     "from_json",
     "memory",
@@ -41,6 +43,7 @@ lazy.package(
     {
         ".config": ("config_hash", "from_dict", "from_json", "override", "to_dict", "to_json"),
         ".engine": ("State", "read", "scan"),
+        ".equation": ("equations",),
         ".errors": ("ConfigError",),
         ".precision": ("Precision",),
         ".presets": ("preset",),

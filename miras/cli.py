@@ -5,6 +5,7 @@ data library.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
@@ -94,8 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     describe = commands.add_parser(
         "describe",
         help="tell what a model is made of and what it costs",
-        description="A model's four parts, its equation, and its size and cost.",
+        description="A model's equations, composed of those of its four parts, its size and cost.",
     )
+    describe.add_argument("--latex", action="store_true", help="its equations alone, in LaTeX")
     add_words(describe, "a preset and fields of the model, as in width=256")
     describe.set_defaults(run=_describe)
 
@@ -157,7 +159,19 @@ def _describe(args: argparse.Namespace) -> int:
     name, assignments = split(args.words)
     entry = find(name or DEFAULT)
     config = override(entry.build(), *(word.removeprefix("model.") for word in assignments))
-    from miras.describe import table
+    if args.latex:
+        from miras.equation import equations
 
-    _show(table(entry, config))
+        print(equations(config, latex=True))
+        return 0
+    from miras.describe import description
+
+    told = description(entry, config)
+    try:
+        told.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        from miras.equation.text import ascii_of
+
+        told = ascii_of(told)
+    print(told)
     return 0

@@ -5,9 +5,9 @@ The table of presets builds no model; costs are counted for one that is describe
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
 
 from miras.config import to_dict
@@ -17,42 +17,80 @@ from miras.models.config import LETTERS
 from miras.presets import PRESETS, Preset
 
 
-def table(preset: Preset, config: LanguageModelConfig) -> Table:
-    """The description of a model for a terminal.
+def description(preset: Preset, config: LanguageModelConfig) -> str:
+    """The description of a model for a terminal: its equations, parts, size, cost and sources.
 
     Args:
         preset: where the config comes from.
         config: the preset's own, or one made from it.
     """
+    from miras.equation import compose, page, setting, setting_of
+
+    found = compose(setting_of(config, None, 0, False))
+    sources = (("preset", _source(preset, config)), *found.sources)
+    parts = [(axis, setting.told(getattr(config.rule, axis))) for axis in config.rule.kinds()]
+    parts.append(("order", f"{config.rule.order}, read {config.rule.read}"))
+    return "\n\n".join(
+        [
+            f"{preset.name}: {preset.title}",
+            *page.blocks(found),
+            "\n".join(["parts", *page.table(parts)]),
+            "\n".join(["model", *page.table(_model(config))]),
+            page.sources(sources),
+        ]
+    )
+
+
+def _model(config: LanguageModelConfig) -> Iterator[tuple[str, str]]:
+    """Sizes and costs."""
     from miras.costs import CONTEXT, costs
 
     found = costs(config)
-    equation = preset.equation
-    if config.rule != preset.build().rule:
-        equation += "   (as the preset has it; its rule was changed)"
-    rows = Table(title=f"{preset.name}: {preset.title}", show_header=False, box=None)
-    rows.title_justify, rows.title_style = "left", "bold"
-    for part, kind in config.rule.kinds().items():
-        fields = {k: v for k, v in to_dict(getattr(config.rule, part)).items() if k != "kind"}
-        rows.add_row(part, f"{kind}({', '.join(f'{k}={v}' for k, v in fields.items())})")
-    rows.add_row("order", f"{config.rule.order}, read {config.rule.read}")
-    rows.add_row("form", form(config))
-    rows.add_row("equation", escape(equation))  # [p, x] is no markup
-    rows.add_row("source", escape(preset.source))
-    rows.add_row(
-        "model",
-        f"{config.layers} layers, width {config.width}, {config.heads} heads, chunk {config.chunk}",
-    )
-    for name, told in _beside(config):
-        rows.add_row(name, told)
-    rows.add_row("parameters", f"{found.parameters:,}")
+    sizes = f"{config.layers} layers, width {config.width}, {config.heads} heads"
+    yield "size", f"{sizes}, chunk {config.chunk}; {found.parameters:,} parameters"
+    yield "form", form(config)
+    yield from _beside(config)
     state = f"{found.state_bytes:,} bytes per sequence"
     grows = f", and {found.growth_bytes:,} more for each token"
-    rows.add_row("state", state + (grows if found.growth_bytes else ", of any length"))
+    yield "state", state + (grows if found.growth_bytes else ", of any length")
     grown = "A" in config.letters or isinstance(config.rule.memory, KV)
     behind = f" behind {CONTEXT:,} tokens" if grown else ""
-    rows.add_row("FLOPs", f"{_round(found.flops)} per token forward{behind}")
-    return rows
+    yield "FLOPs", f"{_round(found.flops)} per token forward{behind}"
+
+
+def _source(preset: Preset, config: LanguageModelConfig) -> str:
+    """The preset's paper, and what of its model is no longer the paper's."""
+    own, now = (dict(_flat(to_dict(c))) for c in (preset.build(), config))
+    decides = (
+        "rule.",
+        "layer.",
+        "chunk",
+        "refine",
+        "exact",
+        "architecture",
+        "pattern",
+        "attention.",
+    )
+    changed = sorted(
+        name for name in own.keys() | now.keys()
+        if own.get(name) != now.get(name) and name.startswith(decides)
+    )  # fmt: skip
+    if not changed:
+        return preset.source
+    whose = "its rule was changed" if any(n.startswith("rule.") for n in changed) else "changed"
+    whole = [name.removesuffix(".kind") for name in changed if name.endswith(".kind")]
+    inside = tuple(f"{name}." for name in whole)
+    names = [*whole, *(name for name in changed if not name.startswith(inside))]
+    names = ", ".join(name.removeprefix("rule.") for name in names)
+    return f"{preset.source}, but {whose} here: {names}"
+
+
+def _flat(config: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{path}{name}.")
+        else:
+            yield path + name, value
 
 
 def _beside(config: LanguageModelConfig) -> Iterator[tuple[str, str]]:
@@ -102,7 +140,9 @@ def presets_table() -> Table:
 
 
 def presets_markdown() -> str:
-    """The same in Markdown, with the equations: the table of docs/models.md."""
+    """The same in Markdown, with the updates: the table of docs/models.md."""
+    from miras.equation import update_of
+
     lines = [
         "| preset | memory, bias, retention, algorithm | update | state | form |",
         "|---|---|---|---|---|",
@@ -112,7 +152,7 @@ def presets_markdown() -> str:
         cells = (
             f"[`{entry.name}`](https://arxiv.org/abs/{entry.paper})" if entry.paper else entry.name,
             ", ".join(config.rule.kinds().values()),
-            f"`{entry.equation}`".replace("||", "\u2016"),
+            "<br>".join(update_of(config)),
             _state(config),
             form(config),
         )

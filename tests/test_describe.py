@@ -1,18 +1,18 @@
 """A model's costs, held against counts made another way."""
 
-import io
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
-from rich.console import Console
 
 from miras.config import override
 from miras.costs import costs
-from miras.describe import presets_markdown, table
+from miras.describe import description, presets_markdown
 from miras.engine import initial_state
+from miras.equation import compose, setting_of
+from miras.equation.page import aligned
 from miras.models import LanguageModel
 from miras.presets import PRESETS, preset
 
@@ -57,16 +57,16 @@ def test_parameters_and_state_are_those_of_a_real_model():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_is_described_by_its_parts_equation_and_costs(name):
-    console = Console(width=200, record=True, file=io.StringIO())
+def test_every_preset_is_described_by_its_equations_parts_and_costs(name):
     config = preset(name)
-    console.print(table(PRESETS[name], config))
-    told = console.export_text()
+    told = description(PRESETS[name], config)
     for kind in config.rule.kinds().values():
         assert f"{kind}(" in told
-    assert PRESETS[name].equation in told
-    assert PRESETS[name].source in told
+    for line in aligned(compose(setting_of(config, None, 0, False)).update):
+        assert line in told
+    assert PRESETS[name].paper in told
     assert f"{costs(config).parameters:,}" in told
+    assert max(map(len, told.splitlines())) <= 100
 
 
 def test_the_map_of_models_is_current():
@@ -75,6 +75,7 @@ def test_the_map_of_models_is_current():
 
 
 def test_a_changed_rule_does_not_pass_for_the_presets_equation():
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(table(PRESETS["yaad"], override(preset("yaad"), "bias=l2")))
-    assert "its rule was changed" in console.export_text()
+    told = description(PRESETS["yaad"], override(preset("yaad"), "bias=l2", "chunk=8"))
+    assert "its rule was changed here: bias, chunk" in " ".join(told.split())
+    assert "sign(r_t)" not in told
+    assert "sign(r_t)" in description(PRESETS["yaad"], preset("yaad"))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.config import Config
+from miras.formula import BiasFormula, Symbols
 from miras.gate import Gate
 from miras.registry import Registry
 from miras.typing import Array
@@ -18,7 +19,8 @@ class Bias(Config):
 
     To add one: subclass with frozen fields, implement `loss`, decorate with
     `@miras.bias.register("kind")`. Override `residual` where the closed form is known, or where
-    the rule's direction is not the gradient of one loss (Yaad's Huber mixture).
+    the rule's direction is not the gradient of one loss (Yaad's Huber mixture). `formula` and
+    `sources` write it for `miras describe`. `miras.testing.check_bias` checks the whole.
     """
 
     registry: ClassVar[Registry["Bias"]] = Registry("bias", "miras.bias")
@@ -34,6 +36,15 @@ class Bias(Config):
 
     def gates(self) -> tuple[Gate, ...]:
         """The gates that the loss consumes."""
+        return ()
+
+    def formula(self, gates: Symbols) -> BiasFormula | None:
+        """What `miras.equations` writes of it; None where only the member's name is known."""
+        del gates
+        return None
+
+    def sources(self) -> tuple[str, ...]:
+        """Papers of the formula, each with its equation, table or section."""
         return ()
 
 

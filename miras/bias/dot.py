@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from miras.bias.base import Bias, register
+from miras.formula import BiasFormula
 from miras.typing import Array
 
 
@@ -23,3 +24,13 @@ class Dot(Bias):
     def residual(self, pred: Array, target: Array, threshold: Array | None) -> Array:
         """-v, [C, dv]."""
         return -target
+
+    def formula(self, gates) -> BiasFormula:
+        """-<pred, v>."""
+        return BiasFormula(
+            residual=lambda r: "- v_t", loss=lambda p, v: rf"(-\langle {p}, {v} \rangle)"
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """MIRAS."""
+        return ("MIRAS, arXiv 2504.13173, table 1",)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from miras.bias.base import Bias, register
 from miras.config import require
+from miras.formula import BiasFormula
 from miras.gate import Gate
 from miras.norms import direction, norm
 from miras.typing import Array
@@ -66,3 +67,21 @@ class Huber(Bias):
             return jnp.clip(r, -delta, delta)
         far = delta * (direction(r) if self.variant == "norm" else jnp.sign(r))
         return jnp.where(norm(r) <= delta, r, far)
+
+    def formula(self, gates) -> BiasFormula:
+        """The variant's residual."""
+        delta = gates["threshold"]
+        if self.variant == "coordinate":
+            return BiasFormula(lambda r: rf"\max(-{delta}, \min({r}, {delta}))")
+        far = {
+            "norm": lambda r: rf"{delta} \frac{{{r}}}{{\|{r}\|_2}}",
+            "mixture": lambda r: rf"{delta} \mathrm{{sign}}({r})",
+        }[self.variant]
+        return BiasFormula(
+            lambda r: rf"{r} \text{{ if }} \|{r}\|_2 \leq {delta}, \text{{ else }} {far(r)}"
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """MIRAS."""
+        equation = {"coordinate": 14, "norm": 15, "mixture": 16}[self.variant]
+        return (f"MIRAS, arXiv 2504.13173, eq. {equation}",)

@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from miras.bias.base import Bias, register
+from miras.formula import BiasFormula
 from miras.typing import Array
 
 
@@ -23,3 +24,13 @@ class L2(Bias):
     def residual(self, pred: Array, target: Array, threshold: Array | None) -> Array:
         """r, [C, dv]."""
         return pred - target
+
+    def formula(self, gates) -> BiasFormula:
+        """1/2 ||r||^2."""
+        return BiasFormula(
+            residual=lambda r: r, loss=lambda p, v: rf"\frac{{1}}{{2}} \|{p} - {v}\|_2^2"
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """MIRAS."""
+        return ("MIRAS, arXiv 2504.13173, table 1",)

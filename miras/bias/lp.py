@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from miras.bias.base import Bias, register
 from miras.config import require
+from miras.formula import BiasFormula, number
 from miras.norms import power
 from miras.typing import Array
 
@@ -59,6 +60,31 @@ class Lp(Bias):
         """sign(r) |r|^(p-1), [C, dv]."""
         return _residual(pred - target, self.p, self.smooth, self.sharpness, self.eps)
 
+    def formula(self, gates) -> BiasFormula:
+        """||r||_p^p / p, or the residual where it is smoothed."""
+        p = number(self.p)
+        if self.p < 2 and self.smooth:
+            sign = rf"\tanh({number(self.sharpness)} {{r}})"
+            if self.p == 1:
+                return BiasFormula(lambda r: sign.replace("{r}", r))
+            power = number((self.p - 1) / 2)
+            size = f"(r^2 + {number(self.eps)})^{{{power}}}"
+            return BiasFormula(
+                lambda r: f"{sign.replace('{r}', r)} {size.replace('r^2', f'{r}^2')}"
+            )
+        size = rf"\mathrm{{sign}}({{r}}) |{{r}}|^{{{number(self.p - 1)}}}"
+        if self.p == 1:
+            size = r"\mathrm{sign}({r})"
+        loss = lambda q, v: rf"\frac{{1}}{{{p}}} \|{q} - {v}\|_{{{p}}}^{{{p}}}"  # noqa: E731
+        if self.p == 1:
+            loss = lambda q, v: rf"\|{q} - {v}\|_1"  # noqa: E731
+        return BiasFormula(lambda r: size.replace("{r}", r), loss)
+
+    def sources(self) -> tuple[str, ...]:
+        """MIRAS."""
+        smooth = " and remark 5" if self.p < 2 and self.smooth else ""
+        return (f"MIRAS, arXiv 2504.13173, eq. 10-12{smooth}",)
+
 
 @register("l1")
 @dataclasses.dataclass(frozen=True)
@@ -84,3 +110,11 @@ class L1(Bias):
     def residual(self, pred: Array, target: Array, threshold: Array | None) -> Array:
         """sign(r), [C, dv]."""
         return _residual(pred - target, 1.0, self.smooth, self.sharpness, eps=1.0)
+
+    def formula(self, gates) -> BiasFormula:
+        """As Lp with p = 1."""
+        return Lp(p=1.0, smooth=self.smooth, sharpness=self.sharpness).formula(gates)
+
+    def sources(self) -> tuple[str, ...]:
+        """As Lp with p = 1."""
+        return Lp(p=1.0, smooth=self.smooth).sources()

@@ -3,7 +3,9 @@
 import dataclasses
 
 from miras.bias.base import Bias, register
+from miras.bias.l2 import L2
 from miras.config import require
+from miras.formula import BiasFormula, number
 from miras.norms import direction, norm
 from miras.typing import Array
 
@@ -34,3 +36,17 @@ class Robust(Bias):
         """R + radius r / ||r||, [C, dv]."""
         r = pred - target
         return r + self.radius * direction(r)
+
+    def formula(self, gates) -> BiasFormula:
+        """1/2 (||r|| + radius)^2."""
+        if self.radius == 0:
+            return L2().formula(gates)
+        radius = number(self.radius)
+        return BiasFormula(
+            residual=lambda r: rf"{r} + {radius} \frac{{{r}}}{{\|{r}\|_2}}",
+            loss=lambda p, v: rf"\frac{{1}}{{2}} (\|{p} - {v}\|_2 + {radius})^2",
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """MIRAS."""
+        return ("MIRAS, arXiv 2504.13173, eq. 17",)

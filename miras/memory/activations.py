@@ -11,6 +11,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from miras.formula import Line
 from miras.typing import Array
 
 Activation = Literal["relu", "gelu", "gelu_exact", "silu", "tanh", "identity"]
@@ -87,3 +88,24 @@ ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
     "identity": lambda x: x,
 }
+
+NAMES: dict[Activation, str] = {  # as papers write them, in LaTeX
+    "relu": r"\mathrm{ReLU}",
+    "gelu": r"\mathrm{GELU}",
+    "gelu_exact": r"\mathrm{GELU}",
+    "silu": r"\mathrm{SiLU}",
+    "tanh": r"\tanh",
+    "identity": "",
+}
+
+
+def where(name: Activation) -> tuple[Line, ...]:
+    """What a formula with the activation says of it."""
+    forms = {
+        "gelu": r"\frac{z}{2} (1 + \tanh(\sqrt{2/\pi} (z + 0.044715 z^3)))",
+        "gelu_exact": r"z \Phi(z)",
+    }
+    if name not in forms:
+        return ()
+    told = "Phi of the normal distribution" if name == "gelu_exact" else "its tanh form"
+    return (Line(r"\mathrm{GELU}(z)", forms[name], when=told),)

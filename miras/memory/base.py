@@ -6,6 +6,7 @@ from typing import ClassVar, Protocol
 import jax
 
 from miras.config import Config
+from miras.formula import MemoryFormula, Symbols
 from miras.gate import Gate, Side
 from miras.registry import Registry
 from miras.typing import Array, Weights
@@ -42,7 +43,8 @@ class Memory(Config):
     To add one: subclass with frozen fields, implement `init` and `apply`, decorate with
     `@miras.memory.register("kind")`. Each weight name may be read once in `apply`, through the
     reader only. Names listed by `fixed` stay as they are while the memory learns. `sides` says
-    which weights gates per channel act on; `miras.testing.check_memory` checks the whole.
+    which weights gates per channel act on. `formula` and `sources` write it for `miras describe`.
+    `miras.testing.check_memory` checks the whole.
     """
 
     registry: ClassVar[Registry["Memory"]] = Registry("memory", "miras.memory")
@@ -96,6 +98,15 @@ class Memory(Config):
         """
         del k, v, gates
         return None
+
+    def formula(self, gates: Symbols) -> MemoryFormula | None:
+        """What `miras.equations` writes of M; None where only the member's name is known."""
+        del gates
+        return None
+
+    def sources(self) -> tuple[str, ...]:
+        """Papers of the formula, each with its equation, table or section."""
+        return ()
 
 
 register = Memory.registry.register

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.config import require
+from miras.formula import Line, MemoryFormula
 from miras.gate import Side
 from miras.memory.base import Memory, Reader, register
 from miras.memory.matrix import Matrix
@@ -113,3 +114,46 @@ class Features(Memory):
     def apply(self, read: Reader, x: Array) -> Array:
         """inner(phi(x))."""
         return self.inner.apply(read, self.features(read, x))
+
+    def formula(self, gates) -> MemoryFormula | None:
+        """The inner memory's, at phi(x)."""
+        inner = self.inner.formula(gates)
+        if inner is None:
+            return None
+        phi = lambda x: rf"\phi({x})"  # noqa: E731
+        gradient = inner.gradient
+        return inner._replace(
+            answer=lambda W, x: inner.answer(W, phi(x)),
+            gradient=None if gradient is None else lambda x, e: gradient(phi(x), e),
+            feature=phi,
+            writes=None,
+            where=(*self._maps(), *inner.where),
+        )
+
+    def _maps(self) -> tuple[Line, ...]:
+        p, phi = self.degree, r"\phi(x)"
+        if self.map == "elu":
+            return (Line(phi, r"\mathrm{ELU}(x) + 1"),)
+        if self.map == "relu2":
+            return (Line(phi, r"\mathrm{ReLU}(x)^2", when="element by element"),)
+        if self.map == "polynomial":
+            products = ["1", "x_i", "x_i x_j", "x_i x_j x_l", "x_i x_j x_l x_m"][: p + 1]
+            when = f"each product of up to {p} entries of x once; its width takes the place of d_k"
+            return (Line(phi, f"[{', '.join(products)}]", when=when),)
+        terms = ["c_0", "c_1 x", r"c_2 x \otimes x", r"c_3 x \otimes x \otimes x"]
+        terms.append(r"c_4 x \otimes x \otimes x \otimes x")
+        told = "c trained by the outer loop; at the start the series of exp(q.k)"
+        return (
+            Line(phi, f"[{', '.join(terms[: p + 1])}]", when="its width takes the place of d_k"),
+            Line("c_i", r"(i!)^{-1/2}", when=told),
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """Of the map, and the inner memory's."""
+        papers = {
+            "elu": ("linear attention, arXiv 2006.16236, eq. 7",),
+            "relu2": (),
+            "polynomial": ("Atlas, arXiv 2505.23735, section 3.1",),
+            "taylor": ("Atlas, arXiv 2505.23735, eq. 14",),
+        }
+        return (*papers[self.map], *self.inner.sources())

@@ -7,8 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from miras.config import require
+from miras.formula import Line, MemoryFormula
 from miras.gate import Side
+from miras.memory import norms
 from miras.memory.base import Memory, Reader, register
+from miras.memory.mlp import shapes
 from miras.memory.norms import normalise
 from miras.typing import Array, Weights
 
@@ -69,3 +72,19 @@ class GatedMLP(Memory):
         hidden = jax.nn.silu(read.linear("w1", x)) * read.linear("w3", x)
         z = normalise(read.linear("w2", hidden), self.norm, self.eps)
         return x + z if self.residual else z
+
+    def formula(self, gates) -> MemoryFormula:
+        """SwiGLU, and what stands behind it."""
+        z = norms.normed(self.norm, r"(\mathrm{SiLU}(x W_1) \odot (x W_3)) W_2")
+        return MemoryFormula(
+            answer=lambda W, x: f"M({W}, {x})",
+            lines=(Line("M(W, x)", f"x + {z}" if self.residual else z),),
+            where=(
+                *shapes(["W_1, W_3", "W_2"], self.hidden, self.expansion),
+                *norms.where(self.norm, self.eps),
+            ),
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """LaCT, SwiGLU."""
+        return ("LaCT, arXiv 2505.23884, eq. 5", "SwiGLU, arXiv 2002.05202")

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 
 from miras.config import require
+from miras.formula import Line, MemoryFormula, number
 from miras.memory.base import Memory, register
 from miras.typing import Weights
 
@@ -54,3 +55,30 @@ class KV(Memory):
             "k": jax.random.normal(of_k, (self.persistent, dk)),
             "v": jax.random.normal(of_v, (self.persistent, dv)),
         }
+
+    def formula(self, gates) -> MemoryFormula:
+        """Attention."""
+        first = "1" if self.window is None else rf"\max(1, t-{self.window - 1})"
+        scores = r"q_t k_s^\top"
+        if self.scale is None:
+            scores = rf"\frac{{{scores}}}{{\sqrt{{d_k}}}}"
+        elif self.scale != 1:
+            scores = f"{number(self.scale)} {scores}"
+        tokens = "" if self.window is None else f"the last {self.window} tokens"
+        if self.persistent:
+            more = f"{self.persistent} learned keys and values, which every query sees"
+            tokens = f"{tokens or 'all tokens'}, and {more}"
+        told = rf"\sum_{{s={first}}}^{{t}} \mathrm{{softmax}}_s({scores}) v_s"
+        return MemoryFormula(
+            answer=lambda W, x: f"M({W}, {x})",
+            attends=(Line("y_t", told, when=tokens),),
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """Attention, and whose window or persistent tokens it has."""
+        found = ("attention, arXiv 1706.03762, eq. 1", "MIRAS, arXiv 2504.13173, table 1")
+        if self.window is not None:
+            found += ("sliding windows, arXiv 2004.05150, section 3.1",)
+        if self.persistent:
+            found += ("persistent tokens: Titans, arXiv 2501.00663, section 3.3; arXiv 1907.01470",)
+        return found

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from miras.formula import MemoryFormula, raised, wrap
 from miras.gate import Side
 from miras.memory.base import Memory, Reader, register
 from miras.typing import Array, Weights
@@ -32,3 +33,13 @@ class Matrix(Memory):
     def is_linear(self) -> bool:
         """Yes."""
         return True
+
+    def formula(self, gates) -> MemoryFormula:
+        """X W."""
+        return MemoryFormula(
+            answer=lambda W, x: f"{x} {W}", gradient=lambda x, e: rf"{raised(x)} {wrap(e)}"
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """MIRAS."""
+        return ("MIRAS, arXiv 2504.13173, section 3",)

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from miras.config import require
+from miras.formula import Line, MemoryFormula
 from miras.gate import Side
+from miras.memory import activations, norms
 from miras.memory.activations import ACTIVATIONS, Activation
 from miras.memory.base import Memory, Reader, register
 from miras.memory.norms import Norm, normalise
@@ -98,3 +100,51 @@ class MLP(Memory):
         if self.affine:
             z = z * read.fixed("scale") + read.fixed("shift")
         return x + z if self.residual else z
+
+    def formula(self, gates) -> MemoryFormula:
+        """The layers, their widths, what stands between and behind them."""
+        W = [f"W_{i + 1}" for i in range(self.depth)] if self.depth > 1 else ["W"]
+        act, lines = activations.NAMES[self.activation], []
+        z = f"x {W[0]}"
+        for i, w in enumerate(W[1:], 2):
+            if self.depth > 3:  # one below the other, as one line would be too long
+                lines.append(Line(f"z_{i - 1}", z))
+                z = f"z_{i - 1}"
+            z = f"{act}({z}) {w}" if act else f"{z} {w}"
+        z = norms.normed(self.norm, z)
+        z = rf"s \odot {z} + b" if self.affine else z
+        lines.insert(0, Line("M(W, x)", f"x + {z}" if self.residual else z))
+        return MemoryFormula(
+            answer=lambda W, x: f"M({W}, {x})",
+            lines=tuple(lines),
+            where=(
+                *shapes(W, self.hidden, self.expansion),
+                *(activations.where(self.activation) if self.depth > 1 else ()),
+                *norms.where(self.norm, self.eps),
+                *((Line("s, b", r"\mathbb{R}^{d_v}", r"\in", _FIXED),) if self.affine else ()),
+            ),
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """TTT, Titans, MIRAS."""
+        return (
+            "TTT, arXiv 2407.04620, section 2.7",
+            "Titans, arXiv 2501.00663, section 3.1",
+            "MIRAS, arXiv 2504.13173, section 5.3",
+        )
+
+
+_FIXED = "trained by the outer loop, never written by a token"
+
+
+def shapes(W: list[str], hidden: int | None, expansion: int) -> tuple[Line, ...]:
+    """The shapes of an MLP's matrices, from the names of those from the first to the last layer."""
+    if len(W) == 1:
+        return (Line(W[0], r"\mathbb{R}^{d_k \times d_v}", r"\in"),)
+    width = str(hidden) if hidden else f"{expansion} d_k" if expansion > 1 else "d_k"
+    first, *middle, last = W
+    found = [Line(first, r"\mathbb{R}^{d_k \times h}", r"\in")]
+    if middle:
+        found.append(Line(", ".join(middle), r"\mathbb{R}^{h \times h}", r"\in"))
+    found.append(Line(last, r"\mathbb{R}^{h \times d_v}", r"\in"))
+    return (*found, Line("h", width))

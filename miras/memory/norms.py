@@ -10,6 +10,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from miras.formula import Line, number
 from miras.typing import Array
 
 Norm = Literal["layer", "rms"]
@@ -49,3 +50,21 @@ def _centred(norm: Norm, z: Array) -> Array:
 
 def _mean(z: Array) -> Array:
     return jnp.sum(z, axis=-1, keepdims=True) * (1 / z.shape[-1])
+
+
+def where(norm: Norm | None, eps: float) -> tuple[Line, ...]:
+    """What a formula with the norm says of it."""
+    small = number(eps)
+    if norm == "layer":
+        below = rf"\sqrt{{\mathrm{{var}}(z) + {small}}}"
+        return (Line(r"\mathrm{LN}(z)", rf"\frac{{z - \mathrm{{mean}}(z)}}{{{below}}}"),)
+    if norm == "rms":
+        below = rf"\sqrt{{\mathrm{{mean}}(z^2) + {small}}}"
+        return (Line(r"\mathrm{RMSNorm}(z)", rf"\frac{{z}}{{{below}}}"),)
+    return ()
+
+
+def normed(norm: Norm | None, z: str) -> str:
+    """LaTeX of `normalise`, from that of z."""
+    names = {"layer": r"\mathrm{LN}", "rms": r"\mathrm{RMSNorm}"}
+    return z if norm is None else f"{names[norm]}({z})"

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.config import require
+from miras.formula import Line, MemoryFormula, number
 from miras.gate import Gate, Side
 from miras.memory.base import Memory, Reader, register
 from miras.typing import Array, Weights
@@ -71,3 +72,29 @@ class Slots(Memory):
         """Softmax over slots."""
         scores = self.scale * read.linear("w1", x)
         return read.linear("w2", jax.nn.softmax(scores, axis=-1))
+
+    def formula(self, gates) -> MemoryFormula:
+        """Softmax over slots, and what a token writes into them."""
+        scores = "x W_1" if self.scale == 1 else f"{number(self.scale)} x W_1"
+        phi = gates.get("slot", "") if self.write == "gate" else f"(1 - {gates.get('log_decay')})"
+        count = self.count
+        writes = None
+        if self.write != "gradient":
+            writes = lambda k, v: rf"({k}^\top {phi}, \ {phi}^\top {v})"  # noqa: E731
+        return MemoryFormula(
+            answer=lambda W, x: f"M({W}, {x})",
+            writes=writes,
+            lines=(Line("M(W, x)", rf"\mathrm{{softmax}}({scores}) W_2"),),
+            where=(
+                Line("W_1", rf"\mathbb{{R}}^{{d_k \times {count}}}", r"\in", "keys of the slots"),
+                Line("W_2", rf"\mathbb{{R}}^{{{count} \times d_v}}", r"\in", "their values"),
+            ),
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """ABC, GSA, or none for slots that are learned by gradients."""
+        return {
+            "gate": ("ABC, arXiv 2110.02488",),
+            "tied": ("GSA, arXiv 2409.07146, eq. 4",),
+            "gradient": (),
+        }[self.write]

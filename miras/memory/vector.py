@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.config import require
+from miras.formula import MemoryFormula, wrap
 from miras.gate import Side
 from miras.memory.base import Memory, Reader, register
 from miras.typing import Array, Weights
@@ -29,3 +30,13 @@ class Vector(Memory):
         """Each entry is a channel."""
         del name
         return ("key",)
+
+    def formula(self, gates) -> MemoryFormula:
+        """X * w, element by element."""
+        return MemoryFormula(
+            answer=lambda W, x: rf"{x} \odot {W}", gradient=lambda x, e: rf"{x} \odot {wrap(e)}"
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """MIRAS."""
+        return ("MIRAS, arXiv 2504.13173, section 3",)

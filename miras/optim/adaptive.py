@@ -6,6 +6,7 @@ from typing import Literal
 import jax.numpy as jnp
 
 from miras.config import require
+from miras.formula import AlgorithmFormula, Line, number, times, wrap
 from miras.optim.base import register
 from miras.optim.muon import Transformed
 
@@ -70,3 +71,25 @@ class Adaptive(Transformed):
         positive = V > 0
         root = jnp.where(positive, jnp.sqrt(jnp.where(positive, V, 1.0)), 0.0)
         return -rate * S / (root + self.eps)
+
+    def formula(self, gates, G, rate) -> AlgorithmFormula:
+        """S_t and V_t, and the step's elements."""
+        S, lines = self.accumulated(gates, G)
+        if self.variant == "sign":
+            sign = rf"\mathrm{{sign}}({S})"
+            if self.sharpness is not None:
+                sign = rf"\tanh({number(self.sharpness)} {wrap(S)})"
+            return AlgorithmFormula(f"- {times(rate, sign)}", lines)
+        seen, when = (S, "at a chunk's last token") if self.acts == "chunk" else (G, "")
+        new = number(round(1 - self.beta2, 15))
+        V = f"{number(self.beta2)} V_{{t-1}} + {new} ({seen})^2"
+        lines = (*lines, Line("V_t", V, when=when or "element by element"))
+        step = rf"\frac{{{S}}}{{\sqrt{{V_t}} + {number(self.eps)}}}"
+        return AlgorithmFormula(f"- {times(rate, step)}", lines)
+
+    def sources(self) -> tuple[str, ...]:
+        """SignSGD or Lion, RMSProp or Adam."""
+        if self.variant == "sign":
+            lion = self.momentum is not None
+            return ("signSGD, arXiv 1802.04434", *(("Lion, arXiv 2302.06675",) if lion else ()))
+        return ("Adam without its correction of the start, arXiv 1412.6980",)

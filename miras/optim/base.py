@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any, ClassVar, Literal
 
 from miras.config import Config, require
+from miras.formula import AlgorithmFormula, Line, Symbols
 from miras.gate import Gate
 from miras.optim.coefficients import Coefficients
 from miras.registry import Registry
@@ -25,7 +26,8 @@ class Algorithm(Config):
     To add one: subclass with frozen fields and implement `step`, one token of the recursion. If
     U_t is linear in the gradients, implement `coefficients` too, its form for a whole chunk, else
     set `linear` to False: then weights are formed for each token. Declare further gates, decorate
-    with `@miras.optim.register("kind")`; `miras.testing.check_algorithm` checks the whole.
+    with `@miras.optim.register("kind")`. `formula` and `sources` write it for `miras describe`.
+    `miras.testing.check_algorithm` checks the whole.
 
     Attributes:
         lr: eta where it is not given per token, and where a learned one starts.
@@ -135,6 +137,38 @@ class Algorithm(Config):
     def transform(self, S: Leaf, V: Leaf | None, rate: Array | float) -> tuple[Leaf, Leaf | None]:
         """What an algorithm that acts per chunk adds at the chunk's end, and the new V."""
         raise NotImplementedError
+
+    def formula(self, gates: Symbols, G: str, rate: str) -> AlgorithmFormula | None:
+        r"""What `miras.equations` writes of `step`; None where only the member's name is known.
+
+        Args:
+            gates: LaTeX of the gates' symbols, by name.
+            G: LaTeX of what `step` is given for G, such as "\eta_t g_t".
+            rate: LaTeX of what it is given for `rate`; "" for 1.
+        """
+        del gates, G, rate
+        return None
+
+    def rate_formula(self, rate: str, k: str) -> tuple[str, tuple[Line, ...]]:
+        """LaTeX of the rate that `effective` makes of a rate and a key, and what defines it."""
+        del k
+        return rate, ()
+
+    def solution(self, keep, rate: str, k: str, v: str) -> tuple[Line, ...]:
+        """LaTeX of the whole update of an algorithm that solves for W_t instead of stepping there.
+
+        Args:
+            keep: from LaTeX of a weight to that of the weight times the decay.
+            rate: of a token's weight in what is solved; "" for 1.
+            k: the key as the memory's weights see it.
+            v: the value.
+        """
+        del keep, rate, k, v
+        return ()
+
+    def sources(self) -> tuple[str, ...]:
+        """Papers of the formula, each with its equation, table or section."""
+        return ()
 
 
 register = Algorithm.registry.register

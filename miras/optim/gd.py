@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
+from miras.formula import AlgorithmFormula, wrap
 from miras.optim.base import Algorithm, register
 from miras.optim.coefficients import Coefficients, products
 
@@ -22,3 +23,11 @@ class GD(Algorithm):
     def step(self, S, V, G, momentum, rate):
         """-eta_t g_t."""
         return None, None, -G
+
+    def formula(self, gates, G, rate) -> AlgorithmFormula:
+        """-eta_t g_t."""
+        return AlgorithmFormula(f"- {wrap(G)}")
+
+    def sources(self) -> tuple[str, ...]:
+        """MIRAS."""
+        return ("MIRAS, arXiv 2504.13173, section 3",)

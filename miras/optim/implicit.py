@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
+from miras.formula import Line, raised
 from miras.optim.base import register
 from miras.optim.gd import GD
 from miras.typing import Array
@@ -34,3 +35,17 @@ class Implicit(GD):
         if lr.ndim > square.ndim:
             square = square[..., None]
         return {**gates, "lr": lr / (1 + lr * square)}
+
+    def rate_formula(self, rate: str, k: str) -> tuple[str, tuple[Line, ...]]:
+        """Epsilon_t."""
+        square = rf"{rate} {k} {raised(k)}"
+        when = ""
+        if self.granularity == "key":
+            square = rf"({rate} \odot {k}) {raised(k)}"
+        if self.granularity == "value":
+            when = "one per value channel"
+        return r"\epsilon_t", (Line(r"\epsilon_t", rf"\frac{{{rate}}}{{1 + {square}}}", when=when),)
+
+    def sources(self) -> tuple[str, ...]:
+        """Longhorn."""
+        return ("Longhorn, arXiv 2407.14207, theorem 3.1",)

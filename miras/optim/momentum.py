@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from miras.config import require
+from miras.formula import AlgorithmFormula, Line, wrap
 from miras.gate import Gate
 from miras.optim.base import Algorithm, register
 from miras.optim.coefficients import MIN_LOG, Coefficients, products
@@ -53,6 +54,16 @@ class Momentum(Algorithm):
         S = momentum * S - G
         return S, None, S
 
+    def formula(self, gates, G, rate) -> AlgorithmFormula:
+        """S_t, which is the step."""
+        return AlgorithmFormula(
+            "+ S_t", (Line("S_t", f"{gates['log_momentum']} S_{{t-1}} - {wrap(G)}"),)
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """Titans."""
+        return ("Titans, arXiv 2501.00663, eq. 9-10 and 14",)
+
 
 @register("nesterov")
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,6 +89,15 @@ class Nesterov(Momentum):
         """Mu_t S_t - eta_t g_t."""
         S = momentum * S - G
         return S, None, momentum * S - G
+
+    def formula(self, gates, G, rate) -> AlgorithmFormula:
+        """S_t, and the step ahead of it."""
+        ahead = f"+ {gates['log_momentum']} S_t - {wrap(G)}"
+        return super().formula(gates, G, rate)._replace(step=ahead)
+
+    def sources(self) -> tuple[str, ...]:
+        """Sutskever et al."""
+        return ("Sutskever et al. 2013, section 2",)
 
 
 def _mu(log_momentum: Array) -> Array:

@@ -36,3 +36,7 @@ class MultiStep(GD):
     def terms(self) -> int:
         """N."""
         return self.steps
+
+    def sources(self) -> tuple[str, ...]:
+        """DeltaProduct."""
+        return ("DeltaProduct, arXiv 2502.10297, eq. 5",)

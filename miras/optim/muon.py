@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.config import require
+from miras.formula import AlgorithmFormula, Line, times
 from miras.optim.base import register
 from miras.optim.coefficients import Coefficients, products
 from miras.optim.omega import Windowed
@@ -86,6 +87,16 @@ class Transformed(Windowed):
         U, V = self.transform(new, V, rate)
         return (None if self.momentum is None else new), V, U
 
+    def accumulated(self, gates, G: str) -> tuple[str, tuple[Line, ...]]:
+        """LaTeX of S_t, or of the gradient where none is kept, and the line that defines it."""
+        if not self.keeps or "S" not in self.keeps:
+            return G, ()
+        mu = gates.get("log_momentum", "")
+        when = ""
+        if self.acts == "chunk" and self.momentum is None:
+            when = "from 0 at a chunk's first token"
+        return "S_t", (Line("S_t", f"{times(mu, 'S_{t-1}')} + {G}", when=when),)
+
 
 @register("muon")
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,3 +120,27 @@ class Muon(Transformed):
     def transform(self, S, V, rate):
         """-f NewtonSchulz(S)."""
         return -rate * newton_schulz(S, self.steps), V
+
+    def formula(self, gates, G, rate) -> AlgorithmFormula:
+        """S_t, and its orthogonalisation."""
+        S, lines = self.accumulated(gates, G)
+        a, b, c = QUINTIC
+        told = f"n = 1 to {self.steps}; a weight that is a vector is divided by its norm only"
+        name = rf"\mathrm{{NS}}_{{{self.steps}}}"
+        return AlgorithmFormula(
+            f"- {times(rate, f'{name}({S})')}",
+            lines,
+            where=(
+                Line(f"{name}(Z)", f"X_{{{self.steps}}}", when="Newton-Schulz, of each weight"),
+                Line("X_0", r"\frac{Z}{\|Z\|_F + 10^{-7}}"),
+                Line("X_n", f"{a} X_{{n-1}} - {-b} Y X_{{n-1}} + {c} Y^2 X_{{n-1}}", when=told),
+                Line("Y", r"X_{n-1} X_{n-1}^\top"),
+            ),
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """Atlas or LaCT, and Muon itself."""
+        muon = "Jordan et al., Muon, kellerjordan.github.io/posts/muon, 2024"
+        if self.every == "chunk":
+            return ("LaCT, arXiv 2505.23884, section 3", muon)
+        return ("Atlas, arXiv 2505.23735, section 4", muon)

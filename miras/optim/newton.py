@@ -4,6 +4,7 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from miras.config import require
+from miras.formula import Line, number, raised, times
 from miras.optim.base import register
 from miras.optim.gd import GD
 
@@ -41,3 +42,25 @@ class Newton(GD):
         super().validate()
         require(self.ridge > 0, f"Newton.ridge={self.ridge} must be positive.")
         require(self.iterations >= 1, f"Newton.iterations={self.iterations} must be at least 1.")
+
+    def solution(self, keep, rate: str, k: str, v: str) -> tuple[Line, ...]:
+        """H_t, G_t and the solve."""
+        ridge = number(self.ridge)
+        eye = "I" if self.ridge == 1 else f"{ridge} I"
+        start = "W_0" if self.ridge == 1 else f"{ridge} W_0"
+        how = f"by {self.iterations} steps of conjugate gradient" if self.solver == "cg" else ""
+        return (
+            Line(
+                "H_t", f"{keep('H_{t-1}')} + {times(rate, f'{raised(k)} {k}')}", when="from H_0 = 0"
+            ),
+            Line(
+                "G_t",
+                f"{keep('G_{t-1}')} + {times(rate, f'{raised(k)} {v}')}",
+                when=f"from G_0 = {start}",
+            ),
+            Line("W_t", rf"(H_t + {eye})^{{-1}} G_t", when=how or "solved exactly"),
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """MesaNet."""
+        return ("MesaNet, arXiv 2506.05233, eq. 4-6", "arXiv 2309.05858, section 3")

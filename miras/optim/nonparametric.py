@@ -19,3 +19,7 @@ class NonParametric(Algorithm):
     def gates(self) -> tuple[Gate, ...]:
         """None."""
         return ()
+
+    def sources(self) -> tuple[str, ...]:
+        """MIRAS."""
+        return ("Nadaraya-Watson: MIRAS, arXiv 2504.13173, section 3",)

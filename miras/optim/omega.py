@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from miras.config import require
+from miras.formula import AlgorithmFormula, Line, times, wrap
 from miras.gate import Gate
 from miras.optim.base import Algorithm, register
 from miras.optim.coefficients import Coefficients, products
@@ -90,3 +91,14 @@ class Omega(Windowed):
             return None, None, -rate * G
         S = momentum * S - rate * G
         return S, None, S
+
+    def formula(self, gates, G, rate) -> AlgorithmFormula:
+        """The step, or S_t."""
+        if self.momentum is None:
+            return AlgorithmFormula(f"- {times(rate, G)}")
+        mu = gates["log_momentum"]
+        return AlgorithmFormula("+ S_t", (Line("S_t", f"{mu} S_{{t-1}} - {times(rate, wrap(G))}"),))
+
+    def sources(self) -> tuple[str, ...]:
+        """Atlas."""
+        return ("the Omega rule: Atlas, arXiv 2505.23735, section 3.2",)

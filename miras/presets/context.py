@@ -23,7 +23,6 @@ def _attention(window: int | None) -> LanguageModelConfig:
 
 @register(
     "Transformer",
-    "y_t = sum_s softmax_s(q_t . k_s / sqrt(d)) v_s",
     "Vaswani et al., arXiv 1706.03762, eq. 1; Nadaraya-Watson in arXiv 2504.13173",
     alias="transformer++",
 )
@@ -34,7 +33,6 @@ def transformer() -> LanguageModelConfig:
 
 @register(
     "Sliding-window attention",
-    "y_t = sum_{t-w < s <= t} softmax_s(q_t . k_s / sqrt(d)) v_s",
     "Beltagy et al., arXiv 2004.05150, section 3.1",
     alias="swa",
 )
@@ -60,7 +58,6 @@ def _mlp() -> MLP:
 
 @register(
     "OmegaNet",
-    "S = mu_t S - eta_t sum_{i in window} g_i grad ||M(phi(k_i)) - v_i||^2 / 2;  W = a_t W + S",
     "Behrouz et al., arXiv 2505.23735, section 3",
 )
 def omeganet() -> LanguageModelConfig:
@@ -70,7 +67,6 @@ def omeganet() -> LanguageModelConfig:
 
 @register(
     "Atlas",
-    "S = mu_t S + sum_{i in window} g_i grad ...;  W = a_t W - eta_t NewtonSchulz5(S)",
     "Behrouz et al., arXiv 2505.23735, section 4",
 )
 def atlas() -> LanguageModelConfig:
@@ -80,7 +76,6 @@ def atlas() -> LanguageModelConfig:
 
 @register(
     "Atlas++",
-    "as Atlas, with M a gated MLP",
     "Behrouz et al., arXiv 2505.23735, section 4",
     name="atlas++",
 )
@@ -92,7 +87,6 @@ def atlas_plus_plus() -> LanguageModelConfig:
 
 @register(
     "LaCT",
-    "W = rows(W - NewtonSchulz5(sum_{s in chunk} eta_s grad -M(k_s) . v_s)), read before it",
     "Zhang et al., arXiv 2505.23884, section 3",
 )
 def lact() -> LanguageModelConfig:

@@ -21,7 +21,6 @@ def _deep_memory() -> memory.MLP:
 
 @register(
     "TTT-Linear",
-    "W = W - eta_t / (1 + i) grad 1/2 ||k + LN(k W) - v||^2, i the position in the chunk",
     "Sun et al., arXiv 2407.04620, section 2",
 )
 def ttt_linear() -> LanguageModelConfig:
@@ -39,7 +38,6 @@ def ttt_linear() -> LanguageModelConfig:
 
 @register(
     "TTT-MLP",
-    "W = W - eta_t / (1 + i) grad 1/2 ||k + LN(MLP_W(k)) - v||^2, i the position in the chunk",
     "Sun et al., arXiv 2407.04620, section 2",
 )
 def ttt_mlp() -> LanguageModelConfig:
@@ -57,7 +55,6 @@ def ttt_mlp() -> LanguageModelConfig:
 
 @register(
     "Titans (LMM)",
-    "S = mu_t S - theta_t grad 1/2 ||M(k) - v||^2;  W = a_t W + S",
     "Behrouz et al., arXiv 2501.00663, eq. 12-14",
 )
 def titans_lmm() -> LanguageModelConfig:
@@ -75,7 +72,6 @@ def titans_lmm() -> LanguageModelConfig:
 
 @register(
     "Moneta",
-    "A = a_t A - eta_t grad 1/3 ||M(k) - v||_3^3;  W = A / ||A||_4^2",
     "Behrouz et al., arXiv 2504.13173, eq. 24",
 )
 def moneta() -> LanguageModelConfig:
@@ -92,7 +88,6 @@ def moneta() -> LanguageModelConfig:
 
 @register(
     "Yaad",
-    "W = a_t W - eta_t (grad 1/2 ||r||^2 if ||r|| <= delta_t else delta_t grad ||r||_1)",
     "Behrouz et al., arXiv 2504.13173, section 5.3",
 )
 def yaad() -> LanguageModelConfig:
@@ -109,7 +104,6 @@ def yaad() -> LanguageModelConfig:
 
 @register(
     "Memora",
-    "W = c softmax(a_t log W - eta_t grad 1/2 ||M(k) - v||^2)",
     "Behrouz et al., arXiv 2504.13173, section 5.3 and eq. 21",
 )
 def memora() -> LanguageModelConfig:

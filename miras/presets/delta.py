@@ -30,7 +30,6 @@ def _delta(
 
 @register(
     "DeltaNet",
-    "W = (I - b_t k^T k) W + b_t k^T v",
     "Yang et al., arXiv 2406.06484, section 2",
 )
 def deltanet() -> LanguageModelConfig:
@@ -40,7 +39,6 @@ def deltanet() -> LanguageModelConfig:
 
 @register(
     "Gated DeltaNet",
-    "W = a_t (I - b_t k^T k) W + b_t k^T v",
     "Yang et al., arXiv 2412.06464, eq. 10",
 )
 def gated_deltanet() -> LanguageModelConfig:
@@ -50,7 +48,6 @@ def gated_deltanet() -> LanguageModelConfig:
 
 @register(
     "Kimi Delta Attention",
-    "W = (I - b_t k^T k) diag(a_t) W + b_t k^T v",
     "Kimi Team, arXiv 2510.26692, eq. 1",
 )
 def kda() -> LanguageModelConfig:
@@ -60,7 +57,6 @@ def kda() -> LanguageModelConfig:
 
 @register(
     "RWKV-7",
-    "W = (diag(w_t) - (a_t * kap)^T kap) W + ktilde^T v",
     "Peng et al., arXiv 2503.14456, section 4",
 )
 def rwkv7() -> LanguageModelConfig:
@@ -74,7 +70,6 @@ def rwkv7() -> LanguageModelConfig:
 
 @register(
     "Longhorn",
-    "W = W - k^T (e_t * (k W - v)), e_t = b_t / (1 + b_t k.k) per value channel",
     "Liu et al., arXiv 2407.14207, theorem 3.1",
 )
 def longhorn() -> LanguageModelConfig:
@@ -84,7 +79,6 @@ def longhorn() -> LanguageModelConfig:
 
 @register(
     "DeltaProduct",
-    "W = prod_j (I - b_j k_j^T k_j) a_t W + ...",
     "Siems et al., arXiv 2502.10297, section 3",
 )
 def deltaproduct() -> LanguageModelConfig:
@@ -96,7 +90,6 @@ def deltaproduct() -> LanguageModelConfig:
 
 @register(
     "Comba",
-    "W = a_t W - b_t k^T (p_t W) + b_t k^T v, p_t = sigmoid(d) k_t",
     "Hu et al., arXiv 2506.02475, section 3",
 )
 def comba() -> LanguageModelConfig:
@@ -106,7 +99,6 @@ def comba() -> LanguageModelConfig:
 
 @register(
     "MesaNet",
-    "W = (sum_s z_s b_s k_s^T k_s + lam I)^-1 sum_s z_s b_s k_s^T v_s",
     "von Oswald et al., arXiv 2506.05233, section 2",
 )
 def mesa() -> LanguageModelConfig:

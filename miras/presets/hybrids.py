@@ -20,19 +20,19 @@ def _hybrid(config: LanguageModelConfig) -> LanguageModelConfig:
     return dataclasses.replace(config, pattern="MS")
 
 
-@register("Moneta-H", "moneta, and sliding-window attention in every second layer", _MIRAS)
+@register("Moneta-H", _MIRAS)
 def moneta_h() -> LanguageModelConfig:
     """Moneta with sliding-window attention."""
     return _hybrid(_moneta())
 
 
-@register("Yaad-H", "yaad, and sliding-window attention in every second layer", _MIRAS)
+@register("Yaad-H", _MIRAS)
 def yaad_h() -> LanguageModelConfig:
     """Yaad with sliding-window attention."""
     return _hybrid(_yaad())
 
 
-@register("Memora-H", "memora, and sliding-window attention in every second layer", _MIRAS)
+@register("Memora-H", _MIRAS)
 def memora_h() -> LanguageModelConfig:
     """Memora with sliding-window attention."""
     return _hybrid(_memora())
@@ -40,7 +40,6 @@ def memora_h() -> LanguageModelConfig:
 
 @register(
     "Gated DeltaNet-H1",
-    "gated_deltanet, and sliding-window attention in every second layer",
     "Yang et al., arXiv 2412.06464, section 3.4",
 )
 def gated_deltanet_h() -> LanguageModelConfig:
@@ -50,7 +49,6 @@ def gated_deltanet_h() -> LanguageModelConfig:
 
 @register(
     "Samba",
-    "mamba2, and sliding-window attention in every second layer",
     "Ren et al., arXiv 2406.07522, section 2, there with Mamba-1",
 )
 def samba() -> LanguageModelConfig:

@@ -20,13 +20,13 @@ def _hebbian(
     return LanguageModelConfig(rule, layer=layer or LayerConfig())
 
 
-@register("Linear attention", "W = W + k^T v", "Katharopoulos et al., arXiv 2006.16236, eq. 18")
+@register("Linear attention", "Katharopoulos et al., arXiv 2006.16236, eq. 18")
 def linear_attention() -> LanguageModelConfig:
     """Hebbian matrix memory without forgetting."""
     return _hebbian(NoRetention())
 
 
-@register("RetNet", "W = a_h W + k^T v", "Sun et al., arXiv 2307.08621, eq. 6")
+@register("RetNet", "Sun et al., arXiv 2307.08621, eq. 6")
 def retnet() -> LanguageModelConfig:
     """A constant decay 1 - 2^(-5-h) for head h."""
     return _hebbian(L2(decay=31 / 32, spread=0.5, data_dependent=False))
@@ -34,7 +34,6 @@ def retnet() -> LanguageModelConfig:
 
 @register(
     "Lightning Attention-2",
-    "W = a_{h,l} W + k^T v, log a_{h,l} = -2^(-8(h+1)/H) (1 - l/(L-1))",
     "Qin et al., arXiv 2401.04658, algorithm 1",
 )
 def lightning() -> LanguageModelConfig:
@@ -47,7 +46,6 @@ def lightning() -> LanguageModelConfig:
 
 @register(
     "Decaying fast weights",
-    "W = (a_t^T b_t) * W + k^T v, a_t per key channel, b_t per value channel",
     "Mao, arXiv 2210.04243, section 3",
 )
 def dfw() -> LanguageModelConfig:
@@ -55,9 +53,7 @@ def dfw() -> LanguageModelConfig:
     return _hebbian(L2(decay=0.99, granularity="key_value"))
 
 
-@register(
-    "Gated linear attention", "W = diag(a_t) W + k^T v", "Yang et al., arXiv 2312.06635, section 4"
-)
+@register("Gated linear attention", "Yang et al., arXiv 2312.06635, section 4")
 def gla() -> LanguageModelConfig:
     """A decay per key channel, from the token."""
     return _hebbian(L2(decay=0.99, granularity="key"))
@@ -65,7 +61,6 @@ def gla() -> LanguageModelConfig:
 
 @register(
     "Mamba-2",
-    "W = a_t W + dt_t k^T v, a_t = exp(-A dt_t)",
     "Dao and Gu, arXiv 2405.21060, section 7",
 )
 def mamba2() -> LanguageModelConfig:
@@ -75,7 +70,6 @@ def mamba2() -> LanguageModelConfig:
 
 @register(
     "HGRN2",
-    "W = diag(a_t) W + (1 - a_t)^T v",
     "Qin et al., arXiv 2404.07904, section 3",
 )
 def hgrn2() -> LanguageModelConfig:

@@ -15,14 +15,12 @@ class Preset:
     Attributes:
         name: as given to `miras.preset` and to the command line.
         title: as the paper calls it.
-        equation: the update in the notation of docs/concepts.md.
-        source: paper and equation.
+        source: the paper, and its equation or section.
         build: makes the config.
     """
 
     name: str
     title: str
-    equation: str
     source: str
     build: Callable[[], LanguageModelConfig]
 
@@ -54,22 +52,38 @@ def find(name: str) -> Preset:
 
 
 def register(
-    title: str, equation: str, source: str, name: str | None = None, alias: str | None = None
+    title: str,
+    *about: str,
+    source: str = "",
+    equation: str = "",
+    name: str | None = None,
+    alias: str | None = None,
 ):
     """Decorator: make what a function builds known by the function's name, or another.
 
     A function of the same module and name takes the place of the one before it, so that a
     notebook's cell may run twice.
 
+    Args:
+        title: as the paper calls it.
+        about: the source: the paper, and its equation or section. An equation before it, as earlier
+            versions had it, is not looked at: `miras.equations` composes that of the parts.
+        source: the source by name.
+        equation: not looked at, likewise.
+        name: in place of the function's.
+        alias: another name.
+
     Raises:
         ConfigError: when the name is taken.
     """
+    del equation
+    source = source or (about[-1] if about else "")
 
     def decorate(build: Callable[[], LanguageModelConfig]) -> Callable[[], LanguageModelConfig]:
         known = name or build.__name__
         if known in PRESETS and not _same(PRESETS[known].build, build):
             raise ConfigError(f"preset {known!r} is already registered; choose another name.")
-        PRESETS[known] = Preset(known, title, equation, source, build)
+        PRESETS[known] = Preset(known, title, source, build)
         if alias is not None:
             ALIASES[alias] = known
         return build

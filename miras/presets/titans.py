@@ -22,7 +22,6 @@ def _titans(architecture: Literal["mac", "mag", "mal"]) -> LanguageModelConfig:
 
 @register(
     "Titans (MAC)",
-    "h = M*_{t-1}(q);  y = Attn([p, h, x]);  M_t = M_{t-1}(y);  o = y * M*_t(y)",
     f"{_PAPER}, eq. 21-25",
 )
 def titans_mac() -> LanguageModelConfig:
@@ -30,13 +29,13 @@ def titans_mac() -> LanguageModelConfig:
     return _titans("mac")
 
 
-@register("Titans (MAG)", "o = SWAttn([p, x]) * M(x)", f"{_PAPER}, eq. 26-28")
+@register("Titans (MAG)", f"{_PAPER}, eq. 26-28")
 def titans_mag() -> LanguageModelConfig:
     """Memory as a gate on sliding-window attention."""
     return _titans("mag")
 
 
-@register("Titans (MAL)", "o = SWAttn([p, M(x)])", f"{_PAPER}, eq. 29-31")
+@register("Titans (MAL)", f"{_PAPER}, eq. 29-31")
 def titans_mal() -> LanguageModelConfig:
     """Memory as the layer before sliding-window attention."""
     return _titans("mal")

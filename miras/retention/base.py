@@ -4,6 +4,7 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from miras.config import Config, require
+from miras.formula import RetentionFormula, Symbols
 from miras.gate import Gate
 from miras.registry import Registry
 from miras.typing import Array, Leaf
@@ -26,8 +27,8 @@ class Retention(Config):
 
     To add one: subclass with frozen fields, say by `gates` which gates it needs, implement the
     above and, unless linear, `linked`, decorate with `@miras.retention.register("kind")`. All maps
-    see one weight of one head, [in, out] or [out]. `miras.testing.check_retention` checks the
-    whole.
+    see one weight of one head, [in, out] or [out]. `formula` and `sources` write it for `miras
+    describe`. `miras.testing.check_retention` checks the whole.
 
     A geometry that is not linear has a field `link_every`. "token" applies the map after every
     token: the definition. "chunk" is what the papers train with: the map fires once a chunk and the
@@ -80,6 +81,18 @@ class Retention(Config):
         """The proximal map: W_t of alpha_t W_{t-1} + U_t and W_{t-1}; gates are the token's."""
         del old, gates
         return new
+
+    def formula(self, gates: Symbols) -> RetentionFormula | None:
+        """What `miras.equations` writes of it beside its decays; None where only its name is known.
+
+        The decays that `gates` declares are written by themselves, as factors on the past.
+        """
+        del gates
+        return None
+
+    def sources(self) -> tuple[str, ...]:
+        """Papers of the formula, each with its equation, table or section."""
+        return ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from miras.config import unknown
 from miras.errors import ConfigError
+from miras.formula import RetentionFormula
 from miras.retention.base import Decaying, LinkEvery, register
 from miras.typing import Leaf
 
@@ -93,3 +94,18 @@ class Bregman(Decaying):
     def constrain(self, W: Leaf) -> Leaf:
         """Any array as the dual start."""
         return self.link(W)
+
+    def formula(self, gates) -> RetentionFormula:
+        """(f')^-1 by its name."""
+        named = {
+            "sigmoid": (r"\mathrm{sigmoid}", r"\mathrm{logit}"),
+            "tanh": (r"\tanh", r"\mathrm{artanh}"),
+        }
+        name = self.potential.replace("_", " ")
+        plain = (rf"(f')_{{\text{{{name}}}}}^{{-1}}", rf"f'_{{\text{{{name}}}}}")
+        forward, back = named.get(self.potential, plain)
+        return RetentionFormula(link=lambda A: f"{forward}({A})", start=lambda W: f"{back}({W})")
+
+    def sources(self) -> tuple[str, ...]:
+        """MIRAS."""
+        return ("MIRAS, arXiv 2504.13173, variant 5",)

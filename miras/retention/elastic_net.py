@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.config import require
+from miras.formula import Line, RetentionFormula, number
 from miras.retention.base import LinkEvery, Retention, register
 from miras.typing import Array, Leaf
 
@@ -94,6 +95,42 @@ class ElasticNet(Retention):
             return W
         start = W + self.gamma * jnp.sign(W)
         return start if self.threshold == "hard" else _solve(W, start, self.gamma)
+
+    def formula(self, gates) -> RetentionFormula:
+        """The shrinkage, and under "proximal" the decay, rate and threshold that eta_t gives."""
+        shrinkage = _shrinkage(self.threshold)
+        if not self.proximal:
+            gamma = number(self.gamma)
+            start = lambda W: rf"{W} + {gamma} \mathrm{{sign}}({W})"  # noqa: E731
+            if self.threshold == "smooth":
+                start = lambda W: rf"\mathrm{{S}}^{{-1}}({W}, {gamma})"  # noqa: E731
+            return RetentionFormula(
+                link=lambda A: rf"\mathrm{{S}}({A}, {gamma})", start=start, where=(shrinkage,)
+            )
+        eta, c1, c2 = gates["lr"], number(self.c1), number(self.c2)
+        index = "_t" if "_t" in eta else ""
+        keep, tau = rf"\lambda{index}", rf"\tau{index}"
+        return RetentionFormula(
+            decay=keep,
+            rate=f"{eta} {keep}",
+            prox=lambda new, old, step: rf"\mathrm{{S}}({new}, {tau})",
+            where=(
+                Line(keep, rf"\frac{{{c2}}}{{{c2} + {eta}}}"),
+                Line(tau, rf"\frac{{{eta} {keep}}}{{{c1}}}"),
+                shrinkage,
+            ),
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """MIRAS."""
+        return (f"MIRAS, arXiv 2504.13173, eq. {22 if self.proximal else 23}",)
+
+
+def _shrinkage(threshold: str) -> Line:
+    """LaTeX of `shrink`."""
+    if threshold == "hard":
+        return Line(r"\mathrm{S}(z, c)", r"\mathrm{sign}(z) \max(|z| - c, 0)")
+    return Line(r"\mathrm{S}(z, c)", r"\frac{2}{\pi} |z| \arctan(z / c)")
 
 
 def _solve(W: Leaf, start: Leaf, gamma: float) -> Leaf:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.config import require
+from miras.formula import Line, RetentionFormula, number
 from miras.retention.base import LinkEvery, Retention, register
 from miras.typing import Array, Leaf
 
@@ -85,6 +86,31 @@ class FDivergence(Retention):
         zeta = zeta + excess / jnp.where(slope > 0, slope, 1.0)
         W = old * f.inverse(step - zeta)
         return self.scale * W / jnp.sum(W, axis, keepdims=True)  # the last rounding error
+
+    def formula(self, gates) -> RetentionFormula:
+        """The map, its g, and what zeta_t is solved for."""
+        g = {
+            "kl": r"\exp(z)",
+            "chi2": r"\max(0, 1 + z / 2)",
+            "hellinger": r"(1 - z)^{-2}",
+        }[self.generator]
+        slice_ = "column" if self.axis == 0 else "row"
+        return RetentionFormula(
+            prox=lambda new, old, step: rf"{old} \odot g({step} - \zeta_t)",
+            where=(
+                Line("g(z)", g, when=f"(f')^-1 of the {self.generator} divergence"),
+                Line(
+                    r"\zeta_t",
+                    rf"\sum W_t = {number(self.scale)}",
+                    r"\text{ such that }",
+                    f"over each {slice_} of each weight, which has a zeta of its own",
+                ),
+            ),
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """MIRAS."""
+        return ("MIRAS, arXiv 2504.13173, eq. 18",)
 
 
 def _zeta(step: Leaf, old: Leaf, f: Generator, scale: float, axis: int) -> Array:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.config import require
+from miras.formula import Line, RetentionFormula, number, times
 from miras.retention.base import Decaying, LinkEvery, register
 from miras.typing import Array, Leaf
 
@@ -73,3 +74,39 @@ class KL(Decaying):
     def constrain(self, W: Leaf) -> Leaf:
         """Any array as the logits of a weight on the simplex."""
         return self.link(W)
+
+    def formula(self, gates) -> RetentionFormula:
+        """The softmax; where coupled, the decay and the rate that share one budget."""
+        softmax = softmax_over(self.axis)
+        found = RetentionFormula(
+            link=lambda A: times(scale(self.scale), f"{softmax}({A})"), start=lambda W: rf"\log {W}"
+        )
+        if not self.coupled:
+            return found
+        alpha, eta = gates["log_decay"], gates["lr"]
+        index = "_t" if "_t" in alpha + eta else ""
+        keep = rf"\kappa{index}"
+        return found._replace(
+            decay=keep,
+            rate=f"{eta} {keep}",
+            where=(
+                Line(keep, rf"\frac{{{alpha}}}{{{alpha} + {eta}}}", when="1 - lambda of eq. 21"),
+            ),
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """MIRAS."""
+        lag = ", and Memora's lag token in section 5.3" if self.link_every == "chunk" else ""
+        return (f"MIRAS, arXiv 2504.13173, eq. 21{lag}",)
+
+
+def softmax_over(axis: int) -> str:
+    """LaTeX of the softmax over slices of a weight along an axis."""
+    return (
+        r"\mathrm{softmax}_{\mathrm{columns}}" if axis == 0 else r"\mathrm{softmax}_{\mathrm{rows}}"
+    )
+
+
+def scale(c: float) -> str:
+    """LaTeX of a factor, "" for 1."""
+    return "" if c == 1 else number(c)

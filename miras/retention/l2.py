@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from miras.config import require
+from miras.formula import RetentionFormula
 from miras.retention.base import Decaying, register
 from miras.typing import Array
 
@@ -50,3 +51,28 @@ class L2(Decaying):
     def key(self, gates: dict[str, Array], k: Array) -> Array:
         """1 - alpha_t where tied."""
         return -jnp.expm1(gates["log_decay"]) if self.tied else k
+
+    def formula(self, gates) -> RetentionFormula:
+        """The power of a decay where discretised, the key where tied."""
+        alpha, eta = gates.get("log_decay", ""), gates.get("lr", "")
+        return RetentionFormula(
+            decay=f"{alpha}^{{{eta}}}" if self.discretised else None,
+            key=f"(1 - {alpha})" if self.tied else None,
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """MIRAS, and whose decay it is."""
+        found = ["MIRAS, arXiv 2504.13173, table 1"]
+        if self.slopes == "alibi":
+            found.append("slopes: Lightning Attention-2, arXiv 2401.04658")
+        elif not self.data_dependent and self.spread != 1 and self.granularity == "head":
+            found.append("a constant per head: RetNet, arXiv 2307.08621, eq. 6")
+        if self.data_dependent and self.granularity == "key" and not self.tied:
+            found.append("a decay per key channel: GLA, arXiv 2312.06635, section 4")
+        if self.granularity == "key_value":
+            found.append("a decay per key and value channel: DFW, arXiv 2210.04243, section 3")
+        if self.tied:
+            found.append("keys tied to decays: HGRN2, arXiv 2404.07904, eq. 9")
+        if self.discretised:
+            found.append("decays from step lengths: Mamba-2, arXiv 2405.21060, section 7")
+        return tuple(found)

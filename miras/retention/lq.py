@@ -6,6 +6,7 @@ from typing import Literal
 import jax.numpy as jnp
 
 from miras.config import require
+from miras.formula import RetentionFormula, number
 from miras.norms import power, whole_norm
 from miras.retention.base import Decaying, LinkEvery, register
 from miras.typing import Leaf
@@ -77,6 +78,55 @@ class Lq(Decaying):
         if self.q == 3:
             return W
         return W * whole_norm(W, self.q) ** ((self.q - 2) / (3 - self.q))
+
+    def formula(self, gates) -> RetentionFormula:
+        """The link of the form, and its inverse."""
+        if self.q == 2:
+            return RetentionFormula(link=lambda A: A)
+        mirror = self.form == "mirror"
+        if mirror:
+            return RetentionFormula(
+                link=lambda A: _over_norm(_powered(A, self.q - 1), A, self.q, self.q - 2),
+                start=lambda W: _over_norm(
+                    _powered(W, 1 / (self.q - 1)),
+                    W,
+                    self.q / (self.q - 1),
+                    (2 - self.q) / (self.q - 1),
+                ),
+            )
+        return RetentionFormula(
+            link=lambda A: _over_norm(A, A, self.q, self.q - 2),
+            start=lambda W: (
+                W if self.q == 3 else _over_norm(W, W, self.q, (2 - self.q) / (3 - self.q))
+            ),
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """MIRAS, and what it derives the map from."""
+        if self.form == "printed":
+            return ("MIRAS, arXiv 2504.13173, eq. 24",)
+        return ("MIRAS, arXiv 2504.13173, variant 4", "Shalev-Shwartz 2012, section 2.6")
+
+
+def _powered(x: str, power: float) -> str:
+    return rf"\mathrm{{sign}}({x}) \odot |{x}|^{{{_number(power)}}}"
+
+
+def _over_norm(above: str, x: str, q: float, power: float) -> str:
+    """LaTeX of above / ||x||_q^power."""
+    size = rf"\|{x}\|_{{{_number(q)}}}"
+    if power < 0:
+        return f"{above} \\cdot {_raised(size, -power)}"
+    return rf"\frac{{{above}}}{{{_raised(size, power)}}}"
+
+
+def _raised(x: str, power: float) -> str:
+    return x if power == 1 else f"{x}^{{{_number(power)}}}"
+
+
+def _number(value: float) -> str:
+    """A number that a quotient may have made long."""
+    return number(value if len(repr(value)) < 9 else float(f"{value:.6g}"))
 
 
 def _mirror(x: Leaf, q: float) -> Leaf:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from miras.formula import RetentionFormula
 from miras.retention.base import Retention, register
 
 
@@ -9,3 +10,7 @@ from miras.retention.base import Retention, register
 @dataclasses.dataclass(frozen=True)
 class NoRetention(Retention):
     """A_t = A_{t-1} + S_t, W_t = A_t."""
+
+    def formula(self, gates) -> RetentionFormula:
+        """Nothing beside the step."""
+        return RetentionFormula()

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import jax.numpy as jnp
 
 from miras.config import require
+from miras.formula import Line, RetentionFormula, number
 from miras.norms import norm, whole_norm
 from miras.retention.base import Decaying, LinkEvery, Retention, register
 from miras.typing import Array, Leaf
@@ -48,6 +49,19 @@ class Projection(Decaying):
         """P(new)."""
         return self.constrain(new)
 
+    def formula(self, gates) -> RetentionFormula:
+        """P."""
+        radius = number(self.radius)
+        told = rf"Z \min(1, \frac{{{radius}}}{{\|Z\|_F}})"
+        return RetentionFormula(
+            prox=lambda new, old, step: rf"\mathrm{{P}}({new})",
+            where=(Line(r"\mathrm{P}(Z)", told, when="of each weight"),),
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """MIRAS."""
+        return ("MIRAS, arXiv 2504.13173, section 5.2",)
+
 
 @register("rows")
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +98,25 @@ class Rows(Retention):
         along = min(self.axis, new.ndim - 1) - new.ndim
         length = _length(new, along)
         return new * (_length(old, along) / jnp.where(length > 0, length, 1.0))
+
+    def formula(self, gates) -> RetentionFormula:
+        """The map, and what a row is."""
+        lie = "columns" if self.axis == 0 else "rows"
+        name = rf"\mathrm{{{'cols' if self.axis == 0 else 'rows'}}}"
+        return RetentionFormula(
+            prox=lambda new, old, step: f"{name}({new}; {old})",
+            where=(
+                Line(
+                    f"{name}(Z; W)_j",
+                    r"Z_j \frac{\|W_j\|_2}{\|Z_j\|_2}",
+                    when=f"for all {lie} j of each weight",
+                ),
+            ),
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """LaCT."""
+        return ("l2 weight normalisation: LaCT, arXiv 2505.23884, section 3",)
 
 
 def _length(x: Leaf, axis: int) -> Array:

@@ -15,6 +15,7 @@ from miras.testing.expect import (
     expect_finite,
     name_of,
 )
+from miras.testing.formula import check_formula
 from miras.testing.rules import check_rules
 from miras.typing import Array, Leaf
 
@@ -28,7 +29,8 @@ def check_algorithm(
 
     Config and docstring; `step` gives a finite step and exactly the buffers that it keeps; the
     chunk form, `coefficients`, is the recursion, `step`, under random gates, masked tokens and
-    windows; its own steps lower a squared error; and the backends agree on rules with it.
+    windows; its own steps lower a squared error; the formula, if any, can be written and has
+    the part's gates; and the backends agree on rules with it.
 
     Args:
         algorithm: the config object.
@@ -54,6 +56,7 @@ def check_algorithm(
                 for seed in range(2):
                     _check_coefficients(algorithm, has_momentum, np.random.default_rng(seed))
             _check_learning(algorithm, has_momentum)
+    check_formula("algorithm", algorithm, beside)
     check_rules(beside, rules, algorithm=algorithm)
 
 

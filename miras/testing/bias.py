@@ -16,6 +16,7 @@ from miras.testing.expect import (
     expect_finite,
     name_of,
 )
+from miras.testing.formula import check_formula
 from miras.testing.rules import check_rules
 from miras.typing import Array
 
@@ -28,7 +29,8 @@ def check_bias(
     Config and docstring; shapes; tokens do not see each other; the residual is the gradient of the
     loss, or at least descends on it; both are finite and can be differentiated, also where the
     prediction is right and where it is far off; small steps lower the loss; a declared `slope` is
-    true; and the backends agree on rules with it.
+    true; the formula, if any, can be written and has
+    the part's gates; and the backends agree on rules with it.
 
     Args:
         bias: the config object.
@@ -56,6 +58,7 @@ def check_bias(
         _check_residual(bias, pred, target, threshold, is_gradient)
         _check_finite(bias, pred, target, threshold)
         _check_descent(bias, pred, target, threshold)
+    check_formula("bias", bias, beside)
     check_rules(beside, rules, bias=bias)
 
 

@@ -20,6 +20,7 @@ from miras.testing.expect import (
     expect_finite,
     name_of,
 )
+from miras.testing.formula import check_formula
 from miras.testing.rules import check_rules
 from miras.typing import Array, Weights
 
@@ -35,7 +36,8 @@ def check_memory(
     same key; `apply` reads each weight once, through the reader, tokens do not see each other, and
     an answer and its gradients are finite; `sides` and `fixed` fit the weights; a linear memory is
     features @ w1; its factored gradients are those of `jax.grad`; steps along them lower a squared
-    error; and the backends agree on rules with it.
+    error; the formula, if any, can be written and has
+    the part's gates; and the backends agree on rules with it.
 
     Args:
         memory: the config object.
@@ -62,6 +64,7 @@ def check_memory(
             _check_associations(memory, W, x, v)
             _check_gradients(memory, W, x, v)
             _check_learning(memory, W, x, v)
+    check_formula("memory", memory, beside)
     check_rules(beside, rules, memory=memory)
 
 

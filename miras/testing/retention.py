@@ -16,6 +16,7 @@ from miras.testing.expect import (
     expect_finite,
     name_of,
 )
+from miras.testing.formula import check_formula
 from miras.testing.inputs import span
 from miras.testing.rules import check_rules
 from miras.typing import Array, Leaf
@@ -34,7 +35,8 @@ def check_retention(
     nothing; `constrain` gives weights of the link's range, there link(unlink(W)) = W, and any
     learned start gives finite weights and gradients, 0 among them; the proximal map is finite and
     can be differentiated, also where nothing is written; a small step against the gradient
-    does not climb; and the backends agree on rules with it.
+    does not climb; the formula, if any, can be written and has
+    the part's gates; and the backends agree on rules with it.
 
     Args:
         retention: the config object.
@@ -64,6 +66,7 @@ def check_retention(
                 _check_prox(retention, raw, jnp.asarray(rng.normal(size=shape)), gates)
             if descends:
                 _check_descent(retention, raw, jnp.asarray(rng.normal(size=shape)), gates)
+    check_formula("retention", retention, beside)
     check_rules(beside, rules, retention=retention)
 
 

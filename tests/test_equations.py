@@ -1,0 +1,461 @@
+"""Equations are those of the rule as it is composed: whole, drawable, and different where it is."""
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+import typing
+
+import jax.numpy as jnp
+import pytest
+from matplotlib.mathtext import MathTextParser
+
+import miras
+from miras import testing
+from miras.config import override
+from miras.equation import compose, setting_of, text
+from miras.equation.gates import is_one, symbol, symbols
+from miras.errors import ConfigError
+from miras.formula import AlgorithmFormula, BiasFormula, Line, number
+from miras.layers import LayerConfig
+from miras.presets import PRESETS
+from miras.testing.formula import check_formula
+from miras.testing.rules import rules_with
+from tests.conformance.members import CASES
+from tests.contract.space import REGISTRIES, VARIANTS, kinds
+
+DRAW = MathTextParser("agg")
+
+
+def semantics(case) -> dict:
+    return {"refine": case.refine, "exact": case.exact, "chunk": None if case.exact else 16}
+
+
+def check_drawn(latex: str) -> None:
+    """Each line has balanced braces and is drawn by mathtext; the environment is whole."""
+    begin, end = r"\begin{align*}", r"\end{align*}"
+    body = latex[latex.index(begin) + len(begin) : latex.index(end)]
+    outside = latex.replace(latex[latex.index(begin) : latex.index(end) + len(end)], "")
+    assert all(line.startswith("%") for line in outside.splitlines() if line)
+    for line in body.split(r"\\" + "\n"):
+        assert line.count("{") - line.count(r"\{") == line.count("}") - line.count(r"\}")
+        formula, _, told = line.partition("&& ")
+        assert formula.replace(r"\&", "").count("&") == 1
+        assert not told or re.fullmatch(r"\\text\{.*\}\s*", told)
+        assert told.isascii()  # pdflatex reads no Greek in text
+        DRAW.parse(f"${formula.replace('&', '').strip()}$")
+
+
+def check_gates(setting, told: str) -> None:
+    for latex in symbols(setting).values():
+        assert re.search(rf"^  {re.escape(text(latex))} +(∈|=|>)", told, re.M), latex
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_has_equations_gates_and_sources(name):
+    config = miras.preset(name)
+    told = miras.equations(config)
+    check_gates(setting_of(config, None, 0, False), told)
+    assert re.search(r"^  memory +\S", told, re.M)
+    check_drawn(miras.equations(config, latex=True))
+    assert max(map(len, told.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_rule_is_drawn_and_names_its_gates(name):
+    case = CASES[name]
+    check_drawn(miras.equations(case.rule, latex=True, **semantics(case)))
+    told = miras.equations(case.rule, **semantics(case))
+    setting = setting_of(case.rule, **semantics(case))
+    check_gates(setting, told)
+    found = compose(setting)
+    used = " ".join(text(f"{line.left} {line.right}") for line in (*found.update, *found.where))
+    for gate in case.rule.gates:
+        known = {text(symbol(gate, index)) for index in ("t", "i")}
+        assert is_one(gate) or any(word in used for word in known), (gate.name, used)
+
+
+AS_THEIR_PAPERS = {
+    "linear_attention": ["W_t = W_{t-1} + k_tᵀ v_t", "y_t = q_t W_t"],
+    "retnet": ["W_t = α_h W_{t-1} + k_tᵀ v_t", "α_h = 1 - 0.03125 · 0.5^h"],
+    "gla": ["W_t = Diag(α_t) W_{t-1} + k_tᵀ v_t"],
+    "mamba2": ["W_t = α_t^(η_t) W_{t-1} + η_t k_tᵀ v_t"],
+    "hgrn2": ["W_t = Diag(α_t) W_{t-1} + (1 - α_t)ᵀ v_t"],
+    "deltanet": [
+        "W_t = W_{t-1} - η_t k_tᵀ (k_t W_{t-1} - v_t)",
+        "= (I - η_t k_tᵀ k_t) W_{t-1} + η_t k_tᵀ v_t",
+    ],
+    "gated_deltanet": ["= (I - η_t k_tᵀ k_t) α_t W_{t-1} + η_t k_tᵀ v_t"],
+    "kda": ["= (I - η_t k_tᵀ k_t) Diag(α_t) W_{t-1} + η_t k_tᵀ v_t"],
+    "rwkv7": ["= (Diag(α_t) - (a_t ⊙ κ_t)ᵀ κ_t) W_{t-1} + k̃_tᵀ v_t"],
+    "comba": ["W_t = α_t W_{t-1} - η_t k_tᵀ (p_t W_{t-1} - v_t)", "y_t = q̃_t W_t"],
+    "longhorn": [
+        "W_t = W_{t-1} - k_tᵀ ((k_t W_{t-1} - v_t) ⊙ ε_t)",
+        "ε_t = η_t / (1 + η_t k_t k_tᵀ)",
+    ],
+    "deltaproduct": [
+        "W_{t,0} = α_t W_{t-1}",
+        "W_{t,j} = W_{t,j-1} - η_{t,j} k_{t,j}ᵀ (k_{t,j} W_{t,j-1} - v_{t,j}) for j = 1 to 2",
+        "W_t = W_{t,2}",
+    ],
+    "mesa": ["H_t = α_t H_{t-1} + η_t k_tᵀ k_t", "W_t = (H_t + I)⁻¹ G_t"],
+    "titans_lmm": [
+        "M(W, x) = x + LN(GELU(x W_1) W_2)",
+        "g_t = ∇_W 1/2 ‖M(W_r, k_t) - v_t‖_2²",
+        "S_t = μ_t S_{t-1} - η_t g_t",
+        "W_t = α_t W_{t-1} + S_t",
+        "y_t = M(W_t, q_t)",
+        "r = 16 ⌊ (t-1)/16 ⌋",
+    ],
+    "moneta": ["g_t = ∇_W 1/3 ‖M(W_r, k_t) - v_t‖_3³", "W_t = A_t/‖A_t‖_4²"],
+    "yaad": ["e_t = r_t if ‖r_t‖_2 ≤ δ_t, else δ_t sign(r_t)", "W_t = α_t W_{t-1} - η_t g_t"],
+    "memora": ["A_t = α_t A_{t-1} - η_t g_t", "32 softmax_{columns}(A_t) at a chunk's first token"],
+    "omeganet": ["G_t = Σ_{i=t-3}^t γ_i g_i", "S_t = μ_t S_{t-1} - η_t G_t"],
+    "atlas": ["S_t = μ_t S_{t-1} + G_t", "W_t = α_t W_{t-1} - η_t NS_5(S_t)"],
+    "lact": ["S_t = S_{t-1} + η_t g_t from 0", "y_t = M(W_r, q_t)"],
+    "transformer": ["y_t = Σ_{s=1}^t softmax_s((q_t k_sᵀ) / √d_k) v_s"],
+    "titans_mac": ["o_t = RMSNorm(z_t) ⊙ sigmoid(RMSNorm(y_t))", "y_t = M(W_t, z_t)"],
+}
+
+
+@pytest.mark.parametrize("name", AS_THEIR_PAPERS)
+def test_known_models_read_as_their_papers(name):
+    told = re.sub(" +", " ", miras.equations(miras.preset(name)))
+    for line in AS_THEIR_PAPERS[name]:
+        assert line in told
+
+
+# ---- whatever changes the function changes the equation -----------------------------------------
+
+# Members in whose equation a field shows that another member's options hide.
+MORE = {
+    "memory": {
+        "mlp": [{"norm": "layer", "residual": False}],
+        "gated_mlp": [{"norm": "rms"}],
+        "slots": [{}],
+        "kv": [{"window": 2}],
+    },
+    "bias": {"lp": [{"p": 1.5}], "l1": [{}]},
+    "retention": {
+        "elastic_net": [{"form": "ftrl"}, {}],
+        "lq": [{"granularity": "key"}],
+        "projection": [{"granularity": "key"}],
+    },
+    "algorithm": {
+        "newton": [{}],
+        "adaptive": [{"variant": "rms"}, {"variant": "sign", "lr_at": "gradient"}],
+        "omega": [{"window": 3, "momentum": 0.9}],
+    },
+}
+
+
+def instances(axis: str, kind: str):
+    specs = VARIANTS[axis].get(kind, [{}]) + MORE[axis].get(kind, [])
+    return [REGISTRIES[axis].build({"kind": kind, **spec}) for spec in [{}, *specs]]
+
+
+def others(member, field):
+    """Other values of a field."""
+    hint, value = typing.get_type_hints(type(member))[field.name], getattr(member, field.name)
+    choices = [a for a in typing.get_args(hint) if a is not type(None)] or [hint]
+    found = []
+    for choice in choices:
+        literal = typing.get_args(choice) or (choice,)
+        found += [x for x in literal if not isinstance(x, type)]
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value + 1]
+    if isinstance(value, float):
+        return [0.7 * value, 1.1 * value, value + 1]
+    if float in choices:
+        return [0.3]
+    if int in choices:
+        return [3]
+    if isinstance(value, miras.memory.Memory):
+        return [miras.memory.MLP()]
+    return [x for x in (*found, "sigmoid") if x != value]
+
+
+def legal_rules(axis: str, member):
+    parts = [{}, {"bias": "dot"}, {"bias": "dot", "algorithm": "momentum"}, {"memory": "mlp"}]
+    for beside in parts:
+        if axis in beside:
+            continue
+        yield from rules_with(beside, **{axis: member})
+
+
+@pytest.mark.parametrize(
+    ("axis", "kind"),
+    # nonparametric has the fields of its base and uses none
+    [(axis, k) for axis in REGISTRIES for k in kinds(axis) if k != "nonparametric"],
+)
+def test_every_field_of_a_part_shows(axis, kind):
+    """In some rule with it, as many fields matter only under others."""
+    members = instances(axis, kind)
+    for field in dataclasses.fields(members[0]):
+        found = [
+            miras.equations(rule) != miras.equations(other)
+            for member in members
+            for rule, other in changes(axis, member, field)
+        ]
+        assert any(found) or not found, f"{kind}.{field.name} is in no equation"
+
+
+def changes(axis: str, member, field):
+    """A legal rule with the member, and the same with another value of the field, if legal."""
+    for value in others(member, field):
+        try:
+            changed = dataclasses.replace(member, **{field.name: value})
+        except ConfigError:
+            continue
+        for rule in legal_rules(axis, member):
+            try:
+                yield rule, dataclasses.replace(rule, **{axis: changed})
+            except ConfigError:
+                continue
+            break
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(LayerConfig), ids=lambda f: f.name)
+def test_every_field_of_a_layer_shows(field):
+    config = miras.preset({"rope_base": "transformer"}.get(field.name, "dfw"))
+    config = override(config, "algorithm.data_dependent=true", "lr=0.5") if field.name != (
+        "rope_base"
+    ) else config  # fmt: skip
+    if field.name == "decay_by_depth":
+        config = override(config, "retention.granularity=head")
+    told = miras.equations(config)
+    for value in others(config.layer, field):
+        try:
+            changed = dataclasses.replace(
+                config, layer=dataclasses.replace(config.layer, **{field.name: value})
+            )
+        except ConfigError:
+            continue
+        assert miras.equations(changed) != told
+
+
+CHANGES = {
+    "order": ("gated_deltanet", "order=learn_first"),
+    "read": ("titans_lmm", "read=snapshot"),
+    "chunk": ("yaad", "chunk=8"),
+    "refine": ("titans_lmm", "refine=2"),
+    "exact": ("deltanet", "exact=false"),
+    "architecture": ("titans_lmm", "architecture=mag"),
+    "segment": ("titans_mac", "attention.segment=32", "attention.window=32"),
+    "window": ("titans_mag", "attention.window=32"),
+    "persistent": ("titans_mal", "attention.persistent=0"),
+    "delta": ("yaad", "bias.delta=0.5"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_changes_the_function_changes_the_equation(name):
+    preset, *changes = CHANGES[name]
+    config = miras.preset(preset)
+    assert miras.equations(override(config, *changes)) != miras.equations(config)
+
+
+def test_online_forms_have_no_snapshot():
+    rule = miras.preset("titans_lmm").rule
+    for chunk, refine in ((1, 0), (4, 4)):
+        assert "M(W_{t-1}, k_t)" in miras.equations(rule, chunk=chunk, refine=refine)
+    assert "C = 1 is online" in miras.equations(rule)
+    assert "2 times over" in miras.equations(rule, chunk=16, refine=2)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_preset_passes_for_its_changed_rule(name):
+    """Another bias, or another rate where the bias cannot change: nothing of the old line stays."""
+    config = miras.preset(name)
+    for change in ("bias=huber", "bias=l2", "memory.window=9"):
+        try:
+            changed = override(config, change, "exact=false")
+        except ConfigError:
+            continue
+        if changed.rule == config.rule:
+            continue
+        old, new = (miras.equations(c.rule, chunk=c.chunk) for c in (config, changed))
+        assert old != new
+
+
+# ---- parts of users -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own():
+    """Registers parts for one test."""
+    made = []
+
+    def register(axis, cls):
+        registry = REGISTRIES[axis]
+        cls = dataclasses.dataclass(
+            frozen=True, **({"kw_only": True} if axis == "algorithm" else {})
+        )(cls)
+        made.append((registry, f"own{len(made)}"))
+        return registry.register(made[-1][1])(cls)
+
+    yield register
+    for registry, kind in made:
+        del registry._members[kind]
+
+
+def _loss(self, pred, target, threshold):
+    return jnp.sum(jnp.logaddexp(pred - target, target - pred) - jnp.log(2.0), axis=-1)
+
+
+class LogCosh(miras.bias.Bias):
+    """log cosh(r)."""
+
+    loss = _loss
+
+
+class WithFormula(miras.bias.Bias):
+    """log cosh(r), written."""
+
+    loss = _loss
+
+    def formula(self, gates):
+        return BiasFormula(residual=lambda r: rf"\tanh({r})")
+
+    def sources(self):
+        return ("mine, 2026",)
+
+
+class Damped(miras.optim.Momentum):
+    """Another step below Momentum's formula."""
+
+    def step(self, S, V, G, momentum, rate):
+        S = momentum * S - (1 - momentum) * G
+        return S, None, S
+
+
+class Halved(miras.retention.L2):
+    """Another effective gate below l2's formula."""
+
+    def effective(self, gates):
+        return {**gates, "log_decay": gates["log_decay"] / 2}
+
+
+class Doubled(miras.memory.Matrix):
+    """Another map below the matrix's formula."""
+
+    def features(self, read, x):
+        return 2 * x
+
+    def apply(self, read, x):
+        return read.linear("w1", 2 * x)
+
+
+@pytest.mark.parametrize(
+    ("axis", "cls", "says", "not_this"),
+    [
+        ("bias", LogCosh, "rho is the residual", "tanh"),
+        ("algorithm", Damped, "step is that of algorithm", "S_t = μ_t"),
+        ("retention", Halved, "mapped by `effective` of retention", "MIRAS, arXiv 2504.13173, t"),
+        ("memory", Doubled, "phi is the feature map of memory", "y_t = q_t W_t"),
+    ],
+)
+def test_a_part_without_a_formula_is_named_and_not_guessed(own, axis, cls, says, not_this):
+    member = own(axis, cls)()
+    beside = {"bias": "huber"} if axis != "bias" else {}
+    told = miras.equations(miras.Rule(**beside, **{axis: member}))
+    assert says in told
+    assert f"{member.kind}(" in told
+    assert not_this not in told
+    check_drawn(miras.equations(miras.Rule(**beside, **{axis: member}), latex=True))
+    check_formula(axis, member, None)
+
+
+def test_a_part_writes_its_own(own):
+    rule = miras.Rule(bias=own("bias", WithFormula)())
+    told = miras.equations(rule)
+    assert "e_t = tanh(r_t)" in told
+    assert "mine, 2026" in told
+    testing.check_bias(rule.bias, rules=0)
+
+
+@pytest.mark.parametrize(
+    ("formula", "why"),
+    [
+        (r"\foo(r)", "not in the subset"),
+        (r"\frac{r", "argument is missing|do not match"),
+        ("", "empty"),
+    ],
+)
+def test_a_broken_formula_breaks_the_contract(own, formula, why):
+    class Broken(WithFormula):
+        """With a formula that is none."""
+
+        def formula(self, gates):
+            return BiasFormula(residual=lambda r: formula)
+
+    with pytest.raises(AssertionError, match=why):
+        testing.check_bias(own("bias", Broken)(), rules=0)
+
+
+def test_a_formula_must_mention_the_parts_gates(own):
+    class Silent(miras.optim.Momentum):
+        """Momentum whose formula leaves mu_t out."""
+
+        def formula(self, gates, G, rate):
+            return AlgorithmFormula("+ S_t", (Line("S_t", f"S_{{t-1}} - {G}"),))
+
+    with pytest.raises(AssertionError, match="does not mention the gate 'log_momentum'"):
+        testing.check_algorithm(own("algorithm", Silent)(), rules=0)
+
+
+# ---- text and command ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("latex", "want"),
+    [
+        (r"\frac{1}{2} \|x\|_2^2", "1/2 ‖x‖_2²"),
+        (r"\frac{a + b}{c}", "(a + b) / c"),
+        (r"W_{t-1} k_t^\top", "W_{t-1} k_tᵀ"),
+        (r"\hat{W} \tilde{k}", "Ŵ k̃"),
+        (r"\sqrt{V_t} + 10^{-6}", "√V_t + 10⁻⁶"),
+        (r"\mathrm{softmax}_s(x)", "softmax_s(x)"),
+        (r"x \text{ if } y", "x if y"),
+    ],
+)
+def test_latex_as_text(latex, want):
+    assert text(latex) == want
+
+
+@pytest.mark.parametrize("latex", [r"\unknown", "{a", "a}", r"\frac{a}", "x_"])
+def test_what_is_no_formula_is_refused(latex):
+    with pytest.raises(ConfigError, match="formula"):
+        text(latex)
+
+
+@pytest.mark.parametrize(
+    ("value", "want"),
+    [(1e-6, "10^{-6}"), (0.999, "0.999"), (2.5e-7, r"2.5 \cdot 10^{-7}"), (5.0, "5"), (3, "3")],
+)
+def test_numbers_keep_their_digits(value, want):
+    assert number(value) == want
+
+
+def test_what_has_no_rule_has_no_equations():
+    with pytest.raises(ConfigError, match="Rule"):
+        miras.equations("yaad")
+    with pytest.raises(ConfigError, match="its own chunk"):
+        miras.equations(miras.preset("yaad"), chunk=4)
+    with pytest.raises(ConfigError, match="closed form"):
+        miras.equations(miras.preset("yaad").rule, exact=True)
+    with pytest.raises(ConfigError, match="whole number"):
+        miras.equations(miras.Rule(), chunk=0)
+
+
+def test_describe_prints_latex_and_survives_ascii():
+    run = [sys.executable, "-m", "miras", "describe", "yaad"]
+    told = subprocess.run([*run, "--latex"], capture_output=True, text=True, check=True).stdout
+    check_drawn(told)
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    told = subprocess.run(run, capture_output=True, check=True, env=env).stdout.decode("ascii")
+    assert "alpha_t W_{t-1} - eta_t g_t" in told
+    assert "?" not in told
