@@ -111,21 +111,21 @@ def _parquet_rows(file: TextFile) -> Iterator[bytes]:
                 for text in batch.column(0).to_pylist():
                     n += 1
                     yield text.encode("utf-8") if isinstance(text, str) else text or b""
-        except (pyarrow.ArrowException, OSError, UnicodeError) as error:
+        except Exception as error:
             raise _damaged(file, f"it is damaged after row {n} ({_one_line(error)})") from error
 
 
 @contextlib.contextmanager
 def _parquet(file: TextFile) -> Iterator[Any]:
     """A Parquet file, open."""
-    import pyarrow
     from pyarrow import parquet
 
     assert file.path is not None
     with open_decompressed(file.path) as stream:
         try:
             opened = parquet.ParquetFile(stream)
-        except (pyarrow.ArrowException, OSError) as error:
+            assert opened.schema_arrow is not None  # read here, where damage is caught
+        except Exception as error:  # of damaged files PyArrow raises more than its own
             raise _damaged(file, f"it is not a whole Parquet file ({_one_line(error)})") from error
         yield opened
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import shutil
 import subprocess
 
@@ -59,14 +60,16 @@ def stop_at(monkeypatch, last):
     monkeypatch.setattr(checkpoint.Checkpoints, "save", save_and_stop)
 
 
-def test_a_run_leaves_its_folder(undisturbed, tiny):
+def test_a_run_leaves_its_folder(undisturbed, tiny, text):
     result, out = undisturbed
     assert result.resumed_from is None
     assert {p.name for p in out.iterdir()} == {
-        "config.json", "config_hash", "metrics.jsonl", "tensorboard", "checkpoints", "loss.png",
-        "lock",
+        "config.json", "config_hash", "data.json", "metrics.jsonl", "tensorboard", "checkpoints",
+        "loss.png", "lock",
     }  # fmt: skip
     assert checkpoint.saved_steps(out / "checkpoints") == [4, 6, 8]
+    (reading,) = json.loads((out / "data.json").read_text())["readings"]
+    assert (reading["source"], reading["read"], reading["left_out"]) == (str(text), 40, {})
     lines = read_metrics(out / "metrics.jsonl")
     steps = {
         kind: [line["step"] for line in lines if line["kind"] == kind]
