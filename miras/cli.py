@@ -20,6 +20,7 @@ from miras.notices import notices
 from miras.staleness import command as staleness
 from miras.stream import command as stream
 from miras.train import command as train
+from miras.trust import trusting
 from miras.words import DEFAULT, add_words, split
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error("--out is empty, but has to name a folder")
         for source in getattr(args, "plugin", None) or ():
             plugins.load(source)
-        with notices():
+        with notices(), trusting(getattr(args, "trust_plugins", False)):
             return args.run(args)
     except ConfigError as error:
         return fail(error, 2)
@@ -113,6 +114,11 @@ def _parser() -> argparse.ArgumentParser:
             action="append",
             metavar="FILE.py|MODULE",
             help="code of your own that registers members; a run remembers it",
+        )
+        command.add_argument(
+            "--trust-plugins",
+            action="store_true",
+            help="run the code that a run's folder keeps, also where you have not trained it",
         )
     return parser
 

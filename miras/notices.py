@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
+_LOGS = ("miras.data", "miras.train", "miras.trust")
+
 
 class _Notices(logging.Handler):
     """Writes each line once; a stream that is closed loses it and stops nothing."""
@@ -24,15 +26,19 @@ class _Notices(logging.Handler):
 
 @contextlib.contextmanager
 def notices() -> Iterator[None]:
-    """Says what `miras.data` logs: which files were read and which were left out."""
-    log, handler = logging.getLogger("miras.data"), _Notices(sys.stderr)
-    before = log.level, log.propagate
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False  # a library may have set up the root logger, which would say it again
-    try:
+    """Says what parts of miras log, such as which files were read and which were left out."""
+    handler = _Notices(sys.stderr)
+    with contextlib.ExitStack() as stack:
+        for name in _LOGS:
+            log = logging.getLogger(name)
+            stack.callback(_restore, log, handler, log.level, log.propagate)
+            log.addHandler(handler)
+            log.setLevel(logging.INFO)
+            log.propagate = False  # the root logger, if a library set it up, would say it again
         yield
-    finally:
-        log.setLevel(before[0])
-        log.propagate = before[1]
-        log.removeHandler(handler)
+
+
+def _restore(log: logging.Logger, handler: logging.Handler, level: int, propagate: bool) -> None:
+    log.setLevel(level)
+    log.propagate = propagate
+    log.removeHandler(handler)

@@ -6,7 +6,8 @@ A plugin file is one Python file that stands alone; what it registers is known f
 
 The run's folder keeps a copy of the file, or the name of the module, so that `miras eval RUN`,
 `miras generate RUN` and the same `miras train` again find it. To load a run is therefore to run
-the code in its folder `plugins/`. Installed packages need none of this: see `miras.registry`.
+the code in its folder `plugins/`: that of a run which this user has not trained is run only where
+the user says so (`miras.trust`). Installed packages need none of this: see `miras.registry`.
 """
 
 import dataclasses
@@ -19,8 +20,10 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from miras import trust
 from miras.config import Config
 from miras.errors import ConfigError
+from miras.files import write_whole
 
 _MODULES = "modules.txt"
 _PREFIX = "miras_plugin_"
@@ -45,11 +48,18 @@ def load(source: str | os.PathLike[str]) -> None:
         _load_module(str(source))
 
 
-def _load_file(path: pathlib.Path) -> None:
+def _read(path: pathlib.Path) -> str:
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
         raise ConfigError(f"plugin {path} cannot be read ({error}): give a Python file.") from error
+
+
+def _load_file(path: pathlib.Path) -> None:
+    _run(path, _read(path))
+
+
+def _run(path: pathlib.Path, text: str) -> None:
     if path.stem in _files and _files[path.stem][1] == text:
         return
     module = types.ModuleType(_PREFIX + path.stem)
@@ -87,6 +97,8 @@ def save(folder: pathlib.Path, *configs: Config) -> None:
 
     These are all plugins that were loaded, and the modules that define parts of the configs.
 
+    They are recorded as the user's own (`miras.trust`).
+
     Raises:
         OSError: where the disk refuses.
     """
@@ -95,9 +107,10 @@ def save(folder: pathlib.Path, *configs: Config) -> None:
         return
     folder.mkdir(exist_ok=True)
     for name, (_, text) in _files.items():
-        (folder / f"{name}.py").write_text(text)
+        write_whole(folder / f"{name}.py", text)
     if modules:
-        (folder / _MODULES).write_text("".join(f"{name}\n" for name in modules))
+        write_whole(folder / _MODULES, "".join(f"{name}\n" for name in modules))
+    trust.record([text for _, text in _files.values()], modules)
 
 
 def _outside(value: Any) -> Iterator[str]:
@@ -115,24 +128,30 @@ def restore(folder: pathlib.Path) -> None:
     """Load the plugins that `save` kept in a folder; nothing happens where there is none.
 
     Raises:
-        ConfigError: where a plugin of the same name was loaded with another text, or one cannot
-            be loaded, saying what to do.
+        ConfigError: where a plugin of the same name was loaded with another text, one cannot be
+            loaded, or the user has not trusted it, saying what to do.
     """
     try:
         if not folder.is_dir():
             return
     except OSError:  # no path that could exist
         return
+    new = {}
     for path in sorted(folder.glob("*.py")):
-        loaded = _files.get(path.stem)
+        loaded, text = _files.get(path.stem), _read(path)
         if loaded is None:
-            _load_file(path)
-        elif loaded[1] != path.read_text():
+            new[path] = text
+        elif loaded[1] != text:
             raise ConfigError(
                 f"{loaded[0]} is not the plugin with which the run was started, {path}: give the "
                 "same text, or start another run with --out."
             )
     listed = folder / _MODULES
-    for name in listed.read_text().split() if listed.exists() else ():
-        if name not in _files:
-            _load_module(name)
+    names = _read(listed).split() if listed.exists() else []
+    modules = [name for name in names if name not in _files]
+    unknown = [name for name in modules if name not in sys.modules]
+    trust.check(folder, {path.name: text for path, text in new.items()}, unknown)
+    for path, text in new.items():
+        _run(path, text)
+    for name in modules:
+        _load_module(name)

@@ -2,9 +2,12 @@
 
 import itertools
 import os
+import tempfile
 from importlib.metadata import version
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Plugins that tests train with are not recorded as the user's own.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="miras-tests-")
 # Compiling is most of the time of most tests; this halves it. What is computed stays the same.
 # Only where the flags are known: XLA ends a process that is given others.
 os.environ["XLA_FLAGS"] = " ".join(

@@ -152,6 +152,7 @@ def _environment(folder: GridFolder, jobs: int) -> dict[str, str]:
         "JAX_COMPILATION_CACHE_DIR": str(folder.compiled.absolute()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
+    defaults["MIRAS_TRUST_PLUGINS"] = "1"  # this process has loaded what the folder keeps
     if jobs > 1:  # or the first process takes three quarters of a GPU
         defaults["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     threads_of = ("NPROC", "PJRT_NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")

@@ -37,14 +37,14 @@ class DataConfig(Config):
         ConfigError: a value is outside the ranges above.
     """
 
-    source: str = "stdlib"
-    tokenizer: str = "byte"
+    source: str = dataclasses.field(default="stdlib", metadata={"path": True})
+    tokenizer: str = dataclasses.field(default="byte", metadata={"path": True})
     task: Task | None = None
     sequence: int = 256
     batch: int = 8
     validation: float = 0.05
     seed: int = 0
-    cache: str | None = None
+    cache: str | None = dataclasses.field(default=None, metadata={"path": True})
     field: str = dataclasses.field(default="text", metadata={"added": True})
 
     def validate(self) -> None:

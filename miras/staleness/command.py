@@ -165,7 +165,7 @@ def _config_of_run(folder: str, words: list[str], source: str | None) -> "RunCon
     from miras.train.run_folder import RunFolder
     from miras.train.state import structure
 
-    own = RunFolder(folder).read_config()
+    own = RunFolder(folder).read_own_config()
     config = override(own, *words)
     if source is not None:
         config = override(config, f"data.source={source}")

@@ -36,7 +36,7 @@ class BABILong(Task):
         ConfigError: for a value out of range.
     """
 
-    babi: str = ""
+    babi: str = dataclasses.field(default="", metadata={"path": True})
     qa: int = 1
 
     def validate(self) -> None:

@@ -6,7 +6,6 @@ What needs jax or reads text is imported when the command runs, as in `cli`.
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from miras import plugins
 from miras.config import override
 from miras.errors import fail
 from miras.words import DEFAULT, add_words, split
@@ -64,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
     named, assignments = split(args.words)
     name = named or DEFAULT
     out = f"runs/{name}" if args.out is None else args.out
-    plugins.restore(RunFolder(out).plugins)  # those of a run that goes on
+    RunFolder(out).load_plugins()  # those of a run that goes on
     config = run_config(name, assignments, args.data)
     console = Console()
     try:

@@ -14,13 +14,14 @@ from miras.train.config import RunConfig
 from miras.train.optimizer import optimizer_of
 from miras.train.run_folder import RunFolder
 from miras.train.state import abstract, create, structure
+from miras.trust import trusting
 
 
 class Run(NamedTuple):
     """A run read from its folder.
 
     Attributes:
-        config: what it was started with.
+        config: what it was started with; its tokenizer is the copy in the folder.
         model: with the parameters of the newest checkpoint that could be read.
         step: the updates that they have seen.
         damaged: newer checkpoints that could not be read, with the reasons.
@@ -34,14 +35,23 @@ class Run(NamedTuple):
     tokenizer: Tokenizer
 
 
-def load_run(out: str | os.PathLike[str]) -> Run:
+def load_run(out: str | os.PathLike[str], *, trust_plugins: bool = False) -> Run:
     """Read a run's config and its newest checkpoint; nothing is written.
 
+    The tokenizer is the one that the folder keeps, and paths are those that the run was started
+    with, so that the folder may be moved.
+
+    Args:
+        out: the run's folder.
+        trust_plugins: run the code in its `plugins/`, also where this user has not trained it.
+
     Raises:
-        ConfigError: where the folder holds no run, or no checkpoint that can be read.
+        ConfigError: where the folder holds no run, no checkpoint that can be read, or plugins that
+            are not trusted; where its tokenizer is not the one that it was trained with.
     """
     folder = RunFolder(out)
-    config = folder.read_config()
+    with trusting(trust_plugins):
+        config = folder.read_own_config()
     tokenizer = make_tokenizer(config.data.tokenizer)
     graphdef, params = structure(config.model)
     optimizer = optimizer_of(config.train, params)

@@ -1,6 +1,7 @@
 """The training loop: what happens when, from the first step or from the newest checkpoint."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from miras.config import require
 from miras.data import make_loader, readings, vocabulary
 from miras.errors import ConfigError
 from miras.files import write_whole
-from miras.train import checkpoint
+from miras.train import checkpoint, origin
 from miras.train.answers import Answers
 from miras.train.checkpoint import Checkpoints
 from miras.train.config import RunConfig
@@ -35,6 +36,7 @@ from miras.train.step import (
     nats_per_target,
 )
 from miras.train.window import Window
+from miras.trust import trusting
 
 
 class Result(NamedTuple):
@@ -54,7 +56,11 @@ class Result(NamedTuple):
 
 
 def train(
-    config: RunConfig, out: str | os.PathLike[str], *, console: Console | None = None
+    config: RunConfig,
+    out: str | os.PathLike[str],
+    *,
+    console: Console | None = None,
+    trust_plugins: bool = False,
 ) -> Result:
     """Train a model, or go on where the run in a folder stopped.
 
@@ -65,6 +71,8 @@ def train(
         config: the run.
         out: its folder; made if need be.
         console: where progress is told; the standard output if not given.
+        trust_plugins: run the code in the folder's `plugins/`, also where this user has not trained
+            it.
 
     Raises:
         ConfigError: for text that cannot be used, a folder of another run or in use, or a disk that
@@ -74,21 +82,33 @@ def train(
             and saved; it is a `SystemExit` of code 130 or 143. A second signal ends at once.
     """
     folder = RunFolder(out)
-    folder.check(config)
-    session = Session(config, folder, console or Console())
+    with trusting(trust_plugins):
+        folder.check(config)
+    digest = None if folder.config.exists() else origin.tokenizer_hash(config)
+    session = Session(_own(folder, config), folder, console or Console())
     with folder.locked():
-        folder.check(config)  # another process may have been first
-        folder.write_config(config)
+        with trusting(trust_plugins):
+            folder.check(config)  # another process may have been first
+        folder.write_config(config, digest)
         try:
             write_whole(folder.data, readings.to_json(session.read))
             with interrupt.handled():
-                return session.run()
+                result = session.run()
+            if not folder.origin.exists():  # of an earlier version; the checkpoint knew its data
+                origin.keep(folder.path, config, origin.tokenizer_hash(config))
+            return result
         except OSError as error:
             raise ConfigError(
                 f"the run in {folder.path} stopped at a disk error ({error}); "
                 f"{checkpoint.last_good(folder.checkpoints)}: free space or make the folder "
                 "writable, and give the same command to go on."
             ) from error
+
+
+def _own(folder: RunFolder, config: RunConfig) -> RunConfig:
+    """The config with the folder's own tokenizer; a task stays as given, which names its rows."""
+    data = dataclasses.replace(origin.own(folder.path, config).data, task=config.data.task)
+    return dataclasses.replace(config, data=data)
 
 
 class Session:

@@ -1,9 +1,9 @@
 """A run's folder: which config it belongs to, and who is writing to it.
 
     config.json  config_hash  data.json  metrics.jsonl  tensorboard/  checkpoints/  loss.png  lock
-    plugins/
+    plugins/  origin.json  tokenizer.model or tokenizer.json
 
-What is in the files is the business of `metrics`, `checkpoint` and `plot`.
+What is in the files is the business of `metrics`, `checkpoint`, `plot` and `origin`.
 """
 
 import contextlib
@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from miras import plugins
 from miras.config import config_hash, difference, from_json, to_json
 from miras.errors import ConfigError
+from miras.train import origin
 from miras.train.config import RunConfig
 
-_OURS_BEFORE_CONFIG = {"lock", "config_hash", "config.json.new", "plugins"}
+_OURS_BEFORE_CONFIG = {"lock", "config_hash", "config.json.new", "plugins", *origin.NAMES}
 
 
 class RunFolder:
@@ -36,6 +37,21 @@ class RunFolder:
         self.plot = self.path / "loss.png"
         self.lock = self.path / "lock"
         self.plugins = self.path / "plugins"
+        self.origin = self.path / "origin.json"
+
+    def load_plugins(self) -> None:
+        """Load the plugins that the folder keeps; none, where it holds no run yet.
+
+        Raises:
+            ConfigError: for a plugin that has changed, that cannot be loaded, or that the user has
+                not trusted (`miras.trust`).
+        """
+        origin.check_plugins(self.path)
+        plugins.restore(self.plugins)
+
+    def read_own_config(self) -> RunConfig:
+        """As `read_config`, with the folder's own tokenizer and absolute paths (`origin`)."""
+        return origin.own(self.path, self.read_config())
 
     def read_config(self) -> RunConfig:
         """The config that the run was started with; its plugins are loaded (`miras.plugins`).
@@ -52,7 +68,7 @@ class RunFolder:
                 f"{self.path} is not a run's folder, since it has no config.json: give the folder "
                 "that `miras train` wrote."
             )
-        plugins.restore(self.plugins)
+        self.load_plugins()
         try:
             return from_json(RunConfig, self.config.read_text())
         except (ConfigError, ValueError, TypeError, OSError) as error:
@@ -79,6 +95,7 @@ class RunFolder:
             raise ConfigError(f"{self.path} is a file: give a folder for the run.")
         if self.config.exists():
             saved = self.read_config()
+            origin.check_path(self.path, saved)
             if config_hash(saved) != config_hash(config):
                 lines = "; ".join(difference(saved, config))
                 raise ConfigError(
@@ -124,8 +141,12 @@ class RunFolder:
         finally:
             os.close(handle)
 
-    def write_config(self, config: RunConfig) -> None:
-        """Save the config, its hash and its plugins, where they are not saved yet.
+    def write_config(self, config: RunConfig, tokenizer: str | None = None) -> None:
+        """Save the config, its hash, its plugins and its tokenizer, where they are not saved yet.
+
+        Args:
+            config: of the run.
+            tokenizer: the sha256 of its tokenizer's file; None for bytes.
 
         Raises:
             ConfigError: where they cannot be written.
@@ -134,6 +155,7 @@ class RunFolder:
             return
         try:
             plugins.save(self.plugins, config)
+            origin.keep(self.path, config, tokenizer)
             self.hash.write_text(config_hash(config) + "\n")
             new = self.path / "config.json.new"
             new.write_text(to_json(config) + "\n")
