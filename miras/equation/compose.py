@@ -106,7 +106,10 @@ def _update(setting: Setting) -> tuple[list[Line], list[Line], list[str]]:
         update, more, said = _stepped(setting, found, terms, point, index, rate, named)
         where += more
         notes += said
-    update = update._replace(factored=_factored(setting, found, terms, point, decays))
+    update = update._replace(factored=_factored(setting, found, terms, decays))
+    if _averages(setting):
+        update, means = _averaged(setting, update)
+        where.append(means)
     lines += [*update.lines, *state_lines(setting, update, kept, decays)]
     snapshot = "W_{t-1}" if setting.chunk == 1 else _snapshot(setting)
     W = "W_t" if rule.read == "token" else snapshot
@@ -209,6 +212,22 @@ def _stepped(
     return Update(step.step, (*lines, *step.lines)), list(step.where), notes
 
 
+def _averages(setting: Setting) -> bool:
+    """Whether W_t is the snapshot plus a multiple of the chunk's steps so far."""
+    return getattr(setting.rule.algorithm, "averaged", False)
+
+
+def _averaged(setting: Setting, update: Update) -> tuple[Update, Line]:
+    """The update from the snapshot, and what the sum of the steps is scaled by."""
+    total = Line("S_t", f"S_{{t-1}} {update.step}", when="from 0 at a chunk's first token")
+    mean, when = r"\frac{1}{t-r}", "or as `average` of miras.scan has it"
+    if setting.layer is not None:
+        mean = rf"\max(0, {mean} + o_{{t-r}})"
+        when = "o learned by position in the chunk, 0 at the start"
+    update = Update("", (*update.lines, total), whole=r"W_r + \theta_t S_t")
+    return update, Line(r"\theta_t", mean, when=when)
+
+
 def _sequential(
     setting: Setting, found: Gradients, term: Term, point: str, decays: Decays
 ) -> Update:
@@ -227,17 +246,18 @@ def _sequential(
     lines.append(Line(after, f"{before} {step}", when=f"for j = 1 to {n}"))
     end = f"W_{{t,{n}}}"
     first = setting.online and (rule.order == "decay_first" or decays.none)
+    first = first and not _averages(setting)
     return Update("" if first else f"+ {end} - W_{{t,0}}", tuple(lines), whole=end if first else "")
 
 
-def _factored(
-    setting: Setting, found: Gradients, terms: list[Term], point: str, decays: Decays
-) -> str:
+def _factored(setting: Setting, found: Gradients, terms: list[Term], decays: Decays) -> str:
     """The update as papers of the delta rule have it: a matrix times the past, plus a write."""
     rule = setting.rule
     plain = rule.memory.is_linear and found.slope == 1 and found.granularity != "value"
     steps = rule.algorithm.local and not rule.algorithm.sequential
     if not (plain and steps and setting.online and rule.retention.linked is None):
+        return ""
+    if _averages(setting):
         return ""
     first = rule.order == "decay_first"
     if decays.right and not first:
@@ -266,12 +286,13 @@ def _places(setting: Setting, lines: list[Line]) -> Iterator[Line]:
         n = setting.refine
         told_ = f"then, {n} time{'s' if n > 1 else ''} over, W_{{t-1}} as those gradients make it"
         yield Line(r"\hat{W}_{t-1}", "W_r", when=told_)
-    if "_r" in used or "r+1" in used or r"\hat{W}" in used:
+    if "_r" in used or "r+1" in used or "t-r" in used or r"\hat{W}" in used:
         C = "C" if setting.chunk is None else str(setting.chunk)
         when = f"the last token before the chunk of {C} that holds t"
         if setting.chunk is None:
             when = "the last token before the chunk of C tokens that holds t; C = 1 is online"
-        yield Line("r", rf"{C} \lfloor (t-1)/{C} \rfloor", when=when)
+        first = "t-1" if C == "1" else rf"{C} \lfloor (t-1)/{C} \rfloor"
+        yield Line("r", first, when=when)
 
 
 def _sources(rule, axis: str) -> tuple[str, ...]:

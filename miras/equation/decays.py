@@ -82,5 +82,7 @@ def _weight(name: str, fast: list[str]) -> str:
     """LaTeX of a weight: w1 is W where it is the only one, else W_1."""
     if len(fast) == 1:
         return "W"
-    digits = name.removeprefix("w")
-    return f"W_{digits}" if digits.isdigit() else rf"\mathrm{{{name.replace('_', '')}}}"
+    letter, digits = name[:1], name[1:]
+    if letter in "wb" and digits.isdigit():
+        return f"{'W' if letter == 'w' else 'b'}_{digits}"
+    return rf"\mathrm{{{name.replace('_', '')}}}"

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from miras.formula import MemoryFormula, raised, wrap
+from miras.formula import Line, MemoryFormula, raised, wrap
 from miras.gate import Side
 from miras.memory.base import Memory, Reader, register
 from miras.typing import Array, Weights
@@ -36,6 +36,10 @@ class Matrix(Memory):
 
     def formula(self, gates) -> MemoryFormula:
         """X W."""
+        if not self.is_linear:
+            return MemoryFormula(
+                answer=lambda W, x: f"M({W}, {x})", lines=(Line("M(W, x)", "x W_1 + b_1"),)
+            )
         return MemoryFormula(
             answer=lambda W, x: f"{x} {W}", gradient=lambda x, e: rf"{raised(x)} {wrap(e)}"
         )

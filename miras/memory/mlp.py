@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.config import require
-from miras.formula import Line, MemoryFormula
+from miras.formula import Line, MemoryFormula, wrap
 from miras.gate import Side
 from miras.memory import activations, norms
 from miras.memory.activations import ACTIVATIONS, Activation
@@ -103,25 +103,28 @@ class MLP(Memory):
 
     def formula(self, gates) -> MemoryFormula:
         """The layers, their widths, what stands between and behind them."""
-        W = [f"W_{i + 1}" for i in range(self.depth)] if self.depth > 1 else ["W"]
+        biased = getattr(self, "bias", False)
+        W = [f"W_{i + 1}" for i in range(self.depth)] if self.depth > 1 or biased else ["W"]
+        layers = [f"{{}} {w} + b_{i}" if biased else f"{{}} {w}" for i, w in enumerate(W, 1)]
         act, lines = activations.NAMES[self.activation], []
-        z = f"x {W[0]}"
-        for i, w in enumerate(W[1:], 2):
+        z = layers[0].format("x")
+        for i, layer in enumerate(layers[1:], 2):
             if self.depth > 3:  # one below the other, as one line would be too long
                 lines.append(Line(f"z_{i - 1}", z))
                 z = f"z_{i - 1}"
-            z = f"{act}({z}) {w}" if act else f"{z} {w}"
+            z = layer.format(f"{act}({z})" if act else wrap(z))
         z = norms.normed(self.norm, z)
-        z = rf"s \odot {z} + b" if self.affine else z
+        z = rf"s \odot {z} + c" if self.affine else z
         lines.insert(0, Line("M(W, x)", f"x + {z}" if self.residual else z))
         return MemoryFormula(
             answer=lambda W, x: f"M({W}, {x})",
             lines=tuple(lines),
             where=(
                 *shapes(W, self.hidden, self.expansion),
+                *(_biases(self.depth) if biased else ()),
                 *(activations.where(self.activation) if self.depth > 1 else ()),
                 *norms.where(self.norm, self.eps),
-                *((Line("s, b", r"\mathbb{R}^{d_v}", r"\in", _FIXED),) if self.affine else ()),
+                *((Line("s, c", r"\mathbb{R}^{d_v}", r"\in", _FIXED),) if self.affine else ()),
             ),
         )
 
@@ -132,6 +135,13 @@ class MLP(Memory):
             "Titans, arXiv 2501.00663, section 3.1",
             "MIRAS, arXiv 2504.13173, section 5.3",
         )
+
+
+def _biases(depth: int) -> tuple[Line, ...]:
+    """The shapes of the biases, which tokens write as they do the matrices."""
+    inner = ", ".join(f"b_{i}" for i in range(1, depth))
+    last = Line(f"b_{depth}", r"\mathbb{R}^{d_v}", r"\in")
+    return (Line(inner, r"\mathbb{R}^h", r"\in"), last) if inner else (last,)
 
 
 _FIXED = "trained by the outer loop, never written by a token"
