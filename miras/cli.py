@@ -7,10 +7,11 @@ data library.
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from miras import __version__, generate, match, plugins
 from miras.ablate import command as ablate
+from miras.arguments import Parser, parse
 from miras.config import override
 from miras.errors import ConfigError, fail
 from miras.eval import command as evaluate
@@ -29,13 +30,6 @@ if TYPE_CHECKING:
     from miras.train import Run
 
 
-class _Parser(argparse.ArgumentParser):
-    """Tells a wrong argument as any other wrong value: in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message.removesuffix('.')}: see `{self.prog} --help`.")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -47,12 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         after SIGINT, 143 after SIGTERM.
     """
     try:
-        parser = _parser()
-        args, rest = parser.parse_known_args(argv)
-        for word in rest:  # words behind options, which argparse hands back unread
-            if word.startswith("-") or not hasattr(args, "words"):
-                parser.error(f"unrecognised argument {word!r}")
-            args.words.append(word)
+        parser, commands = _parser()
+        args = parse(parser, commands, sys.argv[1:] if argv is None else argv)
         if getattr(args, "out", None) == "":
             parser.error("--out is empty, but has to name a folder")
         for source in getattr(args, "plugin", None) or ():
@@ -69,14 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return end.code if isinstance(end.code, int) else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> tuple[Parser, Any]:
+    parser = Parser(
         prog="miras",
         description="Train and run sequence models that learn while they read.",
         epilog="`miras COMMAND --help` tells more about a command.",
     )
     parser.add_argument("--version", action="version", version=f"miras {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
 
     train.add_parser(commands)
     evaluate.add_parser(commands, _load)
@@ -120,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
             action="store_true",
             help="run the code that a run's folder keeps, also where you have not trained it",
         )
-    return parser
+    return parser, commands
 
 
 def _show(*tables: "Table") -> None:

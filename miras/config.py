@@ -6,7 +6,6 @@ with the classes; this file only checks, converts and compares them.
 
 import copy
 import dataclasses
-import difflib
 import functools
 import hashlib
 import json
@@ -18,6 +17,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar, Union
 
+from miras.choices import clipped, nearest, shown, unknown
 from miras.errors import ConfigError
 
 C = TypeVar("C", bound="Config")
@@ -57,16 +57,6 @@ def field_types(cls: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def unknown(what: str, name: object, legal: typing.Iterable[str]) -> ConfigError:
-    """The error for a name that is not among the legal ones, with the nearest match."""
-    legal = sorted(legal)
-    if not legal:
-        return ConfigError(f"unknown {what} {name!r}: there are none.")
-    near = difflib.get_close_matches(str(name), legal, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return ConfigError(f"unknown {what} {name!r}: the legal ones are {', '.join(legal)}{hint}")
-
-
 def require(condition: bool, message: str) -> None:
     """Raise `ConfigError(message)` unless the condition holds."""
     if not condition:
@@ -90,7 +80,6 @@ def describe_type(hint: Any) -> str:
 
 def coerce(value: Any, hint: Any, where: str) -> Any:
     """The value as its field's type, or a `ConfigError` that names the field."""
-    wrong = ConfigError(f"{where}={value!r} is not {describe_type(hint)}.")
     origin = typing.get_origin(hint)
     if origin in (Union, types.UnionType):
         arms = typing.get_args(hint)
@@ -102,18 +91,15 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
             except ConfigError:
                 if hasattr(arm, "registry"):  # it knows best which names are legal
                     raise
-        raise wrong
-    if origin is Literal:
+    elif origin is Literal:
         for legal in typing.get_args(hint):
             if value == legal and type(value) is type(legal):
                 return legal
-        raise wrong
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise wrong
-        item = typing.get_args(hint)[0]
-        return tuple(coerce(v, item, where) for v in value)
-    if isinstance(hint, type) and issubclass(hint, Config):
+    elif origin is tuple:
+        if isinstance(value, (list, tuple)):
+            item = typing.get_args(hint)[0]
+            return tuple(coerce(v, item, where) for v in value)
+    elif isinstance(hint, type) and issubclass(hint, Config):
         if isinstance(value, hint):
             return value
         registry = getattr(hint, "registry", None)
@@ -121,18 +107,39 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
             return registry.build(value)
         if isinstance(value, Mapping):
             return from_dict(hint, value)
-        raise wrong
-    if hint is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
-        if math.isfinite(value):
-            return float(value)
-        raise ConfigError(f"{where}={value!r} must be finite.")
-    if hint is int and isinstance(value, numbers.Real) and not isinstance(value, bool):
-        if float(value).is_integer():
-            return int(float(value))
-        raise wrong
-    if isinstance(hint, type) and type(value) is hint:
+    elif hint in (int, float) and isinstance(value, numbers.Real) and type(value) is not bool:
+        number = _number(value, hint)
+        if number is not None:
+            return number
+        if hint is float:
+            raise ConfigError(f"{where}={shown(value)} must be finite.")
+    elif isinstance(hint, type) and type(value) is hint:
         return value
-    raise wrong
+    near = nearest(value, _words_of(hint)) if isinstance(value, str) else ()
+    hinted = f"; did you mean {near[0]!r}?" if near else "."
+    raise ConfigError(f"{where}={shown(value)} is not {describe_type(hint)}{hinted}")
+
+
+def _number(value: numbers.Real, hint: type) -> float | int | None:
+    """A number as an int or a float, None where it cannot be one."""
+    if hint is int and isinstance(value, numbers.Integral):
+        return int(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    if hint is int:
+        return int(number) if number.is_integer() else None
+    return number if math.isfinite(number) else None
+
+
+def _words_of(hint: Any) -> list[str]:
+    """The strings that a type names as legal."""
+    if typing.get_origin(hint) is Literal:
+        return [word for word in typing.get_args(hint) if isinstance(word, str)]
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        return [word for arm in typing.get_args(hint) for word in _words_of(arm)]
+    return []
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -156,7 +163,7 @@ def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
         ConfigError: for an unknown key or a value of the wrong type.
     """
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{data!r} is not a mapping of the fields of {cls.__name__}.")
+        raise ConfigError(f"{shown(data)} is not a mapping of the fields of {cls.__name__}.")
     legal = [f.name for f in dataclasses.fields(cls)]
     kind = getattr(cls, "kind", None)
     given = {k: v for k, v in data.items() if not (k == "kind" and v == kind)}
@@ -179,7 +186,7 @@ def from_json(cls: type[C], text: str) -> C:
     """
     try:
         data = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"not valid JSON ({error}): give what to_json made.") from error
     return from_dict(cls, data)
 
@@ -226,6 +233,16 @@ def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def to_paths(config: Config) -> list[str]:
+    """The path of every field and part, the shallowest first: "model", "model.rule.bias.delta"."""
+    paths, level = [], [("", config)]
+    while level:
+        fields = [(p + f.name, getattr(c, f.name)) for p, c in level for f in dataclasses.fields(c)]
+        paths += [path for path, _ in fields]
+        level = [(f"{path}.", value) for path, value in fields if isinstance(value, Config)]
+    return paths
 
 
 def override(config: C, *assignments: str) -> C:
@@ -277,10 +294,8 @@ def _resolve(config: Config, path: list[str]) -> list[str]:
         full = ", ".join(".".join(where + path[1:]) for where in found)
         many = f"is ambiguous: write one of {full}" if len(found) > 1 else f"is here {full}: use it"
         raise ConfigError(f"key {path[0]!r} {many}.")
-    names = set(seen) | {name.rsplit(".", 1)[-1] for name in seen}
-    near = difflib.get_close_matches(path[0], sorted(names), n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise ConfigError(f"unknown key {'.'.join(path)!r}: the legal ones are {', '.join(seen)}{hint}")
+    names = dict.fromkeys(name.rsplit(".", 1)[-1] for name in seen)
+    raise unknown("key", ".".join(path), seen, spellings=names, see="the `config.json` of any run")
 
 
 def _assign(config: C, path: list[str], text: str) -> C:
@@ -333,9 +348,9 @@ def _parse(text: str, hint: Any) -> Any:
         return word == "true"
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         if text.startswith(("{", "[")):
             raise ConfigError(
-                f"{text} is not valid JSON ({error}): mend it, or quote it."
+                f"{clipped(text)} is not valid JSON ({error}): mend it, or quote it."
             ) from error
         return text

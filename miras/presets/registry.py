@@ -47,7 +47,7 @@ def find(name: str) -> Preset:
     """A named model, by its name or an alias of it; errors as `preset`."""
     name = ALIASES.get(name, name)
     if name not in PRESETS:
-        raise unknown("preset", name, [*PRESETS, *ALIASES])
+        raise unknown("preset", name, [*PRESETS, *ALIASES], see="`miras presets`")
     return PRESETS[name]
 
 
