@@ -18,6 +18,7 @@ from miras.eval import command as evaluate
 from miras.inspect import command as inspect
 from miras.interrupt import Interrupted
 from miras.notices import notices
+from miras.output import tolerant_output
 from miras.staleness import command as staleness
 from miras.stream import command as stream
 from miras.train import command as train
@@ -40,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 where a run met NaN or infinity, 2 for what the user can mend, 130
         after SIGINT, 143 after SIGTERM.
     """
+    with tolerant_output():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         parser, commands = _parser()
         args = parse(parser, commands, sys.argv[1:] if argv is None else argv)

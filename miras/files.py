@@ -6,6 +6,7 @@ Every file that miras replaces is written here: configs, logs, tables, pages, pi
 import contextlib
 import os
 import pathlib
+import re
 import secrets
 import stat
 from collections.abc import Callable
@@ -23,6 +24,14 @@ _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISSOCK, "a socket"),
 )
+
+
+_NEW = re.compile(r"\.[0-9a-f]{32}\.new")
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file's name is one under which a killed `write_whole` left its part of a file."""
+    return _NEW.fullmatch(name) is not None
 
 
 def check_target(path: str | os.PathLike[str]) -> None:

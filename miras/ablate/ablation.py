@@ -41,17 +41,20 @@ def ablate(
 
     from miras.ablate import jobs as processes
     from miras.ablate import records, report
-    from miras.ablate.folder import GridFolder, write
+    from miras.ablate.folder import GridFolder
     from miras.ablate.plot import plot
     from miras.ablate.progress import Display
     from miras.ablate.results import conclude
     from miras.ablate.score import score_of
+    from miras.files import write_whole
+    from miras.output import tolerant
+    from miras.picture import write_picture
 
     jobs = processes.default_jobs() if jobs is None else jobs
     require(jobs >= 1, f"jobs={jobs} must be at least 1.")
     console = console or Console()
     folder = GridFolder(out)
-    with folder.opened(grid):
+    with folder.opened(grid), tolerant(console):
         done = len(processes.finished(grid, folder))
         if done:
             _say(console, f"{done} of {len(grid.runs)} runs are in {folder.path} already.")
@@ -61,19 +64,19 @@ def ablate(
                 folder,
                 jobs,
                 display,
-                lambda outcomes: write(folder.results, records.jsonl(grid, outcomes)),
+                lambda outcomes: write_whole(folder.results, records.jsonl(grid, outcomes)),
             )
         results = conclude(grid, outcomes)
-        write(folder.table, records.table_csv(results))
-        write(folder.effects, records.effects_csv(results))
-        write(folder.markdown, report.markdown(results))
-        write(folder.plot, plot(results))
-    for table in report.tables(results):
+        write_whole(folder.table, records.table_csv(results))
+        write_whole(folder.effects, records.effects_csv(results))
+        write_whole(folder.markdown, report.markdown(results))
+        write_picture(folder.plot, lambda: plot(results), lambda reason: _say(console, reason))
+        for table in report.tables(results):
+            console.print()
+            console.print(table)
         console.print()
-        console.print(table)
-    console.print()
-    for line in report.notes(results):
-        _say(console, line)
+        for line in report.notes(results):
+            _say(console, line)
     return results
 
 

@@ -19,6 +19,7 @@ from miras import plugins
 from miras.ablate.grid import Grid
 from miras.config import difference_of
 from miras.errors import ConfigError
+from miras.files import is_leftover, write_whole
 from miras.train.run_folder import RunFolder, cannot_write
 
 _OURS_BEFORE_GRID = {"lock", "grid.json.new", "plugins"}
@@ -63,7 +64,7 @@ class GridFolder:
                     f"{self.path} holds another grid ({'; '.join(_changes(saved, grid))}): give "
                     "the same command to go on with it, or another folder with --out."
                 )
-        elif {path.name for path in found} - _OURS_BEFORE_GRID:
+        elif {p.name for p in found if not is_leftover(p.name)} - _OURS_BEFORE_GRID:
             raise ConfigError(
                 f"{self.path} is not empty and holds no grid: give another folder with --out."
             )
@@ -83,7 +84,7 @@ class GridFolder:
                 for folder in (self.runs, self.logs, self.compiled):
                     folder.mkdir(exist_ok=True)
                 plugins.save(self.plugins, *(cell.config for cell in grid.cells))
-                write(self.grid, json.dumps(grid.identity(), indent=1) + "\n")
+                write_whole(self.grid, json.dumps(grid.identity(), indent=1) + "\n")
                 yield
             except OSError as error:
                 raise ConfigError(cannot_write(self.path, error)) from error
@@ -98,21 +99,6 @@ class GridFolder:
                 f"{self.grid} cannot be read ({error}): it is damaged; give another folder."
             ) from error
         return saved if isinstance(saved, dict) else {}
-
-
-def write(path: pathlib.Path, content: str | bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        OSError: where it cannot be written.
-    """
-    new = path.with_name(path.name + ".new")
-    data = content.encode() if isinstance(content, str) else content
-    with new.open("wb") as handle:
-        handle.write(data)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(new, path)
 
 
 def _work(identity: dict[str, Any]) -> dict[str, Any]:

@@ -202,5 +202,5 @@ def _last_step(run: Run, folder: GridFolder) -> int:
 
 
 def _last_line(log: pathlib.Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing."]
+    lines = log.read_text("utf-8", errors="replace").strip().splitlines() or ["it said nothing."]
     return lines[-1].strip()[:300]

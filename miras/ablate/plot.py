@@ -1,14 +1,14 @@
 """The picture of a grid: the main effects of each axis, and its cells from best to worst."""
 
-import io
-
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import MaxNLocator
+from typing import TYPE_CHECKING
 
 from miras.ablate.report import heading
 from miras.ablate.results import Effect, Estimate, Results, Row
+from miras.picture import plain, png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
 _INK, _FAINT, _GRID = "#333333", "#999999", "#e4e4e4"
 _BEST, _NEAR, _FAR = "#c8553d", "#e2a08f", "#5b86b4"
@@ -26,22 +26,23 @@ def plot(results: Results) -> bytes:
     labels = max((len(_label(row)) for row in rows), default=0)
     wide = min(5.4 + 0.06 * labels, 9.0)
     narrow = 5.2 if axes_of else 0
-    figure = Figure(figsize=(narrow + wide, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    if axes_of:
-        halves = figure.subfigures(1, 2, width_ratios=[narrow, wide], wspace=0.03, squeeze=False)
-        first, second = halves[0]
-        _effects(first, axes_of, results, below=height - _FRAME - left)
-    else:
-        second = figure
-    _cells(second, rows, results, below=height - _FRAME - right)
-    figure.suptitle(
-        f"Ablation of {results.grid.title}: {heading(results)}",
-        x=0.01, ha="left", color=_INK, fontsize=12, fontweight="bold",
-    )  # fmt: skip
-    out = io.BytesIO()
-    figure.savefig(out, format="png")
-    return out.getvalue()
+
+    def draw(figure: "Figure") -> None:
+        if axes_of:
+            halves = figure.subfigures(
+                1, 2, width_ratios=[narrow, wide], wspace=0.03, squeeze=False
+            )
+            first, second = halves[0]
+            _effects(first, axes_of, results, below=height - _FRAME - left)
+        else:
+            second = figure
+        _cells(second, rows, results, below=height - _FRAME - right)
+        figure.suptitle(
+            plain(f"Ablation of {results.grid.title}: {heading(results)}"),
+            x=0.01, ha="left", color=_INK, fontsize=12, fontweight="bold",
+        )  # fmt: skip
+
+    return png(draw, (narrow + wide, height))
 
 
 def _by_axis(results: Results) -> dict[str, list[Effect]]:
@@ -51,7 +52,7 @@ def _by_axis(results: Results) -> dict[str, list[Effect]]:
     return found
 
 
-def _panels(figure: Figure | SubFigure, sizes: list[int], below: float) -> list[Axes]:
+def _panels(figure: "Figure | SubFigure", sizes: list[int], below: float) -> "list[Axes]":
     """Panels of so many rows each, one under another, and so many inches of nothing below."""
     inches = [_ROW * size + _PANEL for size in sizes]
     grid = figure.add_gridspec(len(sizes) + 1, 1, height_ratios=[*inches, max(below, 1e-3)])
@@ -59,7 +60,7 @@ def _panels(figure: Figure | SubFigure, sizes: list[int], below: float) -> list[
 
 
 def _effects(
-    figure: SubFigure, axes_of: dict[str, list[Effect]], results: Results, below: float
+    figure: "SubFigure", axes_of: dict[str, list[Effect]], results: Results, below: float
 ) -> None:
     """One panel an axis, all on one scale, each level's value to its right."""
     panels = _panels(figure, [len(effects) for effects in axes_of.values()], below)
@@ -74,7 +75,7 @@ def _effects(
             _value(axes, y, f"{effect.effect.mean:+.3f}".replace("-", "−"))
         axes.axvline(0, color=_FAINT, linewidth=1, zorder=1)
         _rows_of(axes, [effect.level for effect in effects])
-        axes.set_title(name, loc="left", color=_INK, fontsize=10, fontweight="bold", pad=4)
+        axes.set_title(plain(name), loc="left", color=_INK, fontsize=10, fontweight="bold", pad=4)
         axes.tick_params(labelbottom=axes is panels[-1])
     found = [effect.effect for effect in results.effects if effect.effect is not None]
     means = [abs(effect.mean) for effect in found]
@@ -88,7 +89,7 @@ def _effects(
     panels[-1].set_xlabel(f"main effect{how}\n{results.score.name}, {better} is better", color=_INK)
 
 
-def _cells(figure: Figure | SubFigure, rows: list[Row], results: Results, below: float) -> None:
+def _cells(figure: "Figure | SubFigure", rows: list[Row], results: Results, below: float) -> None:
     (axes,) = _panels(figure, [len(rows)], below)
     for y, row in enumerate(rows):
         assert row.score is not None
@@ -106,7 +107,7 @@ def _cells(figure: Figure | SubFigure, rows: list[Row], results: Results, below:
     names = " · ".join(results.grid.axes)
     some = f", best {len(rows)} of {len(results.rows)}" if len(rows) < len(results.rows) else ""
     title = f"{names or 'held-out text'}{some}"
-    axes.set_title(title, loc="left", color=_INK, fontsize=10, fontweight="bold", pad=4)
+    axes.set_title(plain(title), loc="left", color=_INK, fontsize=10, fontweight="bold", pad=4)
     axes.set_xlabel(f"held-out {results.score.name}\n{_key(rows)}", color=_INK)
 
 
@@ -141,7 +142,7 @@ def _told_apart(effect: Estimate) -> str:
     return _FAINT if effect.half is not None and abs(effect.mean) <= effect.half else _FAR
 
 
-def _interval(axes: Axes, found: Estimate, y: float, colour: str, hollow: bool = False) -> None:
+def _interval(axes: "Axes", found: Estimate, y: float, colour: str, hollow: bool = False) -> None:
     if found.half is not None:
         axes.plot(
             _ends(found), [y, y], color=colour, linewidth=2.2, solid_capstyle="round", zorder=3
@@ -150,7 +151,7 @@ def _interval(axes: Axes, found: Estimate, y: float, colour: str, hollow: bool =
               markerfacecolor="white" if hollow else colour, zorder=4)  # fmt: skip
 
 
-def _mark_cut(axes: Axes, rows: list[tuple[Estimate, str] | None]) -> None:
+def _mark_cut(axes: "Axes", rows: list[tuple[Estimate, str] | None]) -> None:
     """An arrowhead at the edge where an interval goes on beyond it."""
     low, high = axes.get_xlim()
     for y, row in enumerate(rows):
@@ -163,7 +164,7 @@ def _mark_cut(axes: Axes, rows: list[tuple[Estimate, str] | None]) -> None:
                           linestyle="none", zorder=5)  # fmt: skip
 
 
-def _value(axes: Axes, y: float, text: str) -> None:
+def _value(axes: "Axes", y: float, text: str) -> None:
     """A number to the right of a row."""
     place = axes.get_yaxis_transform()
     axes.text(1.02, y, text, color=_INK, fontsize=8.5, va="center", transform=place)
@@ -184,9 +185,11 @@ def _ends(found: Estimate) -> tuple[float, float]:
     return found.mean - half, found.mean + half
 
 
-def _rows_of(axes: Axes, labels: list[str]) -> None:
+def _rows_of(axes: "Axes", labels: list[str]) -> None:
     """Rows from the top down, with their names."""
-    axes.set_yticks(range(len(labels)), labels, fontsize=8.5)
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_yticks(range(len(labels)), [plain(label) for label in labels], fontsize=8.5)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.grid(axis="x", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)

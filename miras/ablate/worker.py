@@ -13,10 +13,12 @@ import threading
 import time
 
 from miras import plugins
-from miras.ablate.folder import GridFolder, write
+from miras.ablate.folder import GridFolder
 from miras.ablate.outcome import OUTCOME, Outcome
 from miras.config import config_hash, from_json
 from miras.errors import ConfigError
+from miras.files import write_whole
+from miras.output import tolerant_output
 
 
 def main(folder: str) -> int:
@@ -57,7 +59,7 @@ def main(folder: str) -> int:
         resumed_from=resumed,
         parameters=parameters,
     )
-    write(pathlib.Path(folder) / OUTCOME, outcome.to_json())
+    write_whole(pathlib.Path(folder) / OUTCOME, outcome.to_json())
     return 0 if reason is None else 1
 
 
@@ -84,4 +86,5 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    with tolerant_output():
+        sys.exit(main(sys.argv[1]))

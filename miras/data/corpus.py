@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import pathlib
-import tempfile
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +19,7 @@ from miras.data.documents import Documents
 from miras.data.readings import Reading, printable, tell
 from miras.data.tfds_text import open_tfds
 from miras.errors import ConfigError
+from miras.files import write_whole
 
 SPLITS = ("train", "validation")
 
@@ -92,14 +91,7 @@ def _cached_keys(documents: Documents, cache: pathlib.Path) -> np.ndarray:
             return keys
     keys = documents.keys()
     # A cache that cannot be written costs time, not correctness.
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ConfigError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                np.save(stream, keys)
-            os.replace(temporary, path)
-        except OSError:
-            os.unlink(temporary)
-            raise
+        write_whole(path, lambda file: np.save(file, keys))
     return keys

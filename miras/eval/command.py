@@ -155,17 +155,21 @@ def _task(name: str, words: list[str], run: "Run") -> "Task":
 
 
 def _write(results: "Results", folder: pathlib.Path) -> str:
+    from miras.errors import fail
     from miras.eval.plot import heat_map
+    from miras.files import write_whole
+    from miras.picture import write_picture
     from miras.train.run_folder import cannot_write
 
     path = folder / f"{results.name}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(results.to_json())
-        path.with_suffix(".png").write_bytes(heat_map(results))
+        write_whole(path, results.to_json())
     except OSError as error:
         raise ConfigError(cannot_write(folder, error)) from error
-    return f"{path} and {results.name}.png"
+    warn = lambda reason: fail(reason, 0)  # noqa: E731
+    drawn = write_picture(path.with_suffix(".png"), lambda: heat_map(results), warn)
+    return f"{path} and {results.name}.png" if drawn else str(path)
 
 
 def _held_out(args: argparse.Namespace, run: "Run") -> int:

@@ -1,30 +1,38 @@
 """The heat map of an evaluation: exact match by length and depth."""
 
-import io
+import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 
 from miras.eval.report import heading, tokens
 from miras.eval.results import Results
+from miras.picture import plain, png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _INK = "#333333"
-_SCALE = LinearSegmentedColormap.from_list("recall", ["#c8553d", "#f3e3c3", "#5b86b4"])
+_SCALE = ("#c8553d", "#f3e3c3", "#5b86b4")
 
 
 def heat_map(results: Results) -> bytes:
     """Draw the exact match of each cell as a PNG: lengths across, depths down."""
+    columns, rows = len(results.lengths), len(results.depths)
+    size = (max(4.6, 2.4 + 0.8 * columns), max(2.6, 1.6 + 0.5 * rows))
+    return png(functools.partial(_draw, results), size)
+
+
+def _draw(results: Results, figure: "Figure") -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
     lengths, depths = results.lengths, results.depths
     shares = np.array(
         [[results.cells[length, depth].exact_match for length in lengths] for depth in depths]
     )
-    size = (max(4.6, 2.4 + 0.8 * len(lengths)), max(2.6, 1.6 + 0.5 * len(depths)))
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    scale = LinearSegmentedColormap.from_list("recall", _SCALE)
     axes = figure.add_subplot()
-    image = axes.imshow(shares, cmap=_SCALE, vmin=0, vmax=1, aspect="auto")
+    image = axes.imshow(shares, cmap=scale, vmin=0, vmax=1, aspect="auto")
     for y, row in enumerate(shares):
         for x, share in enumerate(row):
             ink = "white" if abs(share - 0.5) > 0.35 else _INK
@@ -37,12 +45,9 @@ def heat_map(results: Results) -> bytes:
     axes.tick_params(which="both", length=0, colors=_INK)
     axes.set_xlabel("length, tokens", color=_INK)
     axes.set_ylabel("depth: 0 start, 1 end", color=_INK)
-    axes.set_title(heading(results), loc="left", color=_INK, fontsize=10, fontweight="bold")
+    axes.set_title(plain(heading(results)), loc="left", color=_INK, fontsize=10, fontweight="bold")
     for side in axes.spines.values():
         side.set_visible(False)
     bar = figure.colorbar(image, ax=axes, ticks=[0, 0.5, 1])
     bar.outline.set_visible(False)  # pyright: ignore
     bar.ax.tick_params(length=0, colors=_INK)
-    out = io.BytesIO()
-    figure.savefig(out, format="png")
-    return out.getvalue()

@@ -4,7 +4,6 @@ What needs jax is imported when the command runs, as in `cli`.
 """
 
 import argparse
-import contextlib
 import os
 import pathlib
 from collections.abc import Callable
@@ -48,6 +47,7 @@ def add_parser(commands: Any, load: "Callable[[str], Run]") -> None:
 def _run(args: argparse.Namespace, load: "Callable[[str], Run]") -> int:
     from rich.console import Console
 
+    from miras.files import check_target
     from miras.inspect.page import Heading, page
     from miras.inspect.spelling import spelled
     from miras.inspect.trace import check_memories, trace
@@ -58,6 +58,7 @@ def _run(args: argparse.Namespace, load: "Callable[[str], Run]") -> int:
     require(
         not os.path.isdir(out), f"{out} is a folder: give the name of a page, as {out}/page.html."
     )
+    check_target(out)
     run = load(args.folder)
     check_memories(run.config.model, args.folder)
     field = run.config.data.field
@@ -107,15 +108,12 @@ def _tokens(tokenizer: "Tokenizer", text: bytes, vocab: int, limit: int) -> list
 
 
 def _write(out: pathlib.Path, content: str) -> None:
-    """All of the page or none of it."""
-    new = out.with_name(f".{out.name}.{os.getpid()}.new")
+    from miras.files import write_whole
+
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(content, "utf-8")
-        os.replace(new, out)
+        write_whole(out, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            new.unlink()
         raise ConfigError(
             f"cannot write {out} ({error.strerror or error}): free space or make it writable, or "
             "give another page with --out."

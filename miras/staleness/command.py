@@ -97,6 +97,9 @@ def _measure(
     from rich.console import Console
 
     from miras.data import check_text, make_tokenizer
+    from miras.errors import fail
+    from miras.files import write_whole
+    from miras.picture import write_picture
     from miras.staleness import measure, report, text
     from miras.staleness.plan import Setting, make_plan
     from miras.staleness.plot import plot
@@ -150,11 +153,12 @@ def _measure(
     try:
         out.mkdir(parents=True, exist_ok=True)
         content = json.dumps(report.as_json(made), indent=1, allow_nan=False)
-        (out / "staleness.json").write_text(content + "\n")
-        plot(made, out / "staleness.png")
+        write_whole(out / "staleness.json", content + "\n")
     except OSError as error:
         raise ConfigError(cannot_write(out, error)) from error
-    say(f"written: {out / 'staleness.json'}, {out / 'staleness.png'}")
+    warn = lambda reason: fail(reason, 0)  # noqa: E731
+    drawn = write_picture(out / "staleness.png", lambda: plot(made), warn)
+    say(f"written: {out / 'staleness.json'}" + (f", {out / 'staleness.png'}" if drawn else ""))
     return 0
 
 

@@ -1,18 +1,20 @@
 """The picture of a measurement: distance to the online memory and bits per byte, over chunks."""
 
+import functools
 import math
-import pathlib
-from typing import NamedTuple
+import textwrap
+from typing import TYPE_CHECKING, NamedTuple
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
-
+from miras.picture import plain, png
 from miras.staleness.measure import Cell
 from miras.staleness.plan import ONLINE, Setting
 from miras.staleness.report import Report, heading
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LETTERS = 140  # of a line of the title
 _INK, _FAINT = "#333333", "#999999"
 _COLOURS = ("#c8553d", "#dd9c3b", "#3f9c8f", "#3b6fb6", "#7a5195")
 _MARKERS = "os^Dv"
@@ -27,14 +29,12 @@ class _Line(NamedTuple):
     cells: list[tuple[int, Cell]]
 
 
-def plot(report: Report, path: pathlib.Path) -> None:
-    """Draw a report as a PNG.
+def plot(report: Report) -> bytes:
+    """Draw a report as a PNG."""
+    return png(functools.partial(_draw, report), (10, 4.8))
 
-    Raises:
-        OSError: where it cannot be written.
-    """
-    figure = Figure(figsize=(10, 4.8), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+
+def _draw(report: Report, figure: "Figure") -> None:
     left, right = figure.subplots(1, 2)
     lines = list(_lines(report))
     _distances(left, report, lines)
@@ -50,8 +50,9 @@ def plot(report: Report, path: pathlib.Path) -> None:
         frameon=False,
         labelcolor=_INK,
     )
-    figure.suptitle(heading(report), x=0.01, ha="left", color=_INK, fontsize=9.5, wrap=True)
-    figure.savefig(path)
+    # Wrapped here: matplotlib's own way takes `$` for mathematics.
+    title = textwrap.fill(plain(heading(report)), _LETTERS)
+    figure.suptitle(title, x=0.01, ha="left", color=_INK, fontsize=9.5)
 
 
 def _lines(report: Report):
@@ -65,7 +66,9 @@ def _lines(report: Report):
         yield _Line(name, style, cells)
 
 
-def _distances(axes: Axes, report: Report, lines: list[_Line]) -> None:
+def _distances(axes: "Axes", report: Report, lines: list[_Line]) -> None:
+    from matplotlib.ticker import LogFormatter
+
     drawn = [d for line in lines for _, cell in line.cells if _drawable(d := cell.distance)]
     for line in lines:
         points = [(c, cell) for c, cell in line.cells if _drawable(cell.distance)]
@@ -73,6 +76,8 @@ def _distances(axes: Axes, report: Report, lines: list[_Line]) -> None:
             continue
         axes.plot([c for c, _ in points], [cell.distance for _, cell in points], **line.style)
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
     low, high, floor = min(drawn, default=1e-7), max(drawn, default=1e-4), report.rounding()
     axes.set_ylim(low / 3, max(high * 2, low * 30))
     across, up = axes.get_yaxis_transform(), axes.get_xaxis_transform()
@@ -95,7 +100,7 @@ def _distances(axes: Axes, report: Report, lines: list[_Line]) -> None:
     axes.set_ylabel("relative, mean over layers", color=_INK)
 
 
-def _bits(axes: Axes, report: Report, lines: list[_Line]) -> None:
+def _bits(axes: "Axes", report: Report, lines: list[_Line]) -> None:
     for line in lines:
         points = [(c, cell.bits_per_byte) for c, cell in line.cells]
         points = [(c, bits) for c, bits in points if math.isfinite(bits)]
@@ -115,7 +120,7 @@ def _drawable(distance: float) -> bool:
     return math.isfinite(distance) and distance > 0
 
 
-def _ring(axes: Axes, setting: Setting, height: float, label: str = "") -> None:
+def _ring(axes: "Axes", setting: Setting, height: float, label: str = "") -> None:
     axes.plot(
         [setting.chunk], [height], linestyle="none", marker="o", markersize=11,
         markerfacecolor="none", markeredgecolor=_INK, markeredgewidth=1.2, zorder=4,
@@ -123,7 +128,9 @@ def _ring(axes: Axes, setting: Setting, height: float, label: str = "") -> None:
     )  # fmt: skip
 
 
-def _dress(axes: Axes, report: Report) -> None:
+def _dress(axes: "Axes", report: Report) -> None:
+    from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+
     chunks = sorted({*report.plan.chunks, report.plan.own.chunk})
     axes.set_xscale("log", base=2)
     axes.set_xlim(chunks[0] / 1.3, chunks[-1] * 1.3)

@@ -16,6 +16,8 @@ from miras.config import require
 from miras.data import make_loader, readings, vocabulary
 from miras.errors import ConfigError
 from miras.files import write_whole
+from miras.output import tolerant
+from miras.picture import write_picture
 from miras.train import checkpoint, origin
 from miras.train.answers import Answers
 from miras.train.checkpoint import Checkpoints
@@ -24,7 +26,7 @@ from miras.train.evaluate import HeldOut, make_measure, sample
 from miras.train.metrics import Metrics, read_metrics
 from miras.train.nonfinite import NonFiniteError, locate
 from miras.train.optimizer import optimizer_of, schedule
-from miras.train.plot import plot_loss
+from miras.train.plot import loss_curves
 from miras.train.progress import Reporter
 from miras.train.run_folder import RunFolder
 from miras.train.state import Params, TrainState, abstract, create, place, structure
@@ -85,14 +87,15 @@ def train(
     with trusting(trust_plugins):
         folder.check(config)
     digest = None if folder.config.exists() else origin.tokenizer_hash(config)
-    session = Session(_own(folder, config), folder, console or Console())
+    console = console or Console()
+    session = Session(_own(folder, config), folder, console)
     with folder.locked():
         with trusting(trust_plugins):
             folder.check(config)  # another process may have been first
         folder.write_config(config, digest)
         try:
             write_whole(folder.data, readings.to_json(session.read))
-            with interrupt.handled():
+            with interrupt.handled(), tolerant(console):
                 result = session.run()
             if not folder.origin.exists():  # of an earlier version; the checkpoint knew its data
                 origin.keep(folder.path, config, origin.tokenizer_hash(config))
@@ -143,10 +146,10 @@ class Session:
         restored = checkpoint.restore(folder.checkpoints, like, self.data)
         start = 0 if restored is None else restored.step
         with contextlib.ExitStack() as stack:
-            reporter = stack.enter_context(Reporter(self.console, total, start))
+            reporter = stack.enter_context(Reporter(self.console, total, start, folder.log))
             if restored is not None and restored.damaged:
                 aside = checkpoint.set_aside(folder.checkpoints, restored.damaged)
-                reporter.say(f"warning: {aside}; going on from step {start}.")
+                reporter.warn(f"warning: {aside}; going on from step {start}.")
             checkpoints = Checkpoints(folder.checkpoints, self.recipe.keep)
             stack.callback(checkpoints.close)
             metrics = Metrics(folder.metrics, folder.tensorboard, after=start)
@@ -166,7 +169,8 @@ class Session:
             if start < total:
                 state = self._steps(state, start, checkpoints, metrics, reporter)
         what = "text" if self.config.data.task is None else "answers"
-        plot_loss(read_metrics(folder.metrics), f"Run {folder.path.name}", folder.plot, what)
+        lines, title = read_metrics(folder.metrics), f"Run {folder.path.name}"
+        write_picture(folder.plot, lambda: loss_curves(lines, title, what), reporter.warn)
         return Result(
             folder=folder.path,
             state=state,

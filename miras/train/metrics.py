@@ -16,6 +16,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
 from tensorboardX.summary import scalar
 
+from miras.files import write_whole
+
 Line = dict[str, Any]
 
 
@@ -84,9 +86,7 @@ def _truncate(jsonl: pathlib.Path, after: int) -> None:
     if not jsonl.exists():
         return
     kept = [json.dumps(line) + "\n" for line in read_metrics(jsonl) if line["step"] <= after]
-    new = jsonl.with_name(jsonl.name + ".new")
-    new.write_text("".join(kept), encoding="utf-8")
-    os.replace(new, jsonl)
+    write_whole(jsonl, "".join(kept))
 
 
 def _finite(value: Any) -> Any:

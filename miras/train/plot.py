@@ -1,17 +1,21 @@
 """The picture of a run: bits per byte over steps, on the training text and on held-out text."""
 
+import functools
 import pathlib
+from typing import TYPE_CHECKING
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
+from miras.files import write_whole
+from miras.picture import plain, png
 from miras.train.metrics import Line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _INK, _TRAIN, _HELD_OUT = "#333333", "#8fb4d9", "#c8553d"
 
 
 def plot_loss(lines: list[Line], title: str, path: pathlib.Path, what: str = "text") -> None:
-    """Draw a run's loss curves as a PNG.
+    """Write a run's loss curves as a PNG, whole or not at all.
 
     Args:
         lines: as `metrics.read_metrics` gives them.
@@ -22,8 +26,15 @@ def plot_loss(lines: list[Line], title: str, path: pathlib.Path, what: str = "te
     Raises:
         OSError: where it cannot be written.
     """
-    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    write_whole(path, loss_curves(lines, title, what))
+
+
+def loss_curves(lines: list[Line], title: str, what: str = "text") -> bytes:
+    """A run's loss curves as a PNG; the arguments are those of `plot_loss`."""
+    return png(functools.partial(_draw, lines, plain(title), what), (8, 4.5))
+
+
+def _draw(lines: list[Line], title: str, what: str, figure: "Figure") -> None:
     axes = figure.add_subplot()
     train = _curve(lines, "train")
     held_out = _curve(lines, "held_out")
@@ -59,7 +70,6 @@ def plot_loss(lines: list[Line], title: str, path: pathlib.Path, what: str = "te
     for side in ("left", "bottom"):
         axes.spines[side].set_color("#999999")
     axes.legend(frameon=False, labelcolor=_INK)
-    figure.savefig(path)
 
 
 def _curve(lines: list[Line], kind: str) -> tuple[list[int], list[float]]:

@@ -1,6 +1,8 @@
 """What a run says while it trains: a live bar on a terminal, plain lines elsewhere."""
 
+import contextlib
 import datetime
+import pathlib
 import time
 
 from rich.console import Console
@@ -13,6 +15,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from miras.errors import ConfigError
+from miras.files import check_target
+
 
 class Reporter:
     """Progress of a run; a context manager.
@@ -21,10 +26,12 @@ class Reporter:
         console: where to.
         total: steps of the run.
         start: steps done before.
+        log: a file for warnings, and for all that the console has dropped (`miras.output`); made
+            when it is needed. None: they are not kept.
     """
 
-    def __init__(self, console: Console, total: int, start: int):
-        self._console = console
+    def __init__(self, console: Console, total: int, start: int, log: pathlib.Path | None = None):
+        self._console, self._log = console, log
         self._total = total
         self._start = start
         self._first: tuple[int, float] | None = None
@@ -74,6 +81,20 @@ class Reporter:
     def say(self, text: str) -> None:
         """One line, above the bar."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        if getattr(self._console.file, "dropped", False):
+            self._keep(text)
+
+    def warn(self, text: str) -> None:
+        """One line, which is also kept."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._keep(text)
+
+    def _keep(self, text: str) -> None:
+        if self._log is not None:
+            with contextlib.suppress(OSError, ConfigError):
+                check_target(self._log)
+                with self._log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                    file.write(text + "\n")
 
     def _eta(self, step: int) -> str:
         if self._first is None or self._first[0] == step:

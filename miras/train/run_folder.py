@@ -1,7 +1,7 @@
 """A run's folder: which config it belongs to, and who is writing to it.
 
-    config.json  config_hash  data.json  metrics.jsonl  tensorboard/  checkpoints/  loss.png  lock
-    plugins/  origin.json  tokenizer.model or tokenizer.json
+    config.json  config_hash  data.json  metrics.jsonl  tensorboard/  checkpoints/  loss.png
+    log.txt  lock  plugins/  origin.json  tokenizer.model or tokenizer.json
 
 What is in the files is the business of `metrics`, `checkpoint`, `plot` and `origin`.
 """
@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from miras import plugins
 from miras.config import config_hash, difference, from_json, to_json
 from miras.errors import ConfigError
+from miras.files import is_leftover, write_whole
 from miras.train import origin
 from miras.train.config import RunConfig
 
@@ -35,6 +36,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
         self.plot = self.path / "loss.png"
+        self.log = self.path / "log.txt"
         self.lock = self.path / "lock"
         self.plugins = self.path / "plugins"
         self.origin = self.path / "origin.json"
@@ -102,7 +104,7 @@ class RunFolder:
                     f"{self.path} holds a run of another config ({lines}): give the same config to "
                     "go on with it, or another folder with --out."
                 )
-        elif self.path.is_dir() and {p.name for p in self.path.iterdir()} - _OURS_BEFORE_CONFIG:
+        elif self.path.is_dir() and not all(map(_is_ours, self.path.iterdir())):
             raise ConfigError(
                 f"{self.path} is not empty and holds no run: give another folder with --out."
             )
@@ -156,12 +158,15 @@ class RunFolder:
         try:
             plugins.save(self.plugins, config)
             origin.keep(self.path, config, tokenizer)
-            self.hash.write_text(config_hash(config) + "\n")
-            new = self.path / "config.json.new"
-            new.write_text(to_json(config) + "\n")
-            os.replace(new, self.config)
+            write_whole(self.hash, config_hash(config) + "\n")
+            write_whole(self.config, to_json(config) + "\n")
         except OSError as error:
             raise ConfigError(cannot_write(self.path, error)) from error
+
+
+def _is_ours(path: pathlib.Path) -> bool:
+    """Whether a run that was killed at its very start leaves a file of this name."""
+    return path.name in _OURS_BEFORE_CONFIG or is_leftover(path.name)
 
 
 def cannot_write(path: pathlib.Path, error: OSError) -> str:
