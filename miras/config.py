@@ -15,12 +15,13 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, TypeVar, Union
+from typing import Any, ClassVar, Literal, TypeVar, Union, cast
 
 from miras.choices import clipped, nearest, shown, unknown
 from miras.errors import ConfigError
 
 C = TypeVar("C", bound="Config")
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +29,7 @@ class Config:
     """Base of all configs: checks the type of every field, then calls `validate`.
 
     A field's metadata may have `also`, other words for it which `override` answers
-    with the field's path instead of guessing; and `added`, true for a field that the first version
-    of its class lacked. `config_hash` leaves such a field out while it has its default, so that
-    a config has the hash that earlier versions gave it.
+    with the field's path instead of guessing. A field that earlier versions lacked is `added`.
 
     Attributes:
         own_levels: down to which depth a field wins over deeper ones of its name in `override`.
@@ -48,6 +47,15 @@ class Config:
 
     def validate(self) -> None:
         """Raise `ConfigError` where fields are out of range or do not fit together."""
+
+
+def added(default: T) -> T:
+    """A field that earlier versions lacked, whose default is what they did.
+
+    `config_hash` leaves it out while it has its default, so that a config keeps its hash, and what
+    earlier versions saved under it is found.
+    """
+    return cast(T, dataclasses.field(default=cast(Any, default), metadata={"added": True}))
 
 
 @functools.cache

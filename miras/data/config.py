@@ -7,7 +7,7 @@ import dataclasses
 import os
 import pathlib
 
-from miras.config import Config, require
+from miras.config import Config, added, require
 from miras.tasks import Task
 
 
@@ -45,7 +45,7 @@ class DataConfig(Config):
     validation: float = 0.05
     seed: int = 0
     cache: str | None = dataclasses.field(default=None, metadata={"path": True})
-    field: str = dataclasses.field(default="text", metadata={"added": True})
+    field: str = added("text")
 
     def validate(self) -> None:
         """Check the ranges above."""

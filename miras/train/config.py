@@ -6,7 +6,7 @@ The model's fields stand in `miras.models`, the data's in `miras.data`. Nothing 
 import dataclasses
 from typing import Literal
 
-from miras.config import Config, require
+from miras.config import Config, added, require
 from miras.data import DataConfig
 from miras.models import LanguageModelConfig
 from miras.train.optimizers import AdamW, Optimizer
@@ -53,9 +53,9 @@ class TrainConfig(Config):
     steps: int = 1000
     learning_rate: float = dataclasses.field(default=3e-3, metadata={"also": ("lr",)})
     warmup: int | None = None
-    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
-    cooldown: int | None = None
-    optimizer: Optimizer = AdamW()
+    schedule: Literal["cosine", "wsd", "constant"] = added("cosine")
+    cooldown: int | None = added(None)
+    optimizer: Optimizer = added(AdamW())
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
@@ -66,7 +66,7 @@ class TrainConfig(Config):
     log_every: int = 10
     health_every: int = 100
     checkpoint_every: int = 100
-    checkpoint_minutes: float | None = dataclasses.field(default=15.0, metadata={"added": True})
+    checkpoint_minutes: float | None = added(15.0)
     keep: int = 3
     seed: int = 0
 
