@@ -168,7 +168,8 @@ def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
     """The inverse of `to_dict`; fields that are not given keep their defaults.
 
     Raises:
-        ConfigError: for an unknown key or a value of the wrong type.
+        ConfigError: for an unknown key, a value of the wrong type, or a missing one without a
+            default.
     """
     if not isinstance(data, Mapping):
         raise ConfigError(f"{shown(data)} is not a mapping of the fields of {cls.__name__}.")
@@ -178,6 +179,10 @@ def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
     for name in given:
         if name not in legal:
             raise unknown(f"field of {cls.__name__}", name, legal)
+    for field in dataclasses.fields(cls):
+        given_by_default = (field.default, field.default_factory) != (dataclasses.MISSING,) * 2
+        if field.name not in given and not given_by_default:
+            raise ConfigError(f"{cls.__name__} has no {field.name!r}: give what to_dict made.")
     return cls(**given)
 
 

@@ -21,6 +21,8 @@ from miras.train.quiet import quiet, settle
 from miras.train.seal import DamagedError, Seal
 from miras.train.state import TrainState
 
+_STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # as the checkpointer writes a step
+
 
 class Restored(NamedTuple):
     """What was read from disk.
@@ -40,7 +42,8 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
     """The steps that have a checkpoint in a folder, ascending."""
     if not folder.is_dir():
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.is_dir() and p.name.isdigit())
+    steps = [p.name for p in folder.iterdir() if p.is_dir() and _STEP.fullmatch(p.name)]
+    return sorted(map(int, steps))
 
 
 def restore(folder: pathlib.Path, like: TrainState, data: Any = None) -> Restored | None:

@@ -69,15 +69,18 @@ class Metrics:
 
 
 def read_metrics(jsonl: pathlib.Path) -> list[Line]:
-    """All whole lines of a metrics file, in order; none where there is no file."""
+    """All whole lines of a metrics file, in order; none where there is no file.
+
+    What is no object with a whole number for its `step` is left out.
+    """
     lines = []
     if jsonl.is_file():
         for text in jsonl.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 line = json.loads(text)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue  # cut short when a run was killed
-            if isinstance(line, dict) and "step" in line:
+            if isinstance(line, dict) and type(line.get("step")) is int:
                 lines.append(line)
     return lines
 

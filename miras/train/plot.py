@@ -76,6 +76,6 @@ def _curve(lines: list[Line], kind: str) -> tuple[list[int], list[float]]:
     points = [
         (line["step"], line["bits_per_byte"])
         for line in lines
-        if line.get("kind") == kind and line.get("bits_per_byte") is not None
+        if line.get("kind") == kind and isinstance(line.get("bits_per_byte"), (int, float))
     ]
     return [step for step, _ in points], [bits for _, bits in points]

@@ -12,6 +12,7 @@ from tensorboardX.proto.event_pb2 import Event
 from miras.config import config_hash, from_json
 from miras.errors import ConfigError
 from miras.train import RunConfig
+from miras.train.checkpoint import saved_steps
 from miras.train.metrics import Metrics, read_metrics
 from miras.train.plot import plot_loss
 from miras.train.run_folder import RunFolder
@@ -96,6 +97,34 @@ def test_logs_go_on_without_a_step_twice(tmp_path):
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1), (2, 2), (3, 30), (4, 40)]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"step": "x"}', '{"step": null}', '{"step": 1.5}', '{"step": true}', "[" * 100_000, "7",
+     '{"step": ' + "9" * 5000 + "}", "\udcff", '{"kind": "train"}'],
+)  # fmt: skip
+def test_a_line_without_a_step_is_left_out(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(f'{line}\n{{"step": 1, "loss": 2.0}}\n'.encode(errors="surrogateescape"))
+    assert read_metrics(path) == [{"step": 1, "loss": 2.0}]
+    open_metrics(tmp_path, 3).close()
+    assert read_metrics(path) == [{"step": 1, "loss": 2.0}]
+
+
+@pytest.mark.parametrize("name", ["²", "४", "4x", "-1", "007", "9" * 200, "", "4.orbax-tmp"])
+def test_a_folder_that_is_no_step_is_no_checkpoint(tmp_path, name):
+    for step in ("0", "12", "4"):
+        (tmp_path / step).mkdir()
+    (tmp_path / name).mkdir(exist_ok=True)
+    (tmp_path / "8").touch()
+    assert saved_steps(tmp_path) == [0, 4, 12]
+
+
+def test_a_config_that_lacks_its_model_is_one_sentence(tmp_path):
+    (tmp_path / "config.json").write_text('{"data": {}}')
+    with pytest.raises(ConfigError, match=r"config.json cannot be read \(RunConfig has no 'model'"):
+        RunFolder(tmp_path).read_config()
 
 
 def test_what_is_not_finite_is_null_since_json_has_no_nan(tmp_path):
