@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from miras.config import require
+from miras.engine.compact import along, compact
 from miras.engine.softmax import attend, blocks_of, in_blocks, in_front
 from miras.kernels.attention import fused
 from miras.memory import KV
@@ -40,7 +41,8 @@ class KVState:
         v: [B, L, H, Dv].
         visible: [B, L], whether a place holds a token that queries may see.
         segment: [B, L], the number of the token's segment, counted up from 0.
-        length: [B], places filled so far.
+        length: [B], places filled so far. Places behind them, which only rows with masked tokens
+            have, hold nothing.
         last_id: [B], segment id of the last token.
         last_segment: [B], its number.
         grows: whether it keeps all tokens, as without a window; static.
@@ -147,12 +149,16 @@ def run(rule: Rule, call: "Call", *, backend: "Backend") -> tuple[Array, KVState
 @functools.partial(jax.jit, static_argnums=(0, 8, 9))
 def _attend(memory: KV, W0: Weights, q, k, v, state: KVState, segment_ids, mask, plain, fresh):
     batch, length, heads, dk = q.shape
-    ids = segment_ids
-    if ids is None:
+    rows, ids = None, segment_ids
+    if mask is not None:
+        rows = compact(mask)
+        q, k, v = (rows.packed(x) for x in (q, k, v))
+        ids = rows.ids(segment_ids, state.last_id)
+    elif ids is None:
         ids = jnp.broadcast_to(state.last_id[:, None], (batch, length))
     before = jnp.concatenate([state.last_id[:, None], ids[:, :-1]], axis=1)
     segment = state.last_segment[:, None] + jnp.cumsum(ids != before, axis=1).astype(jnp.int32)
-    seen = jnp.ones((batch, length), bool) if mask is None else mask
+    seen = jnp.ones((batch, length), bool) if rows is None else rows.own
     new = {"k": k.astype(state.k.dtype), "v": v.astype(state.v.dtype)}
     new |= {"visible": seen, "segment": segment}
     begin = state.length if state.reserved else jnp.full(batch, state.visible.shape[1])
@@ -169,9 +175,17 @@ def _attend(memory: KV, W0: Weights, q, k, v, state: KVState, segment_ids, mask,
     elif y is None:
         y = _banded(memory, W0, q, held, segment, scale)
 
-    if window is not None:
+    if window is not None and rows is not None:
+        last = rows.count[:, None] + jnp.arange(window - 1)  # behind those that were held
+        held = {name: along(x, last) for name, x in held.items()}
+    elif window is not None:
         held = {name: x[:, x.shape[1] - (window - 1) :] for name, x in held.items()}
-    filled = begin + length if state.reserved else jnp.full(batch, held["visible"].shape[1])
+    if rows is not None and window is None:
+        filled = begin + rows.count
+    else:
+        filled = begin + length if state.reserved else jnp.full(batch, held["visible"].shape[1])
+    if rows is not None:
+        y = rows.spread(y)
     end = KVState(
         **held,
         length=filled.astype(jnp.int32),

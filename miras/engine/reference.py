@@ -70,18 +70,24 @@ def run(
     if start is None:
         widths = k.shape[-1], v.shape[-1]
         start = initial_state(rule, W0, batch, *widths, refine=how.refine, dtype=dtype)
-    at = positions(segment_ids, start.position, start.segment, length, chunk)
-    write = jnp.ones((batch, length), bool) if mask is None else mask
+    at = positions(segment_ids, start.position, start.segment, length, chunk, mask)
+    own = jnp.ones((batch, length), bool) if mask is None else mask
     origin = dual_start(rule, fast)
 
     one_head = functools.partial(_token, rule, how, chunk)
-    over_heads = jax.vmap(one_head, in_axes=(0, 0, 0, 0, None, None, None))
+
+    def if_there(fixed, origin, memory, streams, own, reset, position):
+        after = one_head(fixed, origin, memory, streams, reset, position)
+        nothing = memory, jax.tree.map(jnp.zeros_like, after[1])
+        return _choose(own, after, nothing)
+
+    over_heads = jax.vmap(if_there, in_axes=(0, 0, 0, 0, None, None, None))
     over_rows = jax.vmap(over_heads, in_axes=(None, None, 0, 0, 0, 0, 0))
 
     def token(memory, xs):
         return over_rows(fixed, origin, memory, *xs)
 
-    streams = (cast((q, k, v, k_write, gates)), write, at.reset, at.position)
+    streams = (cast((q, k, v, k_write, gates)), own, at.reset, at.position)
     by_time = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), streams)
     first = Carry(start.A, start.S, start.V, start.R, start.L, start.window, start.sweeps)
     memory, (y, loss) = jax.lax.scan(token, first, by_time)
@@ -98,10 +104,10 @@ def _zeros(tree):
     return jax.tree.map(jnp.zeros_like, tree)
 
 
-def _token(rule, how, chunk, fixed, origin, memory: Carry, streams, write, reset, position):
+def _token(rule, how, chunk, fixed, origin, memory: Carry, streams, reset, position):
     """One token of one head: the memory after it, and (y, loss)."""
     q, k, v, k_write, gates = jax.tree.map(lambda x: x[None], streams)
-    tokens = tokens_of(rule, fixed, k, v, k_write, gates, write[None].astype(q.dtype))
+    tokens = tokens_of(rule, fixed, k, v, k_write, gates, jnp.ones(1, q.dtype))
     retention, algorithm = rule.retention, rule.algorithm
 
     A = _choose(reset, origin, memory.A)
@@ -118,8 +124,7 @@ def _token(rule, how, chunk, fixed, origin, memory: Carry, streams, write, reset
 
     if isinstance(algorithm, Newton):
         A, y, loss = _newton(rule, fixed, A, R, tokens, q)
-        A = _choose(write, A, _choose(reset, origin, memory.A))
-        return Carry(A, S, V, R, L, window, sweeps), (y, jnp.where(write, loss, 0.0))
+        return Carry(A, S, V, R, L, window, sweeps), (y, loss)
 
     now = None if window is None else _pushed(window, tokens)
     at = _link(rule, A) if how.exact else R
@@ -129,12 +134,11 @@ def _token(rule, how, chunk, fixed, origin, memory: Carry, streams, write, reset
     G: Weights = {}
     for before in (*sweeps, begin):
         G, loss = _gradient(rule, fixed, at, tokens, now)
-        moved.append(_choose(write, _advance(rule, before, G, tokens), before))
+        moved.append(_advance(rule, before, G, tokens))
         at = _link(rule, before.A)  # where the next sweep takes its gradient
     A, S, V = moved.pop()
     if L is not None:
-        step = _advance(rule, begin._replace(A=L), G, tokens).A
-        L = _choose(write, step, L)
+        L = _advance(rule, begin._replace(A=L), G, tokens).A
         fires = position == 0 if retention.lag else is_last
         R, L = _choose(fires, _link(rule, A), R), _choose(fires, _link(rule, A), L)
     if algorithm.acts == "chunk":
@@ -152,9 +156,8 @@ def _token(rule, how, chunk, fixed, origin, memory: Carry, streams, write, reset
     W = _link(rule, A) if L is None else L
     W = snapshot if rule.read == "snapshot" else W
     y = rule.memory.apply(Plain(W, fixed), q)[0]
-    if window is not None:
-        window = _choose(write, jax.tree.map(lambda x: x[1:], now), window)
-    return Carry(A, S, V, R, L, window, tuple(moved)), (y, jnp.where(write, loss, 0.0))
+    window = jax.tree.map(lambda x: x[1:], now)
+    return Carry(A, S, V, R, L, window, tuple(moved)), (y, loss)
 
 
 def _link(rule: Rule, A: Weights) -> Weights:

@@ -11,6 +11,7 @@ from miras.engine.attention import KVState
 from miras.engine.backends import BACKENDS, Backend
 from miras.engine.checks import AnyState, Call, check, check_precision, check_types, gate_shape
 from miras.engine.chunk import Semantics
+from miras.engine.compact import where
 from miras.engine.walk import SaveEvery, check_save_every
 from miras.precision import FULL, Precision
 from miras.rule import Rule
@@ -62,8 +63,10 @@ def scan(
         state: where to go on from, of the same rule, W0 and chunk; a new memory if not given.
         segment_ids: [B, T] int; where the id changes, memory and chunk start anew. Segments that
             begin at multiples of C cost nothing, others are computed token by token.
-        mask: [B, T] bool; a token with False reads but neither writes nor decays. It still takes
-            its place in the chunk.
+        mask: [B, T] bool; a token with False is not there. It neither writes, decays nor resets,
+            takes no place in the chunk, and its output is zero; what its inputs hold, NaN too, goes
+            nowhere. A row's own tokens, wherever they lie, give the outputs and the state of the
+            row without the others; a row with none keeps its state.
         save_every: chunks from one memory that is kept for the backward pass to the next; those
             between are computed again. "sqrt" takes the square root of their number, by which
             memory grows with the root of T instead of T, at the cost of one more forward pass.
@@ -172,19 +175,28 @@ STATIC = (
 def _run(rule, call: Call, *, backend, **options):
     """The backend with every gate present; compiled once for each rule, shape and option."""
     assert not isinstance(call.state, KVState)  # `check` has seen to it
-    return BACKENDS[backend](
+    gates, mask = every_gate(rule, call), call.mask
+    if mask is not None:
+        positive = {gate.name for gate in rule.gates if gate.range == "positive"}
+        gates = {name: where(mask, x, float(name in positive)) for name, x in gates.items()}
+        streams = {name: getattr(call, name) for name in ("q", "k", "v", "k_write")}
+        call = call._replace(**jax.tree.map(lambda x: where(mask, x, 0), streams))
+    y, state, loss = BACKENDS[backend](
         rule,
         call.W0,
         call.q,
         call.k,
         call.v,
-        every_gate(rule, call),
+        gates,
         k_write=call.k_write,
         state=call.state,
         segment_ids=call.segment_ids,
-        mask=call.mask,
+        mask=mask,
         **options,
     )
+    if mask is not None:
+        y, loss = where(mask, y, 0), where(mask, loss, 0)
+    return y, state, loss
 
 
 def every_gate(rule: Rule, call: Call) -> dict[str, Array]:

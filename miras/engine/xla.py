@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from miras.engine.chunk import Fast, Semantics, Tile
+from miras.engine.compact import along
 from miras.engine.devices import varying_alike
 from miras.engine.layout import Positions, place, positions, tiles_needed
 from miras.engine.rounding import rounded
@@ -64,7 +65,8 @@ def run(
         aligned = segment_ids is None or (segments_at_chunks and at_edge)
     else:
         aligned = at_edge and (segment_ids is None or segments_at_chunks)
-    at = positions(segment_ids, start.position, start.segment, length, chunk)
+    aligned = aligned and mask is None  # each row's chunk edges then depend on its mask
+    at = positions(segment_ids, start.position, start.segment, length, chunk, mask)
     write = jnp.ones((batch, length), dtype) if mask is None else mask.astype(dtype)
 
     origin = dual_start(rule, {name: leaf.astype(dtype) for name, leaf in fast.items()})
@@ -90,9 +92,9 @@ def run(
             placement = place(at, chunk, chunks)
             present = placement.source < length
             source = jnp.minimum(placement.source, length - 1)
-            moved = jax.tree.map(lambda x: _take(x, source), token_streams)
+            moved = jax.tree.map(lambda x: along(x, source), token_streams)
             moved["write"] = moved["write"] * present.astype(dtype)
-            resets = _take(at.reset, source) & present
+            resets = along(at.reset, source) & present
         by_tile = present.reshape(batch, tiles, slots)
         fires = (part == fire_at // slots) & by_tile[:, :, fire_at % slots]
         begins = None if resets is None else resets.reshape(batch, tiles, slots)[:, :, 0]
@@ -109,16 +111,19 @@ def run(
         y, loss = _untile(y), _untile(loss)
         if aligned:
             return memory, y[:, :length], loss[:, :length]
-        return memory, _take(y, placement.slot), _take(loss, placement.slot)
+        return memory, along(y, placement.slot), along(loss, placement.slot)
 
     def by_token():
         """Tiles of one token, right wherever chunks begin."""
+        begins, fires = at.position == 0, at.position == fire_at
+        if mask is not None:
+            begins, fires = begins & mask, fires & mask
         xs = _tiles(
             token_streams,
             length,
             1,
-            fresh=at.position == 0,
-            fire=at.position == fire_at,
+            fresh=begins,
+            fire=fires,
             reset=None if segment_ids is None else at.reset,
         )
         group = group_of(save_every, length, chunk)
@@ -131,7 +136,7 @@ def run(
         memory, y, loss = by_token()
     else:
         tiles = math.ceil(length / chunk) + (state is not None)
-        if segment_ids is None:
+        if segment_ids is None or (segments_at_chunks and at_edge):
             memory, y, loss = in_chunks(tiles)
         else:
             # Segments that begin at chunk edges need no more tiles than one segment does.
@@ -139,11 +144,24 @@ def run(
             memory, y, loss = jax.lax.cond(
                 fits, functools.partial(in_chunks, tiles), jax.checkpoint(by_token)
             )
-    return y.astype(q.dtype), _state(memory, at), loss
+    end = _state(memory, at)
+    if mask is not None and state is not None:
+        end = _unless_silent(mask, end, dataclasses.replace(start, position=state.position))
+    return y.astype(q.dtype), end, loss
 
 
 def _state(memory: Fast, at: Positions) -> State:
     return State(*memory, position=at.end_position, segment=at.end_segment)
+
+
+def _unless_silent(mask: Array, new: State, old: State) -> State:
+    """The old state, bit for bit, of rows whose tokens are all masked."""
+    speaks = jnp.any(mask, axis=1)
+
+    def choose(a: Array, b: Array) -> Array:
+        return jnp.where(speaks.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(choose, new, old)
 
 
 def _cast(state: State, dtype: DTypeLike) -> State:
@@ -154,11 +172,6 @@ def _cast(state: State, dtype: DTypeLike) -> State:
 
 def _pad(x: Array, size: int) -> Array:
     return jnp.pad(x, [(0, 0), (0, size - x.shape[1])] + [(0, 0)] * (x.ndim - 2))
-
-
-def _take(x: Array, index: Array) -> Array:
-    """Gather along time, per row: x [B, T, ...], index [B, S]."""
-    return jnp.take_along_axis(x, index.reshape(*index.shape, *[1] * (x.ndim - 2)), axis=1)
 
 
 def _tiles(

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 
+from miras.engine.compact import along
 from miras.layers.param import Axes, normal
 from miras.typing import Array
 
@@ -39,19 +40,18 @@ class CausalConv(nnx.Module):
         )
 
     def __call__(
-        self, x: Array, segments: Array, mask: Array | None, state: ConvState
+        self, x: Array, segments: Array, count: Array | None, state: ConvState
     ) -> tuple[Array, ConvState]:
-        """Convolve x [B, T, *shape]; a masked token is a zero input to the tokens after it.
+        """Convolve x [B, T, *shape].
 
         Args:
             x: inputs.
             segments: ids [B, T].
-            mask: [B, T] bool or None.
+            count: [B], each row's own tokens, its first ones; None where all are its own.
             state: what came before.
         """
         per_token = (slice(None), slice(None), *[None] * len(self.shape))
-        visible = x if mask is None else jnp.where(mask[per_token], x, 0)
-        inputs = jnp.concatenate([state.inputs.astype(x.dtype), visible], axis=1)
+        inputs = jnp.concatenate([state.inputs.astype(x.dtype), x], axis=1)
         ids = jnp.concatenate([state.segments, segments.astype(jnp.int32)], axis=1)
         length, tail = x.shape[1], self.width - 1
         kernel = self.kernel[...].astype(x.dtype)
@@ -60,4 +60,7 @@ class CausalConv(nnx.Module):
             past = slice(tail - lag, tail - lag + length)
             same = (ids[:, past] == segments)[per_token]
             y = y + jnp.where(same, kernel[lag] * inputs[:, past], 0)
-        return y, ConvState(inputs[:, length:], ids[:, length:])
+        if count is None:
+            return y, ConvState(inputs[:, length:], ids[:, length:])
+        last = count[:, None] + jnp.arange(tail)  # behind the tail that was there
+        return y, ConvState(along(inputs, last), along(ids, last))

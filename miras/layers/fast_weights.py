@@ -4,6 +4,7 @@ How queries, keys and values are made, and what becomes of what is read, is the 
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from flax import nnx
 
 from miras.engine import KVState, State, initial_kv_state, initial_state, scan_with_loss
 from miras.engine.checks import AnyState
+from miras.engine.compact import where
 from miras.engine.layout import positions
 from miras.engine.read import answer
 from miras.engine.trajectory import link
@@ -51,6 +53,7 @@ class Written(NamedTuple):
         before: the state before the first token.
         after: the state after the last.
         loss: inner loss of each token where its gradient was taken, [B, T, H].
+        mask: which tokens are there, [B, T]; None for all.
     """
 
     streams: Associations
@@ -58,6 +61,7 @@ class Written(NamedTuple):
     before: AnyState
     after: AnyState
     loss: Array
+    mask: Array | None = None
 
 
 class FastWeights(nnx.Module):
@@ -153,7 +157,7 @@ class FastWeights(nnx.Module):
         if self.config.decay_by_depth:
             gates |= self._slower(gates, depth, batch, length)
         if self.config.lr_by_position:
-            gates["lr"] = self._rate(gates, segments_of(segment_ids, state, x), state)
+            gates["lr"] = self._rate(gates, segments_of(segment_ids, state, x), state, mask)
         W0, memory = self.initial_weights(), self.memory
         y, after, loss = scan_with_loss(
             memory.rule,
@@ -178,7 +182,7 @@ class FastWeights(nnx.Module):
             return y, after, None
         before = self.init_state(batch) if state is None else state
         measure = FastWeights._health if health is True else health
-        return y, after, measure(self, Written(streams, gates, before, after, loss))
+        return y, after, measure(self, Written(streams, gates, before, after, loss, mask))
 
     def _slower(
         self, gates: dict[str, Array], depth: Array | float, batch: int, length: int
@@ -190,7 +194,13 @@ class FastWeights(nnx.Module):
         log_decay = gates.get(decay.name, held) * (1 - depth + 1e-5)
         return {decay.name: jnp.broadcast_to(log_decay, (batch, length, self.heads))}
 
-    def _rate(self, gates: dict[str, Array], segments: Array, before: AnyState | None) -> Array:
+    def _rate(
+        self,
+        gates: dict[str, Array],
+        segments: Array,
+        before: AnyState | None,
+        mask: Array | None,
+    ) -> Array:
         """Eta_t times max(0, 1 / (1 + position in the chunk) + correction), [B, T, H]."""
         (rate,) = (gate for gate in self.memory.rule.gates if gate.name == "lr")
         held = jnp.asarray(rate.constant(self.heads), jnp.float32)
@@ -198,12 +208,12 @@ class FastWeights(nnx.Module):
         if isinstance(before, State):
             start = before.position, before.segment
         chunk = self.memory.chunk
-        at = positions(segments, *start, segments.shape[1], chunk).position
+        at = positions(segments, *start, segments.shape[1], chunk, mask).position
         by_position = jnp.maximum(0.0, 1 / (1 + jnp.arange(chunk)) + self.lr_correction[...])
         return gates.get("lr", held) * by_position[at][..., None]
 
     def _health(self, call: Written) -> Health:
-        _, gates, before, after, loss = call
+        _, gates, before, after, loss, mask = call
         norm = ratio = jnp.zeros(())
         if isinstance(after, State):
             assert isinstance(before, State)
@@ -214,11 +224,11 @@ class FastWeights(nnx.Module):
             ratio = change / jnp.maximum(_norm_per_head(after.A), 1e-12)
         natural = {name.removeprefix("log_"): _natural(name, gate) for name, gate in gates.items()}
         return Health(
-            inner_loss=jnp.mean(loss),
+            inner_loss=mean_of_own(loss, mask),
             memory_norm=jnp.mean(norm),
             update_ratio=jnp.mean(ratio),
             output_norm=jnp.zeros(()),
-            gates={name: jnp.mean(gate) for name, gate in natural.items()},
+            gates={name: mean_of_own(gate, mask) for name, gate in natural.items()},
         )
 
 
@@ -229,17 +239,30 @@ def segments_of(segment_ids: Array | None, before: AnyState | None, x: Array) ->
     """The ids of tokens x [B, T, ...], or the last one going on, [B, T]."""
     if segment_ids is not None:
         return segment_ids.astype(jnp.int32)
-    last = jnp.zeros(x.shape[0], jnp.int32)
-    if before is not None:
-        last = before.last_id if isinstance(before, KVState) else before.segment
-    return jnp.broadcast_to(last[:, None], x.shape[:2])
+    return jnp.broadcast_to(last_segment(before, x)[:, None], x.shape[:2])
 
 
-def with_output(health: Any, y: Array) -> Any:
+def last_segment(before: AnyState | None, x: Array) -> Array:
+    """The id of the token before tokens x [B, T, ...], [B]."""
+    if before is None:
+        return jnp.zeros(x.shape[0], jnp.int32)
+    return before.last_id if isinstance(before, KVState) else before.segment
+
+
+def with_output(health: Any, y: Array, mask: Array | None = None) -> Any:
     """The health with the root mean square of a layer's output; other measures as they are."""
     if not isinstance(health, Health):
         return health
-    return health._replace(output_norm=jnp.sqrt(jnp.mean(jnp.square(y.astype(jnp.float32)))))
+    square = mean_of_own(jnp.square(y.astype(jnp.float32)), mask)
+    return health._replace(output_norm=jnp.sqrt(square))
+
+
+def mean_of_own(x: Array, mask: Array | None) -> Array:
+    """The mean of x [B, T, ...] over the tokens that are there; 0 where none is."""
+    if mask is None:
+        return jnp.mean(x)
+    each = math.prod(x.shape[2:])
+    return jnp.sum(where(mask, x, 0)) / (each * jnp.maximum(jnp.sum(mask), 1))
 
 
 def _natural(name: str, gate: Array) -> Array:

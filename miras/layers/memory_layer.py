@@ -8,9 +8,17 @@ from flax import nnx
 
 from miras.config import require
 from miras.engine.checks import AnyState
+from miras.engine.compact import compact
 from miras.layers.config import LayerConfig
 from miras.layers.conv import ConvState
-from miras.layers.fast_weights import FastWeights, Health, MemoryConfig, segments_of, with_output
+from miras.layers.fast_weights import (
+    FastWeights,
+    Health,
+    MemoryConfig,
+    last_segment,
+    segments_of,
+    with_output,
+)
 from miras.layers.keys import Keys
 from miras.layers.norm import RMSNorm
 from miras.layers.param import Linear
@@ -98,15 +106,23 @@ class MemoryLayer(nnx.Module):
         Args:
             x: tokens, float32 or bfloat16.
             segment_ids: [B, T]; see `miras.scan`.
-            mask: [B, T]; see `miras.scan`.
+            mask: [B, T], which tokens are there, as in `miras.scan`: the others take no part in the
+                convolution, no position and no place in the chunk, and their outputs are zero.
             state: where to go on from.
             segments_at_chunks: see `miras.engine.scan_with_loss`.
             depth: l / (L - 1) of layer l of L, for `decay_by_depth`.
             health: measure it; None is returned otherwise.
         """
         before = None if state is None else state.memory
+        rows = None
+        if mask is not None:
+            rows = compact(mask)
+            x, mask = rows.packed(x), rows.own
+            if segment_ids is not None:
+                segment_ids = rows.ids(segment_ids, last_segment(before, x))
+        count = None if rows is None else rows.count
         segments = segments_of(segment_ids, before, x)
-        mixed, tail = self.qkv(x, segments, mask, None if state is None else state.conv)
+        mixed, tail = self.qkv(x, segments, count, None if state is None else state.conv)
         streams = self.keys(mixed, x)
         position = None
         if self.config.rope:
@@ -117,7 +133,8 @@ class MemoryLayer(nnx.Module):
             if self.doubled:
                 q = 2**0.5 * jnp.concatenate([q, streams.q], axis=-1)
                 k = jnp.concatenate([k, jnp.zeros_like(k)], axis=-1)
-            streams, position = streams._replace(q=q, k=k), first + x.shape[1]
+            streams = streams._replace(q=q, k=k)
+            position = first + (x.shape[1] if count is None else count)
         y, memory, measured = self.fast(
             streams,
             x,
@@ -132,4 +149,5 @@ class MemoryLayer(nnx.Module):
         if self.gate is not None:
             y = y * jax.nn.silu(self.gate(x))
         y = self.out(y)
-        return y, LayerState(memory, tail, position), with_output(measured, y)
+        measured = with_output(measured, y, mask)
+        return y if rows is None else rows.spread(y), LayerState(memory, tail, position), measured

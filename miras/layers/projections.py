@@ -32,20 +32,20 @@ class Projections(nnx.Module):
         return self.conv.init_state(batch, dtype) if self.conv else None
 
     def __call__(
-        self, x: Array, segments: Array, mask: Array | None, tail: ConvState | None
+        self, x: Array, segments: Array, count: Array | None, tail: ConvState | None
     ) -> tuple[Array, ConvState | None]:
         """Tokens [B, T, width] to [B, T, streams, H, D], and the convolution's tail.
 
         Args:
             x: tokens.
             segments: ids [B, T], over whose edges nothing is convolved.
-            mask: [B, T] or None; see `CausalConv`.
+            count: [B] or None; see `CausalConv`.
             tail: of the call before.
         """
         mixed = self.linear(x)
         if self.conv is not None:
             tail = self.conv.init_state(x.shape[0], x.dtype) if tail is None else tail
-            mixed, tail = self.conv(mixed, segments, mask, tail)
+            mixed, tail = self.conv(mixed, segments, count, tail)
         return (jax.nn.silu(mixed) if self.activation == "silu" else mixed), tail
 
 

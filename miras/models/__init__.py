@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from miras.models.language_model import LanguageModel
     from miras.models.rows import fork, join, put, reset, take
+    from miras.models.scoring import Scored, score
     from miras.models.session import Session, load_session, save_session
     from miras.models.state import ModelState
 
@@ -29,6 +30,7 @@ __all__ = [
     "LanguageModelConfig",
     "ModelState",
     "Sampling",
+    "Scored",
     "Session",
     "Step",
     "Verified",
@@ -42,6 +44,7 @@ __all__ = [
     "reset",
     "sample",
     "save_session",
+    "score",
     "steps",
     "take",
     "verify",
@@ -65,6 +68,7 @@ lazy.package(
         ),
         ".language_model": ("LanguageModel",),
         ".rows": ("fork", "join", "put", "reset", "take"),
+        ".scoring": ("Scored", "score"),
         ".session": ("Session", "load_session", "save_session"),
         ".state": ("ModelState",),
     },

@@ -11,11 +11,11 @@ import numpy as np
 from flax import nnx
 
 from miras.config import Config, require
-from miras.engine import reserve
 from miras.models import rows
-from miras.models.language_model import LanguageModel, check_tokens
+from miras.models.language_model import LanguageModel, as_rows, check_tokens
 from miras.models.mac import MACState
-from miras.models.state import ModelState, check_fits
+from miras.models.scoring import read_rows, ready
+from miras.models.state import ModelState
 from miras.typing import Array
 
 
@@ -39,7 +39,8 @@ def prefill(
         tokens: [B, T] int, T >= 1.
         state: where to go on from; a new one if not given.
         mask: [B, T] bool, which of them are a row's own, where rows differ in length: each row's
-            first ones, at least one. A row then ends as if it had been read alone.
+            first ones, at least one. A row then ends as if it had been read alone; one program
+            serves all lengths. See `score` for rows without tokens and for what tokens cost.
 
     Returns:
         Logits of the token after each row's last [B, vocab], and the state.
@@ -47,29 +48,17 @@ def prefill(
     Raises:
         ConfigError: for tokens, a mask or a state that do not fit.
     """
-    tokens = check_tokens(tokens, model.config.vocab)
+    tokens = as_rows(tokens)
+    lengths = None if mask is None else _lengths(mask, tokens.shape)
+    tokens = check_tokens(tokens, model.config.vocab, None if mask is None else jnp.asarray(mask))
     if state is not None:
-        state = _ready(model, state, tokens.shape)
-    if mask is None:
+        state = ready(model, state, tokens.shape)
+    if lengths is None:
         return _in_pieces(model, tokens, state)
-    lengths = _lengths(mask, tokens.shape)
     if state is None:
-        state = reserve(model.init_state(len(tokens)), tokens.shape[1])
-    logits, read = jnp.zeros((len(tokens), model.config.vocab)), 0
-    for length in np.unique(lengths):
-        going = np.flatnonzero(lengths > read)
-        piece = tokens[going, read:length]
-        found, own = _in_pieces(model, piece, rows.take(state, going))
-        logits, state, read = logits.at[going].set(found), rows.put(state, going, own), length
-    return logits, state
-
-
-def _ready(model: LanguageModel, state: ModelState, shape: tuple[int, ...]) -> ModelState:
-    """The state with room for tokens of this shape; `ConfigError` for one that does not fit."""
-    rows.check_state(model, state)
-    state = reserve(state, shape[1])
-    check_fits(state, shape)
-    return state
+        state = ready(model, model.init_state(len(tokens)), tokens.shape)
+    graph, params = nnx.split(model)
+    return read_rows(graph, params, tokens, jnp.asarray(lengths, jnp.int32), state)
 
 
 def _lengths(mask: Array, shape: tuple[int, ...]) -> np.ndarray:
@@ -123,7 +112,7 @@ def decode_step(
         ConfigError: for a token, a state or marks that do not fit.
     """
     token = check_tokens(jnp.asarray(token)[:, None], model.config.vocab)
-    before = _ready(model, state, token.shape)
+    before = ready(model, state, token.shape)
     logits, after = _in_pieces(model, token, before)
     return logits, after if active is None else rows.where(active, after, before, "active")
 
@@ -177,7 +166,7 @@ def verify(model: LanguageModel, draft: Array, state: ModelState) -> Verified:
         ConfigError: for tokens or a state that do not fit.
     """
     draft = check_tokens(draft, model.config.vocab)
-    state = _ready(model, state, draft.shape)
+    state = ready(model, state, draft.shape)
     graph, params = nnx.split(model)
     return Verified(*_verify(graph, params, draft, state))
 
@@ -251,7 +240,7 @@ def steps(
 ) -> Iterator[Step]:
     """`length` new tokens, one by one, from logits [B, vocab] and a state, as `prefill` gives."""
     check_length(length)
-    how, state = sampling or Sampling(), _ready(model, state, (len(logits), length))
+    how, state = sampling or Sampling(), ready(model, state, (len(logits), length))
 
     def one_by_one() -> Iterator[Step]:
         graph, params = nnx.split(model)

@@ -9,6 +9,7 @@ from flax import nnx
 from jax.core import Tracer
 
 from miras.config import require
+from miras.engine.compact import where
 from miras.errors import ConfigError
 from miras.layers import Health, RMSNorm
 from miras.layers.fast_weights import Measure
@@ -64,7 +65,9 @@ class LanguageModel(nnx.Module):
         Args:
             tokens: [B, T] int, in [0, vocab).
             segment_ids: [B, T] int; memories and convolutions start anew where it changes.
-            mask: [B, T] bool; tokens with False are not written.
+            mask: [B, T] bool, which tokens are there; None for all. A row with others among its
+                own, wherever they stand and whatever their ids, gives the logits and the state of
+                the row without them; their logits are zero.
             state: where to go on from, as returned by an earlier call or by `init_state`.
             segments_at_chunks: promise that segments begin at multiples of `config.align` only, as
                 the data pipeline sees to; saves compiling for segments anywhere.
@@ -107,13 +110,7 @@ class LanguageModel(nnx.Module):
         health: bool | Measure,
     ) -> tuple[Array, ModelState, Any]:
         dtype = jnp.dtype(self.config.dtype)
-        tokens = check_tokens(tokens, self.config.vocab)
-        for name, x in inputs._asdict().items():
-            require(
-                x is None or x.shape == tokens.shape,
-                f"{name} has shape {getattr(x, 'shape', None)}: it must be that of the tokens, "
-                f"{tokens.shape}.",
-            )
+        tokens, inputs = check_inputs(tokens, inputs, self.config.vocab)
         if state is not None:
             check_fits(state, tokens.shape)
         x = self.embedding[...][tokens].astype(dtype)
@@ -134,6 +131,8 @@ class LanguageModel(nnx.Module):
         x = self.norm(x)
         head = self.embedding[...].T if self.config.tie else self.head.kernel[...]
         logits = jnp.matmul(x, head.astype(dtype), preferred_element_type=jnp.float32)
+        if inputs.mask is not None:
+            logits = where(inputs.mask, logits, 0)
         return logits, ModelState(states), self._of_memories(measured)
 
     def _of_memories(self, measured: tuple[Any, ...]) -> Any:
@@ -144,16 +143,52 @@ class LanguageModel(nnx.Module):
         return jax.tree.map(in_order, *memories)
 
 
-def check_tokens(tokens: Array, vocab: int) -> Array:
-    """Tokens as an array [B, T], T >= 1, of a vocabulary; `ConfigError` for what is none."""
-    try:
-        known = None if isinstance(tokens, Tracer) else np.asarray(tokens)
-    except ValueError as error:
-        raise ConfigError(
-            "tokens are rows that differ in length: pad them behind to one, and give `prefill` a "
-            "mask [B, T] of their own tokens."
-        ) from error
-    tokens = jnp.asarray(tokens)
+def check_inputs(tokens: Array, inputs: Inputs, vocab: int) -> tuple[Array, Inputs]:
+    """Tokens and what comes with them as arrays [B, T]; `ConfigError` for what does not fit."""
+    ids, mask = (None if x is None else jnp.asarray(x) for x in inputs)
+    tokens = check_tokens(tokens, vocab, mask)
+    for name, x, kind in (("segment_ids", ids, jnp.integer), ("mask", mask, jnp.bool)):
+        require(
+            x is None or x.shape == tokens.shape,
+            f"{name} has shape {getattr(x, 'shape', None)}: it must be that of the tokens, "
+            f"{tokens.shape}.",
+        )
+        require(
+            x is None or jnp.issubdtype(x.dtype, kind),
+            f"{name} has dtype {getattr(x, 'dtype', None)}: it must be "
+            f"{'bool' if name == 'mask' else 'integer'}.",
+        )
+    return tokens, Inputs(ids, mask)
+
+
+def check_tokens(tokens: Array, vocab: int, mask: Array | None = None) -> Array:
+    """Tokens as an array [B, T], T >= 1, of a vocabulary; `ConfigError` for what is none.
+
+    Masked tokens may have any id, and become 0.
+    """
+    tokens = as_rows(tokens)
+    if mask is not None and mask.shape == tokens.shape and mask.dtype == bool:
+        tokens = jnp.where(mask, tokens, 0)
+    if not isinstance(tokens, Tracer):
+        known = np.asarray(tokens)
+        least, most = int(known.min()), int(known.max())
+        require(
+            least >= 0 and most < vocab,
+            f"tokens lie in [{least}, {most}], but the model's vocabulary is [0, {vocab}).",
+        )
+    return tokens
+
+
+def as_rows(tokens: Any) -> Array:
+    """Tokens as an array [B, T] of whole numbers, T >= 1; `ConfigError` for what is none."""
+    if not isinstance(tokens, jax.Array):
+        try:
+            tokens = np.asarray(tokens)
+        except ValueError as error:
+            raise ConfigError(
+                "tokens are rows that differ in length: pad them behind to one, and give `prefill` "
+                "a mask [B, T] of their own tokens."
+            ) from error
     require(
         tokens.ndim == 2 and tokens.shape[0] >= 1 and tokens.shape[1] >= 1,
         f"tokens have shape {tokens.shape}: they must be [B, T], with at least one token a row.",
@@ -162,10 +197,7 @@ def check_tokens(tokens: Array, vocab: int) -> Array:
         jnp.issubdtype(tokens.dtype, jnp.integer),
         f"tokens have dtype {tokens.dtype}: they must be whole numbers.",
     )
-    if known is not None:
-        least, most = int(known.min()), int(known.max())
-        require(
-            least >= 0 and most < vocab,
-            f"tokens lie in [{least}, {most}], but the model's vocabulary is [0, {vocab}).",
-        )
-    return tokens
+    if isinstance(tokens, np.ndarray) and tokens.dtype.itemsize > 4:  # jax would wrap them around
+        least = max(np.iinfo(np.int32).min, np.iinfo(tokens.dtype).min)
+        tokens = np.clip(tokens, least, np.iinfo(np.int32).max).astype(np.int32)
+    return jnp.asarray(tokens)

@@ -6,13 +6,14 @@ are taken one by one, from the keys and values that the segment has so far.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from miras.engine import State
+from miras.engine.compact import compact, where
 from miras.engine.softmax import attend, in_front
 from miras.engine.state import dual_start, split_fixed
 from miras.kernels.attention import fused
@@ -53,7 +54,10 @@ class MACState(NamedTuple):
 
 
 class Token(NamedTuple):
-    """What comes with tokens x [B, n, width]: ids [B, n], and a mask [B, n] or None."""
+    """What comes with tokens x [B, n, width]: ids [B, n], and a mask [B, n] or None.
+
+    The mask marks each row's first tokens, those that are there.
+    """
 
     x: Array
     ids: Array
@@ -124,26 +128,39 @@ class MAC(nnx.Module):
         health: bool = False,
     ) -> tuple[Array, MACState, Health | None]:
         """As `MemoryLayer.__call__`; `segments_at_chunks` promises documents at segments' edges."""
-        length, segment = x.shape[1], self.attention.segment
         start = self.init_state(x.shape[0], x.dtype) if state is None else state
         ids = segments_of(segment_ids, start.memory, x)
-        token = Token(x, ids, mask)
+        promised = state is None and (segment_ids is None or (segments_at_chunks and mask is None))
+        if mask is None:
+            return self._packed(Token(x, ids, None), start, promised, depth, health)
+        rows = compact(mask)
+        token = Token(rows.packed(x), rows.ids(ids, start.memory.segment), rows.own)
+        y, after, measured = self._packed(token, start, promised, depth, health)
+        return rows.spread(y), after, measured
+
+    def _packed(self, token: Token, start: MACState, promised: bool, depth, health: bool):
+        """Rows whose own tokens are their first ones; `promised`: all segments are at edges."""
+        _, ids, mask = token
+        length, segment = ids.shape[1], self.attention.segment
         by_segment = functools.partial(self._by_segment, token, depth=depth, health=health)
-        if state is None and (segment_ids is None or segments_at_chunks):
+        if promised:
             y, after, measured = by_segment(start)
         elif length == 1:
             y, after, measured = self._by_token(token, start, depth, health)
         else:
             before = jnp.concatenate([start.memory.segment[:, None], ids[:, :-1]], axis=1)
             inside = (ids != before) & (jnp.arange(length) % segment != 0)
-            at_edges = jnp.all(start.count % segment == 0) & ~jnp.any(inside)
+            edge = start.count % segment == 0
+            if mask is not None:
+                edge |= ~mask[:, 0]  # a row without tokens
+            at_edges = jnp.all(edge) & ~jnp.any(inside)
             y, after, measured = jax.lax.cond(
                 at_edges,
                 by_segment,
                 lambda start: self._by_token(token, start, depth, health),
                 start,
             )
-        return y, after, with_output(measured, y)
+        return y, after, with_output(measured, y, mask)
 
     def _by_segment(self, token: Token, start: MACState, *, depth, health: bool):
         """Whole segments from an edge on, and what is left of the last."""
@@ -163,7 +180,7 @@ class MAC(nnx.Module):
             )
             carry, (y, measured) = jax.lax.scan(piece, carry, stacked)
             outputs.append(jnp.moveaxis(y, 0, 1).reshape(batch, -1, width))
-            measures.append(jax.tree.map(lambda z: jnp.mean(z, axis=0), measured))
+            measures.append(_mean(measured, cut.mask))
         if length % segment:
             carry, (y, measured) = piece(carry, _cut(token, count * segment))
             outputs.append(y)
@@ -180,22 +197,23 @@ class MAC(nnx.Module):
 
         by_time = jax.tree.map(lambda z: jnp.moveaxis(z, 1, 0), token)
         after, (y, measured) = jax.lax.scan(one, start, by_time)
-        return jnp.moveaxis(y, 0, 1), after, jax.tree.map(lambda z: jnp.mean(z, 0), measured)
+        return jnp.moveaxis(y, 0, 1), after, _mean(measured, token.mask)
 
     def _piece(self, token: Token, state: MACState, depth, health: bool, *, whole: bool):
         """Equations 21 to 25 on n tokens: those with which a segment begins, or any one."""
         x, ids, mask = token
+        there = None if mask is None else jnp.sum(mask, axis=1, dtype=jnp.int32)
         reset = ids[:, 0] != state.memory.segment
         begins = reset | (state.count == self.attention.segment) | whole
         held = jax.tree.map(functools.partial(_where, reset), self._origin(), state.memory.A)
         start = jax.tree.map(functools.partial(_where, begins), held, state.start)
         count = jnp.where(begins, 0, state.count)
 
-        mixed, query = self.query(x, ids, mask, state.query)
+        mixed, query = self.query(x, ids, there, state.query)
         q = l2_normalise(mixed[:, :, 0]) if self.config.qk_norm == "l2" else mixed[:, :, 0]
         h = self.recalled(flat(self.fast.recall(q, start)))  # (21)
         y, kept = self._attend(h, x, mask, state, count, whole)  # (22, 23)
-        mixed, write = self.write(y, ids, mask, state.write)
+        mixed, write = self.write(y, ids, there, state.write)
         own = y.reshape(*y.shape[:2], 1, self.heads, -1)
         streams = self.keys(jnp.concatenate([own, mixed], axis=2), y)
         m, memory, measured = self.fast(  # (24), and the read of (25)
@@ -211,7 +229,10 @@ class MAC(nnx.Module):
         )
         assert isinstance(memory, State)
         k, v, visible = kept
-        after = MACState(memory, start, k, v, visible, count + x.shape[1], query, write)
+        count = count + (x.shape[1] if there is None else there)
+        after = MACState(memory, start, k, v, visible, count, query, write)
+        if there is not None:  # a row without tokens stays as it is
+            after = jax.tree.map(functools.partial(_where, there > 0), after, state)
         return after, self.gating(y, flat(m)), measured
 
     def _origin(self) -> Weights:
@@ -230,6 +251,8 @@ class MAC(nnx.Module):
         k, v = (jnp.stack(z, axis=2) for z in zip(*(self._kv(z) for z in (h, x))))
         k = jnp.stack([rotate(k[:, :, n], first + n * segment + at, base) for n in (0, 1)], axis=2)
         seen = jnp.ones((batch, length), bool) if mask is None else mask
+        if mask is not None:
+            k, v = where(mask, k, 0), where(mask, v, 0)
         new = k.astype(state.k.dtype), v.astype(state.v.dtype), seen
         front, scale, y = self._front(), q.shape[-1] ** -0.5, None
         if whole:
@@ -268,6 +291,16 @@ class MAC(nnx.Module):
     def _kv(self, x: Array) -> tuple[Array, Array]:
         pair = self.kv(x)
         return pair[:, :, 0], pair[:, :, 1]
+
+
+def _mean(measured: Any, mask: Array | None) -> Any:
+    """The mean of measures [n, ...] of n pieces, by their tokens; the mask is [B, T]."""
+    if mask is None:
+        return jax.tree.map(lambda z: jnp.mean(z, axis=0), measured)
+    pieces = jax.tree.leaves(measured)[0].shape[0] if jax.tree.leaves(measured) else 1
+    weight = jnp.sum(mask.reshape(mask.shape[0], pieces, -1), axis=(0, 2))
+    weight = weight / jnp.maximum(jnp.sum(weight), 1)
+    return jax.tree.map(lambda z: jnp.tensordot(weight.astype(z.dtype), z, 1), measured)
 
 
 def _where(condition: Array, new: Array, old: Array) -> Array:

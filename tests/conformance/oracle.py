@@ -46,10 +46,10 @@ def run(
     terms; W0 leaves [H, in, out] or [H, D]; mask and segment_ids [B, T].
 
     Inner gradients are taken at the snapshot R that the chunk started from, reads come after the
-    write, or are of the snapshot. A masked token writes nothing and decays nothing, but takes its
-    place in the chunk. `exact` is chunk=1. With `refine` n, sweep i = 1..n takes token t's gradient
-    at the weights that sweep i - 1 had before t; the last sweep is the memory, and all start from
-    it at a chunk's beginning. Under newton A holds G ("w1") and H.
+    write, or are of the snapshot. A masked token is not there, and reads 0. `exact` is chunk=1.
+    With `refine` n, sweep i = 1..n takes token t's gradient at the weights that sweep i - 1 had
+    before t; the last sweep is the memory, and all start from it at a chunk's beginning. Under
+    newton A holds G ("w1") and H.
     """
     if order not in ("learn_first", "decay_first") or read not in ("token", "snapshot"):
         raise ValueError(f"oracle: no order {order!r} or no read {read!r}")
@@ -67,7 +67,10 @@ def run(
         start = {name: np.asarray(w[h], np.float64) for name, w in W0.items()}
         one = {n: x[b, :, h] for n, x in streams.items()}
         tokens = [_token(rule, start, one, gates, (b, t, h)) for t in range(T)]
-        y[b, :, h], end = _run_head(rule, start, one["q"], tokens, mask[b], segments[b])
+        own = np.flatnonzero(mask[b])
+        y[b, own, h], end = _run_head(
+            rule, start, one["q"][own], [tokens[t] for t in own], segments[b, own]
+        )
         for part in "ASV":
             for name, leaf in getattr(end, part).items():
                 whole = final.setdefault(part, {})
@@ -97,7 +100,7 @@ def _token(rule: Rule, W: Weights, streams: dict, gates: dict, at: tuple) -> Tok
     return Token(tuple(terms), own)
 
 
-def _run_head(rule: Rule, W0: Weights, q, tokens: list[Token], mask, segments):
+def _run_head(rule: Rule, W0: Weights, q, tokens: list[Token], segments):
     """One sequence and one head: y [T, Dv] and the last memory."""
     retention, algorithm, chunk = rule.retention, rule.algorithm, rule.chunk
     fixed = {name: w for name, w in W0.items() if name not in written(W0)}
@@ -135,16 +138,15 @@ def _run_head(rule: Rule, W0: Weights, q, tokens: list[Token], mask, segments):
             R = L = primal(now.A)
             sweeps = [now] * (rule.refine + 1)
         snapshot = R
-        if mask[t]:
-            recent = [*recent, token][-window:]
-            at, moved = R, []
-            for before in sweeps:
-                after, steps = _learn(rule, fixed, before, at, recent)
-                moved.append(after)
-                at = primal(before.A)
-                if linear_reads:
-                    L = _linear(rule, L, steps, token)
-            sweeps = moved
+        recent = [*recent, token][-window:]
+        at, moved = R, []
+        for before in sweeps:
+            after, steps = _learn(rule, fixed, before, at, recent)
+            moved.append(after)
+            at = primal(before.A)
+            if linear_reads:
+                L = _linear(rule, L, steps, token)
+        sweeps = moved
         now = sweeps[-1]
         if pos == chunk - 1 and algorithms.acts_per_chunk(algorithm):
             now = _act(algorithm, now, token)

@@ -12,6 +12,8 @@ The deep memory of omeganet and atlas is M(x) = x + LN(GELU(x w1) w2) without a 
 on features that the caller has already applied.
 """
 
+import functools
+
 import numpy as np
 
 from tests.conformance.oracle_memory import Weights, memory_vjp, predict
@@ -194,42 +196,57 @@ def lact(W0, q, k, v, gates, chunk, *, norm_over="out"):
 # ---- attention ----------------------------------------------------------------------------------
 
 
-def _documents(mask, segment_ids, shape):
-    """The mask and the running number of the document, both [B, T]; a change of id starts one."""
-    mask = np.ones(shape, bool) if mask is None else np.asarray(mask, bool)
+def without_masked(attention):
+    """Attention over the tokens of each row that a mask leaves, put back in place among zeros."""
+
+    @functools.wraps(attention)
+    def masked(q, k, v, *, mask=None, segment_ids=None, **options):
+        if mask is None:
+            return attention(q, k, v, segment_ids=segment_ids, **options)
+        y = np.zeros(v.shape)
+        for b, own in enumerate(np.asarray(mask, bool)):
+            row = [x[b : b + 1, own] for x in (q, k, v)]
+            ids = None if segment_ids is None else segment_ids[b : b + 1, own]
+            y[b, own] = attention(*row, segment_ids=ids, **options)[0]
+        return y
+
+    return masked
+
+
+def _same_document(segment_ids, shape):
+    """Whether two tokens are of one document, [B, T, T]; a change of id starts one."""
     ids = np.zeros(shape, int) if segment_ids is None else np.asarray(segment_ids)
-    changes = np.diff(ids, axis=1, prepend=ids[:, :1]) != 0
-    return mask, np.cumsum(changes, axis=1)
+    document = np.cumsum(np.diff(ids, axis=1, prepend=ids[:, :1]) != 0, axis=1)
+    return document[:, :, None] == document[:, None, :]
 
 
-def transformer(q, k, v, *, mask=None, segment_ids=None):
+@without_masked
+def transformer(q, k, v, *, segment_ids=None):
     """softmax(Q K^T / sqrt(Dk) + M) V with the causal mask M (Vaswani 1706.03762, eq. 1).
 
-    A masked token is nobody's key, but reads. A query that sees no key reads 0.
+    A masked token is not there, and reads 0.
     """
-    mask, document = _documents(mask, segment_ids, q.shape[:2])
-    visible = mask[:, None, :] & (document[:, :, None] == document[:, None, :])  # [B, t, s]
-    visible = (visible & np.tri(q.shape[1], dtype=bool))[:, None]
+    same = _same_document(segment_ids, q.shape[:2])  # [B, t, s]
+    visible = (same & np.tri(q.shape[1], dtype=bool))[:, None]
     scores = np.einsum("bthi,bshi->bhts", q, k) / np.sqrt(q.shape[-1])
     scores = np.where(visible, scores, -1e30)
     weight = np.exp(scores - scores.max(axis=-1, keepdims=True)) * visible
-    total = weight.sum(axis=-1, keepdims=True)
-    return np.einsum("bhts,bsho->btho", weight / np.where(total == 0, 1.0, total), v)
+    return np.einsum("bhts,bsho->btho", weight / weight.sum(axis=-1, keepdims=True), v)
 
 
-def sliding_window(q, k, v, *, window, mask=None, segment_ids=None):
+@without_masked
+def sliding_window(q, k, v, *, window, segment_ids=None):
     """The Nadaraya-Watson mean of the values of keys t - window < s <= t (MIRAS 2504.13173).
 
     Query by query over the keys that it sees: the weights are exp(q.k / sqrt(Dk)) over their sum.
-    The window counts positions, masked ones too. Masks and documents as in `transformer`.
+    Masks and documents as in `transformer`.
     """
     B, T, _, Dk = q.shape
-    mask, document = _documents(mask, segment_ids, (B, T))
+    same = _same_document(segment_ids, (B, T))
     y = np.zeros(v.shape)
     for b, t in np.ndindex(B, T):
         s = np.arange(max(0, t - window + 1), t + 1)
-        s = s[mask[b, s] & (document[b, s] == document[b, t])]
-        if s.size:
-            kernel = np.exp(np.einsum("hi,shi->sh", q[b, t], k[b, s]) / np.sqrt(Dk))
-            y[b, t] = np.einsum("sh,sho->ho", kernel, v[b, s]) / kernel.sum(axis=0)[:, None]
+        s = s[same[b, t, s]]
+        kernel = np.exp(np.einsum("hi,shi->sh", q[b, t], k[b, s]) / np.sqrt(Dk))
+        y[b, t] = np.einsum("sh,sho->ho", kernel, v[b, s]) / kernel.sum(axis=0)[:, None]
     return y

@@ -204,7 +204,7 @@ def test_windows_chunks_and_reads_by_hand():
     omega = {"kind": "omega", "window": 2, "momentum": None}
     assert _scalar(4, algorithm=omega) == [1, 3, 5, 7]
     mask, ids = np.array([[True, False, True, True]]), np.array([[0, 0, 1, 1]])
-    assert _scalar(4, algorithm=omega, mask=mask) == [1, 1, 3, 5]
+    assert _scalar(4, algorithm=omega, mask=mask) == [1, 0, 3, 5]
     assert _scalar(4, algorithm=omega, segment_ids=ids) == [1, 3, 1, 3]
     assert _scalar(4, 2, read="snapshot") == [0, 0, 2, 2]
     sign = {"kind": "adaptive", "variant": "sign", "sharpness": None, "every": "chunk"}

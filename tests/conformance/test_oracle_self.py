@@ -245,9 +245,13 @@ def test_scalar_memories_by_hand():
 
 def test_mask_and_segments_by_hand():
     mask = np.array([[True, False, True, True]])
-    assert _scalar([1] * 4, [1, 9, 1, 1], alpha=0.5, mask=mask)[0] == [0.5, 0.5, 0.5, 0.5]
-    # a masked token keeps its place: the second chunk starts at token 2, from 0.5
-    assert _scalar([1] * 4, [1, 9, 1, 1], chunk=2, mask=mask)[0] == [0.5, 0.5, 0.75, 1.0]
+    assert _scalar([1] * 4, [1, 9, 1, 1], alpha=0.5, mask=mask)[0] == [0.5, 0, 0.5, 0.5]
+    # a masked token takes no place: the second chunk starts at token 3, from 1
+    assert _scalar([1] * 4, [1, 9, 1, 1], chunk=2, mask=mask)[0] == [0.5, 0, 1.0, 1.0]
+    # nor does it begin a segment
+    segments = np.array([[4, 7, 4, 4]])
+    labels = {"mask": mask, "segment_ids": segments}
+    assert _scalar([1] * 4, [1, 9, 1, 1], chunk=2, **labels)[0] == [0.5, 0, 1.0, 1.0]
     # the reset renews the snapshot, and chunk edges are counted from it
     segments = np.array([[4, 7, 7, 7]])
     assert _scalar([1] * 4, [1] * 4, chunk=2, segment_ids=segments)[0] == [0.5, 0.5, 1.0, 1.0]
@@ -261,9 +265,9 @@ def test_link_once_per_chunk_by_hand():
     step: dict[str, Any] = {"lr": 1.0, "w": 2.0, "bias": "dot", "retention": inverse}
     # A: 0.5, 1, 2, 4; the first read is 2 + 0.5, the second goes through the link
     assert _scalar([1] * 3, [0.5, 1, 2], chunk=2, **step)[0] == [2.5, 0.5, 2.5]
-    # the link fires at the chunk's end even if that token writes nothing
-    mask = np.array([[True, False]])
-    assert _scalar([1] * 2, [0.5, 1], chunk=2, mask=mask, **step)[0] == [2.5, 1.0]
+    # the link fires at the second token that is there
+    mask = np.array([[True, False, True]])
+    assert _scalar([1] * 3, [0.5, 9, 1], chunk=2, mask=mask, **step)[0] == [2.5, 0, 0.5]
     # every read through the link, whatever the chunk
     step["retention"] = {**inverse, "link_every": "token"}
     assert _scalar([1] * 3, [0.5, 1, 2], chunk=2, **step)[0] == [1.0, 0.5, 0.25]

@@ -1,4 +1,4 @@
-"""Properties of `miras.scan` that hold for every rule: splits, traces, dtypes, masks, errors."""
+"""Properties of `miras.scan` that hold for every rule: splits, traces, dtypes, errors."""
 
 import functools
 import itertools
@@ -140,21 +140,6 @@ def test_bfloat16_inputs_keep_a_float32_state(rule):
     scale = float(np.abs(exact).max())
     # q, k and v each carry a relative rounding of 2^-9, and y is rounded once more.
     np.testing.assert_allclose(y.astype(np.float32), exact, atol=8 * 2**-8 * scale)
-
-
-@by_rule
-@pytest.mark.usefixtures("float64")
-def test_masked_tokens_leave_no_trace(rule):
-    W0, q, k, v, gates = cases.inputs(rule)
-    mask = jnp.asarray(np.random.default_rng(0).uniform(size=q.shape[:2]) > 0.4)
-    garbage = jnp.where(mask[..., None, None], 0.0, 1e3)
-    y, state = miras.scan(rule, W0, q, k, v, gates, chunk=4, mask=mask)
-    other, other_state = miras.scan(
-        rule, W0, q, k + garbage, v - garbage, gates, chunk=4, mask=mask
-    )
-    np.testing.assert_allclose(y, other, rtol=1e-12, atol=1e-12)
-    for name in state.A:
-        np.testing.assert_allclose(state.A[name], other_state.A[name], rtol=1e-12, atol=1e-12)
 
 
 def test_gates_not_given_are_held_at_the_config():

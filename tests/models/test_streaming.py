@@ -20,10 +20,12 @@ from miras.models import (
     put,
     reset,
     save_session,
+    score,
     steps,
     take,
     verify,
 )
+from miras.models.scoring import _score
 from miras.models.session import fingerprint
 from miras.stream.read import _step as read_step
 from miras.stream.read import read
@@ -64,6 +66,36 @@ def test_rows_of_different_lengths_are_read_as_if_alone(model):
     for row, length in enumerate(LENGTHS):
         whole = jnp.append(x[row, :length], following[row])[None]
         close(logits[row], forward(model, whole)[0][0, -1])
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["new", "going on"])
+def test_rows_of_any_length_are_scored_in_one_program(model, known):
+    """As a loop over rows and their tokens does, from a text's beginning and behind others."""
+    x, state, logits = tokens(9, B=3), None, None
+    if known:
+        logits, state = prefill(model, tokens(3, B=3, seed=1))
+    programs = _score._cache_size()
+    for lengths in ((3, 9, 6), (0, 1, 9)):
+        behind = jnp.where(jnp.arange(9) < jnp.asarray(lengths)[:, None], x, 99)
+        found = score(model, behind, lengths, state, logits)
+        after, _ = decode_step(model, x[:, 0], found.state)
+        for row, length in enumerate(lengths):
+            want, now, before = [], _row(logits, row), None if state is None else take(state, [row])
+            for t in range(length):
+                nothing = now is None
+                want.append(0.0 if nothing else jax.nn.log_softmax(now)[0, x[row, t]])
+                one = x[row : row + 1, t]
+                before = model.init_state(1) if before is None else before
+                now, before = decode_step(model, one, before)
+            close(found.logprobs[row], np.pad(np.asarray(want), (0, 9 - length)))
+            close(found.logits[row], np.zeros(29) if now is None else now[0])
+            before = model.init_state(1) if before is None else before
+            close(after[row], decode_step(model, x[row : row + 1, 0], before)[0][0])
+    assert _score._cache_size() - programs <= 1
+
+
+def _row(logits, row):
+    return None if logits is None else logits[row : row + 1]
 
 
 def test_inactive_rows_keep_their_state_and_reset_rows_begin_anew(model):
@@ -230,6 +262,18 @@ def test_a_windows_state_is_of_one_size():
         (lambda m, s: prefill(build("titans_lmm"), tokens(3), s), "none of this model's"),
         (lambda m, s: join([s, build("titans_lmm").init_state(2)]), "of different models"),
         (lambda m, s: verify(m, tokens(3), s).after(1.5), r"tokens=1\.5 must be a whole number"),
+        (lambda m, s: score(m, tokens(4), [1, 5]), r"lengths=\[1, 5\] must be .* in \[0, 4\], one"),
+        (lambda m, s: score(m, tokens(4), [1.0, 2.0]), "must be whole numbers"),
+        (
+            lambda m, s: score(m, tokens(4), None, s, jnp.ones((2, 3))),
+            r"logits have shape \(2, 3\)",
+        ),
+        (lambda m, s: score(m, [[1, 2], [3]]), "rows that differ in length"),
+        (lambda m, s: score(m, tokens(4, B=3), None, s), "3 rows and the state 2"),
+        (
+            lambda m, s: m(tokens(4), mask=jnp.ones((2, 4))),
+            "mask has dtype float32: it must be bool",
+        ),
         (lambda m, s: fork(s, 0), "copies=0 must be at least 1"),
         (lambda m, s: verify(m, tokens(3), s).after(4), r"in \[0, 3\]"),
         (lambda m, s: generate(m, np.zeros((1, 0), np.int32), 1), "at least one token a row"),

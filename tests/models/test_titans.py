@@ -173,20 +173,22 @@ def test_a_call_split_anywhere_is_the_whole(kind):
 @pytest.mark.parametrize("kind", ORACLES)
 def test_documents_anywhere_are_separate_and_masked_tokens_are_not_seen(kind):
     _, graph, params = made(kind, 2)
-    x = np.random.default_rng(2).normal(size=(2, 27, 8))
+    x, parts = np.random.default_rng(2).normal(size=(2, 27, 8)), []
     for edge in (16, 11):  # at a segment's edge, and inside one
         ids = np.where(np.arange(27) < edge, 1, 2)[None].repeat(2, 0)
         got, _ = run(graph, params, x, None, ids)
         first, _ = run(graph, params, x[:, :edge])
         second, _ = run(graph, params, x[:, edge:])
         np.testing.assert_allclose(got, np.concatenate([first, second], 1), rtol=1e-9, atol=1e-9)
-    mask = np.ones((2, 27), bool)
-    mask[:, 9:12] = False
-    base, _ = run(graph, params, x, None, None, mask)
-    other = x.copy()
-    other[:, 9:12] = 5.0
-    changed, _ = run(graph, params, other, None, None, mask)
-    np.testing.assert_allclose(changed[mask], base[mask], rtol=1e-9, atol=1e-9)
+    own = np.ones(27, bool)
+    own[9:25] = False  # 11 tokens are there
+    want, after = run(graph, params, x[:, own])
+    other = np.where(own[None, :, None], x, np.nan)
+    got, state = run(graph, params, other, None, None, own[None].repeat(2, 0))
+    np.testing.assert_allclose(got[:, own], want, rtol=1e-9, atol=1e-9)
+    for before in (state, after):
+        parts.append(run(graph, params, x[:, :11], before)[0])
+    np.testing.assert_allclose(*parts, rtol=1e-9, atol=1e-9)
 
 
 def test_the_last_read_follows_each_token_and_the_retrieval_does_not():

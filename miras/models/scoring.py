@@ -1,0 +1,133 @@
+"""Scoring: rows of any length read in one call, with what the model thought of their tokens."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.core import Tracer
+
+from miras.config import require
+from miras.engine import reserve
+from miras.models import rows
+from miras.models.language_model import LanguageModel, as_rows, check_tokens
+from miras.models.state import ModelState, check_fits
+from miras.typing import Array
+
+
+class Scored(NamedTuple):
+    """What `score` found.
+
+    Attributes:
+        logprobs: log p(token | what comes before it), [B, T] float32, in nats; 0 behind a row's
+            length, and for a row's first token where no logits were given for it.
+        logits: of the token after each row's last [B, vocab] float32.
+        state: after each row's last token.
+    """
+
+    logprobs: Array
+    logits: Array
+    state: ModelState
+
+
+def score(
+    model: LanguageModel,
+    tokens: Array,
+    lengths: Array | None = None,
+    state: ModelState | None = None,
+    logits: Array | None = None,
+) -> Scored:
+    """Log-probabilities of given tokens, in one program for all lengths.
+
+    Each row gives what it gives alone: its log-probabilities, the logits after its last token and
+    the state from which `score`, `prefill` or `decode_step` go on.
+
+    Args:
+        model: the language model.
+        tokens: [B, T] int, T >= 1; behind a row's length they may have any id.
+        lengths: [B] int in [0, T], the tokens of each row, its first ones; T if not given. A row of
+            none keeps its state and its logits.
+        state: where to go on from; a new one if not given.
+        logits: [B, vocab] of each row's first token, as the call before returned them. Without them
+            the first token is taken as given: its log-probability is 0, and so are the logits of a
+            row without tokens.
+
+    Raises:
+        ConfigError: for tokens, lengths, logits or a state that do not fit.
+    """
+    tokens = as_rows(tokens)
+    batch, length = tokens.shape
+    lengths = check_lengths(lengths, batch, length)
+    tokens = check_tokens(tokens, model.config.vocab, first_ones(lengths, length))
+    given = jnp.full((), logits is not None)
+    if logits is None:
+        logits = jnp.zeros((batch, model.config.vocab), jnp.float32)
+    logits = jnp.asarray(logits)
+    require(
+        logits.shape == (batch, model.config.vocab) and jnp.issubdtype(logits.dtype, jnp.floating),
+        f"logits have shape {logits.shape} and dtype {logits.dtype}: they must be floats [B, vocab]"
+        f" = {(batch, model.config.vocab)}, as prefill, decode_step and score return them.",
+    )
+    state = ready(model, model.init_state(batch) if state is None else state, tokens.shape)
+    graph, params = nnx.split(model)
+    first = logits.astype(jnp.float32)
+    return Scored(*_score(graph, params, tokens, lengths, first, given, state))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _score(graph, params, tokens, lengths, first, given, state):
+    mask = first_ones(lengths, tokens.shape[1])
+    logits, state = nnx.merge(graph, params)(tokens, mask=mask, state=state)
+    start = jnp.where(given, _log_probability(first, tokens[:, 0]), 0)
+    rest = _log_probability(logits[:, :-1], tokens[:, 1:])
+    logprobs = jnp.concatenate([start[:, None], rest], axis=1)
+    return jnp.where(mask, logprobs, 0), _last(logits, lengths, first), state
+
+
+def _log_probability(logits: Array, tokens: Array) -> Array:
+    chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+    return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+
+def _last(logits: Array, lengths: Array, first: Array) -> Array:
+    """The logits of each row's last token, or its first ones where it has none."""
+    at = jnp.maximum(lengths - 1, 0)[:, None, None]
+    last = jnp.take_along_axis(logits, at, axis=1)[:, 0]
+    return jnp.where(lengths[:, None] > 0, last, first)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def read_rows(graph, params, tokens: Array, lengths: Array, state: ModelState):
+    """The logits after each row's last token, and the state; every row has one."""
+    mask = first_ones(lengths, tokens.shape[1])
+    logits, state = nnx.merge(graph, params)(tokens, mask=mask, state=state)
+    return _last(logits, lengths, logits[:, 0]), state
+
+
+def first_ones(lengths: Array, length: int) -> Array:
+    """The mask [B, T] of rows whose own tokens are their first ones."""
+    return jnp.arange(length)[None, :] < lengths[:, None]
+
+
+def check_lengths(lengths: Array | None, batch: int, length: int) -> Array:
+    """Lengths [B] int32, T where not given; `ConfigError` for others than in [0, T]."""
+    if lengths is None:
+        return jnp.full(batch, length, jnp.int32)
+    given = lengths if isinstance(lengths, Tracer) else np.asarray(lengths)
+    whole = jnp.issubdtype(given.dtype, jnp.integer) and given.shape == (batch,)
+    legal = isinstance(given, Tracer) or (whole and 0 <= given.min() <= given.max() <= length)
+    require(
+        bool(whole and legal),
+        f"lengths={lengths} must be whole numbers in [0, {length}], one for each of {batch} rows.",
+    )
+    return jnp.asarray(given, jnp.int32)
+
+
+def ready(model: LanguageModel, state: ModelState, shape: tuple[int, ...]) -> ModelState:
+    """The state with room for tokens of this shape; `ConfigError` for one that does not fit."""
+    rows.check_state(model, state)
+    state = reserve(state, shape[1])
+    check_fits(state, shape)
+    return state
