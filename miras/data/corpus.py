@@ -40,7 +40,8 @@ def open_documents(config: DataConfig, split: str) -> Documents:
     scheme, _, name = config.source.partition(":")
     if scheme == "tfds":
         documents, divided = open_tfds(name, config.cache_dir, split, config.field)
-        tell(Reading(printable(config.source), len(documents), unit="record"))
+        digest = documents.fingerprint
+        tell(Reading(printable(config.source), len(documents), unit="record", digest=digest))
     else:
         builder = local_text.prepare(config.source, config.cache_dir, config.field)
         tell(builder.reading)

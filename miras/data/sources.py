@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import dataclasses
 import glob
+import logging
 import os
 import pathlib
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from miras.data.text_file import (
 )
 from miras.errors import ConfigError
 
+_LOG = logging.getLogger(__name__)
 _PARQUET = b"PAR1"  # how a Parquet file begins and ends
 
 
@@ -201,8 +203,10 @@ def _as_text(file: TextFile, head: bytes, alone: bool) -> TextFile | LeftOut:
         article = "an" if found.name[0] in "aeioAEIOR" else "a"
         error = f"{str(path)!r} is no text but {article} {found.name}: {found.fix}."
         return LeftOut(file.name, found.name, error)
-    elif b"\0" in head and not alone:
-        return LeftOut(file.name, "binary")
+    elif b"\0" in head:
+        if not alone:
+            return LeftOut(file.name, "binary")
+        _LOG.warning("%s is binary, and is read byte by byte", readings.printable(str(path)))
     suffix = path.with_suffix("").suffix if compression(path) else path.suffix
     lines = suffix.lower() == ".json" and is_json_lines(head, file.field)
     if lines or suffix.lower() in JSON_LINES:

@@ -81,7 +81,7 @@ class TextFile:
         if not (self.encoding or self.rows or compression(self.path) == ".zst"):
             return found
         reading = f"{self.encoding} {self.rows} {self.field if self.rows else ''}"
-        return hashlib.sha256(found + reading.encode("utf-8", "surrogateescape")).digest()
+        return hashlib.sha256(found + reading.encode("utf-8", "surrogatepass")).digest()
 
 
 def unreadable(file: TextFile, error: BaseException) -> ConfigError:

@@ -46,11 +46,16 @@ def read_stories(folder: str, number: int, train: bool) -> Stories:
     Raises:
         ConfigError: where the files are not there or not of bAbI's format.
     """
-    root = pathlib.Path(folder).expanduser()
-    found = {
-        part: sorted(root.glob(f"qa{number}_*_{part}.txt")) if folder else []
-        for part in ("train", "test")
-    }
+    try:
+        root = pathlib.Path(folder).expanduser()
+        found = {
+            part: sorted(root.glob(f"qa{number}_*_{part}.txt")) if folder else []
+            for part in ("train", "test")
+        }
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"task.babi={folder!r} cannot be read ({error}): give the folder of bAbI's text files."
+        ) from error
     paths = found["train" if train else "test"] or found["test" if train else "train"]
     if not paths:
         where = f"task.babi={folder!r} has no" if folder else "task babilong needs bAbI's files:"

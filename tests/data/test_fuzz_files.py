@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import pathlib
 import tempfile
 
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from miras.data import DataConfig, make_loader
 from miras.data.files import read_documents, text_blocks
 from miras.data.sources import one_file, survey
 from miras.errors import ConfigError
@@ -122,3 +124,23 @@ def test_any_source_is_found_or_refused(source):
         with pytest.raises(ConfigError) as error:
             survey(source)
         check_sentence(str(error.value))
+
+
+@settings(fast, max_examples=12)
+@given(
+    name=st.binary(min_size=1, max_size=12).filter(lambda b: not set(b"\0/") & set(b)),
+    files=st.dictionaries(st.sampled_from(["a.txt", "b.jsonl", "c.gz", "d.json"]), contents),
+)
+def test_any_folder_makes_batches_or_is_refused(name, files):
+    told = ""
+    with tempfile.TemporaryDirectory() as root:
+        folder = pathlib.Path(root, "x" + os.fsdecode(name))
+        folder.mkdir()
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
+        config = DataConfig(source=str(folder), cache=root + "/cache", sequence=2, batch=1)
+        try:
+            assert next(make_loader(config, "train", align=1))["mask"].any()
+        except ConfigError as error:
+            told = str(error)
+    check_sentence(told)

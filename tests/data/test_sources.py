@@ -222,6 +222,14 @@ def test_links_to_folders_are_followed_and_each_folder_is_read_once(tmp_path):
         files = survey(str(source)).files
         assert list(read_documents(files)) == found
     assert reasons(root) == {"repeated link": 2, "looping link": 1}
+    os.symlink(root, tmp_path / "link")
+    assert list(read_documents(survey(str(tmp_path / "link")).files)) == found
+
+
+def test_a_binary_file_given_by_name_is_read_as_it_is_and_said(tmp_path, caplog):
+    (tmp_path / "a.bin").write_bytes(b"\0\1\2")
+    assert texts(tmp_path / "a.bin") == [b"\0\1\2"]
+    assert "a.bin is binary, and is read byte by byte" in caplog.text
 
 
 def test_a_source_that_is_no_file_is_one_sentence(tmp_path):

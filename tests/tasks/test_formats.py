@@ -239,6 +239,12 @@ def test_the_background_goes_on_through_all_documents():
         next(sentences(Texts([b"", b" \n"]), np.random.default_rng(0)))
 
 
+@pytest.mark.parametrize("folder", ["a\0b", "~no_such_user_/x", "n" * 5000, "caf\udce9"])
+def test_a_folder_that_cannot_be_is_one_sentence(folder):
+    with pytest.raises(ConfigError, match=r"task.babi=.* (cannot be read|has no qa1)"):
+        read_stories(folder, 1, train=True)
+
+
 def test_what_is_not_read_of_babis_folder_is_told(lone, caplog):
     path = next(iter(lone.glob("qa7_*")))
     (lone / path.name.replace("qa7_", "qa7_z")).write_bytes(path.read_bytes())
