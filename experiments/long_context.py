@@ -16,24 +16,30 @@ rounding in its state, shows what of that is the memory's own answer to rounding
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 import miras
+from miras.files import write_whole
 from miras.models import LanguageModel, prefill
+from miras.output import tolerant_output
+from miras.picture import png, write_picture
 from miras.stream import read
 from miras.stream.read import PIECE
 from miras.typing import Array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 TOKENS = 2_000_000
@@ -130,8 +136,10 @@ def with_noise(x: Array, rng: np.random.Generator) -> Array:
 
 def plot(rows: list[dict], path: pathlib.Path) -> None:
     """The resident set over the tokens read."""
-    figure = Figure(figsize=(7, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    write_picture(path, lambda: png(functools.partial(_draw, rows), (7, 3.8)), print)
+
+
+def _draw(rows: list[dict], figure: "Figure") -> None:
     axes = figure.subplots()
     for row in rows:
         count, size, _ = zip(*row["track"])
@@ -142,7 +150,6 @@ def plot(rows: list[dict], path: pathlib.Path) -> None:
     axes.set_title("Memory of the process, small models on a CPU")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
 
 
 def main() -> None:
@@ -174,9 +181,10 @@ def main() -> None:
         args.results.mkdir(parents=True, exist_ok=True)
         command = f"python -m experiments.long_context --tokens {args.tokens}"
         kept = {"command": command, "rows": rows}
-        (args.results / "long_context.json").write_text(json.dumps(kept) + "\n")
+        write_whole(args.results / "long_context.json", json.dumps(kept) + "\n")
         plot(rows, args.results / "long_context.png")
 
 
 if __name__ == "__main__":
-    main()
+    with tolerant_output():
+        main()

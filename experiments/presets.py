@@ -13,20 +13,25 @@ each such that all have the parameters of `yaad`, to within one percent.
 
 import argparse
 import dataclasses
+import functools
 import json
 import pathlib
 import tempfile
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 import miras
 from miras.costs import costs
 from miras.data import DataConfig
+from miras.files import write_whole
 from miras.models import LanguageModelConfig
+from miras.output import tolerant_output
+from miras.picture import png, write_picture
 from miras.presets import PRESETS
 from miras.train import RunConfig, TrainConfig, train
 from miras.train.metrics import read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 README = (
@@ -88,8 +93,10 @@ def table(rows: list[dict]) -> str:
 
 def plot(rows: list[dict], path: pathlib.Path) -> None:
     """Held-out curves of all presets."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    write_picture(path, lambda: png(functools.partial(_draw, rows), (7, 4.2)), print)
+
+
+def _draw(rows: list[dict], figure: "Figure") -> None:
     axes = figure.subplots()
     for row in sorted(rows, key=lambda r: r["bits_per_byte"]):
         steps, bits = zip(*row["curve"])
@@ -98,7 +105,6 @@ def plot(rows: list[dict], path: pathlib.Path) -> None:
     axes.set_title("Equal parameters, steps and text")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=9)
-    figure.savefig(path, dpi=150)
 
 
 def main() -> None:
@@ -131,9 +137,10 @@ def keep(row: dict, steps: int, path: pathlib.Path) -> list[dict]:
     kept = json.loads(path.read_text()) if path.exists() else {"command": command, "rows": []}
     former = kept["rows"] if kept["command"] == command else []
     rows = [*(other for other in former if other["preset"] != row["preset"]), row]
-    path.write_text(json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
+    write_whole(path, json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
     return rows
 
 
 if __name__ == "__main__":
-    main()
+    with tolerant_output():
+        main()

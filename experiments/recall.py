@@ -16,6 +16,7 @@ digits in RULER's noise, in tokens of a BPE trained on such rows, of which the q
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -23,14 +24,13 @@ import pathlib
 import statistics
 import tempfile
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tokenizers
 import tokenizers.decoders
 import tokenizers.models
 import tokenizers.trainers
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from tokenizers import pre_tokenizers
 
 import miras
@@ -38,8 +38,13 @@ from miras.costs import costs
 from miras.data import vocabulary
 from miras.eval.evaluate import evaluate_task
 from miras.match import match
+from miras.output import tolerant_output
+from miras.picture import png, write_picture
 from miras.tasks.niah import NIAH, NOISE
 from miras.train import RunConfig, load_run, train
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 SIZE = ("layers=2", "width=64", "heads=2", "chunk=16")
@@ -181,8 +186,11 @@ def plot(rows: list[dict], task: str, path: pathlib.Path) -> None:
     """The score over length, a panel a model: the mean over seeds, and each seed."""
     names = [n for n in MODELS if any((r["model"], r["task"]) == (n, task) for r in rows)]
     columns = math.ceil(len(names) / 2)
-    figure = Figure(figsize=(2.1 * columns, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    draw = functools.partial(_draw, rows, task, names, columns)
+    write_picture(path, lambda: png(draw, (2.1 * columns, 4.2)), print)
+
+
+def _draw(rows: list[dict], task: str, names: list[str], columns: int, figure: "Figure") -> None:
     panels = figure.subplots(2, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for name, axes in itertools.zip_longest(names, panels):
         if name is None:
@@ -201,7 +209,6 @@ def plot(rows: list[dict], task: str, path: pathlib.Path) -> None:
         axes.grid(alpha=0.3)
     figure.supxlabel("tokens of a row; trained at the shortest", fontsize=9)
     figure.supylabel(METRIC[task].replace("_", " "), fontsize=9)
-    figure.savefig(path, dpi=150)
 
 
 def read(path: pathlib.Path) -> list[dict]:
@@ -238,4 +245,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with tolerant_output():
+        main()

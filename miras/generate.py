@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from miras import interrupt
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -68,9 +70,11 @@ def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
     now = _read_prompt(run, ids, now)
     print(decoder.feed_text(prompt, ids), end="", flush=True)
     try:
-        for step in steps(run.model, now.logits, now.state, args.length, how):
-            now = Session(step.state, step.logits, now.tokens + 1)
-            print(decoder.feed(step.token), end="", flush=True)
+        with interrupt.handled():
+            for step in steps(run.model, now.logits, now.state, args.length, how):
+                now = Session(step.state, step.logits, now.tokens + 1)
+                print(decoder.feed(step.token), end="", flush=True)
+                interrupt.check()
     finally:  # an interrupt costs nothing either
         whole = args.session is None or not run.tokenizer.local
         left = decoder.finish() if whole else ""

@@ -21,6 +21,7 @@ from miras.ablate.folder import GridFolder
 from miras.ablate.grid import Grid, Run
 from miras.ablate.outcome import Outcome, read_outcome
 from miras.config import config_hash, require, to_json
+from miras.files import check_target
 from miras.train.metrics import read_metrics
 
 COMMAND = (sys.executable, "-u", "-m", "miras.ablate.worker")  # a killed one's words are kept
@@ -160,7 +161,9 @@ def _environment(folder: GridFolder, jobs: int) -> dict[str, str]:
 
 
 def _start(run: Run, folder: GridFolder, environment: Mapping[str, str]) -> subprocess.Popen:
-    with (folder.logs / f"{run.slug}.log").open("wb") as log:
+    path = folder.logs / f"{run.slug}.log"
+    check_target(path)
+    with path.open("wb") as log:
         process = subprocess.Popen(
             [*COMMAND, str(folder.runs / run.slug)],
             stdin=subprocess.PIPE,

@@ -89,11 +89,15 @@ def _run(args: argparse.Namespace, load: "Callable[[str], Run]") -> int:
 
     from miras.eval import report
     from miras.eval.evaluate import evaluate_task
+    from miras.files import check_target
 
     run = load(args.folder)
     task = _task(args.task, args.words, run)
     if args.data is not None and task.vocabulary() is not None:
         raise ConfigError(f"--data is of no use to task {args.task!r}, which has no text in it.")
+    folder = pathlib.Path(args.folder, "eval") if args.out is None else pathlib.Path(args.out)
+    path = folder.expanduser() / f"{to_dict(task)['kind']}.json"
+    check_target(path)
     console = Console()
     total = len(set(depths)) * examples * sum(set(lengths))
     with interrupt.handled(), _Bar(console, total) as bar:
@@ -112,8 +116,7 @@ def _run(args: argparse.Namespace, load: "Callable[[str], Run]") -> int:
     say(report.heading(results))
     console.print(report.table(results))
     say(report.caption(results))
-    folder = pathlib.Path(args.folder, "eval") if args.out is None else pathlib.Path(args.out)
-    written = _write(results, folder.expanduser())
+    written = _write(results, path)
     say(f"written: {written}")
     return 0
 
@@ -154,22 +157,21 @@ def _task(name: str, words: list[str], run: "Run") -> "Task":
     return override(task, *(word.removeprefix("task.") for word in words))
 
 
-def _write(results: "Results", folder: pathlib.Path) -> str:
+def _write(results: "Results", path: pathlib.Path) -> str:
     from miras.errors import fail
     from miras.eval.plot import heat_map
     from miras.files import write_whole
     from miras.picture import write_picture
     from miras.train.run_folder import cannot_write
 
-    path = folder / f"{results.name}.json"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, results.to_json())
     except OSError as error:
-        raise ConfigError(cannot_write(folder, error)) from error
+        raise ConfigError(cannot_write(path.parent, error)) from error
     warn = lambda reason: fail(reason, 0)  # noqa: E731
     drawn = write_picture(path.with_suffix(".png"), lambda: heat_map(results), warn)
-    return f"{path} and {results.name}.png" if drawn else str(path)
+    return f"{path} and {path.stem}.png" if drawn else str(path)
 
 
 def _held_out(args: argparse.Namespace, run: "Run") -> int:

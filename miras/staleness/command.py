@@ -65,6 +65,7 @@ def add_parser(commands: Any, sources: Sources) -> None:
 
 
 def _run(args: argparse.Namespace, sources: Sources) -> int:
+    from miras.files import check_target
     from miras.presets import PRESETS
     from miras.staleness.plan import make_plan
 
@@ -81,6 +82,7 @@ def _run(args: argparse.Namespace, sources: Sources) -> int:
     make_plan(config.model, chunks, refines)
     out = pathlib.Path(args.out or folder or f"runs/staleness-{args.model}").expanduser()
     _check_folder(out)
+    check_target(out / "staleness.json")
     return _measure(args, sources, config, folder, chunks, refines, length, out)
 
 

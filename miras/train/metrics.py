@@ -16,7 +16,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
 from tensorboardX.summary import scalar
 
-from miras.files import write_whole
+from miras.files import check_target, write_whole
 
 Line = dict[str, Any]
 
@@ -38,6 +38,7 @@ class Metrics:
     """
 
     def __init__(self, jsonl: pathlib.Path, tensorboard: pathlib.Path, after: int):
+        check_target(jsonl)
         _truncate(jsonl, after)
         tensorboard.mkdir(parents=True, exist_ok=True)
         self._jsonl = jsonl.open("a", encoding="utf-8")

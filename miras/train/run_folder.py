@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from miras import plugins
 from miras.config import config_hash, difference, from_json, to_json
 from miras.errors import ConfigError
-from miras.files import is_leftover, write_whole
+from miras.files import check_target, is_leftover, write_whole
 from miras.train import origin
 from miras.train.config import RunConfig
 
@@ -121,7 +121,9 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o644)
+            check_target(self.lock)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            handle = os.open(self.lock, flags, 0o644)
         except OSError as error:
             raise ConfigError(cannot_write(self.path, error)) from error
         try:

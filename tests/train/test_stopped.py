@@ -130,3 +130,25 @@ def test_a_grid_lets_its_runs_save_themselves(tiny, tmp_path):
     assert "miras: stopped by SIGINT; 0 of 1 runs are done" in said.decode()
     for folder in pathlib.Path(out).glob("runs/*/checkpoints"):
         assert checkpoint.saved_steps(folder)[-1] > 0
+
+
+@pytest.mark.parametrize("command", ["eval", "eval --task", "generate"])
+def test_reading_commands_end_with_the_signal(undisturbed, tmp_path, monkeypatch, capsys, command):
+    words = {
+        "eval": ["eval"],
+        "eval --task": ["eval", "--task", "niah", "--lengths", "384", "--examples", "2"],
+        "generate": ["generate", "--session", str(tmp_path / "session"), "--length", "9"],
+    }
+    check, count = interrupt.check, 0
+
+    def struck(what=""):
+        nonlocal count
+        count += 1
+        if count == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        check(what)
+
+    monkeypatch.setattr(interrupt, "check", struck)
+    assert main([*words[command][:1], str(undisturbed[1]), *words[command][1:]]) == 143
+    assert capsys.readouterr().err.splitlines()[-1] == "miras: stopped by SIGTERM."
+    assert (tmp_path / "session").exists() == (command == "generate")

@@ -1,0 +1,66 @@
+"""What commands write goes to regular files only: nothing planted is followed or replaced."""
+
+import os
+
+import pytest
+
+from miras.ablate.folder import GridFolder
+from miras.ablate.jobs import _start
+from miras.errors import ConfigError
+from miras.eval.command import _write
+from miras.inspect.command import _write as write_page
+from miras.train.metrics import Metrics
+from miras.train.run_folder import RunFolder
+
+
+class Some:
+    """Stands for results and for a run of a grid."""
+
+    slug = "slug"
+
+    def to_json(self):
+        return "{}"
+
+
+def lock(folder):
+    with RunFolder(folder).locked():
+        pass
+
+
+def log(folder):
+    (folder / "logs").mkdir(exist_ok=True)
+    _start(Some(), GridFolder(folder), {})
+
+
+WRITERS = {
+    "lock": ("lock", lock),
+    "metrics": ("metrics.jsonl", lambda f: Metrics(f / "metrics.jsonl", f / "tensorboard", 0)),
+    "log of a grid's run": ("logs/slug.log", log),
+    "page": ("page.html", lambda f: write_page(f / "page.html", "<html>")),
+    "results": ("niah.json", lambda f: _write(Some(), f / "niah.json")),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
+def test_only_regular_files_are_written(tmp_path, name, kind):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    where, write = WRITERS[name]
+    path, theirs = folder / where, tmp_path / "theirs"
+    path.parent.mkdir(exist_ok=True)
+    if kind == "link":
+        theirs.write_text("theirs")
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(theirs)
+    before = os.lstat(path).st_mode
+    with pytest.raises(ConfigError, match="not a regular file"):
+        write(folder)
+    assert os.lstat(path).st_mode == before
+    assert theirs.exists() == (kind == "link")
+    if kind == "link":
+        assert theirs.read_text() == "theirs"
