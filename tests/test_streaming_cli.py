@@ -1,5 +1,8 @@
 """miras generate --session, miras stream and miras match, as a user gives them."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 
@@ -8,6 +11,7 @@ from miras.cli import main
 from miras.costs import costs
 from miras.match import match, number
 from miras.models import load_session
+from miras.stream import saving
 from miras.train import load_run
 from tests.test_cli import SMALL, cache, text  # noqa: F401  (fixtures)
 
@@ -87,6 +91,51 @@ def test_streaming_goes_on_from_a_session(run, tmp_path, capsys):
     ends = [load_session(path, model) for path in (one, two)]
     assert ends[0].tokens == ends[1].tokens == len(data) + 1
     np.testing.assert_allclose(ends[0].logits, ends[1].logits, atol=1e-3)
+
+
+def stopped(monkeypatch, pieces: int, stop) -> None:
+    """Saves after every piece, and calls `stop` once so many were saved."""
+    monkeypatch.setattr(saving, "PAUSE", 0.0)
+    monkeypatch.setattr(saving, "_SHARE", 0.0)
+    save, done = saving.save_session, []
+
+    def counted(*args):
+        save(*args)
+        done.append(args)
+        if len(done) == pieces:
+            stop()
+
+    monkeypatch.setattr(saving, "save_session", counted)
+
+
+@pytest.mark.parametrize("how", ["killed", "signal"])
+def test_a_reading_that_was_stopped_goes_on(run, tmp_path, capsys, monkeypatch, how):
+    path, one, two = tmp_path / "text", tmp_path / "one", tmp_path / "two"
+    path.write_text("see the old sea 🌊 again\n" * 150)
+    whole = written(capsys, "stream", run, path, "--session", one)
+    argv = ("stream", str(run), str(path), "--session", str(two))
+    for _ in range(2):  # after each of the first two pieces
+        with monkeypatch.context() as patch:
+            if how == "signal":
+                stopped(patch, 1, lambda: os.kill(os.getpid(), signal.SIGINT))
+                assert main(argv) == 130
+                told = capsys.readouterr()
+                assert "the same command goes on" in told.err
+            else:
+                stopped(patch, 1, lambda: 1 / 0)
+                with pytest.raises(ZeroDivisionError):
+                    main(argv)
+                capsys.readouterr()
+    assert load_session(two, load_run(run).model).tokens == 2048
+    monkeypatch.undo()
+    path.write_text("another text " * 400)
+    assert main(argv) == 2
+    assert "within another text" in capsys.readouterr().err
+    path.write_text("see the old sea 🌊 again\n" * 150)
+    assert written(capsys, *argv) == whole
+    ends = [load_session(file, load_run(run).model) for file in (one, two)]
+    assert ends[0].tokens == ends[1].tokens
+    np.testing.assert_array_equal(ends[0].logits, ends[1].logits)
 
 
 def test_a_prompt_may_hold_any_bytes(run, capsys):

@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import numpy as np
     from rich.table import Table
 
-    from miras.data import Tokenizer
-    from miras.stream.read import Bucket
+    from miras.stream.read import Bucket, Reading
     from miras.train import Run
 
 
@@ -32,7 +30,8 @@ def add_parser(commands, load: Callable[[str], "Run"]) -> None:
     parser.add_argument(
         "--session",
         metavar="FILE",
-        help="go on from a saved state, and save it at the end, as `miras generate` does",
+        help="go on from a saved state, and save it as the text is read, as `miras generate` does: "
+        "a reading that was stopped goes on with the same command",
     )
     parser.set_defaults(run=lambda args: _run(args, load))
 
@@ -41,43 +40,53 @@ def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from miras import interrupt
     from miras.data import check_text
     from miras.data.files import text_blocks
     from miras.data.sources import one_file
-    from miras.models import save_session
-    from miras.models.session import resumed
+    from miras.stream.place import Reader
     from miras.stream.read import read
+    from miras.stream.saving import Saving
 
     path = _check(args.file, args.session)
     run = load(args.folder)
     check_text(run.config.data, "streaming")
     file = one_file(path, run.config.data.field)
-    session = resumed(args.session, run.model)
+    saving = Saving(args.session, run.model)
+    session, place = saving.session, saving.place
+    reader = Reader(run.tokenizer, text_blocks(file), fresh=session is None, place=place)
+    start = 0 if session is None else session.tokens
     size, console = path.stat().st_size, Console()
-    seen = 0
-
-    def text() -> Iterator["np.ndarray"]:
-        nonlocal seen
-        if session is None:
-            yield _start(run.tokenizer)
-        for block in text_blocks(file):
-            seen += len(block)
-            yield run.tokenizer.encode(block)
 
     told = "{task.completed:,.0f} of {task.total:,.0f} bytes  {task.fields[loss]}"
     columns = (BarColumn(), TextColumn(told), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with (
+        interrupt.handled(),
+        Progress(*columns, console=console, transient=True) as progress,
+    ):
         task = progress.add_task("", total=size, loss="")
 
         def tell(count: int, bucket: "Bucket") -> None:
             loss = f"{count:,} tokens  loss {bucket.loss:.3f}"
-            progress.update(task, completed=seen, loss=loss)
+            progress.update(task, completed=reader.offset, loss=loss)
 
-        found = read(run.model, text(), run.tokenizer.byte_lengths, session=session, tell=tell)
+        def keep(now: "Reading") -> None:
+            count = now.session.tokens
+            where = saving.after_piece(now.session, reader.place(count - start, now.buckets))
+            interrupt.check(f" after {count:,} tokens{where}")
+
+        found = read(
+            run.model,
+            reader.tokens(),
+            run.tokenizer.byte_lengths,
+            session=session,
+            buckets=place.buckets if place else (),
+            tell=tell,
+            keep=keep,
+        )
+    saving.at_end(found.session, reader.last)
     for table in tables(found.buckets):
         console.print(table)
-    if args.session is not None:
-        save_session(args.session, run.model, found.session)
     return 0
 
 
@@ -91,12 +100,6 @@ def _check(name: str, session: str | None) -> pathlib.Path:
     if session is not None:
         check_session_file(session)
     return path
-
-
-def _start(tokenizer: "Tokenizer") -> "np.ndarray":
-    import numpy as np
-
-    return np.asarray([tokenizer.bos_id], np.int32)
 
 
 def tables(buckets: list["Bucket"]) -> Iterator["Table"]:

@@ -6,7 +6,7 @@ What is kept is the model's state, one piece of tokens, and the sums of each buc
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,9 @@ def read(
     *,
     piece: int = PIECE,
     session: Session | None = None,
-    tell: Callable[[int, "Bucket"], None] = lambda read, bucket: None,
+    buckets: Sequence[Bucket] = (),
+    tell: Callable[[int, Bucket], None] = lambda read, bucket: None,
+    keep: Callable[[Reading], None] = lambda reading: None,
 ) -> Reading:
     """Read a text.
 
@@ -92,7 +94,9 @@ def read(
         byte_lengths: [vocab], of the tokenizer.
         piece: tokens of a call; rounded up to whole chunks, or segments of MAC.
         session: where to go on from; positions go on, too.
-        tell: called behind each piece with the tokens read so far and the current bucket.
+        buckets: what was measured of this text before, where a reading goes on.
+        tell: called after each piece with the tokens read so far and the current bucket.
+        keep: called after each piece with what was found so far, to save it or to stop.
 
     Raises:
         ConfigError: for a text without tokens, or a loss that is not finite.
@@ -104,7 +108,7 @@ def read(
         session = Session(model.init_state(1), jnp.zeros((1, model.config.vocab)), 0)
     check_state(model, session.state)
     state, logits, count = session
-    before, buckets = count, []
+    before, buckets = count, [dataclasses.replace(b, health=dict(b.health)) for b in buckets]
     for ids in _pieces(tokens, piece):
         check_tokens(jnp.asarray(ids[None]), model.config.vocab)
         foretold = logits
@@ -119,7 +123,8 @@ def read(
             "text, so train it longer, or at a lower rate.",
         )
         tell(count, buckets[-1] if buckets else Bucket(1, 2))
-    if count == before:
+        keep(Reading(buckets, Session(state, logits, count)))
+    if count == before and not buckets:
         raise ConfigError("the text has no tokens: give one that is not empty.")
     return Reading(buckets, Session(state, logits, count))
 

@@ -1,6 +1,7 @@
 """Tokenizer files of every kind, trained on a few lines; not tests themselves."""
 
 import io
+import json
 from pathlib import Path
 
 import sentencepiece
@@ -58,6 +59,7 @@ def _byte_fallback(path: Path) -> str:
         decoders.Strip(" ", 1, 0),
     ]
     model.decoder = decoders.Sequence(parts)
+    model.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")  # to train only
     raw = [f"<0x{byte:02X}>" for byte in range(256)]
     trainer = trainers.BpeTrainer(
         vocab_size=380,
@@ -67,7 +69,7 @@ def _byte_fallback(path: Path) -> str:
         show_progress=False,
     )
     model.train_from_iterator(LINES, trainer)
-    text = model.to_str()
+    text = json.dumps(json.loads(model.to_str()) | {"pre_tokenizer": None}, separators=(",", ":"))
     for piece in raw:  # in Llama's file the bytes are ordinary pieces
         model_text = f'"content":"{piece}","single_word":false,"lstrip":false,"rstrip":false,'
         text = text.replace(
