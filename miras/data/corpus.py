@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import pathlib
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from miras.data.tfds_text import open_tfds
 from miras.errors import ConfigError
 from miras.files import write_whole
 
+_DIGEST_BYTES = hashlib.sha256().digest_size
 SPLITS = ("train", "validation")
 
 
@@ -49,7 +51,8 @@ def open_documents(config: DataConfig, split: str) -> Documents:
         builder = cast(Any, builder)
         sha256 = dict(builder.info.metadata or {})["sha256"]
         source = builder.as_data_source(local_text.SPLIT)
-        documents, divided = Documents(source, "text", sha256), False
+        where = str(builder.data_dir)
+        documents, divided = Documents(source, "text", sha256, where=where), False
     if len(documents) == 0:
         raise ConfigError(
             f"the {split} split of data source {config.source!r} is empty: give a set with text."
@@ -87,12 +90,22 @@ def _cached_keys(documents: Documents, cache: pathlib.Path) -> np.ndarray:
     name = hashlib.sha256(documents.fingerprint.encode()).hexdigest()[:32]
     path = cache / "content_keys" / f"{name}.npy"
     with contextlib.suppress(OSError, ValueError, EOFError):
-        keys = np.load(path)
-        if keys.shape == (len(documents),) and keys.dtype == np.uint64:
-            return keys
+        stored = path.read_bytes()
+        content = stored[:-_DIGEST_BYTES]
+        if stored == _with_digest(content):
+            keys = np.load(io.BytesIO(content))
+            if keys.shape == (len(documents),) and keys.dtype == np.uint64:
+                return keys
     keys = documents.keys()
     # A cache that cannot be written costs time, not correctness.
     with contextlib.suppress(OSError, ConfigError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda file: np.save(file, keys))
+        content = io.BytesIO()
+        np.save(content, keys)
+        write_whole(path, _with_digest(content.getvalue()))
     return keys
+
+
+def _with_digest(content: bytes) -> bytes:
+    """A file's content with its sha256 behind it, since a flipped bit would move a document."""
+    return content + hashlib.sha256(content).digest()

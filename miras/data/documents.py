@@ -6,14 +6,16 @@ Where documents come from is ``local_text`` and ``tfds_text``; which of them are
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from miras.data.files import cut, piece_bytes
+from miras.errors import ConfigError
 
 _READ_AT_ONCE = 1024
 
@@ -26,6 +28,10 @@ class Documents(Sequence[bytes]):
         feature: the record's key that holds the text.
         fingerprint: a string that names the content.
         indices: the records that belong here, in order; all by default.
+        where: the folder of the records, for errors.
+
+    Raises:
+        ConfigError: on reading a record that is damaged.
     """
 
     def __init__(
@@ -34,8 +40,9 @@ class Documents(Sequence[bytes]):
         feature: str,
         fingerprint: str,
         indices: np.ndarray | None = None,
+        where: str = "",
     ) -> None:
-        self._source = source
+        self._source, self._where = source, where
         self._feature = feature
         self.fingerprint = fingerprint
         self._indices = np.arange(len(source)) if indices is None else indices
@@ -45,7 +52,8 @@ class Documents(Sequence[bytes]):
 
     def __getitem__(self, index: Any) -> Any:
         """Returns one document's bytes."""
-        return as_bytes(self._source[int(self._indices[index])][self._feature])
+        with self._whole():
+            return as_bytes(self._source[int(self._indices[index])][self._feature])
 
     def __repr__(self) -> str:
         return f"Documents({len(self)} of {self.fingerprint})"
@@ -55,14 +63,28 @@ class Documents(Sequence[bytes]):
         keys = []
         for start in range(0, len(self), _READ_AT_ONCE):
             wanted = self._indices[start : start + _READ_AT_ONCE].tolist()
-            for record in self._source.__getitems__(wanted):
+            with self._whole():
+                records = self._source.__getitems__(wanted)
+            for record in records:
                 digest = hashlib.blake2b(as_bytes(record[self._feature]), digest_size=8).digest()
                 keys.append(int.from_bytes(digest, "little"))
         return np.array(keys, np.uint64)
 
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ConfigError(
+                f"the prepared data in {self._where!r} is damaged ({reason}): remove that folder "
+                "and give the same command, which prepares it anew."
+            ) from error
+
     def select(self, indices: np.ndarray) -> Documents:
         """Returns the documents at ``indices``."""
-        return Documents(self._source, self._feature, self.fingerprint, self._indices[indices])
+        chosen = self._indices[indices]
+        return Documents(self._source, self._feature, self.fingerprint, chosen, self._where)
 
 
 class Pieces:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import tensorflow_datasets as tfds
 
 from miras.data.files import PIECE_BYTES, read_documents
-from miras.data.prepared import OfflineInfo, prepared
+from miras.data.prepared import OfflineInfo, discard_damaged, prepared
 from miras.data.readings import Reading, printable
 from miras.data.sources import survey
 from miras.data.text_file import TextFile
@@ -61,6 +61,9 @@ class LocalText(tfds.core.GeneratorBasedBuilder):
             name=f"{label[:40]}-{self._sha256[:16]}",
             description=f"Local text from {printable(source)}",
         )
+        if data_dir is not None:
+            folder = pathlib.Path(data_dir, self.name, config.name, str(self.VERSION))
+            discard_damaged(folder)
         super().__init__(data_dir=data_dir, config=config, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:

@@ -5,14 +5,19 @@ What is in the data sets is the business of `local_text` and `task_rows`.
 
 import contextlib
 import io
+import json
 import logging
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import tensorflow_datasets as tfds
 from absl import logging as absl_logging
 
 from miras.errors import ConfigError
+
+_LOG = logging.getLogger(__name__)
 
 
 class OfflineInfo(tfds.core.DatasetInfo):
@@ -20,6 +25,32 @@ class OfflineInfo(tfds.core.DatasetInfo):
 
     def initialize_from_bucket(self) -> None:
         """Ask nothing."""
+
+
+def discard_damaged(folder: pathlib.Path) -> None:
+    """Removes a prepared data set that cannot be read, so that it is prepared anew.
+
+    Only what says how much there is and the ends of what is read are looked at.
+    """
+    if not folder.is_dir():
+        return
+    try:
+        with _quiet():
+            builder = cast(Any, tfds.builder_from_directory(str(folder)))
+            for split in builder.info.splits:
+                source = builder.as_data_source(split)
+                for n in {0, len(source) - 1} if len(source) else ():
+                    if None in source[n].values():  # how a file that is cut short reads
+                        raise ValueError(f"record {n} is not there")
+            for path in folder.glob("*.json"):
+                json.loads(path.read_text("utf-8"))
+            if builder.info.splits:
+                return
+        reason = "it holds nothing"
+    except Exception as error:  # TFDS and ArrayRecord raise all kinds on damaged files
+        reason = " ".join(str(error).split())[:200]
+    _LOG.warning("the prepared data in %s is damaged (%s), and is made anew", folder, reason)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def prepared(
@@ -43,7 +74,7 @@ def prepared(
             builder = make()
         if builder.data_path.exists():
             return builder
-        logging.getLogger(__name__).info("preparing %s in %s", what, builder.data_dir)
+        _LOG.info("preparing %s in %s", what, builder.data_dir)
         try:
             with _quiet():
                 builder.download_and_prepare(

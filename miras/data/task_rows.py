@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ import tensorflow_datasets as tfds
 from miras.config import to_dict
 from miras.data.config import DataConfig
 from miras.data.corpus import SPLITS, open_documents
-from miras.data.prepared import OfflineInfo, prepared
+from miras.data.prepared import OfflineInfo, discard_damaged, prepared
 from miras.data.tokenizer import make_tokenizer
 from miras.tasks import Material, Opened, seeded
 
@@ -50,6 +51,9 @@ class TaskRows(tfds.core.GeneratorBasedBuilder):
             name=f"{to_dict(data.task)['kind']}-{self.fingerprint[:16]}",
             description=json.dumps(to_dict(data.task)),
         )
+        if data_dir is not None:
+            folder = pathlib.Path(data_dir, self.name, config.name, str(self.VERSION))
+            discard_damaged(folder)
         super().__init__(data_dir=data_dir, config=config, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:

@@ -10,7 +10,7 @@ from tensorflow_datasets.core import constants
 from tensorflow_datasets.core.read_only_builder import builder_from_files
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 
-from miras.data.documents import Documents, Pieces, as_bytes
+from miras.data.documents import Documents, Pieces
 from miras.errors import ConfigError
 
 
@@ -56,11 +56,18 @@ def open_tfds(
             f"TFDS set {name!r} in {str(builder.data_dir)!r} is not in array_record format: remove "
             f"that folder and {_how_to_prepare(name, cache)}"
         ) from error
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"TFDS set {name!r} in {str(builder.data_dir)!r} is damaged ({reason}): remove that "
+            f"folder and {_how_to_prepare(name, cache)}"
+        ) from error
     size = int(builder.info.dataset_size)
     fingerprint = f"{builder.info.full_name} {part} {len(source)} records {size} bytes {feature}"
-    if len(source) == 1:
-        source = Pieces(as_bytes(source[0][feature]), feature)
-    return Documents(source, feature, fingerprint), divided
+    documents = Documents(source, feature, fingerprint, where=str(builder.data_dir))
+    if len(documents) == 1:
+        documents = Documents(Pieces(documents[0], feature), feature, fingerprint)
+    return documents, divided
 
 
 def _find(name: str, cache: pathlib.Path) -> tfds.core.DatasetBuilder:
@@ -69,7 +76,7 @@ def _find(name: str, cache: pathlib.Path) -> tfds.core.DatasetBuilder:
             return builder_from_files(name, data_dir=str(data_dir))
         except DatasetNotFoundError:
             continue
-        except (OSError, ValueError) as error:
+        except Exception as error:  # of damaged files TFDS raises all kinds
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(
                 f"TFDS set {name!r} cannot be opened in {str(data_dir)!r} ({reason}): check its "

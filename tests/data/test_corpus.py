@@ -1,6 +1,7 @@
 """Prepared data sets and their division: local text and TFDS."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 
 from miras.data import DataConfig
 from miras.data.corpus import open_documents, validation_mask
+from miras.data.documents import Documents
 from miras.data.local_text import prepare
+from miras.errors import ConfigError
 
 
 def both(config):
@@ -200,3 +203,55 @@ def test_a_text_feature_is_found_or_named(cache, tiny_tfds):
     assert list(open_documents(with_config, "validation")) == [b"of a config"]
     named = DataConfig(source="tfds:tiny_text:1.2.3#book", cache=cache)
     assert list(open_documents(named, "validation")) == [b"c"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A corpus, its cache and what it holds."""
+    root = tmp_path_factory.mktemp("whole")
+    (root / "texts").mkdir()
+    for n in range(8):
+        (root / "texts" / f"{n}.txt").write_text(f"text {n} " * 40)
+    config = DataConfig(source=str(root / "texts"), cache=str(root / "cache"))
+    return root, both(config)
+
+
+FILES = ["content_keys/*.npy", *(f"local_text/*/*/{x}" for x in ("*.json", "*array_record*"))]
+DAMAGE = {
+    "emptied": lambda content: b"",
+    "halved": lambda content: content[: len(content) // 2],
+    "replaced": lambda content: b"\0\xff{",
+    "flipped": lambda content: content[:120] + bytes([content[120] ^ 8]) + content[121:],
+}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, "removed"])
+@pytest.mark.parametrize("pattern", FILES)
+def test_a_damaged_cache_is_made_anew(whole, tmp_path, pattern, damage):
+    root, expected = whole
+    config = DataConfig(source=str(root / "texts"), cache=str(tmp_path / "cache"))
+    names = [path.relative_to(root / "cache") for path in (root / "cache").glob(pattern)]
+    assert names
+    for name in names:
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        shutil.copytree(root / "cache", tmp_path / "cache")
+        path = tmp_path / "cache" / name
+        content = path.read_bytes()
+        if damage == "removed":
+            path.unlink()
+        elif len(content) > 121 or damage != "flipped":
+            path.write_bytes(DAMAGE[damage](content))
+        assert both(config) == expected
+
+
+def test_a_record_that_is_damaged_while_it_is_read_is_one_sentence(tmp_path):
+    class Source(list):
+        def __getitem__(self, index):
+            raise RuntimeError("Corrupted Riegeli/records file:\nat byte 104")
+
+        __getitems__ = __getitem__
+
+    documents = Documents(Source([0]), "text", "it", where="/some/folder")
+    for read in (lambda: documents[0], documents.keys):
+        with pytest.raises(ConfigError, match=r"prepared data in '/some/folder' is damaged .*104"):
+            read()
