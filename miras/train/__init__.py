@@ -9,7 +9,7 @@ from miras import lazy
 
 if TYPE_CHECKING:
     from miras.train.answers import Answers
-    from miras.train.config import RunConfig, TrainConfig
+    from miras.train.config import Parent, RunConfig, TrainConfig
     from miras.train.evaluate import HeldOut, evaluate_run
     from miras.train.load import Run, load_run
     from miras.train.loop import Result, train
@@ -19,6 +19,7 @@ __all__ = [
     "Answers",
     "HeldOut",
     "NonFiniteError",
+    "Parent",
     "Result",
     "Run",
     "RunConfig",
@@ -32,7 +33,7 @@ lazy.package(
     __name__,
     {
         ".answers": ("Answers",),
-        ".config": ("RunConfig", "TrainConfig"),
+        ".config": ("Parent", "RunConfig", "TrainConfig"),
         ".evaluate": ("HeldOut", "evaluate_run"),
         ".load": ("Run", "load_run"),
         ".loop": ("Result", "train"),

@@ -46,27 +46,36 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
     return sorted(map(int, steps))
 
 
-def restore(folder: pathlib.Path, like: TrainState, data: Any = None) -> Restored | None:
+def restore(
+    folder: pathlib.Path, like: TrainState, data: Any = None, step: int | None = None
+) -> Restored | None:
     """The newest checkpoint that can be read, or None where there is none at all.
 
     Args:
         folder: where the checkpoints lie; nothing is written to it.
         like: abstract state, see `state.abstract`.
         data: iterator whose position is set to the saved one; None leaves the position unread.
+        step: the one to read; None is the newest.
 
     Raises:
-        ConfigError: where there are checkpoints and none can be read, or where the position is one
-            in other data.
+        ConfigError: where there are checkpoints and none can be read, where there is none of
+            `step`, or where the position is one in other data.
     """
     damaged: dict[int, str] = {}
-    for step in reversed(saved_steps(folder)):
+    steps = saved_steps(folder)
+    if step is not None and step not in steps:
+        there = ", ".join(map(str, steps)) or "none"
+        raise ConfigError(
+            f"{folder} has no checkpoint of step {step}: the steps there are {there}."
+        )
+    for number in reversed(steps) if step is None else [step]:
         with quiet():
-            found = _read(str(folder.absolute() / str(step)), like, data)
+            found = _read(str(folder.absolute() / str(number)), like, data)
             if isinstance(found, str):
                 settle()
         if not isinstance(found, str):
-            return Restored(found, step, damaged)
-        damaged[step] = found
+            return Restored(found, number, damaged)
+        damaged[number] = found
     if damaged:
         raise ConfigError(
             f"none of the checkpoints in {folder} can be read (steps {_listed(damaged)}; "

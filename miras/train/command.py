@@ -4,9 +4,10 @@ What needs jax or reads text is imported when the command runs, as in `cli`.
 """
 
 import argparse
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from miras.config import override
+from miras.config import override, require
 from miras.errors import fail
 from miras.words import DEFAULT, add_words, split
 
@@ -21,13 +22,25 @@ def add_parser(commands: Any) -> None:
         help="train a language model, or go on where a run stopped",
         description="Train a language model, or go on where the run in the folder stopped.",
         epilog="Examples: `miras train`, `miras train titans_lmm steps=500 width=256`, "
-        "`miras train yaad bias=l2 --data my_texts --out runs/mine`.",
+        "`miras train yaad bias=l2 --data my_texts --out runs/mine`, `miras train --out runs/mine` "
+        "to go on, `miras train --from runs/mine --data other_texts` to fine-tune.",
     )
     add_words(parser, f"a preset (default: {DEFAULT}) and fields of the run, as in bias.delta=0.5")
     parser.add_argument(
         "--data", metavar="PATH|tfds:NAME", help="text to learn (default: the standard library)"
     )
-    parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/PRESET)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder of the run (default: runs/PRESET-HASH of the config)"
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="RUN[@STEP]",
+        help="start a new run with another run's parameters, and its config if no preset is given",
+    )
+    parser.add_argument(
+        "--partial", action="store_true", help="with --from: take the parameters that fit"
+    )
     parser.add_argument(
         "--resume", action="store_true", help="go on where the folder's run stopped; always done"
     )
@@ -58,13 +71,8 @@ def _run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from miras.train import NonFiniteError, train
-    from miras.train.run_folder import RunFolder
 
-    named, assignments = split(args.words)
-    name = named or DEFAULT
-    out = f"runs/{name}" if args.out is None else args.out
-    RunFolder(out).load_plugins()  # those of a run that goes on
-    config = run_config(name, assignments, args.data)
+    config, out = _plan(args)
     console = Console()
     try:
         result = train(config, out, console=console)
@@ -77,3 +85,53 @@ def _run(args: argparse.Namespace) -> int:
         soft_wrap=True,
     )
     return 0
+
+
+def _plan(args: argparse.Namespace) -> "tuple[RunConfig, str]":
+    """The run's config and its folder."""
+    from miras.train.run_folder import RunFolder, default_folder
+
+    require(args.source is not None or not args.partial, "--partial belongs to --from RUN.")
+    name, assignments = split(args.words)
+    saved = None
+    if args.out is not None and RunFolder(args.out).holds_run():
+        saved = RunFolder(args.out).read_config()
+    if args.source is not None:
+        name, config = _from_run(args, name, assignments, saved)
+    elif name is None and saved is not None:
+        config = _changed(saved, assignments, args.data)
+    else:
+        name = name or DEFAULT
+        config = run_config(name, assignments, args.data)
+    return config, args.out or default_folder(str(name), config)
+
+
+def _from_run(
+    args: argparse.Namespace, name: str | None, assignments: list[str], saved: "RunConfig | None"
+) -> "tuple[str, RunConfig]":
+    """The name and config of a run that starts with the parameters of another one."""
+    from miras.train.checkpoint import saved_steps
+    from miras.train.config import Parent
+    from miras.train.parent import split_source
+    from miras.train.run_folder import RunFolder
+
+    run, step = split_source(args.source)
+    if step is None and saved is not None and saved.parent and saved.parent.run == run:
+        step = saved.parent.step  # what it started from, though RUN may have gone on since
+    folder = RunFolder(run)
+    if name is None:
+        base = dataclasses.replace(folder.read_own_config(), parent=None)
+        name, config = folder.path.name, _changed(base, assignments, args.data)
+    else:
+        config = run_config(name, assignments, args.data)
+    if step is None:
+        steps = saved_steps(folder.checkpoints)
+        require(bool(steps), f"--from {args.source} has no checkpoint: give a run's folder.")
+        step = steps[-1]
+    return name, dataclasses.replace(config, parent=Parent(run, step, args.partial))
+
+
+def _changed(config: "RunConfig", assignments: list[str], source: str | None) -> "RunConfig":
+    """A run's config with other values."""
+    data = [] if source is None else [f"data.source={source}"]
+    return override(config, *assignments, *data)

@@ -121,6 +121,28 @@ class TrainConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
+class Parent(Config):
+    """Another run whose parameters a run starts with; its optimiser and its steps start anew.
+
+    Attributes:
+        run: absolute path of that run's folder.
+        step: of the checkpoint, >= 0.
+        partial: whether to take what fits where the parameters differ.
+
+    Raises:
+        ConfigError: for a negative step.
+    """
+
+    run: str
+    step: int
+    partial: bool = False
+
+    def validate(self) -> None:
+        """Check the ranges above."""
+        require(self.step >= 0, f"parent.step={self.step} must be at least 0.")
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig(Config):
     """Everything that decides a run's outcome; two runs with one config end alike.
 
@@ -128,6 +150,7 @@ class RunConfig(Config):
         model: the model and its memory rule.
         data: the text, the tokenizer and the shape of a batch.
         train: the recipe.
+        parent: where the first parameters come from, if not from `train.seed`.
     """
 
     own_levels = 2  # the fields of the three parts are the run's own
@@ -135,3 +158,4 @@ class RunConfig(Config):
     model: LanguageModelConfig
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    parent: Parent | None = added(None)

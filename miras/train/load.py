@@ -35,14 +35,17 @@ class Run(NamedTuple):
     tokenizer: Tokenizer
 
 
-def load_run(out: str | os.PathLike[str], *, trust_plugins: bool = False) -> Run:
-    """Read a run's config and its newest checkpoint; nothing is written.
+def load_run(
+    out: str | os.PathLike[str], step: int | None = None, *, trust_plugins: bool = False
+) -> Run:
+    """Read a run's config and a checkpoint; nothing is written.
 
     The tokenizer is the one that the folder keeps, and paths are those that the run was started
     with, so that the folder may be moved.
 
     Args:
         out: the run's folder.
+        step: of the checkpoint; None is the newest that can be read.
         trust_plugins: run the code in its `plugins/`, also where this user has not trained it.
 
     Raises:
@@ -56,7 +59,7 @@ def load_run(out: str | os.PathLike[str], *, trust_plugins: bool = False) -> Run
     graphdef, params = structure(config.model)
     optimizer = optimizer_of(config.train, params)
     like = jax.eval_shape(lambda: create(config.model, optimizer, config.train.seed))
-    restored = checkpoint.restore(folder.checkpoints, abstract(like))
+    restored = checkpoint.restore(folder.checkpoints, abstract(like), step=step)
     if restored is None:
         raise ConfigError(f"{folder.path} holds no checkpoint yet: train it first.")
     model = nnx.merge(graphdef, restored.state.params)

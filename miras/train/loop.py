@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from rich.console import Console
 
 from miras import interrupt
@@ -18,18 +19,19 @@ from miras.errors import ConfigError
 from miras.files import write_whole
 from miras.output import tolerant
 from miras.picture import write_picture
-from miras.train import checkpoint, origin
+from miras.train import checkpoint, origin, parent
 from miras.train.answers import Answers
 from miras.train.checkpoint import Checkpoints
 from miras.train.config import RunConfig
 from miras.train.evaluate import HeldOut, make_measure, sample
+from miras.train.heading import heading
 from miras.train.metrics import Metrics, read_metrics
 from miras.train.nonfinite import NonFiniteError, locate
 from miras.train.optimizer import optimizer_of, schedule
 from miras.train.plot import loss_curves
 from miras.train.progress import Reporter
 from miras.train.run_folder import RunFolder
-from miras.train.state import Params, TrainState, abstract, create, place, structure
+from miras.train.state import Params, TrainState, abstract, begin, create, place, structure
 from miras.train.step import (
     Batch,
     Measured,
@@ -85,7 +87,7 @@ def train(
     """
     folder = RunFolder(out)
     with trusting(trust_plugins):
-        folder.check(config)
+        config = folder.check(config)
     digest = None if folder.config.exists() else origin.tokenizer_hash(config)
     console = console or Console()
     session = Session(_own(folder, config), folder, console)
@@ -127,13 +129,15 @@ class Session:
         self.config, self.recipe = config, config.train
         self.folder, self.console = folder, console
         _check_vocabulary(config)
+        self.graphdef, params = structure(config.model)
+        self.heading = list(heading(config, params, folder.path))
+        self.first = self._first_parameters(nnx.to_pure_dict(params))
+        self.optimizer = optimizer_of(self.recipe, params)
+        self.schedule = schedule(self.recipe)
         align = config.model.align
         with readings.collect() as self.read:
             self.data = make_loader(config.data, "train", align=align)
             self.held_out = list(sample(config.data, align, self.recipe.eval_batches))
-        self.graphdef, params = structure(config.model)
-        self.optimizer = optimizer_of(self.recipe, params)
-        self.schedule = schedule(self.recipe)
         self.train_step = make_train_step(self.graphdef, self.optimizer)
         self.measure = make_measure(self.graphdef, config.data)
         self.health_step = make_health_step(self.graphdef)
@@ -154,8 +158,10 @@ class Session:
             stack.callback(checkpoints.close)
             metrics = Metrics(folder.metrics, folder.tensorboard, after=start)
             stack.callback(metrics.close)
+            for line in self.heading:
+                reporter.say(line)
             if restored is None:
-                state = place(make())
+                state = place(make() if self.first is None else self._begin(make(), reporter))
                 checkpoints.save(0, state, self.data)
             else:
                 state = restored.state
@@ -177,6 +183,33 @@ class Session:
             resumed_from=None if restored is None else start,
             held_out=self.measure(state.params, self.held_out),
         )
+
+    def _first_parameters(self, like: Params) -> tuple[Params, parent.Fit] | None:
+        """What a new run takes of another one; None where it takes nothing.
+
+        Raises:
+            ConfigError: where the parameters do not fit, after a table of those.
+        """
+        source = self.config.parent
+        if source is None or checkpoint.saved_steps(self.folder.checkpoints):
+            return None
+        found = parent.parameters(source)
+        fit = parent.compare(found, like)
+        if not fit.whole:
+            self.console.print(parent.table(fit))
+        parent.require_fit(fit, source)
+        return found, fit
+
+    def _begin(self, own: TrainState, reporter: Reporter) -> TrainState:
+        """The state before the first step of a run that starts from another one."""
+        assert self.first is not None
+        assert self.config.parent is not None
+        found, fit = self.first
+        source = self.config.parent
+        taken = f"starting with {len(fit.taken)} parameters of {source.run} at step {source.step}"
+        reporter.say(f"{taken}." if fit.whole else f"{taken}; not taken: {fit.summary}.")
+        make = jax.jit(lambda params: begin(params, self.optimizer, self.recipe.seed))
+        return make(parent.merge(found, own.params, fit))
 
     def _steps(
         self,

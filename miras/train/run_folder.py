@@ -15,11 +15,13 @@ import time
 from collections.abc import Iterator
 
 from miras import plugins
-from miras.config import config_hash, difference, from_json, to_json
+from miras.config import config_hash, from_json, to_json
 from miras.errors import ConfigError
 from miras.files import check_target, is_leftover, write_whole
 from miras.train import origin
+from miras.train.checkpoint import saved_steps
 from miras.train.config import RunConfig
+from miras.train.resume import continued, short_hash
 
 _OURS_BEFORE_CONFIG = {"lock", "config_hash", "config.json.new", "plugins", *origin.NAMES}
 
@@ -41,6 +43,13 @@ class RunFolder:
         self.plugins = self.path / "plugins"
         self.origin = self.path / "origin.json"
 
+    def holds_run(self) -> bool:
+        """Whether there is a run's config; False too for a path that cannot be."""
+        try:
+            return self.config.is_file()
+        except (OSError, ValueError):
+            return False
+
     def load_plugins(self) -> None:
         """Load the plugins that the folder keeps; none, where it holds no run yet.
 
@@ -61,11 +70,7 @@ class RunFolder:
         Raises:
             ConfigError: where the folder is not one of a run, or a plugin cannot be loaded.
         """
-        try:
-            found = self.config.is_file()
-        except OSError:
-            found = False
-        if not found:
+        if not self.holds_run():
             raise ConfigError(
                 f"{self.path} is not a run's folder, since it has no config.json: give the folder "
                 "that `miras train` wrote."
@@ -80,11 +85,12 @@ class RunFolder:
                 "else give another run folder."
             ) from error
 
-    def check(self, config: RunConfig) -> None:
-        """Refuse a folder that is another run's, or something else; nothing is written.
+    def check(self, config: RunConfig) -> RunConfig:
+        """The config with which the folder's run goes on, or starts; nothing is written.
 
         Raises:
-            ConfigError: showing each field that differs.
+            ConfigError: where the folder is another run's, showing each field that differs and has
+                to stay (`resume.continued`), or something else.
         """
         try:
             self.path.exists()
@@ -98,16 +104,13 @@ class RunFolder:
         if self.config.exists():
             saved = self.read_config()
             origin.check_path(self.path, saved)
-            if config_hash(saved) != config_hash(config):
-                lines = "; ".join(difference(saved, config))
-                raise ConfigError(
-                    f"{self.path} holds a run of another config ({lines}): give the same config to "
-                    "go on with it, or another folder with --out."
-                )
-        elif self.path.is_dir() and not all(map(_is_ours, self.path.iterdir())):
+            done = max(saved_steps(self.checkpoints), default=0)
+            return continued(saved, config, done, str(self.path))
+        if self.path.is_dir() and not all(map(_is_ours, self.path.iterdir())):
             raise ConfigError(
                 f"{self.path} is not empty and holds no run: give another folder with --out."
             )
+        return config
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -146,7 +149,8 @@ class RunFolder:
             os.close(handle)
 
     def write_config(self, config: RunConfig, tokenizer: str | None = None) -> None:
-        """Save the config, its hash, its plugins and its tokenizer, where they are not saved yet.
+        """Save the config, its hash, its plugins and its tokenizer, where they are not saved as
+        they are.
 
         Args:
             config: of the run.
@@ -155,11 +159,13 @@ class RunFolder:
         Raises:
             ConfigError: where they cannot be written.
         """
-        if self.config.exists() and self.hash.exists():
+        new = not self.config.exists()
+        if not new and self.hash.exists() and self.read_config() == config:
             return
         try:
             plugins.save(self.plugins, config)
-            origin.keep(self.path, config, tokenizer)
+            if new:
+                origin.keep(self.path, config, tokenizer)
             write_whole(self.hash, config_hash(config) + "\n")
             write_whole(self.config, to_json(config) + "\n")
         except OSError as error:
@@ -169,6 +175,19 @@ class RunFolder:
 def _is_ours(path: pathlib.Path) -> bool:
     """Whether a run that was killed at its very start leaves a file of this name."""
     return path.name in _OURS_BEFORE_CONFIG or is_leftover(path.name)
+
+
+def default_folder(name: str, config: RunConfig) -> str:
+    """The folder of a config that is given none: another one for each config.
+
+    A run that an earlier version began in `runs/NAME` goes on there.
+    """
+    before = RunFolder(f"runs/{name}")
+    if before.holds_run():
+        with contextlib.suppress(ConfigError):
+            before.check(config)
+            return str(before.path)
+    return f"runs/{name}-{short_hash(config)}"
 
 
 def cannot_write(path: pathlib.Path, error: OSError) -> str:

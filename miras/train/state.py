@@ -42,7 +42,11 @@ def create(
 ) -> TrainState:
     """The state before the first step; wrap it in `jax.jit` or `jax.eval_shape`."""
     _, params = nnx.split(LanguageModel(config, nnx.Rngs(seed)), nnx.Param)
-    params = nnx.to_pure_dict(params)
+    return begin(nnx.to_pure_dict(params), optimizer, seed)
+
+
+def begin(params: Params, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first step with given parameters."""
     return TrainState(
         params=params,
         opt_state=optimizer.init(params),

@@ -1,0 +1,44 @@
+"""What a run says before its first step: its model, size, tokens, device and folder."""
+
+import math
+import pathlib
+from collections.abc import Iterator
+
+import jax
+
+from miras.models import LanguageModelConfig
+from miras.presets import PRESETS
+from miras.train.config import RunConfig
+from miras.train.state import Params
+
+
+def heading(config: RunConfig, params: Params, folder: pathlib.Path) -> Iterator[str]:
+    """One line each.
+
+    Args:
+        config: the run.
+        params: its (abstract) parameters.
+        folder: where it lies.
+    """
+    recipe, data, devices = config.train, config.data, jax.devices()
+    batch = recipe.accumulate * data.batch
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    yield f"model: {_model(config.model)}"
+    yield f"parameters: {count:,}"
+    yield (
+        f"tokens to see: {recipe.steps * batch * data.sequence:,} "
+        f"({recipe.steps} steps of {batch} rows of {data.sequence})"
+    )
+    yield f"device: {devices[0].device_kind}" + (f" (1 of {len(devices)})" if devices[1:] else "")
+    yield f"folder: {folder}"
+
+
+def _model(config: LanguageModelConfig) -> str:
+    kinds = config.rule.kinds()
+    rule = (
+        f"{kinds['memory']} memory, {kinds['bias']} bias, {kinds['retention']} retention, "
+        f"{kinds['algorithm']}"
+    )
+    alike = next((n for n, entry in PRESETS.items() if entry.build().rule == config.rule), None)
+    name = f"{alike} ({rule})" if alike else rule
+    return f"{name}; {config.layers} layers of width {config.width}, {config.heads} heads"

@@ -1,0 +1,90 @@
+"""A run that starts from the parameters of another one."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from miras.cli import main
+from miras.errors import ConfigError
+from miras.train import Parent, load_run, train
+from miras.train.checkpoint import saved_steps
+from miras.train.parent import split_source
+
+
+@pytest.fixture(scope="module")
+def source(tiny, tmp_path_factory):
+    """A finished run of 4 steps."""
+    out = tmp_path_factory.mktemp("runs") / "source"
+    train(tiny(steps=4), out)
+    return out
+
+
+def params(out, step=None):
+    return nnx.to_pure_dict(nnx.state(load_run(out, step).model, nnx.Param))
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_run_and_its_step_are_told_apart(tmp_path):
+    assert split_source(f"{tmp_path}/a@12") == (f"{tmp_path}/a", 12)
+    assert split_source(f"{tmp_path}/a") == (f"{tmp_path}/a", None)
+    assert split_source(f"{tmp_path}/a@b") == (f"{tmp_path}/a@b", None)
+    (tmp_path / "a@3").mkdir()
+    assert split_source(f"{tmp_path}/a@3") == (f"{tmp_path}/a@3", None)
+
+
+def test_the_command_fine_tunes_a_run(source, tmp_path, capsys):
+    out = tmp_path / "tuned"
+    words = ["steps=2", "warmup=0", "learning_rate=1e-3"]
+    argv = ["train", "--from", str(source), *words, "--out", str(out)]
+    assert main(argv) == 0
+    assert f"parameters of {source} at step 4." in capsys.readouterr().out
+    config = json.loads((out / "config.json").read_text())
+    assert config["parent"] == {"run": str(source), "step": 4, "partial": False}
+    assert config["train"]["learning_rate"] == 1e-3
+    assert_equal(params(out, 0), params(source))  # the newest
+    assert load_run(out).step == 2  # steps start anew
+    assert main(argv) == 0  # the same again
+    assert main(["train", "--out", str(out)]) == 0  # the folder knows
+    assert capsys.readouterr().out.count("is finished: 2 of 2 steps") == 2
+    assert main(["train", "--out", str(out), "learning_rate=2e-3"]) == 2
+    assert "train.learning_rate: 0.001 -> 0.002" in capsys.readouterr().err
+
+
+def test_other_parameters_are_refused_with_a_table_unless_partial(source, tmp_path, tiny, console):
+    config = tiny("bias=l2", "mlp_ratio=4", "tie=false", steps=1, warmup=0)
+    out = tmp_path / "other"
+    with pytest.raises(ConfigError, match=r"missing, .*of another shape.*--partial"):
+        train(dataclasses.replace(config, parent=Parent(str(source), 4)), out, console=console)
+    assert not out.exists()
+    told = console.file.getvalue()
+    assert "head.kernel" in told
+    assert "mlp.up.kernel" in told
+    partial = dataclasses.replace(config, parent=Parent(str(source), 2, partial=True))
+    train(partial, out, console=console)
+    assert "not taken: 1 missing, 3 of another shape" in console.file.getvalue()
+    old, new = params(source, 2), params(out, 0)
+    np.testing.assert_array_equal(old["embedding"], new["embedding"])
+    np.testing.assert_array_equal(old["norm"]["scale"], new["norm"]["scale"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--from", "{source}@3"], "no checkpoint of step 3: the steps there are 0, 2, 4"),
+        (["--from", "{tmp}/nothing"], "is not a run's folder"),
+        (["yaad", "--from", "{tmp}/nothing"], "has no checkpoint"),
+        (["--partial"], "--partial belongs to --from RUN"),
+    ],
+)
+def test_what_cannot_be_a_start_is_told(source, tmp_path, capsys, argv, message):
+    words = [word.format(source=source, tmp=tmp_path) for word in argv]
+    assert main(["train", *words, "--out", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err
+    assert saved_steps(tmp_path / "run" / "checkpoints") == []
