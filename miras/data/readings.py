@@ -29,6 +29,7 @@ class Reading:
         source: as the user named it, printable.
         read: how many files were read.
         left_out: how many were not, by reason.
+        names: the first few of them, by reason.
         unit: what is counted.
         digest: names the content, where it was computed.
     """
@@ -36,6 +37,7 @@ class Reading:
     source: str
     read: int
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     unit: str = "file"
     digest: str = ""
 

@@ -31,6 +31,7 @@ from miras.data.text_file import (
 from miras.errors import ConfigError
 
 _LOG = logging.getLogger(__name__)
+_NAMES = 10  # of what is left out for one reason
 _PARQUET = b"PAR1"  # how a Parquet file begins and ends
 
 
@@ -49,9 +50,12 @@ class Found(NamedTuple):
         """The report of it."""
         empty = sum(left.reason == "empty" for left in self.left_out)
         counted = readings.count(left.reason for left in self.left_out)
-        return readings.Reading(
-            readings.printable(source), len(self.files) - empty, counted, digest=digest
-        )
+        names: dict[str, list[str]] = {reason: [] for reason in counted}
+        for left in self.left_out:
+            if len(names[left.reason]) < _NAMES:
+                names[left.reason].append(readings.printable(left.name))
+        read = len(self.files) - empty
+        return readings.Reading(readings.printable(source), read, counted, names, digest=digest)
 
 
 def find_files(source: str, field: str = "text") -> list[TextFile]:

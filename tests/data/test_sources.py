@@ -184,6 +184,7 @@ def test_all_that_is_left_out_of_a_folder_is_counted(tmp_path):
     assert {left.name for left in found.left_out} == {
         ".git", ".hidden", "dead.txt", "empty", "empty.gz", "pipe", "sub/i.bin",
     }  # fmt: skip
+    assert found.reading("texts").names["empty"] == ["empty", "empty.gz"]
     assert reasons(tmp_path / "*") == {"broken link": 1, "empty": 2, "folder": 1, "special file": 1}
 
 
