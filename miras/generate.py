@@ -102,12 +102,12 @@ def _read_prompt(run: "Run", ids: "np.ndarray", session: "Session | None") -> "S
 
     from miras.models import Session, prefill
 
-    ids = jnp.asarray(ids)
+    tokens = jnp.asarray(ids)
     if session is not None:
-        if not len(ids):
+        if not len(tokens):
             return session
-        logits, state = prefill(run.model, ids[None], session.state)
-        return Session(state, logits, session.tokens + len(ids))
-    ids = jnp.concatenate([jnp.asarray([run.tokenizer.bos_id]), ids])
-    logits, state = prefill(run.model, ids[None])
-    return Session(state, logits, len(ids))
+        logits, state = prefill(run.model, tokens[None], session.state)
+        return Session(state, logits, session.tokens + len(tokens))
+    tokens = jnp.concatenate([jnp.asarray([run.tokenizer.bos_id]), tokens])
+    logits, state = prefill(run.model, tokens[None])
+    return Session(state, logits, len(tokens))

@@ -50,7 +50,7 @@ def place_of(notes: Any) -> Place:
     try:
         place = Place(**{name: notes[name] for name in _TYPES})
         right = all(type(getattr(place, name)) is kind for name, kind in _TYPES.items())
-        made = [Bucket(**bucket) for bucket in place.buckets]
+        made = [Bucket(**bucket) for bucket in notes["buckets"]]
         right = (
             right and 0 <= place.offset <= place.end and place.skip >= 0 and all(map(_right, made))
         )
