@@ -17,10 +17,10 @@ LIBTPU := import importlib.metadata as m; \
 BROWSER := $(if $(shell grep -sx ID=debian /etc/os-release),$(if $(filter x86_64,$(shell uname -m)),\
   $(VENV)/browser/.installed))
 
-.PHONY: help demo test exhaustive tpu browser lint types docs format table clean
+.PHONY: help demo test wheel-smoke exhaustive tpu browser lint types docs format table clean
 
 help:  ## Show these targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
 
 demo: $(VENV)/.installed  ## Train the default model on the built-in corpus, then sample from it
 	$(BIN)/miras train yaad --out $(DEMO_OUT) $(DEMO)
@@ -31,6 +31,9 @@ test: $(VENV)/.installed $(TPU) $(BROWSER)  ## Run the tests
 
 exhaustive: $(VENV)/.installed $(TPU) $(BROWSER)  ## Run what `make test` runs a sample of (hours)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "exhaustive and not gpu" $(PYTEST)
+
+wheel-smoke:  ## Train, evaluate and generate with the wheel alone, in a clean environment
+	tests/wheel_smoke.sh $(PYTHON)
 
 tpu: $(TPU)  ## Install the TPU's compiler (210 MB), which needs no TPU
 

@@ -17,6 +17,7 @@ from miras.train import RunConfig
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",
+    ROOT / "PACKAGE.md",
     ROOT / "experiments" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
