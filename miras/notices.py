@@ -1,33 +1,37 @@
-"""What the library logs while a command runs: on the error stream, each line once."""
+"""What the library logs while a command runs, each line once."""
 
 import contextlib
 import logging
 import sys
 from collections.abc import Iterator
-from typing import TextIO
 
 _LOGS = ("miras.data", "miras.train", "miras.trust")
 
 
 class _Notices(logging.Handler):
-    """Writes each line once; a stream that is closed loses it and stops nothing."""
+    """Writes each line once; a stream that is closed loses it and stops nothing.
 
-    def __init__(self, stream: TextIO) -> None:
+    Warnings go to the error stream, all else to the output, so that a command that is refused has
+    one sentence on the error stream.
+    """
+
+    def __init__(self) -> None:
         super().__init__()
-        self._stream, self._said = stream, set()
+        self._said = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         line = " ".join(record.getMessage().split())
         if line not in self._said:
             self._said.add(line)
             with contextlib.suppress(OSError, ValueError):
-                print("miras:", line, file=self._stream, flush=True)
+                stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+                print("miras:", line, file=stream, flush=True)
 
 
 @contextlib.contextmanager
 def notices() -> Iterator[None]:
     """Says what parts of miras log, such as which files were read and which were left out."""
-    handler = _Notices(sys.stderr)
+    handler = _Notices()
     with contextlib.ExitStack() as stack:
         for name in _LOGS:
             log = logging.getLogger(name)
