@@ -154,7 +154,7 @@ def _read(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / "origin.json"
     try:
         text = path.read_text("utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
