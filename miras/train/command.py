@@ -5,6 +5,7 @@ What needs jax or reads text is imported when the command runs, as in `cli`.
 
 import argparse
 import dataclasses
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 from miras.config import override, require
@@ -47,23 +48,27 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=_run)
 
 
-def run_config(name: str, assignments: list[str], source: str | None) -> "RunConfig":
+def run_config(
+    name: str, assignments: list[str], source: str | None, kept: pathlib.Path | None = None
+) -> "RunConfig":
     """The config of a run from a preset, assignments and a data source.
 
-    The vocabulary is that of the data's tokenizer, unless it is assigned.
+    The vocabulary is that of the data's tokenizer, unless it is assigned: of the copy that the
+    run's folder `kept` has, where it goes on.
 
     Raises:
         ConfigError: for what cannot be assigned, or a tokenizer that cannot be read.
     """
     from miras.data import vocabulary
     from miras.presets import preset
-    from miras.train import RunConfig
+    from miras.train import RunConfig, origin
 
     config = override(RunConfig(model=preset(name)), *assignments)
     if source is not None:
         config = override(config, f"data.source={source}")
     if not any(word.partition("=")[0].strip() in ("vocab", "model.vocab") for word in assignments):
-        config = override(config, f"model.vocab={vocabulary(config.data)}")
+        data = config.data if kept is None else origin.own(kept, config).data
+        config = override(config, f"model.vocab={vocabulary(data)}")
     return config
 
 
@@ -102,7 +107,8 @@ def _plan(args: argparse.Namespace) -> "tuple[RunConfig, str]":
         config = _changed(saved, assignments, args.data)
     else:
         name = name or DEFAULT
-        config = run_config(name, assignments, args.data)
+        kept = None if saved is None else RunFolder(args.out).path
+        config = run_config(name, assignments, args.data, kept)
     return config, args.out or default_folder(str(name), config)
 
 

@@ -86,11 +86,11 @@ def train(
             and saved; it is a `SystemExit` of code 130 or 143. A second signal ends at once.
     """
     folder = RunFolder(out)
+    console = console or Console()
     with trusting(trust_plugins):
         config = folder.check(config)
-    digest = None if folder.config.exists() else origin.tokenizer_hash(config)
-    console = console or Console()
-    session = Session(_own(folder, config), folder, console)
+        digest = None if folder.config.exists() else origin.tokenizer_hash(config)
+        session = Session(_own(folder, config), folder, console)
     with folder.locked():
         with trusting(trust_plugins):
             folder.check(config)  # another process may have been first

@@ -10,6 +10,7 @@ from miras.cli import main
 from miras.config import override
 from miras.errors import ConfigError
 from miras.train import evaluate_run, load_run, train
+from miras.train.command import run_config
 from miras.train.run_folder import RunFolder
 from tests.data.tokenizers_of_all_kinds import make
 
@@ -82,6 +83,11 @@ def test_another_tokenizer_is_refused(project, refused):
     with pytest.raises(ConfigError, match="is no longer the file that the run in"):
         train(config, "run")
     path.unlink()
+    words = [f"data.tokenizer={config.data.tokenizer}"]
+    with pytest.raises(ConfigError, match="does not exist"):
+        run_config("yaad", words, None)
+    own = load_run("run").tokenizer.vocab_size
+    assert run_config("yaad", words, None, folder / "run").model.vocab == own
     assert train(config, "run").resumed_from == 2
     path.write_bytes(whole)
     copy = folder / "run" / f"tokenizer{path.suffix}"
