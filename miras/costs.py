@@ -116,7 +116,7 @@ def memory_flops(config: LanguageModelConfig, context: int = CONTEXT) -> float:
     window = (chunk + rule.algorithm.window - 1) / chunk  # tokens whose gradients are taken anew
     momentum = "S" in rule.algorithm.keeps
     flops = 2.0 * chunk**2 if momentum else 0.0
-    for i, leaf in enumerate(written.values()):
+    for i, leaf in enumerate(sorted(written.values(), key=lambda leaf: -leaf.ndim)):
         size, sides = leaf.size, sum(leaf.shape)
         products = 2 * chunk * sides * terms
         gradient = 2 * size * (1 if i == 0 else 2) * terms

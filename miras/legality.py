@@ -41,6 +41,7 @@ def of_rule(rule: "Rule") -> Iterator[Verdict]:
     yield from _order(rule)
     yield from _kv(rule)
     yield from _algorithm(rule)
+    yield from _averaged(rule)
     yield from _granularity(rule)
     yield from _memory(rule)
 
@@ -57,6 +58,14 @@ def of_semantics(rule: "Rule", refine: int, exact: bool) -> Iterator[Verdict]:
         f"refine={refine} approaches the online rule, which exact=True already is",
         "use refine=0, or exact=False",
     )
+    if refine or exact:
+        yield Verdict(
+            not rule.algorithm.averaged,
+            f"algorithm {rule.kinds()['algorithm']!r} with averaged=True scales the sum of a "
+            "chunk's steps, all taken at its snapshot, by each reader's position, which "
+            f"{'exact=True' if exact else f'refine={refine}'} would take at other weights",
+            f"use {'exact=False' if exact else 'refine=0'}, or averaged=False",
+        )
     if refine:
         yield from _refine(rule, refine)
     if exact:
@@ -242,6 +251,19 @@ def _algorithm(rule: "Rule") -> Iterator[Verdict]:
             f"state that is linear until then, which that of {kinds['retention']!r} here is not",
             "use every='token', or a retention that is linear, or proximal with link_every='chunk'",
         )
+
+
+def _averaged(rule: "Rule") -> Iterator[Verdict]:
+    if not rule.algorithm.averaged:
+        return
+    kinds, retention = rule.kinds(), rule.retention
+    yield Verdict(
+        retention.linked is None and not retention.gates(),
+        f"algorithm {kinds['algorithm']!r} with averaged=True counts W_t from the chunk's "
+        f"snapshot, W_r + r_t sum_s U_s, of which retention {kinds['retention']!r} would "
+        "forget a part",
+        "use retention 'none', or averaged=False",
+    )
 
 
 def _granularity(rule: "Rule") -> Iterator[Verdict]:

@@ -96,6 +96,7 @@ def _when(fix: Parts, call: Parts, /, **rule: Any) -> Refusal:
 _KEY, _SLOT = ({"kind": "l2", "granularity": side} for side in ("key", "slot"))
 _OMEGA, _MUON = {"kind": "omega", "window": 4}, {"kind": "muon", "every": "chunk"}
 _MUON_KEY = {"kind": "muon", "lr_at": "gradient", "granularity": "key"}
+_AVERAGED = {"kind": "gd", "averaged": True}
 _TIED = {"kind": "slots", "write": "tied"}
 
 REFUSALS: dict[str, tuple[Refusal, ...]] = {
@@ -136,6 +137,7 @@ REFUSALS: dict[str, tuple[Refusal, ...]] = {
     ),
     "Algorithm": (
         _of({"memory": "matrix"}, memory="mlp", algorithm="implicit"),
+        _of({"retention": "none"}, retention="l2", algorithm=_AVERAGED),
         _of({"bias": "l2"}, bias="huber", algorithm="newton"),
         _of({"retention": "l2"}, retention="kl", algorithm="newton"),
         _of({"retention": {"kind": "l2", "granularity": "head"}}, retention=_KEY,
@@ -172,6 +174,7 @@ REFUSALS: dict[str, tuple[Refusal, ...]] = {
     "Refinement": (
         _when({"refine": 0}, {"refine": -1}),
         _when({"refine": 0}, {"refine": 1, "exact": True}),
+        _when({"algorithm": {**_AVERAGED, "averaged": False}}, {"refine": 1}, algorithm=_AVERAGED),
         _when({"retention": {"kind": "kl", "link_every": "token"}}, {"refine": 1},
               retention={"kind": "kl", "link_every": "chunk"}),
         _when({"algorithm": {**_OMEGA, "window": 1}}, {"refine": 1}, algorithm=_OMEGA),

@@ -19,6 +19,7 @@ MLPS = {
     "plain": {"kind": "mlp", "residual": False, "norm": None, "expansion": 2},
     "rms": {"kind": "mlp", "norm": "rms", "expansion": 2},
     "affine": {"kind": "mlp", "affine": True, "expansion": 2},
+    "bias": {"kind": "mlp", "biases": True, "expansion": 2},
     **{
         f"mlp_{name}": {"kind": "mlp", "activation": name, "expansion": 2}
         for name in ("relu", "gelu", "gelu_exact", "silu", "tanh", "identity")

@@ -32,6 +32,7 @@ class Call(NamedTuple):
     state: AnyState | None
     segment_ids: Array | None
     mask: Array | None
+    average: Array | None = None
 
 
 def check_types(rule: object, W0: object, gates: object, state: object, exact: object) -> None:
@@ -80,6 +81,7 @@ def check(rule: Rule, call: Call, chunk: int, refine: int, exact: bool) -> None:
         require(verdict.legal, verdict.reason)
     _check_gates(rule, call)
     _check_labels(call)
+    _check_average(rule, call, chunk)
     _check_memory(rule, call, refine, chunk)
 
 
@@ -186,6 +188,32 @@ def _check_labels(call: Call) -> None:
         call.segment_ids is None or jnp.issubdtype(call.segment_ids.dtype, jnp.integer),
         f"segment_ids has dtype {getattr(call.segment_ids, 'dtype', None)}: it must be integer.",
     )
+
+
+def _check_average(rule: Rule, call: Call, chunk: int) -> None:
+    """NaN is refused as what lies outside the range is."""
+    average = call.average
+    if average is None:
+        return
+    require(
+        rule.algorithm.averaged,
+        "average scales the mean of a chunk's steps, which algorithm "
+        f"{rule.kinds()['algorithm']!r} does not take here: use 'gd' with "
+        "averaged=True, or give no average.",
+    )
+    require(
+        average.shape == (chunk,) and jnp.issubdtype(average.dtype, jnp.floating),
+        f"average has shape {average.shape} and dtype {average.dtype}: it must be [C] = "
+        f"{(chunk,)}, one number for each position in the chunk.",
+    )
+    if not isinstance(average, Tracer):
+        values = np.asarray(average, np.float64)
+        legal = (values >= 0) & (values < np.inf)
+        require(
+            bool(legal.all()),
+            f"average holds {values[~legal][0] if not legal.all() else 0:.4g}: it must be finite "
+            "and at least 0.",
+        )
 
 
 def _check_memory(rule: Rule, call: Call, refine: int, chunk: int) -> None:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.engine import least_squares
+from miras.engine.averages import AVERAGE
 from miras.engine.decay import decay_of
 from miras.engine.exact import exact_gradients
 from miras.engine.gradients import Gradients, associated, gradients
@@ -19,7 +20,7 @@ from miras.engine.tokens import Tokens, Window, band, behind, next_window, token
 from miras.engine.trajectory import Linear, Memory, Steps, following, last, link, trajectory
 from miras.memory import Reader
 from miras.optim import Newton
-from miras.optim.coefficients import Coefficients
+from miras.optim.coefficients import Coefficients, averaged
 from miras.rule import Rule
 from miras.typing import Array, Weights
 
@@ -104,13 +105,15 @@ def chunk_step(
     """
     tokens = tokens_of(rule, fixed, tile.k, tile.v, tile.k_write, tile.gates, tile.write)
     fast = _begin(rule, fast, tile.fresh)
-    start = Memory(fast.A, fast.S, fast.V)
+    start = _start(rule, fast, tile.fresh)
     steps = _steps(rule, fast, tokens)
 
     found, moved, sweeps = _learn(rule, how, fixed, fast, tokens, steps)
     moved = moved if front is None else following(front, moved)
     path = trajectory(rule, start, moved, fixed)
     end = path.end()
+    if rule.algorithm.averaged and tile.fresh is not None:  # else nothing is written before it
+        end = end._replace(A=select(jnp.sum(tile.write) > 0, end.A, fast.A))
 
     y = _read(rule, fixed, fast, path, moved, tile.q)
     R, L = fast.R, fast.L
@@ -151,11 +154,18 @@ def _begin(rule: Rule, fast: Fast, fresh: Array | None) -> Fast:
     R = select(fresh, linked, fast.R)
     L = None if fast.L is None else select(fresh, linked, fast.L)
     S = fast.S
-    if S is not None and rule.algorithm.acts == "chunk" and not _has_momentum(rule):
+    if S is not None and rule.algorithm.restarts:
         S = select(fresh, {name: jnp.zeros_like(leaf) for name, leaf in S.items()}, S)
     memory = Memory(fast.A, S, fast.V)
     sweeps = tuple(select(fresh, memory, sweep) for sweep in fast.sweeps)
     return fast._replace(S=S, R=R, L=L, sweeps=sweeps)
+
+
+def _start(rule: Rule, fast: Fast, fresh: Array | None) -> Memory:
+    """From where the run's states are counted: the memory, or the snapshot where they average."""
+    if not rule.algorithm.averaged:
+        return Memory(fast.A, fast.S, fast.V)
+    return Memory(fast.R, None if fresh is None else fast.S, fast.V)
 
 
 def _has_momentum(rule: Rule) -> bool:
@@ -173,9 +183,11 @@ def _steps(rule: Rule, fast: Fast, tokens: Tokens) -> Steps:
         for name, decay in decays.items():
             key = id(decay.scalar)
             if key not in known:
-                known[key] = rule.algorithm.coefficients(
+                found = rule.algorithm.coefficients(
                     decay.scalar, tokens.log_momentum, tokens.rate, tokens.write, weights
                 )
+                row = tokens.gates.get(AVERAGE)
+                known[key] = found if row is None else averaged(found, row)
             coefficients[name] = known[key]
     mu = None if tokens.log_momentum is None else jnp.exp(tokens.log_momentum)
     return Steps({}, {}, decays, coefficients, weights, mu, tokens.rate, tokens.write, tokens.gates)

@@ -55,6 +55,7 @@ def run(
     at_chunk_edge: bool = False,
     save_every: SaveEvery = None,
     precision: Precision = FULL,
+    average: Array | None = None,
 ) -> tuple[Array, State, Array]:
     """All tokens, one by one; right wherever segments begin. See `miras.engine.xla.run`.
 
@@ -73,6 +74,9 @@ def run(
     at = positions(segment_ids, start.position, start.segment, length, chunk, mask)
     own = jnp.ones((batch, length), bool) if mask is None else mask
     origin = dual_start(rule, fast)
+    if average is not None:
+        rows = average.astype(dtype)[at.position]
+        gates = {**gates, "average": jnp.repeat(rows[..., None], q.shape[2], axis=-1)}
 
     one_head = functools.partial(_token, rule, how, chunk)
 
@@ -116,7 +120,7 @@ def _token(rule, how, chunk, fixed, origin, memory: Carry, streams, reset, posit
     if window is not None:
         window = window._replace(weight=jnp.where(reset, 0.0, window.weight))
     is_first, is_last = position == 0, position == chunk - 1
-    if algorithm.acts == "chunk" and all(g.name != "log_momentum" for g in rule.gates):
+    if algorithm.restarts:
         S = _choose(is_first, _zeros(S), S)
     R = _choose(is_first, _link(rule, A), memory.R)
     L = None if memory.L is None else _choose(is_first, _link(rule, A), memory.L)
@@ -134,11 +138,11 @@ def _token(rule, how, chunk, fixed, origin, memory: Carry, streams, reset, posit
     G: Weights = {}
     for before in (*sweeps, begin):
         G, loss = _gradient(rule, fixed, at, tokens, now)
-        moved.append(_advance(rule, before, G, tokens))
+        moved.append(_advance(rule, before, G, tokens, R))
         at = _link(rule, before.A)  # where the next sweep takes its gradient
     A, S, V = moved.pop()
     if L is not None:
-        L = _advance(rule, begin._replace(A=L), G, tokens).A
+        L = _advance(rule, begin._replace(A=L), G, tokens, R).A
         fires = position == 0 if retention.lag else is_last
         R, L = _choose(fires, _link(rule, A), R), _choose(fires, _link(rule, A), L)
     if algorithm.acts == "chunk":
@@ -225,8 +229,11 @@ def _one(rule: Rule, fixed, at: Weights, k, k_write, v, threshold):
     return g, rule.bias.loss(pred, v[None], threshold)[0]
 
 
-def _advance(rule: Rule, memory: Memory, G: Weights, tokens: Tokens) -> Memory:
-    """A_t = alpha_t A_{t-1} + U_t, and the buffers."""
+def _advance(rule: Rule, memory: Memory, G: Weights, tokens: Tokens, R: Weights) -> Memory:
+    """A_t = alpha_t A_{t-1} + U_t, and the buffers.
+
+    Averaged: S_t = S_{t-1} + U_t and A_t = R + r_t S_t.
+    """
     mu = None if tokens.log_momentum is None else jnp.exp(tokens.log_momentum[0])
     rate = 1.0 if tokens.rate is None else tokens.rate[0]
     decayed = _decay(rule, tokens, memory.A)
@@ -241,6 +248,10 @@ def _advance(rule: Rule, memory: Memory, G: Weights, tokens: Tokens) -> Memory:
             S[name] = (1.0 if mu is None else mu) * s + G[name]
             continue
         S[name], V[name], U = rule.algorithm.step(s, second, G[name], mu, rate)
+        if rule.algorithm.averaged:
+            S[name] = s + U
+            A[name] = R[name] + gates["average"] * S[name]
+            continue
         A[name] = decayed[name] + U
         if rule.retention.proximal and rule.retention.linked == "token":
             A[name] = rule.retention.prox(A[name], leaf, gates)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from miras.config import unknown
 from miras.engine import attention
 from miras.engine.attention import KVState
+from miras.engine.averages import by_position
 from miras.engine.backends import BACKENDS, Backend
 from miras.engine.checks import AnyState, Call, check, check_precision, check_types, gate_shape
 from miras.engine.chunk import Semantics
@@ -35,6 +36,7 @@ def scan(
     mask: Mask | None = None,
     save_every: SaveEvery = None,
     precision: Precision = FULL,
+    average: Array | None = None,
     backend: Backend = "auto",
 ) -> tuple[Array, AnyState]:
     """Run memories over sequences: write each token, then read.
@@ -73,6 +75,8 @@ def scan(
             None leaves it to the backend; "xla" then keeps one a chunk. No value depends on it.
         precision: in which numbers the memory is kept, multiplied and summed; see
             `miras.Precision`. Other than the default it has no forward-mode derivative.
+        average: r_i >= 0 by position i in the chunk, [C], for an algorithm with averaged=True; the
+            mean of the chunk's steps so far, 1 / (1 + i), if not given.
         backend: "xla"; "pallas", in kernels on a TPU or a GPU, see docs/kernels.md; "reference",
             token by token, the oracle; or "auto", the fastest that can run this.
 
@@ -99,6 +103,7 @@ def scan(
         mask=mask,
         save_every=save_every,
         precision=precision,
+        average=average,
         backend=backend,
     )
     return y, state
@@ -123,6 +128,7 @@ def scan_with_loss(
     at_chunk_edge: bool = False,
     save_every: SaveEvery = None,
     precision: Precision = FULL,
+    average: Array | None = None,
     backend: Backend = "auto",
 ) -> tuple[Array, AnyState, Array]:
     """`scan`, with each token's inner loss where its gradient was taken, [B, T, H], third.
@@ -144,6 +150,7 @@ def scan_with_loss(
         state=state,
         segment_ids=None if segment_ids is None else jnp.asarray(segment_ids),
         mask=None if mask is None else jnp.asarray(mask),
+        average=None if average is None else jnp.asarray(average),
     )
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
@@ -192,11 +199,21 @@ def _run(rule, call: Call, *, backend, **options):
         state=call.state,
         segment_ids=call.segment_ids,
         mask=mask,
+        average=_average(rule, call, options["chunk"]),
         **options,
     )
     if mask is not None:
         y, loss = where(mask, y, 0), where(mask, loss, 0)
     return y, state, loss
+
+
+def _average(rule: Rule, call: Call, chunk: int) -> Array | None:
+    """R by position in the chunk, [C]; None for an algorithm that averages nothing."""
+    if not rule.algorithm.averaged:
+        return None
+    if call.average is not None:
+        return call.average
+    return by_position(chunk, jnp.promote_types(jnp.float32, call.q.dtype))
 
 
 def every_gate(rule: Rule, call: Call) -> dict[str, Array]:

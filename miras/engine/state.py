@@ -21,7 +21,8 @@ class State:
     Attributes:
         A: dual state, leaves [B, H, in, out] or [B, H, out], float32 (float64 for float64 inputs);
             the weights themselves where the retention is linear or proximal.
-        S: momentum buffer, as A; None where the algorithm has none.
+        S: momentum buffer, or the sum of the chunk's steps where they are averaged, as A; None
+            where the algorithm has neither.
         V: second buffer, as A; None where the algorithm has none.
         R: the chunk's snapshot W_r, primal, at which gradients are taken.
         L: weights as read inside the chunk, where they follow a linear recursion of their own
@@ -79,8 +80,8 @@ def initial_state(
     A = {name: rows(leaf) for name, leaf in dual_start(rule, fast).items()}
     primal = A if isinstance(rule.algorithm, Newton) else {n: rows(w) for n, w in fast.items()}
     zeros = {name: jnp.zeros_like(leaf) for name, leaf in A.items()}
-    keeps = rule.algorithm.keeps
-    memory = Memory(A, zeros if "S" in keeps else None, zeros if "V" in keeps else None)
+    carried = rule.algorithm.carried
+    memory = Memory(A, zeros if "S" in carried else None, zeros if "V" in carried else None)
     size = rule.algorithm.window - 1
     window = None
     if size:

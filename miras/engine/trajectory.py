@@ -141,10 +141,14 @@ class Linear:
 
     def end(self) -> Memory:
         """The memory after the last token."""
+        if self.rule.algorithm.averaged:
+            S = {name: self._momentum(name) for name in self.start.A}
+            A = {name: self._averaged(name, S[name]) for name in self.start.A}
+            return Memory(A, S, self.start.V)
         A = {name: self._end(name, leaf) for name, leaf in self.start.A.items()}
         S = self.start.S
         if S is not None:
-            S = {name: self._momentum(name, leaf) for name, leaf in S.items()}
+            S = {name: self._momentum(name) for name in S}
         return Memory(A, S, self.start.V)
 
     def _trail(self, name: str) -> Trail:
@@ -178,15 +182,26 @@ class Linear:
             state = state + weighted_sum(-c, Write(X, E), kind)
         return state
 
-    def _momentum(self, name: str, start: Leaf) -> Leaf:
+    def _averaged(self, name: str, S: Leaf) -> Leaf:
+        """A_0 + r S, by the sum that is there already."""
+        assert self.steps.coefficients is not None
+        row = self.steps.coefficients[name].row
+        assert row is not None
+        return self.start.A[name] + last(row) * S
+
+    def _momentum(self, name: str) -> Leaf:
+        """S after the last token; S_0 is 0 where the start has none."""
         assert self.steps.coefficients is not None
         at = self.steps.coefficients[name]
         assert at.m is not None
         assert at.n is not None
-        state = last(at.m) * start
-        for write in self.steps.writes[name]:
-            state = state + weighted_sum(-last(at.n), write, self.steps.kinds[name])
-        return state
+        steps = (
+            weighted_sum(-last(at.n), write, self.steps.kinds[name])
+            for write in self.steps.writes[name]
+        )
+        if self.start.S is None:
+            return functools.reduce(jnp.add, steps)
+        return functools.reduce(jnp.add, steps, last(at.m) * self.start.S[name])
 
 
 def shifted(at: Coefficients, log_decay: Array | None) -> Coefficients:

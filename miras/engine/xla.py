@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from miras.engine.averages import AVERAGE, averages, held_to
 from miras.engine.chunk import Fast, Semantics, Tile
 from miras.engine.compact import along
 from miras.engine.devices import varying_alike
@@ -43,6 +44,7 @@ def run(
     at_chunk_edge: bool = False,
     save_every: SaveEvery = None,
     precision: Precision = FULL,
+    average: Array | None = None,
     loop: Loop | None = None,
     tile: int | None = None,
 ) -> tuple[Array, State, Array]:
@@ -69,6 +71,10 @@ def run(
     at = positions(segment_ids, start.position, start.segment, length, chunk, mask)
     write = jnp.ones((batch, length), dtype) if mask is None else mask.astype(dtype)
 
+    if average is not None:
+        rows = averages(average.astype(dtype), at, start.position, write, q.shape[2])
+        gates = {**gates, AVERAGE: rows}
+
     origin = dual_start(rule, {name: leaf.astype(dtype) for name, leaf in fast.items()})
     constants = Constants({name: leaf.astype(dtype) for name, leaf in fixed.items()}, origin)
     step = rounded(functools.partial(tile_step, rule, how, chunk), precision)
@@ -87,6 +93,8 @@ def run(
         if aligned:
             present = jnp.broadcast_to(jnp.arange(size) < length, (batch, size))
             moved = jax.tree.map(lambda x: _pad(x, size), token_streams)
+            if average is not None:
+                moved["gates"][AVERAGE] = held_to(token_streams["gates"][AVERAGE], size)
             resets = None if segment_ids is None else _pad(at.reset, size)
         else:
             placement = place(at, chunk, chunks)

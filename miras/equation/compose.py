@@ -214,7 +214,7 @@ def _stepped(
 
 def _averages(setting: Setting) -> bool:
     """Whether W_t is the snapshot plus a multiple of the chunk's steps so far."""
-    return getattr(setting.rule.algorithm, "averaged", False)
+    return setting.rule.algorithm.averaged
 
 
 def _averaged(setting: Setting, update: Update) -> tuple[Update, Line]:

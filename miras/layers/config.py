@@ -42,8 +42,9 @@ class LayerConfig(Config):
         output_gate: silu(x @ W) times what is read.
         decay_by_depth: multiply the logs of decays by 1 - l / (L - 1) + 1e-5 in layer l of L, so
             that later layers forget less (Lightning Attention, 2401.04658).
-        lr_by_position: divide eta by 1 + the token's position in its chunk, with a learned
-            correction per position (TTT, 2407.04620).
+        lr_by_position: divide eta_t by 1 + the token's own position in its chunk, with a learned
+            correction per position. TTT's official code (2407.04620) scales the sum of a chunk's
+            steps by the position of the token that reads it instead: see `miras.optim.GD.averaged`.
     """
 
     conv: int = 4
@@ -88,6 +89,12 @@ class LayerConfig(Config):
             require(
                 any(gate.name == "lr" and gate.side == "head" for gate in rule.gates),
                 "layer.lr_by_position needs a learning rate per head.",
+            )
+            require(
+                not rule.algorithm.averaged,
+                "layer.lr_by_position=true divides each gradient by its own position, where "
+                f"{kinds['algorithm']}.averaged=true takes the mean of all: set one of them to "
+                "false.",
             )
 
     def terms(self, rule: Rule) -> int | None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from miras.engine import KVState, State, initial_kv_state, initial_state, scan_with_loss
+from miras.engine.averages import by_position
 from miras.engine.checks import AnyState
 from miras.engine.compact import where
 from miras.engine.layout import positions
@@ -99,7 +100,7 @@ class FastWeights(nnx.Module):
         self.initial = nnx.Dict(
             {n: param(w, ("heads",) + (None,) * (w.ndim - 1)) for n, w in raw.items()}
         )
-        if config.lr_by_position:
+        if config.lr_by_position or rule.algorithm.averaged:
             self.lr_correction = param(jnp.zeros(memory.chunk), (None,))
 
     def initial_weights(self) -> Weights:
@@ -177,12 +178,21 @@ class FastWeights(nnx.Module):
             at_chunk_edge=at_chunk_edge,
             save_every=memory.save_every,
             precision=memory.precision,
+            average=self._average(),
         )
         if not health:
             return y, after, None
         before = self.init_state(batch) if state is None else state
         measure = FastWeights._health if health is True else health
         return y, after, measure(self, Written(streams, gates, before, after, loss, mask))
+
+    def _average(self) -> Array | None:
+        """max(0, 1 / (1 + i) + correction of position i), [C], where the rule averages."""
+        return self._by_position() if self.memory.rule.algorithm.averaged else None
+
+    def _by_position(self) -> Array:
+        correction = self.lr_correction[...]
+        return jnp.maximum(0.0, by_position(self.memory.chunk, correction.dtype) + correction)
 
     def _slower(
         self, gates: dict[str, Array], depth: Array | float, batch: int, length: int
@@ -209,8 +219,7 @@ class FastWeights(nnx.Module):
             start = before.position, before.segment
         chunk = self.memory.chunk
         at = positions(segments, *start, segments.shape[1], chunk, mask).position
-        by_position = jnp.maximum(0.0, 1 / (1 + jnp.arange(chunk)) + self.lr_correction[...])
-        return gates.get("lr", held) * by_position[at][..., None]
+        return gates.get("lr", held) * self._by_position()[at][..., None]
 
     def _health(self, call: Written) -> Health:
         _, gates, before, after, loss, mask = call

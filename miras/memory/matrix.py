@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from miras.config import added
 from miras.formula import Line, MemoryFormula, raised, wrap
 from miras.gate import Side
 from miras.memory.base import Memory, Reader, register
@@ -14,25 +15,33 @@ from miras.typing import Array, Weights
 @register("matrix")
 @dataclasses.dataclass(frozen=True)
 class Matrix(Memory):
-    """M(W, x) = x @ w1 with w1 of shape [dk, dv]. MIRAS (2504.13173), section 3."""
+    """M(W, x) = x @ w1 [+ b1] with w1 of shape [dk, dv]. MIRAS (2504.13173), section 3.
+
+    Attributes:
+        biases: b1 [dv], which the inner loop writes as it does w1, and whose initial value is
+            learned as well (TTT, 2407.04620). No closed form is known for it then.
+    """
+
+    biases: bool = added(False)
 
     def init(self, key: jax.Array, dk: int, dv: int) -> Weights:
-        """w1 = 0: an empty memory reads nothing."""
-        return {"w1": jnp.zeros((dk, dv), jnp.float32)}
+        """All 0: an empty memory reads nothing."""
+        weights = {"w1": jnp.zeros((dk, dv), jnp.float32)}
+        return weights | ({"b1": jnp.zeros(dv, jnp.float32)} if self.biases else {})
 
     def apply(self, read: Reader, x: Array) -> Array:
-        """X @ w1."""
-        return read.linear("w1", x)
+        """X @ w1 [+ b1]."""
+        y = read.linear("w1", x)
+        return read.shift("b1", y) if self.biases else y
 
     def sides(self, name: str) -> tuple[Side | None, ...]:
-        """Rows are key channels, columns value channels."""
-        del name
-        return ("key", "value")
+        """Rows are key channels, columns and the entries of b1 value channels."""
+        return ("value",) if name == "b1" else ("key", "value")
 
     @property
     def is_linear(self) -> bool:
-        """Yes."""
-        return True
+        """Without a bias."""
+        return not self.biases
 
     def formula(self, gates) -> MemoryFormula:
         """X W."""

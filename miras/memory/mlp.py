@@ -6,7 +6,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 
-from miras.config import require
+from miras.config import added, require
 from miras.formula import Line, MemoryFormula, wrap
 from miras.gate import Side
 from miras.memory import activations, norms
@@ -19,7 +19,7 @@ from miras.typing import Array, Weights
 @register("mlp")
 @dataclasses.dataclass(frozen=True)
 class MLP(Memory):
-    """M(W, x) = x + norm(act(... act(x @ w1) ...) @ wn).
+    """M(W, x) = x + norm(act(... act(x @ w1 + b1) ...) @ wn + bn).
 
     w1 is [dk, hidden], wn [hidden, dv], those between [hidden, hidden], hidden = expansion * dk;
     depth 1 is the single matrix w1 [dk, dv]. TTT (2407.04620) section 2.7, Titans (2501.00663)
@@ -33,6 +33,9 @@ class MLP(Memory):
         residual: add x, which needs dk = dv.
         norm: of the output before the residual, without learned parameters unless `affine`.
         affine: a scale and a shift after the norm, trained by the outer loop only (TTT).
+        biases: b1 [hidden], ..., bn [dv] behind the matrices, which the inner loop writes as it
+            does those; their initial values, learned as well, start at 0 (TTT's official code).
+            Without it there are none.
         eps: added to the variance (layer) or the mean square (rms).
     """
 
@@ -43,6 +46,7 @@ class MLP(Memory):
     residual: bool = True
     norm: Norm | None = "layer"
     affine: bool = False
+    biases: bool = added(False)
     eps: float = 1e-6
 
     def validate(self) -> None:
@@ -78,6 +82,8 @@ class MLP(Memory):
             # Behind a GELU of a unit normal the mean square is about 0.42.
             std = 1.0 if i == 0 or self.norm is not None else (0.42 * fan_in) ** -0.5
             weights[f"w{i + 1}"] = std * jax.random.normal(keys[i], (fan_in, fan_out), jnp.float32)
+            if self.biases:
+                weights[f"b{i + 1}"] = jnp.zeros(fan_out, jnp.float32)
         if self.affine:
             weights |= {"scale": jnp.ones(dv, jnp.float32), "shift": jnp.zeros(dv, jnp.float32)}
         return weights
@@ -88,24 +94,28 @@ class MLP(Memory):
         return ("scale", "shift") if self.affine else ()
 
     def sides(self, name: str) -> tuple[Side | None, ...]:
-        """Rows of w1 are key channels, columns of wn value channels."""
-        return ("key" if name == "w1" else None, "value" if name == f"w{self.depth}" else None)
+        """Rows of w1 are key channels, columns of wn and entries of bn value channels."""
+        out: Side | None = "value" if name[1:] == str(self.depth) else None
+        return (out,) if name.startswith("b") else ("key" if name == "w1" else None, out)
 
     def apply(self, read: Reader, x: Array) -> Array:
         """X + norm(MLP(x))."""
-        z = read.linear("w1", x)
+        z = self._layer(read, 1, x)
         for i in range(2, self.depth + 1):
-            z = read.linear(f"w{i}", ACTIVATIONS[self.activation](z))
+            z = self._layer(read, i, ACTIVATIONS[self.activation](z))
         z = normalise(z, self.norm, self.eps)
         if self.affine:
             z = z * read.fixed("scale") + read.fixed("shift")
         return x + z if self.residual else z
 
+    def _layer(self, read: Reader, i: int, x: Array) -> Array:
+        z = read.linear(f"w{i}", x)
+        return read.shift(f"b{i}", z) if self.biases else z
+
     def formula(self, gates) -> MemoryFormula:
         """The layers, their widths, what stands between and behind them."""
-        biased = getattr(self, "bias", False)
-        W = [f"W_{i + 1}" for i in range(self.depth)] if self.depth > 1 or biased else ["W"]
-        layers = [f"{{}} {w} + b_{i}" if biased else f"{{}} {w}" for i, w in enumerate(W, 1)]
+        W = [f"W_{i + 1}" for i in range(self.depth)] if self.depth > 1 or self.biases else ["W"]
+        layers = [f"{{}} {w} + b_{i}" if self.biases else f"{{}} {w}" for i, w in enumerate(W, 1)]
         act, lines = activations.NAMES[self.activation], []
         z = layers[0].format("x")
         for i, layer in enumerate(layers[1:], 2):
@@ -121,7 +131,7 @@ class MLP(Memory):
             lines=tuple(lines),
             where=(
                 *shapes(W, self.hidden, self.expansion),
-                *(_biases(self.depth) if biased else ()),
+                *(_biases(self.depth) if self.biases else ()),
                 *(activations.where(self.activation) if self.depth > 1 else ()),
                 *norms.where(self.norm, self.eps),
                 *((Line("s, c", r"\mathbb{R}^{d_v}", r"\in", _FIXED),) if self.affine else ()),

@@ -43,6 +43,7 @@ class Algorithm(Config):
     sequential: ClassVar[bool] = False  # a token's terms are steps one after another
     takes_terms: ClassVar[bool] = True  # several rank-one terms a token have a meaning
     window: ClassVar[int] = 1  # tokens whose losses make up one step
+    averaged: ClassVar[bool] = False  # W_t is the snapshot plus r_t times the chunk's steps so far
 
     lr: float = 0.1
     max_lr: float = 1.0
@@ -62,6 +63,17 @@ class Algorithm(Config):
     def keeps(self) -> tuple[str, ...]:
         """The buffers carried from token to token: none, ("S",), or ("S", "V")."""
         return ()
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """The buffers of the state: those that `step` keeps, or S for the sum that is averaged."""
+        return ("S",) if self.averaged else self.keeps
+
+    @property
+    def restarts(self) -> bool:
+        """Whether S counts within a chunk, and begins anew with the next."""
+        has_momentum = any(gate.name == "log_momentum" for gate in self.gates())
+        return self.averaged or (self.acts == "chunk" and not has_momentum)
 
     @property
     def terms(self) -> int:

@@ -30,6 +30,7 @@ class Coefficients(NamedTuple):
         p: [C], S_0 in A_t; None without momentum.
         n: [C, K], gradient s in S_t; None without momentum.
         m: [C], S_0 in S_t; None without momentum.
+        row: [C], r_t where A_t = beta_t A_0 + r_t S_t; None elsewhere.
     """
 
     c: Array
@@ -37,6 +38,18 @@ class Coefficients(NamedTuple):
     p: Array | None = None
     n: Array | None = None
     m: Array | None = None
+    row: Array | None = None
+
+
+def averaged(steps: Coefficients, row: Array) -> Coefficients:
+    """From A_t = A_0 + the steps' sum to A_t = A_0 + r_t S_t, S_t = S_0 + that sum.
+
+    Args:
+        steps: c and beta of the steps; nothing decays, so beta is 1.
+        row: r_t [C].
+    """
+    c, one = steps.c, steps.beta
+    return Coefficients(row[:, None] * c, one, p=row, n=c, m=one, row=row)
 
 
 def products(log_gate: Array | None, size: int, dtype) -> tuple[Array, Array]:

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
+from miras.config import added
 from miras.formula import AlgorithmFormula, wrap
 from miras.optim.base import Algorithm, register
 from miras.optim.coefficients import Coefficients, products
@@ -11,9 +12,25 @@ from miras.optim.coefficients import Coefficients, products
 @register("gd")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GD(Algorithm):
-    """U_t = -eta_t g_t. MIRAS (2504.13173), section 3."""
+    """U_t = -eta_t g_t. MIRAS (2504.13173), section 3.
+
+    With `averaged`, TTT's mini-batch (2407.04620, as its official code has it): token t of a chunk
+    that began at W_r reads
+
+        S_t = S_{t-1} - eta_t g_t            from S = 0 at the chunk's start
+        W_t = W_r + r_t S_t                  r_t = 1 / (1 + i), i the token's position in the chunk
+
+    so that r_t scales all gradients up to token t, not each by its own position, and the chunk
+    leaves the W_t of its last token. `miras.scan` takes other r_t as `average`; a layer learns
+    max(0, 1 / (1 + i) + offset_i), with offsets of 0 at the start.
+
+    Attributes:
+        averaged: see above. Needs a retention that forgets nothing, and refine=0, exact=False.
+    """
 
     local: ClassVar[bool] = True
+
+    averaged: bool = added(False)
 
     def coefficients(self, log_decay, log_momentum, rate, write, band) -> Coefficients:
         """C = the decay products."""

@@ -96,10 +96,11 @@ def make_plan(config: LanguageModelConfig, chunks: Sequence[int], refines: Seque
         "architecture='lmm'.",
     )
     require(
-        not config.layer.lr_by_position,
-        "layer.lr_by_position=true divides the rate by the token's position in its chunk, so "
-        "another chunk is other rates too, and no distance tells staleness alone: for a new model "
-        "set layer.lr_by_position=false.",
+        not (config.layer.lr_by_position or config.rule.algorithm.averaged),
+        "layer.lr_by_position=true and algorithm.averaged=true change the rate with the token's "
+        "position in its chunk, so another chunk is other rates too, and no distance tells "
+        "staleness alone: for a new model set layer.lr_by_position=false and, where the algorithm "
+        "has it, algorithm.averaged=false.",
     )
     reasons = {refine: _refusal(config, refine) for refine in sorted(set(refines))}
     return Plan(

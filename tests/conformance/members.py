@@ -103,6 +103,8 @@ MEMORIES = cases.MEMORIES | cases.MLPS | {
     "taylor": taylor(degree=3),
     "taylor_mlp": taylor(inner=PLAIN | {"affine": True, "norm": "layer", "hidden": 3}),
     "elu_gated": {"kind": "features", "map": "elu", "inner": GATED},
+    "matrix_bias": MATRIX | {"biases": True},
+    "mlp_bias": PLAIN | {"biases": True},
 }  # fmt: skip
 BIASES = cases.BIASES | {
     "lp1.5_sharp": {"kind": "lp", "p": 1.5, "smooth": False},
@@ -189,6 +191,7 @@ ALGORITHMS = cases.ALGORITHMS | {
     "rms": adaptive("rms"),
     "rms_plain": adaptive("rms", momentum=None, window=2),
 }
+AVERAGED = {"kind": "gd", "averaged": True}
 LINEAR_ONLY = {
     "implicit": {"kind": "implicit"},
     "implicit_value": {"kind": "implicit", "granularity": "value"},
@@ -279,6 +282,13 @@ def _combined() -> dict[str, Case]:
         "kl_coupled-omega": case(MATRIX, "l2", RETENTIONS["kl_coupled_chunk"], ALGORITHMS["omega"]),
         "vector-muon": case(VECTOR, "l2", "l2", muon()),
         "vector-nesterov": case(VECTOR, "l2", l2("key"), "nesterov"),
+        "averaged": case(MATRIX, HUBER, "none", AVERAGED),
+        "averaged-mlp": case(PLAIN | {"biases": True}, "l2", "none", AVERAGED),
+        "averaged-slots": case(slots("gate"), DOT, "none", AVERAGED),
+        "averaged-multi_step": case(
+            MATRIX, "l2", "none", AVERAGED | {"kind": "multi_step", "steps": 2}
+        ),
+        "bias-key_value": case(MLP | {"biases": True}, "l2", l2("key_value"), lr=(0.002, 0.02)),
         "key_value-momentum": case(MATRIX, "l2", l2("key_value"), "momentum"),
         "key-lr_value": case(MATRIX, "l2", l2("key"), LINEAR_ONLY["gd_value"], order="decay_first"),
         "discretised-momentum": case(MATRIX, "l2", l2(discretised=True), "momentum"),

@@ -32,12 +32,14 @@ class Rule:
     read: str
     chunk: int
     refine: int
+    average: np.ndarray
 
 
 def run(
     *, memory: dict, bias: dict, retention: dict, algorithm: dict, order: str = "learn_first",
     read: str = "token", W0: Weights, q, k, v, gates: dict[str, np.ndarray], chunk: int,
     refine: int = 0, exact: bool = False, k_write=None, mask=None, segment_ids=None,
+    average=None,
 ) -> tuple[np.ndarray, dict[str, Weights]]:  # fmt: skip
     """Reads y [B, T, H, Dv] and the final {"A": ..., "S": ..., "V": ...}, leaves [B, H, ...].
 
@@ -49,13 +51,16 @@ def run(
     write, or are of the snapshot. A masked token is not there, and reads 0. `exact` is chunk=1.
     With `refine` n, sweep i = 1..n takes token t's gradient at the weights that sweep i - 1 had
     before t; the last sweep is the memory, and all start from it at a chunk's beginning. Under
-    newton A holds G ("w1") and H.
+    newton A holds G ("w1") and H. An algorithm with `averaged` keeps the sum S of a chunk's
+    steps, and A_t = R + r_i S_t at position i, r = `average` [C], 1 / (1 + i) by default.
     """
     if order not in ("learn_first", "decay_first") or read not in ("token", "snapshot"):
         raise ValueError(f"oracle: no order {order!r} or no read {read!r}")
     if order == "decay_first" and retention["kind"] not in ("none", "l2"):
         raise ValueError("oracle: decay_first needs retention none or l2")
-    rule = Rule(memory, bias, retention, algorithm, order, read, 1 if exact else chunk, refine)
+    chunk = 1 if exact else chunk
+    average = 1.0 / np.arange(1, chunk + 1) if average is None else np.asarray(average)
+    rule = Rule(memory, bias, retention, algorithm, order, read, chunk, refine, average)
     B, T, H, _ = np.shape(q)
     mask = np.ones((B, T), bool) if mask is None else np.asarray(mask, bool)
     segments = np.zeros((B, T), int) if segment_ids is None else np.asarray(segment_ids)
@@ -108,7 +113,9 @@ def _run_head(rule: Rule, W0: Weights, q, tokens: list[Token], segments):
     window = algorithm.get("window", 1)
     every = retentions.map_every(retention)
     linear_reads = every == "chunk" and not retentions.is_proximal(retention)
-    restarts = algorithms.acts_per_chunk(algorithm) and algorithm["momentum"] is None
+    averaged = algorithm.get("averaged", False)
+    per_chunk = algorithms.acts_per_chunk(algorithm)
+    restarts = averaged or (per_chunk and algorithm["momentum"] is None)
 
     def primal(A: Weights) -> Weights:
         if newton:
@@ -142,6 +149,10 @@ def _run_head(rule: Rule, W0: Weights, q, tokens: list[Token], segments):
         at, moved = R, []
         for before in sweeps:
             after, steps = _learn(rule, fixed, before, at, recent)
+            if averaged:
+                S = {n: before.S[n] + U for n, U in steps.items()}
+                A = {n: R[n] + rule.average[pos] * S[n] for n in S}
+                after = Memory(A, S, before.V)
             moved.append(after)
             at = primal(before.A)
             if linear_reads:

@@ -274,14 +274,22 @@ def titans_linear(W0, q, k, v, gates, chunk):
     return _reads(Z[..., : k.shape[-1]], q)
 
 
-def ttt_linear(W0, q, k, v, gates, chunk):
-    """z_t = q_t + LN(q_t W_t), l = 1/2 ||k + LN(k W) - v||^2 (TTT 2407.04620).
+def ttt_linear(W0, q, k, v, gates, chunk, token_idx=None):
+    """z_t = q_t + LN(q_t W_t + b_t), l = 1/2 ||LN(k W + b) - (v - k)||^2 (TTT 2407.04620).
 
-    The mini-batch's dual form: with the gradients D of k W at the batch's start, and no affine map
-    in LN, Q W_t = Q W - [tril(Q K^T) diag(eta)] D. D is the layer norm's pullback of e = k + n - v:
-    (e - mean(e) - n mean(e n)) / sigma.
+    The mini-batch's dual form of the official code (ttt-lm-jax): with the gradients D of k W + b at
+    the batch's start and eta[t, s] = token_idx_t lr_s, which scales rows,
+
+        Z = Q W - (eta * tril(Q K^T)) D + b - (eta * tril(1)) D
+        W' = W - (eta_last * K)^T D, b' = b - sum eta_last * D          eta_last its last row
+
+    token_idx [C] is 1 / (t + 1), plus what is learned; a mini-batch cut short ends with the row of
+    its last token. LN has a fixed affine map. D is its pullback of e = s n + c - (v - k):
+    (s e - mean(s e) - n mean(s e n)) / sigma.
     """
-    W, y = np.repeat(W0["w1"][None], q.shape[0], 0), np.zeros(v.shape)
+    token_idx = 1.0 / np.arange(1, chunk + 1) if token_idx is None else token_idx
+    W, b = (np.repeat(W0[n][None], q.shape[0], 0) for n in ("w1", "b1"))
+    y, s, c = np.zeros(v.shape), W0["scale"], W0["shift"]
 
     def norm(Z):
         sigma = np.sqrt(Z.var(axis=-1, keepdims=True) + 1e-6)
@@ -289,13 +297,15 @@ def ttt_linear(W0, q, k, v, gates, chunk):
 
     for start in range(0, q.shape[1], chunk):
         now = slice(start, min(start + chunk, q.shape[1]))
-        Q, K, eta = q[:, now], k[:, now], gates["lr"][:, now]
-        n, sigma = norm(np.einsum("bshi,bhio->bsho", K, W))
-        e = K + n - v[:, now]
-        D = e - e.mean(axis=-1, keepdims=True) - n * (e * n).mean(axis=-1, keepdims=True)
-        step = eta[..., None] * D / sigma
-        attention = np.einsum("bthi,bshi->bhts", Q, K) * np.tri(Q.shape[1])
-        Z = np.einsum("bthi,bhio->btho", Q, W) - np.einsum("bhts,bsho->btho", attention, step)
-        y[:, now] = Q + norm(Z)[0]
-        W = W - np.einsum("bshi,bsho->bhio", K, step)
-    return y, {"w1": W}
+        Q, K, rows = q[:, now], k[:, now], token_idx[: min(chunk, q.shape[1] - start)]
+        n, sigma = norm(np.einsum("bshi,bhio->bsho", K, W) + b[:, None])
+        e = s * (s * n + c - (v[:, now] - K))
+        D = (e - e.mean(axis=-1, keepdims=True) - n * (e * n).mean(axis=-1, keepdims=True)) / sigma
+        eta = np.einsum("t,bsh->bhts", rows, gates["lr"][:, now]) * np.tri(Q.shape[1])
+        attention = eta * np.einsum("bthi,bshi->bhts", Q, K)
+        Z = np.einsum("bthi,bhio->btho", Q, W) + b[:, None]
+        Z = Z - np.einsum("bhts,bsho->btho", attention + eta, D)
+        y[:, now] = Q + s * norm(Z)[0] + c
+        W = W - np.einsum("bhs,bshi,bsho->bhio", eta[:, :, -1], K, D)
+        b = b - np.einsum("bhs,bsho->bho", eta[:, :, -1], D)
+    return y, {"w1": W, "b1": b}

@@ -130,13 +130,15 @@ def edges(memory: dict) -> tuple[set[str], set[str]]:
         return {"w1", "w3"}, {"w2"}
     if kind == "slots":
         return {"w1"}, {"w2"}
-    return {"w1"}, {f"w{memory.get('depth', 1)}"}
+    depth = memory.get("depth", 1)
+    return {"w1"}, {f"w{depth}", f"b{depth}"}
 
 
 def _layers(memory: dict, W: Weights) -> list[np.ndarray]:
-    """w1..wn in order."""
+    """w1..wn in order, behind them b1..bn if there are any."""
     count = {"gated_mlp": 3, "slots": 2}.get(memory["kind"], memory.get("depth", 1))
     names = [f"w{i + 1}" for i in range(count)]
+    names += [f"b{i + 1}" for i in range(count)] if memory.get("biases") else []
     if sorted(written(W)) != sorted(names):
         raise ValueError(f"oracle: weights {sorted(W)} given, {names} needed")
     return [W[name] for name in names]
@@ -144,13 +146,14 @@ def _layers(memory: dict, W: Weights) -> list[np.ndarray]:
 
 def _mlp_forward(memory: dict, W: Weights, x: np.ndarray):
     """M(W, x) with what the backward pass needs: layer inputs, activation slopes, norm, scale."""
-    weights = _layers(memory, W)
-    inputs, slopes, z = [x], [], x @ weights[0]
-    for w in weights[1:]:
+    depth, weights = memory["depth"], _layers(memory, W)
+    biases = weights[depth:] or [0.0] * depth
+    inputs, slopes, z = [x], [], x @ weights[0] + biases[0]
+    for w, b in zip(weights[1:depth], biases[1:]):
         h, slope = activate(memory["activation"], z)
         inputs.append(h)
         slopes.append(slope)
-        z = h @ w
+        z = h @ w + b
     n, scale = normalise(memory["norm"], z, memory.get("eps", 1e-6))
     out = n * W["scale"] + W["shift"] if memory.get("affine") else n
     return (x + out if memory["residual"] else out), inputs, slopes, n, scale
@@ -163,6 +166,8 @@ def _mlp_vjp(memory: dict, W: Weights, x: np.ndarray, dpred: np.ndarray) -> Weig
     grads = {}
     for i in range(memory["depth"], 0, -1):
         grads[f"w{i}"] = np.outer(inputs[i - 1], dz)
+        if memory.get("biases"):
+            grads[f"b{i}"] = dz
         if i > 1:
             dz = (W[f"w{i}"] @ dz) * slopes[i - 2]
     return grads
@@ -203,7 +208,8 @@ def address(memory: dict, W: Weights, x: np.ndarray) -> np.ndarray:
 
 def is_linear(memory: dict) -> bool:
     """Whether M(W, x) = address(x) @ w1."""
-    return memory.get("inner", memory)["kind"] == "matrix"
+    inner = memory.get("inner", memory)
+    return inner["kind"] == "matrix" and not inner.get("biases")
 
 
 def _inner(W: Weights) -> Weights:
@@ -217,7 +223,8 @@ def predict(memory: dict, W: Weights, x: np.ndarray) -> np.ndarray:
     if kind == "vector":
         return x * _layers(memory, W)[0]
     if kind == "matrix":
-        return x @ _layers(memory, W)[0]
+        w1, *b1 = _layers(memory, W)
+        return x @ w1 + sum(b1)
     if kind == "mlp":
         return _mlp_forward(memory, W, x)[0]
     if kind == "gated_mlp":
@@ -236,7 +243,7 @@ def memory_vjp(memory: dict, W: Weights, x: np.ndarray, dpred: np.ndarray) -> We
     if kind == "vector":
         return {"w1": x * dpred}
     if kind == "matrix":
-        return {"w1": np.outer(x, dpred)}
+        return {"w1": np.outer(x, dpred)} | ({"b1": dpred} if memory.get("biases") else {})
     if kind == "mlp":
         return _mlp_vjp(memory, W, x, dpred)
     if kind == "gated_mlp":

@@ -9,7 +9,8 @@ Every function takes (W0, q, k, v, gates, chunk): W0 leaves [H, in, out], q, k [
 v [B, T, H, Dv], gates [B, T, H]. It returns the reads y [B, T, H, Dv] and the last weights
 [B, H, in, out]. A document starts at token 0 and nothing is masked.
 
-The deep memory is M(x) = x + LN(GELU(x w1) w2), without a learned affine map.
+The deep memory is M(x) = x + LN(GELU(x w1) w2), without a learned affine map; TTT's has one, and
+biases.
 """
 
 import numpy as np
@@ -36,7 +37,9 @@ PARTS = {
     "linear_attention": _parts(MATRIX, {"kind": "dot"}, NONE, GD),
     "retnet": _parts(MATRIX, {"kind": "dot"}, L2, GD),
     "deltanet": _parts(MATRIX, {"kind": "l2"}, NONE, GD),
-    "ttt_mlp": _parts(DEEP, {"kind": "l2"}, NONE, GD),
+    "ttt_mlp": _parts(
+        DEEP | {"affine": True, "biases": True}, {"kind": "l2"}, NONE, GD | {"averaged": True}
+    ),
     "titans_lmm": _parts(DEEP, {"kind": "l2"}, L2, MOMENTUM),
     "moneta": _parts(DEEP, L3, LQ4, GD),
     "yaad": _parts(DEEP, MIXTURE, L2, GD),
@@ -174,20 +177,53 @@ def _at(path: Weights, i: int) -> Weights:
     return {n: w[:, i] for n, w in path.items()}
 
 
-def ttt_mlp(W0, q, k, v, gates, chunk):
-    """W_t = W_{t'} - sum_{t'<s<=t} eta_s grad l(W_{t'}; x_s), z_t = f(q_t; W_t) (TTT 2407.04620).
+def ttt_mlp(W0, q, k, v, gates, chunk, token_idx=None):
+    """TTT-MLP's mini-batch in its dual form, as the official code (ttt-lm-jax) has it.
 
-    Section 2.4's mini-batch, t' the last token before it. TTT fits f_res = LN(.) to v - k, here
-    written so; that is the residual M(k) - v of M(k) = k + LN(.).
+    f(x) = LN(GELU(x W1 + b1) W2 + b2), fitted to v - k; z_t = q_t + f(q_t; W_t). With the gradients
+    D1, D2 of the layers' outputs at the mini-batch's start, and eta[t, s] = token_idx_t lr_s,
+
+        Z1 = Q W1 - (eta * tril(Q K^T)) D1 + b1 - (eta * tril(1)) D1, Z2 alike,
+        W1' = W1 - (eta_last * K)^T D1, b1' = b1 - sum eta_last * D1
+
+    where eta_last is eta's last row. token_idx [C] is 1 / (t + 1), plus what is learned; a
+    mini-batch cut short ends with the row of its last token. LN's affine map is fixed.
     """
+    token_idx = 1.0 / np.arange(1, chunk + 1) if token_idx is None else token_idx
     W, y = _start(W0, q.shape[0]), np.zeros(v.shape)
+    scale, shift = W["scale"][:, None], W["shift"][:, None]
+
+    def norm(Z):
+        sigma = np.sqrt(Z.var(axis=-1, keepdims=True) + EPS)
+        return (Z - Z.mean(axis=-1, keepdims=True)) / sigma, sigma
+
     for now in _spans(q.shape[1], chunk):
-        g = _chunk_gradients(W, k[:, now], v[:, now], lambda r: r)
-        G = {n: np.cumsum(gates["lr"][:, now, :, None, None] * g[n], axis=1) for n in W}
-        for i, t in enumerate(range(now.start, now.stop)):
-            y[:, t] = _read({n: W[n] - G[n][:, i] for n in W}, q[:, t])
-        W = {n: W[n] - G[n][:, -1] for n in W}
-    return y, W
+        Q, K, V = q[:, now], k[:, now], v[:, now]
+        X2, slope = _gelu(np.einsum("bshi,bhij->bshj", K, W["w1"]) + W["b1"][:, None])
+        n, sigma = norm(np.einsum("bshj,bhjo->bsho", X2, W["w2"]) + W["b2"][:, None])
+        dn = (scale * n + shift - (V - K)) * scale
+        D2 = dn - dn.mean(axis=-1, keepdims=True) - n * (dn * n).mean(axis=-1, keepdims=True)
+        D2 = D2 / sigma
+        D1 = np.einsum("bsho,bhjo->bshj", D2, W["w2"]) * slope
+        rows = token_idx[: Q.shape[1]]
+        eta = np.einsum("t,bsh->bhts", rows, gates["lr"][:, now]) * np.tri(Q.shape[1])
+
+        def layer(x, X, D, w, b, eta=eta):
+            attention = eta * np.einsum("bthi,bshi->bhts", x, X)
+            steps = np.einsum("bhts,bsho->btho", attention + eta, D)
+            return np.einsum("bthi,bhio->btho", x, w) + b[:, None] - steps
+
+        Z1 = layer(Q, K, D1, W["w1"], W["b1"])
+        Z2 = layer(_gelu(Z1)[0], X2, D2, W["w2"], W["b2"])
+        y[:, now] = Q + norm(Z2)[0] * scale + shift
+        last = np.moveaxis(eta[:, :, -1], 1, 2)  # [B, C, H]
+        W = W | {
+            "w1": W["w1"] - np.einsum("bsh,bshi,bsho->bhio", last, K, D1),
+            "w2": W["w2"] - np.einsum("bsh,bshi,bsho->bhio", last, X2, D2),
+            "b1": W["b1"] - np.einsum("bsh,bsho->bho", last, D1),
+            "b2": W["b2"] - np.einsum("bsh,bsho->bho", last, D2),
+        }
+    return y, {name: W[name] for name in ("w1", "w2", "b1", "b2")}
 
 
 def titans_lmm(W0, q, k, v, gates, chunk):

@@ -83,7 +83,11 @@ def decays(memory: dict, retention: dict, gates: dict, W: Weights) -> Weights:
         return {"w1": np.exp(key)}
     rows, columns = edges(memory)
     factors = {}
-    for name in W:
+    for name, w in W.items():
+        if w.ndim == 1:  # a bias has columns alone
+            own = value if value.ndim and name in columns else value.mean()
+            factors[name] = np.exp(key.mean() + own)
+            continue
         left = key[:, None] if key.ndim and name in rows else key.mean()
         right = value[None, :] if value.ndim and name in columns else value.mean()
         factors[name] = np.exp(left + right)

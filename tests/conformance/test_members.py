@@ -64,6 +64,7 @@ def test_online(name):
 BY_TOKEN = (
     "mlp", "algorithm-omega", "muon_sum", "retention-net_hard_chunk", "retention-kl_coupled_chunk",
     "retention-f_hellinger_1", "terms-k_write-multi_step", "refine2-lq", "gsa", "algorithm-newton",
+    "averaged-mlp",
 )  # fmt: skip
 
 

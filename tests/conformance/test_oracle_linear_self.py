@@ -11,10 +11,13 @@ from tests.conformance import oracle, oracle_atlas, oracle_linear, oracle_preset
 B, T, H, DK, DV = 2, 7, 2, 4, 5
 DOT, L2, MATRIX = {"kind": "dot"}, {"kind": "l2"}, {"kind": "matrix"}
 TTT = {"kind": "mlp", "depth": 1, "residual": True, "norm": "layer", "eps": 1e-6}
+TTT |= {"affine": True, "biases": True}
+AVERAGED = {"kind": "gd", "averaged": True}
 RNG = np.random.default_rng(3)
 Q, K, P, KT, V = (RNG.normal(size=(B, T, H, d)) for d in (DK, DK, DK, DK, DV))
 W0, SQUARE = ({"w1": RNG.normal(size=(H, DK, d))} for d in (DV, DK))
 DEEP0 = {"w1": RNG.normal(size=(H, DK, 6)), "w2": RNG.normal(size=(H, 6, DK))}
+TTT0 = SQUARE | {n: RNG.normal(size=(H, DK)) for n in ("b1", "scale", "shift")}
 GLU0 = {**DEEP0, "w3": RNG.normal(size=(H, DK, 6))}
 ETA, LOG, MU = (-f * RNG.uniform(size=(B, T, H)) for f in (-0.4, 0.6, 0.9))
 ROWS, COLUMNS = (-0.8 * RNG.uniform(size=(B, T, H, d)) for d in (DK, DV))
@@ -27,7 +30,8 @@ DELTA = (K, np.repeat(ETA[..., None], DK, -1), ETA[..., None] * K)  # rwkv7's ka
 
 def _run(W0, bias, algorithm="gd", memory=MATRIX, order="learn_first", chunk=1, v=V, decay=True):
     parts = {"memory": memory, "bias": bias, "retention": L2 if decay else {"kind": "none"}}
-    parts |= {"order": order, "algorithm": {"kind": algorithm}, "W0": W0, "chunk": chunk}
+    algorithm = {"kind": algorithm} if isinstance(algorithm, str) else algorithm
+    parts |= {"order": order, "algorithm": algorithm, "W0": W0, "chunk": chunk}
     y, last = oracle.run(**parts, gates=GATES, q=Q, k=K, v=v)
     return y, last["A"]
 
@@ -119,12 +123,12 @@ SAME = {
     "rwkv7-gla": lambda: (_rwkv7(0 * K, K, K, ROWS), _call("gla", lr=ONES, log_decay=ROWS)),
     "titans": lambda: (_call("titans_linear"), _run(W0, L2, "momentum")),
     "ttt-1": lambda: (
-        _call("ttt_linear", SQUARE, v=P, chunk=1),
-        _run(SQUARE, L2, memory=TTT, v=P, decay=False),
+        _call("ttt_linear", TTT0, v=P, chunk=1),
+        _run(TTT0, L2, memory=TTT, v=P, decay=False),
     ),
     "ttt-3": lambda: (
-        _call("ttt_linear", SQUARE, v=P, chunk=3),
-        _run(SQUARE, L2, memory=TTT, v=P, decay=False, chunk=3),
+        _call("ttt_linear", TTT0, v=P, chunk=3),
+        _run(TTT0, L2, AVERAGED, memory=TTT, v=P, decay=False, chunk=3),
     ),
     "omega-one": lambda: (
         oracle_atlas.omeganet(DEEP0, Q, K, P, GATES | {"weight": ONES}, 3, window=1),

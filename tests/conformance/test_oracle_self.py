@@ -30,6 +30,8 @@ MEMORIES = {
     "mlp2-layer": _mlp(2, residual=True, norm="layer"),
     "mlp3-rms": _mlp(3, "silu", norm="rms"),
     "mlp4": _mlp(4, "identity", residual=True),
+    "mlp2-bias": {**_mlp(2, residual=True, norm="layer"), "biases": True},
+    "matrix-bias": {"kind": "matrix", "biases": True},
 }
 SMOOTH = {"smooth": True, "sharpness": 3.0, "eps": 1e-6}
 BIASES = {
@@ -62,10 +64,15 @@ def _weights(memory, rng, heads=()):
     if memory["kind"] == "vector":
         return {"w1": rng.normal(size=(*heads, D))}
     widths = [D] + [6] * (memory.get("depth", 1) - 1) + [D]
-    return {
+    weights = {
         f"w{i + 1}": rng.normal(size=(*heads, n, m)) / math.sqrt(n)
         for i, (n, m) in enumerate(itertools.pairwise(widths))
     }
+    if memory.get("biases"):
+        weights |= {f"b{i}": rng.normal(size=(*heads, m)) for i, m in enumerate(widths[1:], 1)}
+    if memory.get("affine"):
+        weights |= {name: rng.normal(size=(*heads, D)) for name in ("scale", "shift")}
+    return weights
 
 
 def _loss(bias, pred, v, threshold):

@@ -15,10 +15,8 @@ from tests.conformance import oracle, oracle_atlas, oracle_linear, oracle_preset
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-# What the published recurrences leave out or fix: learned affines, the simplex's sum, features.
+# What the published recurrences leave out or fix: the simplex's sum, features.
 PUBLISHED = {
-    "ttt_mlp": ("memory.affine=false",),
-    "ttt_linear": ("memory.affine=false",),
     "memora": ("retention.scale=1", "memory.eps=1e-6"),
     **dict.fromkeys(("titans_lmm", "yaad", "moneta"), ("memory.eps=1e-6",)),
     "mesa": ("algorithm.iterations=12",),
@@ -76,7 +74,7 @@ def published(name: str):
     raise AssertionError(f"no oracle for preset {name!r}")
 
 
-def against(name: str, chunk: int, T: int, **options):
+def against(name: str, chunk: int, T: int, average=None, **options):
     """Run a preset and its oracle on the same numbers."""
     rule, exact = rule_of(name), miras.preset(name).exact
     terms = rule.algorithm.terms if name == "deltaproduct" else None
@@ -94,7 +92,7 @@ def against(name: str, chunk: int, T: int, **options):
     if "link_every" in inspect.signature(oracle).parameters:
         options["link_every"] = "chunk"
     want, last = oracle(W0, q, k, v, oracle_gates, chunk, **options)
-    got, state = miras.scan(rule, W0, q, k, v, gates, chunk=chunk, exact=exact)
+    got, state = miras.scan(rule, W0, q, k, v, gates, chunk=chunk, exact=exact, average=average)
     close(got, want)
     if rule.retention.linked != "chunk" or rule.retention.proximal:
         for leaf in last:
@@ -114,6 +112,15 @@ OPTIONS = {
 @pytest.mark.parametrize("name", [n for n in RULES if n not in NAMES])
 def test_a_preset_is_its_papers_recurrence(name, chunk):
     against(name, chunk, 70 if chunk == 64 else 21, **OPTIONS.get(name, {}))
+
+
+@pytest.mark.parametrize("name", ["ttt_linear", "ttt_mlp"])
+def test_ttt_with_a_learned_token_idx(name):
+    """The official code's, clamped at 0: some rows of a mini-batch take no step at all."""
+    learned = np.random.default_rng(1).normal(size=16) * 0.3
+    token_idx = np.maximum(0.0, 1 / np.arange(1, 17) + learned)
+    assert (token_idx == 0).any()
+    against(name, 16, 37, average=token_idx, token_idx=token_idx)
 
 
 @pytest.mark.parametrize("chunk", [1, 16, 64])

@@ -23,7 +23,7 @@ VARIANTS: dict[str, dict[str, list[dict[str, Any]]]] = {
     "memory": {
         "mlp": [
             {"expansion": 1},
-            {"depth": 1, "norm": "rms", "affine": True},
+            {"depth": 1, "norm": "rms", "affine": True, "biases": True},
             {"depth": 3, "hidden": 3, "residual": False, "norm": None, "activation": "silu"},
         ],
         "gated_mlp": [{"expansion": 1}, {"expansion": 1, "residual": True, "norm": "layer"}],
@@ -68,7 +68,7 @@ VARIANTS: dict[str, dict[str, list[dict[str, Any]]]] = {
         "rows": [{"axis": 1}, {"link_every": "chunk"}],
     },
     "algorithm": {
-        "gd": [{}, {"granularity": "key"}],
+        "gd": [{}, {"granularity": "key"}, {"averaged": True}],
         "implicit": [{}, {"granularity": "value"}],
         "newton": [{"iterations": 4}, {"solver": "exact"}],
         "omega": [{"window": 2}, {"window": 3, "momentum": 0.9, "weight": 0.5}],

@@ -64,7 +64,7 @@ def test_segments_masks_and_a_state(name):
 
 
 @pytest.mark.usefixtures("everywhere")
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", [*SOME, "ttt_linear"])
 def test_tiles_smaller_than_a_chunk(name, monkeypatch):
     monkeypatch.setattr(plan, "_tiles", lambda chunk: [chunk // 2])
     monkeypatch.setattr(plan, "TOKENS", CHUNK // 2)
