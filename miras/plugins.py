@@ -26,7 +26,7 @@ from miras.errors import ConfigError
 from miras.files import write_whole
 
 _MODULES = "modules.txt"
-_PREFIX = "miras_plugin_"
+PREFIX = "miras_plugin_"
 
 _files: dict[str, tuple[pathlib.Path, str]] = {}  # by name: where it lay, and its text
 _modules: list[str] = []
@@ -62,7 +62,7 @@ def _load_file(path: pathlib.Path) -> None:
 def _run(path: pathlib.Path, text: str) -> None:
     if path.stem in _files and _files[path.stem][1] == text:
         return
-    module = types.ModuleType(_PREFIX + path.stem)
+    module = types.ModuleType(PREFIX + path.stem)
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # where dataclasses look for it
     try:
@@ -118,7 +118,7 @@ def _outside(value: Any) -> Iterator[str]:
     if not isinstance(value, Config):
         return
     module = type(value).__module__
-    if not module.startswith(("miras.", _PREFIX)) and module != "__main__":
+    if not module.startswith(("miras.", PREFIX)) and module != "__main__":
         yield module
     for field in dataclasses.fields(value):
         yield from _outside(getattr(value, field.name))

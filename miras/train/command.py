@@ -5,6 +5,7 @@ What needs jax or reads text is imported when the command runs, as in `cli`.
 
 import argparse
 import dataclasses
+import json
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,11 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--partial", action="store_true", help="with --from: take the parameters that fit"
+    )
+    parser.add_argument(
+        "--logger",
+        metavar="NAME,...",
+        help="where measurements go: jsonl, tensorboard, wandb, trackio, FILE.py:CLASS",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on where the folder's run stopped; always done"
@@ -95,9 +101,13 @@ def _run(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace) -> "tuple[RunConfig, str]":
     """The run's config and its folder."""
     from miras.train.run_folder import RunFolder, default_folder
+    from miras.train.sinks import load_own
 
     require(args.source is not None or not args.partial, "--partial belongs to --from RUN.")
     name, assignments = split(args.words)
+    if args.logger is not None:
+        names = load_own([part.strip() for part in args.logger.split(",")])
+        assignments.append(f"train.logger={json.dumps(names)}")
     saved = None
     if args.out is not None and RunFolder(args.out).holds_run():
         saved = RunFolder(args.out).read_config()

@@ -10,6 +10,7 @@ from miras.config import Config, added, require
 from miras.data import DataConfig
 from miras.models import LanguageModelConfig
 from miras.train.optimizers import AdamW, Optimizer
+from miras.train.sinks import check_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,8 @@ class TrainConfig(Config):
             saved.
         checkpoint_minutes: a checkpoint is also saved once the newest is so old, in minutes, > 0;
             None is never.
+        logger: where measurements go: jsonl, tensorboard, wandb, trackio or FILE.py:CLASS; None is
+            jsonl, and tensorboard where it is installed; see `sinks`.
         keep: checkpoints kept, the newest, >= 1; with 1 there is none to fall back on.
         seed: of the model's initial parameters, in [0, 2**32).
 
@@ -67,6 +70,7 @@ class TrainConfig(Config):
     health_every: int = 100
     checkpoint_every: int = 100
     checkpoint_minutes: float | None = added(15.0)
+    logger: tuple[str, ...] | None = added(None)
     keep: int = 3
     seed: int = 0
 
@@ -106,6 +110,8 @@ class TrainConfig(Config):
             self.cooldown is None or self.cooldown >= 1,
             f"train.cooldown={self.cooldown} must be at least 1, or none.",
         )
+        for name in self.logger or ():
+            check_name(name)
         require(0 <= self.seed < 2**32, f"train.seed={self.seed} must lie in [0, 2**32).")
 
     @property

@@ -13,7 +13,7 @@ from flax import nnx
 from rich.console import Console
 
 from miras import interrupt
-from miras.config import require
+from miras.config import require, to_dict
 from miras.data import make_loader, readings, vocabulary
 from miras.errors import ConfigError
 from miras.files import write_whole
@@ -25,12 +25,13 @@ from miras.train.checkpoint import Checkpoints
 from miras.train.config import RunConfig
 from miras.train.evaluate import HeldOut, make_measure, sample
 from miras.train.heading import heading
-from miras.train.metrics import Metrics, read_metrics
+from miras.train.metrics import read_metrics
 from miras.train.nonfinite import NonFiniteError, locate
 from miras.train.optimizer import optimizer_of, schedule
 from miras.train.plot import loss_curves
 from miras.train.progress import Reporter
 from miras.train.run_folder import RunFolder
+from miras.train.sinks import Opening, Sinks, find
 from miras.train.state import Params, TrainState, abstract, begin, create, place, structure
 from miras.train.step import (
     Batch,
@@ -129,6 +130,7 @@ class Session:
         self.config, self.recipe = config, config.train
         self.folder, self.console = folder, console
         _check_vocabulary(config)
+        self.sinks = find(self.recipe.logger)
         self.graphdef, params = structure(config.model)
         self.heading = list(heading(config, params, folder.path))
         self.first = self._first_parameters(nnx.to_pure_dict(params))
@@ -156,7 +158,8 @@ class Session:
                 reporter.warn(f"warning: {aside}; going on from step {start}.")
             checkpoints = Checkpoints(folder.checkpoints, self.recipe.keep)
             stack.callback(checkpoints.close)
-            metrics = Metrics(folder.metrics, folder.tensorboard, after=start)
+            opening = Opening(folder.path, to_dict(self.config), start)
+            metrics = Sinks(self.sinks, opening, reporter.warn)
             stack.callback(metrics.close)
             for line in self.heading:
                 reporter.say(line)
@@ -176,7 +179,8 @@ class Session:
                 state = self._steps(state, start, checkpoints, metrics, reporter)
         what = "text" if self.config.data.task is None else "answers"
         lines, title = read_metrics(folder.metrics), f"Run {folder.path.name}"
-        write_picture(folder.plot, lambda: loss_curves(lines, title, what), reporter.warn)
+        if lines:
+            write_picture(folder.plot, lambda: loss_curves(lines, title, what), reporter.warn)
         return Result(
             folder=folder.path,
             state=state,
@@ -216,7 +220,7 @@ class Session:
         state: TrainState,
         start: int,
         checkpoints: Checkpoints,
-        metrics: Metrics,
+        metrics: Sinks,
         reporter: Reporter,
     ) -> TrainState:
         recipe = self.recipe
@@ -294,7 +298,7 @@ class Session:
         return not any(line["step"] == step and line.get("kind") == "held_out" for line in lines)
 
     def _measure_held_out(
-        self, step: int, params: Params, metrics: Metrics, reporter: Reporter
+        self, step: int, params: Params, metrics: Sinks, reporter: Reporter
     ) -> None:
         quality = self.measure(params, self.held_out)
         metrics.write(step, "held_out", quality._asdict())

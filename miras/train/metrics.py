@@ -1,4 +1,4 @@
-"""A run's measurements on disk: one JSON object a line, and the same for TensorBoard.
+"""A run's measurements on disk, one JSON object a line; other sinks are in `sinks`.
 
 Every line has `step` and `kind`: "train" (means since the line before), "held_out" or "health"
 (lists by layer). Curves are drawn from them in `plot`.
@@ -6,46 +6,40 @@ Every line has `step` and `kind`: "train" (means since the line before), "held_o
 
 import json
 import math
-import os
 import pathlib
-import time
 from collections.abc import Mapping
 from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
-from tensorboardX.summary import scalar
-
 from miras.files import check_target, write_whole
+from miras.train.sinks import Opening
 
 Line = dict[str, Any]
 
 
 class Metrics:
-    """Appends measurements to a JSONL file and a TensorBoard folder, in step.
+    """Appends measurements to a JSONL file, and to a TensorBoard folder where one is given.
 
     Opening drops what was written after `after`, so a run that goes on from an older checkpoint
-    has each step once. Both files are written at once and not in a thread, as tensorboardX's
-    `SummaryWriter` does, which waits for ever once the disk is full.
+    has each step once.
 
     Args:
         jsonl: the file; made if need be.
-        tensorboard: the folder; made if need be.
+        tensorboard: the folder, whose name is "tensorboard"; made if need be.
         after: the last step to keep, in updates.
 
     Raises:
         OSError: where they cannot be written; so does `write`.
     """
 
-    def __init__(self, jsonl: pathlib.Path, tensorboard: pathlib.Path, after: int):
+    def __init__(self, jsonl: pathlib.Path, tensorboard: pathlib.Path | None, after: int):
         check_target(jsonl)
         _truncate(jsonl, after)
-        tensorboard.mkdir(parents=True, exist_ok=True)
         self._jsonl = jsonl.open("a", encoding="utf-8")
-        # The suffix keeps a run that goes on within the second from opening the same file.
-        self._events = EventsWriter(str(tensorboard / "events"), f".{after}.{os.getpid()}")
-        start = SessionLog(status=SessionLog.START)
-        self._events.write_event(Event(wall_time=time.time(), step=after + 1, session_log=start))
+        self._events = None
+        if tensorboard is not None:
+            from miras.train.tensorboard import TensorBoard
+
+            self._events = TensorBoard(Opening(tensorboard.parent, {}, after))
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Append one measurement.
@@ -58,15 +52,21 @@ class Metrics:
         line = {"step": step, "kind": kind, **_finite(dict(values))}
         self._jsonl.write(json.dumps(line, allow_nan=False) + "\n")
         self._jsonl.flush()
-        for name, value in _scalars(kind, values):
-            event = Event(wall_time=time.time(), step=step, summary=scalar(name, value))
-            self._events.write_event(event)
-        self._events.flush()
+        if self._events is not None:
+            self._events.write(step, kind, values)
 
     def close(self) -> None:
-        """Close both files."""
+        """Close both."""
         self._jsonl.close()
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
+
+
+class JsonLines(Metrics):
+    """The sink `jsonl`: the file `metrics.jsonl` of a run."""
+
+    def __init__(self, run: Opening):
+        super().__init__(run.folder / "metrics.jsonl", None, run.after)
 
 
 def read_metrics(jsonl: pathlib.Path) -> list[Line]:
@@ -102,14 +102,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _scalars(prefix: str, value: Any):
-    if isinstance(value, Mapping):
-        for name, v in value.items():
-            yield from _scalars(f"{prefix}/{name}", v)
-    elif isinstance(value, list):
-        for layer, v in enumerate(value):
-            yield from _scalars(f"{prefix}/layer_{layer}", v)
-    else:
-        yield prefix, value

@@ -11,6 +11,7 @@ from miras.train.optimizer import schedule
 
 # Logging, evaluation and checkpoints: what a run looks at and keeps, and not what it computes.
 FREE = (
+    "logger",
     "log_every",
     "eval_every",
     "eval_batches",

@@ -45,7 +45,9 @@ def test_every_field_may_change_or_is_named(tiny, schedule):
         with pytest.raises(ConfigError, match=rf"{name}: {value} -> ") as told:
             continued(saved, given, 1, "run")
         assert "\n" not in str(told.value)
-    assert set(FREE) <= seen
+    assert set(FREE) - {"logger"} <= seen
+    given = override(saved, 'logger=["jsonl"]')
+    assert continued(saved, given, 1, "run") == given
 
 
 @pytest.mark.parametrize(
