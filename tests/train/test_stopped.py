@@ -93,7 +93,8 @@ def test_checkpoints_are_saved_by_the_clock(tiny, tmp_path, console):
 def words_of(config):
     """A config as words of the command line, on top of yaad."""
     data = to_dict(config)
-    found = [f"train.{k}={v}" for k, v in data["train"].items() if v is not None]
+    recipe = data["train"] | {"optimizer": data["train"]["optimizer"]["kind"]}
+    found = [f"train.{k}={v}" for k, v in recipe.items() if v is not None]
     found += [f"data.{k}={v}" for k, v in data["data"].items() if isinstance(v, (int, float, str))]
     rule = ("memory=matrix", "bias=dot", "retention=none", "algorithm=gd")
     return [*rule, "width=16", "layers=1", "heads=2", "chunk=8", "remat=false", *found]
