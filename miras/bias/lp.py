@@ -70,9 +70,9 @@ class Lp(Bias):
             power = number((self.p - 1) / 2)
             size = f"(r^2 + {number(self.eps)})^{{{power}}}"
             return BiasFormula(
-                lambda r: f"{sign.replace('{r}', r)} {size.replace('r^2', f'{r}^2')}"
+                lambda r: rf"{sign.replace('{r}', r)} \odot {size.replace('r^2', f'{r}^2')}"
             )
-        size = rf"\mathrm{{sign}}({{r}}) |{{r}}|^{{{number(self.p - 1)}}}"
+        size = rf"\mathrm{{sign}}({{r}}) \odot |{{r}}|^{{{number(self.p - 1)}}}"
         if self.p == 1:
             size = r"\mathrm{sign}({r})"
         loss = lambda q, v: rf"\frac{{1}}{{{p}}} \|{q} - {v}\|_{{{p}}}^{{{p}}}"  # noqa: E731

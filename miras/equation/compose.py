@@ -16,6 +16,7 @@ from miras.equation.inputs import inputs, query, terms_of
 from miras.equation.setting import Setting, declares, overrides, told
 from miras.equation.state import Update, state_lines
 from miras.equation.terms import Term
+from miras.equation.text import ascii_of, text
 from miras.formula import AlgorithmFormula, Line, RetentionFormula, raised, times
 
 
@@ -115,7 +116,10 @@ def _update(setting: Setting) -> tuple[list[Line], list[Line], list[str]]:
     W = "W_t" if rule.read == "token" else snapshot
     lines.append(Line("y_t", found.memory.answer(W, query(setting))))
     if kept.link is not None:
-        where.insert(0, Line("A_0", kept.start("W_0")))
+        start = kept.start("W_0")
+        odd = start == "W_0" and kept.link("A") != "A"  # no inverse, so W_0 is not read as it is
+        when = f"so that the first tokens see {ascii_of(text(kept.link('W_0')))}" if odd else ""
+        where.insert(0, Line("A_0", start, when=when))
         if snapshot == r"\bar{W}_t" and any(snapshot in line.right for line in lines):
             told_ = "W before the chunk; W after the chunk's first token for the tokens after it"
             where.insert(0, Line(snapshot, kept.link(r"A_{\min(t-1, r+1)}"), when=told_))

@@ -102,8 +102,8 @@ NAMES: dict[Activation, str] = {  # as papers write them, in LaTeX
 def where(name: Activation) -> tuple[Line, ...]:
     """What a formula with the activation says of it."""
     forms = {
-        "gelu": r"\frac{z}{2} (1 + \tanh(\sqrt{2/\pi} (z + 0.044715 z^3)))",
-        "gelu_exact": r"z \Phi(z)",
+        "gelu": r"\frac{z}{2} \odot (1 + \tanh(\sqrt{2/\pi} (z + 0.044715 z^3)))",
+        "gelu_exact": r"z \odot \Phi(z)",
     }
     if name not in forms:
         return ()

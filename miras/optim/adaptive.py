@@ -82,8 +82,9 @@ class Adaptive(Transformed):
             return AlgorithmFormula(f"- {times(rate, sign)}", lines)
         seen, when = (S, "at a chunk's last token") if self.acts == "chunk" else (G, "")
         new = number(round(1 - self.beta2, 15))
-        V = f"{number(self.beta2)} V_{{t-1}} + {new} ({seen})^2"
-        lines = (*lines, Line("V_t", V, when=when or "element by element"))
+        before = "V_r" if when else "V_{t-1}"
+        V = rf"{number(self.beta2)} {before} + {new} {wrap(seen)} \odot {wrap(seen)}"
+        lines = (*lines, Line("V_t", V, when=when))
         step = rf"\frac{{{S}}}{{\sqrt{{V_t}} + {number(self.eps)}}}"
         return AlgorithmFormula(f"- {times(rate, step)}", lines)
 

@@ -129,8 +129,8 @@ class ElasticNet(Retention):
 def _shrinkage(threshold: str) -> Line:
     """LaTeX of `shrink`."""
     if threshold == "hard":
-        return Line(r"\mathrm{S}(z, c)", r"\mathrm{sign}(z) \max(|z| - c, 0)")
-    return Line(r"\mathrm{S}(z, c)", r"\frac{2}{\pi} |z| \arctan(z / c)")
+        return Line(r"\mathrm{S}(z, c)", r"\mathrm{sign}(z) \odot \max(|z| - c, 0)")
+    return Line(r"\mathrm{S}(z, c)", r"\frac{2}{\pi} |z| \odot \arctan(z / c)")
 
 
 def _solve(W: Leaf, start: Leaf, gamma: float) -> Leaf:

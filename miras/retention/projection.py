@@ -109,7 +109,7 @@ class Rows(Retention):
                 Line(
                     f"{name}(Z; W)_j",
                     r"Z_j \frac{\|W_j\|_2}{\|Z_j\|_2}",
-                    when=f"for all {lie} j of each weight",
+                    when=f"for all {lie} j of each weight; a vector is one",
                 ),
             ),
         )
