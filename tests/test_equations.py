@@ -100,6 +100,12 @@ AS_THEIR_PAPERS = {
         "W_t = W_{t,2}",
     ],
     "mesa": ["H_t = α_t H_{t-1} + η_t k_tᵀ k_t", "W_t = (H_t + I)⁻¹ G_t"],
+    "ttt_mlp": [
+        "M(W, x) = x + s ⊙ LN(GELU(x W_1 + b_1) W_2 + b_2) + c",
+        "S_t = S_{t-1} - η_t g_t from 0 at a chunk's first token",
+        "W_t = W_r + θ_t S_t",
+        "θ_t = max(0, 1/(t-r) + o_{t-r})",
+    ],
     "titans_lmm": [
         "M(W, x) = x + LN(GELU(x W_1) W_2)",
         "g_t = ∇_W 1/2 ‖M(W_r, k_t) - v_t‖_2²",
