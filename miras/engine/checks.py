@@ -1,5 +1,6 @@
 """Checks: every argument of `scan` against its rule, before anything is compiled."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,9 +11,11 @@ from jax.core import Tracer
 
 from miras import legality
 from miras.config import require, unknown
+from miras.engine.arrays import FLOATS, check_finite, check_float
 from miras.engine.attention import KVState
-from miras.engine.state import State, initial_state
+from miras.engine.state import State, initial_state, made_by
 from miras.gate import Gate
+from miras.memory import KV
 from miras.precision import FULL, Precision
 from miras.rule import Rule
 from miras.typing import Array, Weights
@@ -79,10 +82,11 @@ def check(rule: Rule, call: Call, chunk: int, refine: int, exact: bool) -> None:
     _check_streams(call)
     for verdict in legality.of_call(rule, terms_of(call), call.k_write is not None):
         require(verdict.legal, verdict.reason)
-    _check_gates(rule, call)
     _check_labels(call)
+    _check_values(call)
+    _check_gates(rule, call)
     _check_average(rule, call, chunk)
-    _check_memory(rule, call, refine, chunk)
+    _check_memory(rule, call, chunk, refine, exact)
 
 
 def check_precision(rule: Rule, precision: object, backend: str) -> None:
@@ -110,10 +114,13 @@ def _check_streams(call: Call) -> None:
             f"{name} has shape {x.shape}: it must be [B, T, H, D], or both k and v "
             "[B, T, H, R, D] with R terms a token.",
         )
-    for name, x in {"q": q, "k": k, "v": v}.items():
+    streams = {"q": q, "k": k, "v": v} | ({} if call.k_write is None else {"k_write": call.k_write})
+    for name, x in streams.items():
+        check_float(name, x.dtype)
         require(
-            jnp.issubdtype(x.dtype, jnp.floating),
-            f"{name} has dtype {x.dtype}: use float32, bfloat16 or float64.",
+            x.dtype != jnp.float64 or q.dtype == jnp.float64,
+            f"{name} has dtype {x.dtype} and q {q.dtype}, in which the memory would be computed: "
+            "give both the same.",
         )
     require(
         q.shape[:3] == k.shape[:3] and q.shape[-1] == k.shape[-1],
@@ -130,6 +137,13 @@ def _check_streams(call: Call) -> None:
             call.k_write.shape == k.shape,
             f"k_write has shape {call.k_write.shape}: it must be that of k, {k.shape}.",
         )
+
+
+def _check_values(call: Call) -> None:
+    streams = {"q": call.q, "k": call.k, "v": call.v, "k_write": call.k_write}
+    for name, x in streams.items():
+        if x is not None:
+            check_finite(name, x, call.mask)
 
 
 def _check_gates(rule: Rule, call: Call) -> None:
@@ -155,12 +169,18 @@ def _check_gates(rule: Rule, call: Call) -> None:
             f"gate {name!r} has shape {getattr(call.gates.get(name), 'shape', None)}: it must be "
             f"{letters} = {wanted}.",
         )
-        if name in call.gates and not isinstance(call.gates[name], Tracer):
-            _check_range(gate, np.asarray(call.gates[name], np.float64))
+        if name in call.gates:
+            check_float(f"gate {name!r}", call.gates[name].dtype)
+            _check_range(gate, call.gates[name], call.mask)
 
 
-def _check_range(gate: Gate, values: np.ndarray) -> None:
-    """NaN satisfies none of these; a log may be -inf, a threshold inf."""
+def _check_range(gate: Gate, given: Array, mask: Array | None) -> None:
+    """NaN satisfies none of these; a log may be -inf, a threshold inf; masked, all may be."""
+    if isinstance(given, Tracer) or isinstance(mask, Tracer):
+        return
+    values = np.asarray(given, np.float64)
+    if mask is not None:
+        values = values[np.asarray(mask)]
     legal, wanted = {
         "log_unit": (values <= 0, "at most 0, as the log of a number in (0, 1]"),
         "bounded": ((values >= 0) & (values < np.inf), "finite and at least 0"),
@@ -184,10 +204,6 @@ def _check_labels(call: Call) -> None:
         call.mask is None or call.mask.dtype == bool,
         f"mask has dtype {getattr(call.mask, 'dtype', None)}: it must be bool.",
     )
-    require(
-        call.segment_ids is None or jnp.issubdtype(call.segment_ids.dtype, jnp.integer),
-        f"segment_ids has dtype {getattr(call.segment_ids, 'dtype', None)}: it must be integer.",
-    )
 
 
 def _check_average(rule: Rule, call: Call, chunk: int) -> None:
@@ -202,7 +218,7 @@ def _check_average(rule: Rule, call: Call, chunk: int) -> None:
         "averaged=True, or give no average.",
     )
     require(
-        average.shape == (chunk,) and jnp.issubdtype(average.dtype, jnp.floating),
+        average.shape == (chunk,) and str(average.dtype) in FLOATS,
         f"average has shape {average.shape} and dtype {average.dtype}: it must be [C] = "
         f"{(chunk,)}, one number for each position in the chunk.",
     )
@@ -216,7 +232,7 @@ def _check_average(rule: Rule, call: Call, chunk: int) -> None:
         )
 
 
-def _check_memory(rule: Rule, call: Call, refine: int, chunk: int) -> None:
+def _check_memory(rule: Rule, call: Call, chunk: int, refine: int, exact: bool) -> None:
     batch, _, heads, dk = call.q.shape
     dv = call.v.shape[-1]
     expected = jax.eval_shape(lambda: rule.init(jax.random.key(0), dk, dv, heads))
@@ -224,34 +240,53 @@ def _check_memory(rule: Rule, call: Call, refine: int, chunk: int) -> None:
     given = {name: leaf.shape for name, leaf in call.W0.items()}
     require(given == shapes, f"W0 has leaves {given}: this rule at these widths needs {shapes}.")
     for name, leaf in call.W0.items():
-        if not isinstance(leaf, Tracer):
-            require(
-                bool(np.isfinite(np.asarray(leaf, np.float64)).all()),
-                f"W0[{name!r}] holds NaN or infinity: start from finite weights.",
-            )
+        check_float(f"W0[{name!r}]", leaf.dtype)
+        check_finite(f"W0[{name!r}]", leaf)
     if call.state is None:
         return
-    if rule.kinds()["memory"] == "kv":
-        require(
-            isinstance(call.state, KVState)
-            and call.state.k.shape[0] == batch
-            and call.state.k.shape[2:] == (heads, dk),
-            "state is of another rule or batch: this call needs the state that a kv memory with "
-            f"B={batch}, H={heads}, Dk={dk} returned.",
-        )
+    if isinstance(rule.memory, KV):
+        _check_kept(rule.memory, call.state, (batch, heads, dk, dv))
         return
+    made, own = getattr(call.state, "made", None), made_by(rule, chunk, exact)
     position = getattr(call.state, "position", None)
-    if position is not None and not isinstance(position, Tracer):
+    if made != own and position is not None and not isinstance(position, Tracer):
         furthest = int(np.max(np.asarray(position)))
         require(
             furthest < chunk,
             f"state is {furthest} tokens into a chunk, but chunk={chunk}: give the chunk with "
             "which it was made.",
         )
-    wanted = jax.eval_shape(lambda: initial_state(rule, call.W0, batch, dk, dv, refine=refine))
-    describe = lambda s: str(jax.tree.map(lambda x: x.shape, s))  # noqa: E731
+    sweeps = min(refine, chunk)
+    wanted = jax.eval_shape(lambda: initial_state(rule, call.W0, batch, dk, dv, refine=sweeps))
+    told, needed = _shapes(call.state), _shapes(wanted)
     require(
-        describe(wanted) == describe(call.state),
-        f"state is of another rule, batch or refine: it holds {describe(call.state)}, this call "
-        f"needs {describe(wanted)}.",
+        told == needed,
+        f"state is of another rule, batch or refine: it holds {told}, this call needs {needed}.",
+    )
+    require(
+        made is None or made == own,
+        f"state was made by {made}, and this call is {own}: its numbers mean something else here, "
+        "so give the rule and the chunk with which it was made, or begin anew.",
+    )
+
+
+def _shapes(state: AnyState) -> str:
+    """Those of a state's arrays, as text, whatever its leaves are."""
+    if isinstance(state, State):
+        state = dataclasses.replace(state, made=None)
+    return str(jax.tree.map(np.shape, state))
+
+
+def _check_kept(memory: KV, state: AnyState, sizes: tuple[int, int, int, int]) -> None:
+    batch, heads, dk, dv = sizes
+    places = None if memory.window is None else memory.window - 1
+    require(
+        isinstance(state, KVState)
+        and state.k.shape[0] == batch
+        and state.k.shape[2:] == (heads, dk)
+        and state.v.shape[2:] == (heads, dv)
+        and state.grows == (places is None)
+        and places in (None, state.k.shape[1]),
+        "state is of another rule or batch: this call needs the state that a kv memory with "
+        f"window={memory.window}, B={batch}, H={heads}, Dk={dk}, Dv={dv} returned.",
     )

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from miras.config import require
 from miras.engine import least_squares
+from miras.engine.arrays import as_array, check_finite, check_float
 from miras.engine.readers import Plain
 from miras.engine.state import State, split_fixed
 from miras.engine.trajectory import link
@@ -30,13 +31,16 @@ def read(rule: Rule, W0: Weights, q: Queries, state: State) -> Array:
         [B, T, H, Dv] in the dtype of q.
 
     Raises:
-        ConfigError: for a kv memory.
+        ConfigError: for a kv memory, and for queries that are no numbers or not finite.
     """
     require(
         rule.kinds()["memory"] != "kv" and isinstance(state, State),
         "read needs the state of a memory with weights: memory 'kv' keeps tokens, which "
         "miras.scan attends to.",
     )
+    q = as_array("q", q)
+    check_float("q", q.dtype)
+    check_finite("q", q)
     return answer(rule, W0, q, state.A)
 
 

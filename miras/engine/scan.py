@@ -1,5 +1,6 @@
 """scan: the public functional contract; checks its input, fills in gates and picks a backend."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,12 +8,14 @@ import jax.numpy as jnp
 
 from miras.config import unknown
 from miras.engine import attention
+from miras.engine.arrays import as_array, as_ids
 from miras.engine.attention import KVState
 from miras.engine.averages import by_position
 from miras.engine.backends import BACKENDS, Backend
 from miras.engine.checks import AnyState, Call, check, check_precision, check_types, gate_shape
 from miras.engine.chunk import Semantics
 from miras.engine.compact import where
+from miras.engine.state import made_by
 from miras.engine.walk import SaveEvery, check_save_every
 from miras.precision import FULL, Precision
 from miras.rule import Rule
@@ -57,12 +60,13 @@ def scan(
         chunk: C, the tokens whose inner gradients share one snapshot of the memory; 1 is online.
             It is part of the model: another C is another function.
         refine: n sweeps towards the online rule inside each chunk: sweep i takes the gradient of
-            token s at the W_{s-1} that sweep i - 1 implies. 0 is the papers'; n >= C is online.
+            token s at the W_{s-1} that sweep i - 1 implies. 0 is the papers'; n >= C is online, and
+            more than C sweeps are C.
         exact: the online rule itself in closed form, for any chunk, which is then a size of tiles
             and no part of the model; for linear memories with a quadratic bias.
         k_write: the keys along which errors are written, shaped as k, where they differ from those
             at which they are read (RWKV-7, Comba); for linear memories.
-        state: where to go on from, of the same rule, W0 and chunk; a new memory if not given.
+        state: where to go on from, of the same rule, shapes and chunk; a new memory if not given.
         segment_ids: [B, T] int; where the id changes, memory and chunk start anew. Segments that
             begin at multiples of C cost nothing, others are computed token by token.
         mask: [B, T] bool; a token with False is not there. It neither writes, decays nor resets,
@@ -85,7 +89,8 @@ def scan(
         `precision.state`: float32 (float64 for float64 inputs) or bfloat16.
 
     Raises:
-        ConfigError: for shapes, names or values that do not fit, before anything is compiled.
+        ConfigError: for shapes, dtypes, names, values or a state that do not fit, and for NaN or
+            infinity where values are known, before anything is compiled.
     """
     y, state, _ = scan_with_loss(
         rule,
@@ -141,20 +146,21 @@ def scan_with_loss(
     """
     check_types(rule, W0, gates, state, exact)
     call = Call(
-        W0={name: jnp.asarray(leaf) for name, leaf in W0.items()},
-        q=jnp.asarray(q),
-        k=jnp.asarray(k),
-        v=jnp.asarray(v),
-        gates=None if gates is None else {name: jnp.asarray(gates[name]) for name in gates},
-        k_write=None if k_write is None else jnp.asarray(k_write),
+        W0={name: as_array(f"W0[{name!r}]", leaf) for name, leaf in W0.items()},
+        q=as_array("q", q),
+        k=as_array("k", k),
+        v=as_array("v", v),
+        gates=None if gates is None else {n: as_array(f"gate {n!r}", gates[n]) for n in gates},
+        k_write=None if k_write is None else as_array("k_write", k_write),
         state=state,
-        segment_ids=None if segment_ids is None else jnp.asarray(segment_ids),
-        mask=None if mask is None else jnp.asarray(mask),
-        average=None if average is None else jnp.asarray(average),
+        segment_ids=None if segment_ids is None else as_ids("segment_ids", segment_ids),
+        mask=None if mask is None else as_array("mask", mask),
+        average=None if average is None else as_array("average", average),
     )
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
     check(rule, call, chunk, refine, exact)
+    refine = min(refine, chunk)
     check_save_every(save_every, "save_every")
     check_precision(rule, precision, backend)
     if rule.kinds()["memory"] == "kv":
@@ -183,6 +189,10 @@ def _run(rule, call: Call, *, backend, **options):
     """The backend with every gate present; compiled once for each rule, shape and option."""
     assert not isinstance(call.state, KVState)  # `check` has seen to it
     gates, mask = every_gate(rule, call), call.mask
+    made = made_by(rule, options["chunk"], options["how"].exact)
+    if call.state is not None:
+        made = call.state.made
+        call = call._replace(state=dataclasses.replace(call.state, made=None))
     if mask is not None:
         positive = {gate.name for gate in rule.gates if gate.range == "positive"}
         gates = {name: where(mask, x, float(name in positive)) for name, x in gates.items()}
@@ -204,7 +214,7 @@ def _run(rule, call: Call, *, backend, **options):
     )
     if mask is not None:
         y, loss = where(mask, y, 0), where(mask, loss, 0)
-    return y, state, loss
+    return y, dataclasses.replace(state, made=made), loss
 
 
 def _average(rule: Rule, call: Call, chunk: int) -> Array | None:

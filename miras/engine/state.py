@@ -1,10 +1,12 @@
 """State: everything a memory carries from one call of `scan` to the next."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 
+from miras.config import config_hash
 from miras.engine import least_squares
 from miras.engine.tokens import Window
 from miras.engine.trajectory import Memory
@@ -31,6 +33,8 @@ class State:
         sweeps: with `refine`, the memories that the earlier sweeps imply inside the chunk.
         position: tokens read since the chunk began, [B], in [0, chunk).
         segment: id of the current segment, [B].
+        made: by which rule and chunk, see `made_by`; static. None, as in states of earlier
+            versions, fits all whose shapes do.
     """
 
     A: Weights
@@ -42,6 +46,18 @@ class State:
     sweeps: tuple[Memory, ...]
     position: Array
     segment: Array
+    made: str | None = dataclasses.field(default=None, metadata={"static": True})
+
+
+@functools.lru_cache(maxsize=256)
+def made_by(rule: Rule, chunk: int, exact: bool) -> str:
+    """What a state of a call depends on besides its shapes: the rule, and C where not online.
+
+    Rules that are online in any chunk have none: in closed form, by least squares, in chunks of 1.
+    """
+    online = exact or isinstance(rule.algorithm, Newton) or chunk == 1
+    parts = ", ".join(f"{part} {kind!r}" for part, kind in rule.kinds().items())
+    return f"{parts} ({config_hash(rule)}), {'online' if online else f'chunk={chunk}'}"
 
 
 def split_fixed(rule: Rule, W0: Weights) -> tuple[Weights, Weights]:
@@ -58,7 +74,15 @@ def dual_start(rule: Rule, fast: Weights) -> Weights:
 
 
 def initial_state(
-    rule: Rule, W0: Weights, batch: int, dk: int, dv: int, *, refine: int = 0, dtype=jnp.float32
+    rule: Rule,
+    W0: Weights,
+    batch: int,
+    dk: int,
+    dv: int,
+    *,
+    refine: int = 0,
+    dtype=jnp.float32,
+    made: str | None = None,
 ) -> State:
     """The state before the first token.
 
@@ -70,6 +94,7 @@ def initial_state(
         dv: width of values.
         refine: as it will be given to `miras.scan`.
         dtype: of the state.
+        made: see `State`.
     """
     fast, _ = split_fixed(rule, W0)
     fast = {name: leaf.astype(dtype) for name, leaf in fast.items()}
@@ -104,4 +129,5 @@ def initial_state(
         sweeps=(memory,) * refine,
         position=jnp.zeros(batch, jnp.int32),
         segment=jnp.zeros(batch, jnp.int32),
+        made=made,
     )

@@ -13,11 +13,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from miras.engine import KVState, State, initial_kv_state, initial_state, scan_with_loss
+from miras.engine.arrays import check_float
 from miras.engine.averages import by_position
 from miras.engine.checks import AnyState
 from miras.engine.compact import where
 from miras.engine.layout import positions
 from miras.engine.read import answer
+from miras.engine.state import made_by
 from miras.engine.trajectory import link
 from miras.layers.config import LayerConfig, MemoryConfig
 from miras.layers.gates import GateProjections
@@ -114,13 +116,17 @@ class FastWeights(nnx.Module):
     def init_state(self, batch: int, dtype=jnp.float32) -> AnyState:
         """The state before the first token; `dtype` is that of the tokens."""
         rule, memory = self.memory.rule, self.memory.rule.memory
+        check_float("a layer's state", dtype)
         if isinstance(memory, KV):
             dk = self.head * (1 + self.doubled)
             return initial_kv_state(memory, batch, self.heads, dk, self.head, dtype)
         kept = self.memory.precision.kept(jnp.promote_types(jnp.float32, dtype))
         widths = self.head, self.head
         W0 = self.initial_weights()
-        return initial_state(rule, W0, batch, *widths, refine=self.memory.refine, dtype=kept)
+        chunk = self.memory.chunk
+        made = made_by(rule, chunk, self.memory.exact)
+        refine = min(self.memory.refine, chunk)
+        return initial_state(rule, W0, batch, *widths, refine=refine, dtype=kept, made=made)
 
     def recall(self, q: Array, A: Weights) -> Array:
         """What memories in dual states A, leaves [B, H, ...], answer to q [B, T, H, D]."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from miras.config import require
+from miras.engine.arrays import check_float
 from miras.engine.checks import AnyState
 from miras.engine.compact import compact
 from miras.layers.config import LayerConfig
@@ -113,6 +114,7 @@ class MemoryLayer(nnx.Module):
             depth: l / (L - 1) of layer l of L, for `decay_by_depth`.
             health: measure it; None is returned otherwise.
         """
+        check_float("x", x.dtype)
         before = None if state is None else state.memory
         rows = None
         if mask is not None:

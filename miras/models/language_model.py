@@ -1,5 +1,6 @@
 """LanguageModel: Llama's macro-architecture around memory and attention layers."""
 
+import functools
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from miras.layers.fast_weights import Measure
 from miras.layers.param import Linear, normal
 from miras.models.blocks import Group, Inputs, depths
 from miras.models.config import LanguageModelConfig
-from miras.models.state import ModelState, check_fits
+from miras.models.state import ModelState, check_fits, form
 from miras.typing import Array
 
 
@@ -112,6 +113,7 @@ class LanguageModel(nnx.Module):
         dtype = jnp.dtype(self.config.dtype)
         tokens, inputs = check_inputs(tokens, inputs, self.config.vocab)
         if state is not None:
+            check_state(self, state)
             check_fits(state, tokens.shape)
         x = self.embedding[...][tokens].astype(dtype)
 
@@ -141,6 +143,20 @@ class LanguageModel(nnx.Module):
         memories = [h for h, letter in zip(measured, letters) if letter == "M"] or measured
         in_order = lambda *x: jnp.stack(x, axis=1).reshape(-1, *x[0].shape[1:])  # noqa: E731
         return jax.tree.map(in_order, *memories)
+
+
+def check_state(model: LanguageModel, state: ModelState) -> None:
+    """Raise `ConfigError` for a state that is none of the model's."""
+    require(
+        isinstance(state, ModelState) and form(state) == _form_of(model.config),
+        "state is none of this model's, whose rule, chunk, layers or sizes differ: give what this "
+        "model's init_state, prefill or decode_step returned.",
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _form_of(config: LanguageModelConfig):
+    return form(nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0)).init_state(1)))
 
 
 def check_inputs(tokens: Array, inputs: Inputs, vocab: int) -> tuple[Array, Inputs]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from miras.engine import State
+from miras.engine.arrays import check_float
 from miras.engine.compact import compact, where
 from miras.engine.softmax import attend, in_front
 from miras.engine.state import dual_start, split_fixed
@@ -128,6 +129,7 @@ class MAC(nnx.Module):
         health: bool = False,
     ) -> tuple[Array, MACState, Health | None]:
         """As `MemoryLayer.__call__`; `segments_at_chunks` promises documents at segments' edges."""
+        check_float("x", x.dtype)
         start = self.init_state(x.shape[0], x.dtype) if state is None else state
         ids = segments_of(segment_ids, start.memory, x)
         promised = state is None and (segment_ids is None or (segments_at_chunks and mask is None))

@@ -4,33 +4,16 @@ States are immutable, so to keep one is to fork it: nothing is copied before it 
 a call returns shares nothing with what it was given.
 """
 
-import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from miras.config import require
-from miras.models.config import LanguageModelConfig
-from miras.models.language_model import LanguageModel
+from miras.models.language_model import LanguageModel, check_state
 from miras.models.state import BATCH, ModelState, batch_of, form, growing, places, with_places
 from miras.typing import Array
-
-
-def check_state(model: LanguageModel, state: ModelState) -> None:
-    """Raise `ConfigError` for a state that is none of the model's."""
-    require(
-        isinstance(state, ModelState) and form(state) == _form_of(model.config),
-        "state is none of this model's, whose layers or sizes differ: give what this model's "
-        "init_state, prefill or decode_step returned.",
-    )
-
-
-@functools.lru_cache(maxsize=16)
-def _form_of(config: LanguageModelConfig):
-    return form(nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0)).init_state(1)))
 
 
 def take(state: ModelState, rows: Sequence[int] | np.ndarray) -> ModelState:

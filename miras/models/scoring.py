@@ -11,8 +11,7 @@ from jax.core import Tracer
 
 from miras.config import require
 from miras.engine import reserve
-from miras.models import rows
-from miras.models.language_model import LanguageModel, as_rows, check_tokens
+from miras.models.language_model import LanguageModel, as_rows, check_state, check_tokens
 from miras.models.state import ModelState, check_fits
 from miras.typing import Array
 
@@ -127,7 +126,7 @@ def check_lengths(lengths: Array | None, batch: int, length: int) -> Array:
 
 def ready(model: LanguageModel, state: ModelState, shape: tuple[int, ...]) -> ModelState:
     """The state with room for tokens of this shape; `ConfigError` for one that does not fit."""
-    rows.check_state(model, state)
+    check_state(model, state)
     state = reserve(state, shape[1])
     check_fits(state, shape)
     return state

@@ -23,8 +23,7 @@ from miras.errors import ConfigError
 from miras.files import check_target, write_whole
 from miras.models import session_2
 from miras.models.config import LanguageModelConfig
-from miras.models.language_model import LanguageModel
-from miras.models.rows import check_state
+from miras.models.language_model import LanguageModel, check_state
 from miras.models.state import ModelState, batch_of, growing, reserved, with_places
 from miras.typing import Array
 

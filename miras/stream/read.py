@@ -18,8 +18,7 @@ from miras.config import require
 from miras.engine import reserve
 from miras.errors import ConfigError
 from miras.models import Health, LanguageModel, Session
-from miras.models.language_model import check_tokens
-from miras.models.rows import check_state
+from miras.models.language_model import check_state, check_tokens
 from miras.typing import Array
 
 PIECE = 1024  # tokens of a call, rounded to whole chunks or segments

@@ -257,6 +257,12 @@ def test_a_windows_state_is_of_one_size():
             r"active has shape \(1,\)",
         ),
         (lambda m, s: m(tokens(4, B=3), state=s), "tokens have 3 rows and the state 2"),
+        (lambda m, s: m(tokens(4), state=build("yaad").init_state(2)), "none of this model's"),
+        (lambda m, s: m(tokens(4), state=(s, s)), "none of this model's"),
+        (
+            lambda m, s: prefill(m, tokens(3), build("linear_attention", "chunk=8").init_state(2)),
+            "none of this model's, whose rule, chunk",
+        ),
         (lambda m, s: verify(m, tokens(3, B=3), s), "tokens have 3 rows and the state 2"),
         (lambda m, s: steps(m, jnp.zeros((1, m.config.vocab)), s, 2), "1 rows and the state 2"),
         (lambda m, s: prefill(build("titans_lmm"), tokens(3), s), "none of this model's"),
