@@ -14,8 +14,10 @@ from miras.models import LanguageModel, LanguageModelConfig, Sampling, prefill, 
 from miras.models import generate as generate_ids
 from miras.train import RunConfig
 from miras.train.load import Run
-from tests.data.tokenizers_of_all_kinds import KINDS, make
+from tests.data.tokenizers_of_all_kinds import make
 
+# The decoder itself is tested with all kinds.
+KINDS = ("byte", "byte_fallback.json", "unigram.model", "word_piece.json", "fused.json")
 VOCAB = 420  # more than any of the tokenizers has
 RULE = miras.Rule(memory="matrix", bias="dot", retention="none", algorithm="gd")
 
@@ -55,7 +57,7 @@ def ids_of(run, length, seeds):
 
 def test_the_text_is_that_of_its_ids(run, capsys):
     assert run.tokenizer.vocab_size < VOCAB
-    for seed in range(3):
+    for seed in range(2):
         ids = ids_of(run, 30, [seed])
         text = printed(run, capsys, "--length", 30, "--seed", seed)
         assert text == run.tokenizer.decode(ids) + "\n"

@@ -67,7 +67,7 @@ def check(whole, header, tensors):
         assert session.logits.shape == (1, model.config.vocab)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(field=st.sampled_from(FIELDS), value=VALUES)
 def test_forged_headers(whole, field, value):
     _, _, header, tensors = whole
@@ -75,7 +75,7 @@ def test_forged_headers(whole, field, value):
 
 
 @settings(
-    max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 @given(data=st.data(), shape=SHAPES, dtype=st.sampled_from([np.float32, np.int32, np.bool_]))
 def test_forged_tensors(whole, data, shape, dtype):
