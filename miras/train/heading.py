@@ -41,4 +41,4 @@ def _model(config: LanguageModelConfig) -> str:
     )
     alike = next((n for n, entry in PRESETS.items() if entry.build().rule == config.rule), None)
     name = f"{alike} ({rule})" if alike else rule
-    return f"{name}; {config.layers} layers of width {config.width}, {config.heads} heads"
+    return f"{name}; layers: {config.layers}, width: {config.width}, heads: {config.heads}"
