@@ -1,11 +1,14 @@
 """Decays per channel: products over time that differ from row to row or column to column.
 
-A ratio of decays between two tokens is exp(at_t - since_s), <= 1 for s <= t, of sums of logs. As a
-product of a factor of t and a factor of s it may overflow, so it is taken in blocks of 8 tokens
-from the sums at the block's start: with log decays of at least -5 no exponent passes 40, and
-earlier blocks have negative ones. Nothing depends on a later token, not even in its rounding.
+The product between two tokens is exp(sum of logs), <= 1. It is exact at any log decay, since no
+exponent here is positive and none is the difference of two longer sums, which would cancel. Tokens
+stand in blocks of 8. Two of one block are paired one by one, all that lie d apart at once. For two
+of different blocks the product is taken apart where the later one's block starts, into a factor of
+each, both <= 1: where one of them underflows the product does too. Nothing depends on a later
+token, not even in its rounding.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -19,15 +22,19 @@ BLOCK = 8
 
 
 class Sums(NamedTuple):
-    """Sums of the log decays of D channels over C tokens.
+    """Sums of the log decays of D channels over C tokens, all [C, D].
 
     Attributes:
-        at: [C, D], from the start to the state that token t reads.
-        since: [C, D], from the start to token s, itself included.
+        log: of each token.
+        own: from the state before token t to the one that it reads: `log`, or 0.
+        at: from the start to the state that token t reads.
+        rest: from behind token t to the end.
     """
 
+    log: Array
+    own: Array
     at: Array
-    since: Array
+    rest: Array
 
 
 class Decay(NamedTuple):
@@ -67,19 +74,25 @@ class Decay(NamedTuple):
 def _sums(log_decay: Array | None) -> Sums | None:
     if log_decay is None:
         return None
-    size = log_decay.shape[0]
-    lower = jnp.arange(size)[:, None] >= jnp.arange(size)[None, :]
-    total = jnp.matmul(
-        lower.astype(log_decay.dtype), log_decay, precision=jax.lax.Precision.HIGHEST
-    )
-    return Sums(total, total)
+    t, i = _places(log_decay.shape[0])
+    return Sums(log_decay, log_decay, _summed(i <= t, log_decay), _summed(i > t, log_decay))
+
+
+def _places(size: int) -> tuple[Array, Array]:
+    """The row and the column of each entry of a [C, C]."""
+    return jnp.arange(size)[:, None], jnp.arange(size)[None, :]
+
+
+def _summed(which: Array, x: Array) -> Array:
+    """Sums of the rows of x [C, D] that a row of `which` [T, C] names, each on its own."""
+    return jnp.matmul(which.astype(x.dtype), x, precision=jax.lax.Precision.HIGHEST)
 
 
 def before(sums: Sums | None, decay_first: bool) -> Sums | None:
     """The sums as of where token t's gradient is taken: W_{t-1}, or alpha_t W_{t-1}."""
     if sums is None or decay_first:
         return sums
-    return Sums(jnp.pad(sums.at[:-1], ((1, 0), (0, 0))), sums.since)
+    return sums._replace(own=jnp.zeros_like(sums.log), at=_shifted(sums.at, 1))
 
 
 def decay_of(memory: Memory, name: str, log_decays: dict[str, Array]) -> Decay:
@@ -107,7 +120,9 @@ def decay_of(memory: Memory, name: str, log_decays: dict[str, Array]) -> Decay:
 
 
 def scores(x: Array, X: Array, row: Sums | None) -> Array:
-    """sum_i x[t, i] X[s, i] exp(at[t, i] - since[s, i]) for s <= t; finite, of no use, above.
+    """sum_i x[t, i] X[s, i] times the decay of row i between s and t, [C, C].
+
+    For s <= t; finite, of no use, above.
 
     Args:
         x: [C, in].
@@ -117,10 +132,14 @@ def scores(x: Array, X: Array, row: Sums | None) -> Array:
     if row is None:
         return x @ X.T
     parts = []
-    for low, high in _blocks(x.shape[0]):
-        inner = _scaled_scores(x, X, row, low, high)
-        parts.append(jnp.pad(inner, ((0, 0), (0, x.shape[0] - high))))
-    return jnp.concatenate(parts, axis=0)
+    for low, high, late, early in _earlier_blocks(row):
+        block = (x[low:high] * jnp.exp(late)) @ (X[:low] * jnp.exp(early)).T
+        parts.append(jnp.pad(block, ((0, 0), (0, x.shape[0] - low))))
+    total = _from_second_block(parts, x.shape[0], x.shape[0], x.dtype)
+    for apart, pairs, log in _own_block(row):
+        found = jnp.sum(x * _shifted(X, apart) * jnp.exp(log), axis=1, keepdims=True)
+        total = total + jnp.where(pairs, found, 0.0)
+    return total
 
 
 def read_writes(
@@ -136,43 +155,74 @@ def read_writes(
         row: sums over the rows, None for 0; else K = C.
         column: sums over the columns, None for 0; else K = C.
     """
-    if row is None and column is None:
-        return (c * (x @ X.T)) @ E
+    weights = c * scores(x, X, row)
+    if column is None:
+        return weights @ E
     parts = []
-    for low, high in _blocks(x.shape[0]):
-        inner = _scaled_scores(x, X, row, low, high)
-        weighted, values = c[low:high, :high] * inner, E[:high]
-        if column is None:
-            parts.append(weighted @ values)
-            continue
-        start = _start(column, low)
-        values = values * jnp.exp(start - column.since[:high])
-        parts.append(jnp.exp(column.at[low:high] - start) * (weighted @ values))
-    return jnp.concatenate(parts, axis=0)
+    for low, high, late, early in _earlier_blocks(column):
+        parts.append(jnp.exp(late) * (weights[low:high, :low] @ (E[:low] * jnp.exp(early))))
+    total = _from_second_block(parts, *E.shape, E.dtype)
+    for apart, pairs, log in _own_block(column):
+        own = jnp.sum(jnp.where(pairs, weights, 0.0), axis=1, keepdims=True)
+        total = total + own * jnp.exp(log) * _shifted(E, apart)
+    return total
 
 
-def _blocks(size: int) -> list[tuple[int, int]]:
-    """(first, end) of each block of tokens."""
-    return [(low, min(low + BLOCK, size)) for low in range(0, size, BLOCK)]
+def _earlier_blocks(sums: Sums) -> Iterator[tuple[int, int, Array, Array]]:
+    """Each block but the first, with what all tokens before it have decayed since.
+
+    Yields:
+        The block's first token and its end, the sums from the block's start to what each of its
+        tokens reads [high - low, D], and from behind each earlier token to there [low, D].
+    """
+    size = sums.log.shape[0]
+    t, i = _places(size)
+    together = t // BLOCK == i // BLOCK
+    late = _summed(together & (i < t), sums.log) + sums.own
+    rest = _summed(together & (i > t), sums.log)
+    early = rest[:BLOCK]
+    for low in range(BLOCK, size, BLOCK):
+        high = min(low + BLOCK, size)
+        yield low, high, late[low:high], early
+        whole = jnp.sum(sums.log[low:high], axis=0, keepdims=True)
+        early = jnp.concatenate([early + whole, rest[low:high]])
 
 
-def _start(sums: Sums, low: int) -> Array:
-    """The sums before a block's first token."""
-    return sums.since[low - 1] if low else jnp.zeros_like(sums.since[0])
+def _own_block(sums: Sums) -> Iterator[tuple[int, Array, Array]]:
+    """The pairs of tokens of one block, by how far they lie apart.
+
+    Yields:
+        d = 0, 1, ..., which entries of a [C, C] are pairs (t, t - d), and for each t the sum of
+        logs from behind t - d to what t reads [C, D].
+    """
+    size = sums.log.shape[0]
+    t, s = _places(size)
+    yield 0, t == s, jnp.zeros_like(sums.log)
+    log = sums.own
+    for apart in range(1, min(BLOCK, size)):
+        yield apart, (t - s == apart) & (t // BLOCK == s // BLOCK), log
+        log = log + _shifted(sums.log, apart)
 
 
-def _scaled_scores(x: Array, X: Array, row: Sums | None, low: int, high: int) -> Array:
-    """The scores of a block of tokens with all writes up to its end: [high - low, high]."""
-    if row is None:
-        return x[low:high] @ X[:high].T
-    start = _start(row, low)
-    queries = x[low:high] * jnp.exp(row.at[low:high] - start)
-    return queries @ (X[:high] * jnp.exp(start - row.since[:high])).T
+def _shifted(x: Array, by: int) -> Array:
+    """Row t of x [C, D] at t + by, and 0 where there is none."""
+    return jnp.pad(x[: x.shape[0] - by], ((by, 0), (0, 0))) if by else x
+
+
+def _from_second_block(parts: list[Array], size: int, width: int, dtype) -> Array:
+    """Rows of all blocks but the first, behind rows of 0: [size, width]."""
+    first = jnp.zeros((min(BLOCK, size), width), dtype)
+    return jnp.concatenate([first, *parts]) if parts else first
 
 
 def ratios(sums: Sums) -> Array:
-    """exp(at[t] - since[s]) for s <= t and 0 above, [C, C, D]; for small D or slow paths."""
-    size = sums.at.shape[0]
-    lower = (jnp.arange(size)[:, None] >= jnp.arange(size)[None, :])[:, :, None]
-    difference = sums.at[:, None, :] - sums.since[None, :, :]
-    return jnp.where(lower, jnp.exp(jnp.where(lower, difference, 0.0)), 0.0)
+    """The decay between s and what t reads, for s < t; 1 for s = t and 0 above.
+
+    [C, C, D]: for small D or slow paths.
+    """
+    size, width = sums.log.shape
+    t, s = _places(size)
+    since = jnp.where((s < t)[:, :, None], sums.log[:, None, :], 0.0).reshape(size, -1)
+    logs = _summed(s < t, since).reshape(size, size, width)
+    logs = logs + jnp.where((s < t)[:, :, None], sums.own[:, None, :], 0.0)
+    return jnp.where((s <= t)[:, :, None], jnp.exp(logs), 0.0)

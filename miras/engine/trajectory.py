@@ -162,23 +162,20 @@ class Linear:
         trail = self._trail(name)
         c, beta = last(trail.at.c), last(trail.at.beta)
         state, kind = beta * start, self.steps.kinds[name]
-        row = None if trail.row is None else last(trail.row.since)
-        column = None if trail.column is None else last(trail.column.since)
+        row, column = trail.row, trail.column
         if row is not None:
-            state = state * jnp.exp(row)[:, None]
+            state = state * jnp.exp(last(row.at))[:, None]
         if column is not None:
-            state = state * jnp.exp(column)
+            state = state * jnp.exp(last(column.at))
         if trail.momentum is not None:
             assert trail.at.p is not None
             state = state + last(trail.at.p) * trail.momentum
         for write in trail.writes:
             X, E = write
             if row is not None:
-                assert trail.row is not None
-                X = X * jnp.exp(row - trail.row.since)
+                X = X * jnp.exp(row.rest)
             if column is not None:
-                assert trail.column is not None
-                E = E * jnp.exp(column - trail.column.since)
+                E = E * jnp.exp(column.rest)
             state = state + weighted_sum(-c, Write(X, E), kind)
         return state
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from miras.equation.setting import Setting
 from miras.formula import Line, number
 from miras.gate import Gate
+from miras.optim.coefficients import MIN_LOG
 from miras.rule import Rule
 
 SYMBOLS = {
@@ -113,7 +114,7 @@ def _slower(gate: Gate, setting: Setting) -> bool:
 
 def _notes(gate: Gate, setting: Setting) -> Iterator[str]:
     low = getattr(setting.rule.retention, "min_log_decay", None)
-    if "decay" in gate.name and gate.side != "head" and low is not None:
+    if "decay" in gate.name and gate.side != "head" and low is not None and low > MIN_LOG:
         yield f"at least exp({_plain(low)})"
     if _slower(gate, setting):
         yield "its log times 1 - l / (L-1) + 10^-5 in layer l of L, from 0"

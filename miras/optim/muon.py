@@ -6,30 +6,47 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
-from miras.config import require
+from miras.config import added, require
 from miras.formula import AlgorithmFormula, Line, times
 from miras.optim.base import register
 from miras.optim.coefficients import Coefficients, products
 from miras.optim.omega import Windowed
 from miras.typing import Leaf
 
+Quintics = Literal["one", "five"]
+Triple = tuple[float, float, float]
+
 # The quintic of K. Jordan et al., "Muon" (kellerjordan.github.io/posts/muon, 2024): its slope at 0
-# is large, and five steps bring singular values into about [0.7, 1.2].
+# is large, and five steps bring singular values into about [0.7, 1.2]. LaCT's code for video and
+# view synthesis has it too.
 QUINTIC = (3.4445, -4.7750, 2.0315)
+# One for each of five steps, which bring them nearer to 1: zeropower_via_newtonschulz5 in LaCT's
+# code for language models (lact_llm/lact_model/ttt_operation.py).
+QUINTICS = (
+    (4.0848, -6.8946, 2.9270),
+    (3.9505, -6.3029, 2.6377),
+    (3.7418, -5.5913, 2.3037),
+    (2.8769, -3.1427, 1.2046),
+    (2.8366, -3.0525, 1.2012),
+)
 
 
-def newton_schulz(S: Leaf, steps: int) -> Leaf:
+def triples(quintics: Quintics, steps: int) -> tuple[Triple, ...]:
+    """(a, b, c) of each step."""
+    return (QUINTIC,) * steps if quintics == "one" else QUINTICS[:steps]
+
+
+def newton_schulz(S: Leaf, steps: int, quintics: Quintics = "one") -> Leaf:
     """S with its singular values brought near 1; a vector is divided by its length.
 
     X = S / (||S||_F + 1e-7);  X = a X + (b X X^T + c (X X^T)^2) X, `steps` times
     """
     if S.ndim == 1:
         return S / (_norm(S) + 1e-7)
-    a, b, c = QUINTIC
     X = S / (_norm(S) + 1e-7)
     wide = X.shape[0] <= X.shape[1]
     X = X if wide else X.T
-    for _ in range(steps):
+    for a, b, c in triples(quintics, steps):
         gram = X @ X.T
         X = a * X + (b * gram + c * gram @ gram) @ X
     return X if wide else X.T
@@ -108,23 +125,40 @@ class Muon(Transformed):
 
     Attributes:
         steps: Newton-Schulz iterations, >= 1.
+        quintics: "one" polynomial for all steps, Jordan's (Atlas, and LaCT's code for video and
+            view synthesis); or "five", another for each of at most 5 steps (LaCT's code for
+            language models).
     """
 
     steps: int = 5
+    quintics: Quintics = added("one")
 
     def validate(self) -> None:
         """Check ranges."""
         super().validate()
         require(self.steps >= 1, f"Muon.steps={self.steps} must be at least 1.")
+        require(
+            self.quintics == "one" or self.steps <= len(QUINTICS),
+            f"Muon.steps={self.steps} must be at most {len(QUINTICS)} with quintics='five', or use "
+            "quintics='one'.",
+        )
 
     def transform(self, S, V, rate):
         """-f NewtonSchulz(S)."""
-        return -rate * newton_schulz(S, self.steps), V
+        return -rate * newton_schulz(S, self.steps, self.quintics), V
 
     def formula(self, gates, G, rate) -> AlgorithmFormula:
         """S_t, and its orthogonalisation."""
         S, lines = self.accumulated(gates, G)
-        a, b, c = QUINTIC
+        found = triples(self.quintics, self.steps)
+        (a, b, c), of_step = found[0], ()
+        X_n = f"{a} X_{{n-1}} - {-b} Y X_{{n-1}} + {c} Y^2 X_{{n-1}}"
+        if self.quintics == "five":
+            X_n = "a_n X_{n-1} + b_n Y X_{n-1} + c_n Y^2 X_{n-1}"
+            each = (
+                Line(f"a_{n}, b_{n}, c_{n}", ", ".join(map(str, x))) for n, x in enumerate(found, 1)
+            )
+            of_step = tuple(each)
         told = f"n = 1 to {self.steps}; a weight that is a vector is divided by its norm only"
         name = rf"\mathrm{{NS}}_{{{self.steps}}}"
         return AlgorithmFormula(
@@ -133,7 +167,8 @@ class Muon(Transformed):
             where=(
                 Line(f"{name}(Z)", f"X_{{{self.steps}}}", when="Newton-Schulz, of each weight"),
                 Line("X_0", r"\frac{Z}{\|Z\|_F + 10^{-7}}"),
-                Line("X_n", f"{a} X_{{n-1}} - {-b} Y X_{{n-1}} + {c} Y^2 X_{{n-1}}", when=told),
+                Line("X_n", X_n, when=told),
+                *of_step,
                 Line("Y", r"X_{n-1} X_{n-1}^\top"),
             ),
         )

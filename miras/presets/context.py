@@ -90,7 +90,12 @@ def atlas_plus_plus() -> LanguageModelConfig:
     "Zhang et al., arXiv 2505.23884, section 3",
 )
 def lact() -> LanguageModelConfig:
-    """SwiGLU fast weights, one orthogonal step a chunk; the paper's chunks are of 2048 tokens."""
+    """SwiGLU fast weights, one orthogonal step a chunk; the paper's chunks are of 2048 tokens.
+
+    The step is that of the official code for video and view synthesis, one quintic for all five
+    Newton-Schulz steps. The code for language models has one for each: algorithm.quintics="five".
+    It also has a rate for each of the three weights, where this has one for all.
+    """
     rule = Rule(
         memory=GatedMLP(expansion=2),
         bias=bias.Dot(),

@@ -1,11 +1,12 @@
 """The contract of a retention gate: how the past is kept, and on which geometry."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from miras.config import Config, require
 from miras.formula import RetentionFormula, Symbols
 from miras.gate import Gate
+from miras.optim.coefficients import MIN_LOG
 from miras.registry import Registry
 from miras.typing import Array, Leaf
 
@@ -109,8 +110,9 @@ class Decaying(Retention):
             a matrix decay apart (GLA, gate `log_decay` [B, T, H, Dk]); each "value" channel
             (columns, gate `log_decay_value` [B, T, H, Dv]); "key_value" both, as a product; each
             "slot" of a slot memory.
-        min_log_decay: log alpha_t per channel is held above it, so that ratios of products over a
-            block of 8 tokens stay inside float32's range; in [-5, 0).
+        min_log_decay: log alpha_t per channel is held above it, in [-100, 0). At -100 alpha is
+            4e-44, as good as 0: a lower one, minus infinity too, changes the state by no more than
+            that part of it.
     """
 
     decay: float = 0.99
@@ -118,7 +120,7 @@ class Decaying(Retention):
     slopes: Literal["spread", "alibi"] = "spread"
     data_dependent: bool = True
     granularity: Granularity = "head"
-    min_log_decay: float = -5.0
+    min_log_decay: float = MIN_LOG
 
     def validate(self) -> None:
         """Check ranges."""
@@ -126,9 +128,14 @@ class Decaying(Retention):
         require(0 < self.decay <= 1, f"{name}.decay={self.decay} must be in (0, 1].")
         require(0 < self.spread <= 1, f"{name}.spread={self.spread} must be in (0, 1].")
         require(
-            -5 <= self.min_log_decay < 0,
-            f"{name}.min_log_decay={self.min_log_decay} must be in [-5, 0).",
+            MIN_LOG <= self.min_log_decay < 0,
+            f"{name}.min_log_decay={self.min_log_decay} must be in [{MIN_LOG:g}, 0).",
         )
+
+    def hashed_as(self) -> dict[str, Any]:
+        """The clamp of gates per channel was at -5; where there are none it says nothing."""
+        nothing = self.granularity == "head" and self.min_log_decay == MIN_LOG
+        return {"min_log_decay": -5.0} if nothing else {}
 
     def gates(self) -> tuple[Gate, ...]:
         """Log alpha_t, and that of the value channels."""

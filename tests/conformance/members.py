@@ -185,6 +185,7 @@ ALGORITHMS = cases.ALGORITHMS | {
     "muon": muon(),
     "muon_window": muon(momentum=None, window=3),
     "muon_gradient": muon(lr_at="gradient"),
+    "muon_five": muon(quintics="five") | {"steps": 5},
     "muon_window_gradient": muon(window=3, lr_at="gradient"),
     "sign": adaptive("sign", window=2),
     "sign_smooth": adaptive("sign", momentum=None, sharpness=4.0, lr_at="gradient"),

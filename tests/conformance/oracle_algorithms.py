@@ -14,6 +14,16 @@ from tests.conformance.oracle_bias import Association, gradient
 from tests.conformance.oracle_memory import Weights, address
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
+# LaCT's language model code, zeropower_via_newtonschulz5.
+QUINTICS = np.array(
+    [
+        [4.0848, -6.8946, 2.9270],
+        [3.9505, -6.3029, 2.6377],
+        [3.7418, -5.5913, 2.3037],
+        [2.8769, -3.1427, 1.2046],
+        [2.8366, -3.0525, 1.2012],
+    ]
+)
 WINDOWED = ("omega", "muon", "adaptive")
 
 
@@ -84,13 +94,14 @@ def learned(memory: dict, bias: dict, algorithm: dict, W: Weights, recent: list)
     return total
 
 
-def newton_schulz(S: np.ndarray, steps: int) -> np.ndarray:
+def newton_schulz(S: np.ndarray, steps: int, quintics: str = "one") -> np.ndarray:
     """X <- a X + (b X X^T + c (X X^T)^2) X from X = S / (||S||_F + 1e-7); a vector: S / ||S||."""
     X = S / (np.sqrt(np.sum(S**2)) + 1e-7)
     if S.ndim == 1:
         return X
-    a, b, c = QUINTIC
-    for _ in range(steps):  # X X^T X = X (X^T X): either side gives the same
+    for i in range(steps):
+        a, b, c = QUINTIC if quintics == "one" else QUINTICS[i]
+        # X X^T X = X (X^T X): either side gives the same
         gram = X.T @ X
         X = a * X + X @ (b * gram + c * gram @ gram)
     return X
@@ -99,7 +110,7 @@ def newton_schulz(S: np.ndarray, steps: int) -> np.ndarray:
 def transformed(algorithm: dict, S: np.ndarray, V: np.ndarray, G: np.ndarray):
     """T(S) and the new V; V averages the squares of G."""
     if algorithm["kind"] == "muon":
-        return newton_schulz(S, algorithm["steps"]), V
+        return newton_schulz(S, algorithm["steps"], algorithm.get("quintics", "one")), V
     if algorithm["variant"] == "sign":
         sharpness = algorithm["sharpness"]
         return (np.sign(S) if sharpness is None else np.tanh(sharpness * S)), V
