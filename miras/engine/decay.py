@@ -2,7 +2,7 @@
 
 The product between two tokens is exp(sum of logs), <= 1. It is exact at any log decay, since no
 exponent here is positive and none is the difference of two longer sums, which would cancel. Tokens
-stand in blocks of 8. Two of one block are paired one by one, all that lie d apart at once. For two
+stand in blocks of 4. Two of one block are paired one by one, all that lie d apart at once. For two
 of different blocks the product is taken apart where the later one's block starts, into a factor of
 each, both <= 1: where one of them underflows the product does too. Nothing depends on a later
 token, not even in its rounding.
@@ -18,7 +18,7 @@ from miras.memory import Memory
 from miras.optim.coefficients import MIN_LOG
 from miras.typing import Array
 
-BLOCK = 8
+BLOCK = 4
 
 
 class Sums(NamedTuple):
@@ -28,13 +28,16 @@ class Sums(NamedTuple):
         log: of each token.
         own: from the state before token t to the one that it reads: `log`, or 0.
         at: from the start to the state that token t reads.
-        rest: from behind token t to the end.
     """
 
     log: Array
     own: Array
     at: Array
-    rest: Array
+
+    def rest(self) -> Array:
+        """From behind token t to the end, [C, D]."""
+        t, i = _places(self.log.shape[0])
+        return _summed(i > t, self.log)
 
 
 class Decay(NamedTuple):
@@ -75,7 +78,7 @@ def _sums(log_decay: Array | None) -> Sums | None:
     if log_decay is None:
         return None
     t, i = _places(log_decay.shape[0])
-    return Sums(log_decay, log_decay, _summed(i <= t, log_decay), _summed(i > t, log_decay))
+    return Sums(log_decay, log_decay, _summed(i <= t, log_decay))
 
 
 def _places(size: int) -> tuple[Array, Array]:
@@ -132,12 +135,15 @@ def scores(x: Array, X: Array, row: Sums | None) -> Array:
     if row is None:
         return x @ X.T
     parts = []
-    for low, high, late, early in _earlier_blocks(row):
-        block = (x[low:high] * jnp.exp(late)) @ (X[:low] * jnp.exp(early)).T
+    queries = x * jnp.exp(_late(row))
+    for low, high, early in _earlier_blocks(row):
+        block = queries[low:high] @ (X[:low] * jnp.exp(early)).T
         parts.append(jnp.pad(block, ((0, 0), (0, x.shape[0] - low))))
     total = _from_second_block(parts, x.shape[0], x.shape[0], x.dtype)
     for apart, pairs, log in _own_block(row):
-        found = jnp.sum(x * _shifted(X, apart) * jnp.exp(log), axis=1, keepdims=True)
+        both = x * _shifted(X, apart)
+        both = both if log is None else both * jnp.exp(log)
+        found = jnp.sum(both, axis=1, keepdims=True)
         total = total + jnp.where(pairs, found, 0.0)
     return total
 
@@ -159,45 +165,50 @@ def read_writes(
     if column is None:
         return weights @ E
     parts = []
-    for low, high, late, early in _earlier_blocks(column):
-        parts.append(jnp.exp(late) * (weights[low:high, :low] @ (E[:low] * jnp.exp(early))))
-    total = _from_second_block(parts, *E.shape, E.dtype)
+    for low, high, early in _earlier_blocks(column):
+        parts.append(weights[low:high, :low] @ (E[:low] * jnp.exp(early)))
+    total = jnp.exp(_late(column)) * _from_second_block(parts, *E.shape, E.dtype)
     for apart, pairs, log in _own_block(column):
         own = jnp.sum(jnp.where(pairs, weights, 0.0), axis=1, keepdims=True)
-        total = total + own * jnp.exp(log) * _shifted(E, apart)
+        scale = own if log is None else own * jnp.exp(log)
+        total = total + scale * _shifted(E, apart)
     return total
 
 
-def _earlier_blocks(sums: Sums) -> Iterator[tuple[int, int, Array, Array]]:
+def _late(sums: Sums) -> Array:
+    """The sums from the start of its block to what each token reads, [C, D]."""
+    t, i = _places(sums.log.shape[0])
+    return _summed((t // BLOCK == i // BLOCK) & (i < t), sums.log) + sums.own
+
+
+def _earlier_blocks(sums: Sums) -> Iterator[tuple[int, int, Array]]:
     """Each block but the first, with what all tokens before it have decayed since.
 
     Yields:
-        The block's first token and its end, the sums from the block's start to what each of its
-        tokens reads [high - low, D], and from behind each earlier token to there [low, D].
+        The block's first token and its end, and the sums from behind each earlier token to the
+        block's start [low, D].
     """
     size = sums.log.shape[0]
     t, i = _places(size)
-    together = t // BLOCK == i // BLOCK
-    late = _summed(together & (i < t), sums.log) + sums.own
-    rest = _summed(together & (i > t), sums.log)
+    rest = _summed((t // BLOCK == i // BLOCK) & (i > t), sums.log)
     early = rest[:BLOCK]
     for low in range(BLOCK, size, BLOCK):
         high = min(low + BLOCK, size)
-        yield low, high, late[low:high], early
+        yield low, high, early
         whole = jnp.sum(sums.log[low:high], axis=0, keepdims=True)
         early = jnp.concatenate([early + whole, rest[low:high]])
 
 
-def _own_block(sums: Sums) -> Iterator[tuple[int, Array, Array]]:
+def _own_block(sums: Sums) -> Iterator[tuple[int, Array, Array | None]]:
     """The pairs of tokens of one block, by how far they lie apart.
 
     Yields:
         d = 0, 1, ..., which entries of a [C, C] are pairs (t, t - d), and for each t the sum of
-        logs from behind t - d to what t reads [C, D].
+        logs from behind t - d to what t reads [C, D]; None for d = 0, where there are none.
     """
     size = sums.log.shape[0]
     t, s = _places(size)
-    yield 0, t == s, jnp.zeros_like(sums.log)
+    yield 0, t == s, None
     log = sums.own
     for apart in range(1, min(BLOCK, size)):
         yield apart, (t - s == apart) & (t // BLOCK == s // BLOCK), log

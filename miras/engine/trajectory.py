@@ -173,9 +173,9 @@ class Linear:
         for write in trail.writes:
             X, E = write
             if row is not None:
-                X = X * jnp.exp(row.rest)
+                X = X * jnp.exp(row.rest())
             if column is not None:
-                E = E * jnp.exp(column.rest)
+                E = E * jnp.exp(column.rest())
             state = state + weighted_sum(-c, Write(X, E), kind)
         return state
 
