@@ -51,10 +51,9 @@ class Values:
         found: the equations.
         given: by name and index: gates, keys, values, queries, W_0 and what the maps have learned.
         chunk: C.
-        leaves: names of the weights, where they are several.
     """
 
-    def __init__(self, found: Equations, given: dict[tuple[str, str], Any], chunk: int):
+    def __init__(self, found: Equations, given: dict[tuple[str, Any], Any], chunk: int):
         self.lines = [
             (*split_name(line.left), line) for line in (*found.update, *found.where)
             if line.left and line.relation == "=" and line.left != "h"
@@ -75,6 +74,8 @@ class Values:
             return at[name][0]
         parts = [index] if "(" in index else index.split(",") if index else []
         place = tuple(self.place(part, at) for part in parts)
+        if name == "r" and not index:
+            return self.place("r", at)
         if name == "I":
             return self.given["I", ""]
         key = (name, place, at.get("t"), at.get("leaf"), at.get("n"))
