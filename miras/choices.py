@@ -57,9 +57,14 @@ def unknown(
 
 
 def nearest(name: object, names: Iterable[str]) -> list[str]:
-    """The names that are spelled much like another, the nearest first; at most three."""
+    """The names that are spelled much like another, at most three.
+
+    The nearest is first, but for one that begins another, or begins with it: a letter too many.
+    """
     plain: dict[str, str] = {}
     for known in names:
         plain.setdefault(known.lower().lstrip("-"), known)
     text = str(name)[:_LONG].lower().lstrip("-")
-    return [plain[match] for match in difflib.get_close_matches(text, plain, n=_NEAR)]
+    near = difflib.get_close_matches(text, plain, n=_NEAR)
+    near.sort(key=lambda match: not (text.startswith(match) or match.startswith(text)))
+    return [plain[match] for match in near]
