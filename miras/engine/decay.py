@@ -167,7 +167,7 @@ def read_writes(
     parts = []
     for low, high, early in _earlier_blocks(column):
         parts.append(weights[low:high, :low] @ (E[:low] * jnp.exp(early)))
-    total = jnp.exp(_late(column)) * _from_second_block(parts, *E.shape, E.dtype)
+    total = jnp.exp(_late(column)) * _from_second_block(parts, E.shape[0], E.shape[1], E.dtype)
     for apart, pairs, log in _own_block(column):
         own = jnp.sum(jnp.where(pairs, weights, 0.0), axis=1, keepdims=True)
         scale = own if log is None else own * jnp.exp(log)
