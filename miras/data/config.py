@@ -7,6 +7,7 @@ import dataclasses
 import os
 import pathlib
 
+from miras.choices import shown
 from miras.config import Config, added, require
 from miras.tasks import Task
 
@@ -59,7 +60,7 @@ class DataConfig(Config):
             f"data.validation={self.validation} must lie strictly between 0 and 1: it is the "
             "fraction of documents held out, for example 0.05.",
         )
-        require(0 <= self.seed < 2**32, f"data.seed={self.seed} must lie in [0, 2**32).")
+        require(0 <= self.seed < 2**32, f"data.seed={shown(self.seed)} must lie in [0, 2**32).")
 
     @property
     def cache_dir(self) -> pathlib.Path:

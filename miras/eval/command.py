@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from miras import interrupt
+from miras.choices import shown
 from miras.config import override, require, to_dict
 from miras.errors import ConfigError
 
@@ -129,11 +130,14 @@ def length_of(word: str) -> int:
     """
     text = word.strip().lower()
     number = text.removesuffix("k")
-    if not (number.isascii() and number.isdigit() and int(number) >= 1):
+    digits = number.isascii() and number.isdigit() and len(number) < 20
+    tokens = int(number) * (1024 if text.endswith("k") else 1) if digits else 0
+    if not 1 <= tokens < 2**31:
         raise ConfigError(
-            f"--lengths {word!r} is not a whole number of tokens of at least 1, such as 4096 or 4k."
+            f"--lengths {shown(word)} is not a whole number of tokens of at least 1 and less than "
+            "2**31, such as 4096 or 4k."
         )
-    return int(number) * (1024 if text.endswith("k") else 1)
+    return tokens
 
 
 def _depth_of(word: str) -> float:

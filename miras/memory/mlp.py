@@ -6,6 +6,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 
+from miras.choices import shown
 from miras.config import added, require
 from miras.formula import Line, MemoryFormula, wrap
 from miras.gate import Side
@@ -26,7 +27,7 @@ class MLP(Memory):
     section 3.1, MIRAS (2504.13173) section 5.3.
 
     Attributes:
-        depth: number of weight matrices, >= 1.
+        depth: number of weight matrices, in [1, 1000].
         expansion: hidden width over dk, where `hidden` is not given.
         hidden: hidden width.
         activation: between the matrices; "gelu" is the tanh form, "gelu_exact" the erf form.
@@ -52,6 +53,7 @@ class MLP(Memory):
     def validate(self) -> None:
         """Check ranges."""
         require(self.depth >= 1, f"MLP.depth={self.depth} must be at least 1.")
+        require(self.depth <= 1000, f"MLP.depth={shown(self.depth)} must be at most 1,000.")
         require(self.expansion >= 1, f"MLP.expansion={self.expansion} must be at least 1.")
         require(
             self.hidden is None or self.hidden >= 1,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from miras.choices import shown
 from miras.config import Config, require
 from miras.models import rows
 from miras.models.language_model import LanguageModel, as_rows, check_tokens
@@ -246,16 +247,18 @@ def steps(
         graph, params = nnx.split(model)
         now = logits, state
         alike = dataclasses.replace(how, seed=0)  # another seed is no other program
-        for key in jax.random.split(jax.random.key(how.seed), length):
-            token, *now = _step(graph, params, *now, key, alike)
+        keys = jax.random.key(how.seed)
+        for n in range(length):  # the keys of `jax.random.split`, of which no array is made
+            token, *now = _step(graph, params, *now, jax.random.fold_in(keys, n), alike)
             yield Step(np.asarray(token), *now)
 
     return one_by_one()
 
 
 def check_length(length: int) -> None:
-    """Raise `ConfigError` for a number of tokens to add that is none."""
-    require(length >= 0, f"length={length} must not be negative.")
+    """Raise `ConfigError` for a number of tokens to add that is none, or beyond all memory."""
+    require(length >= 0, f"length={shown(length)} must not be negative.")
+    require(length < 2**32, f"length={shown(length)} must be less than 2**32.")
 
 
 def generate(

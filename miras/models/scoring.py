@@ -11,6 +11,7 @@ from jax.core import Tracer
 
 from miras.config import require
 from miras.engine import reserve
+from miras.errors import ConfigError
 from miras.models.language_model import LanguageModel, as_rows, check_state, check_tokens
 from miras.models.state import ModelState, check_fits
 from miras.typing import Array
@@ -127,6 +128,12 @@ def check_lengths(lengths: Array | None, batch: int, length: int) -> Array:
 def ready(model: LanguageModel, state: ModelState, shape: tuple[int, ...]) -> ModelState:
     """The state with room for tokens of this shape; `ConfigError` for one that does not fit."""
     check_state(model, state)
-    state = reserve(state, shape[1])
+    try:
+        state = reserve(state, shape[1])
+    except jax.errors.JaxRuntimeError as error:
+        raise ConfigError(
+            f"the state of {shape[1]:,} more tokens does not fit in memory: add fewer, since "
+            "attention keeps every token."
+        ) from error
     check_fits(state, shape)
     return state

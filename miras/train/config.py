@@ -6,6 +6,7 @@ The model's fields stand in `miras.models`, the data's in `miras.data`. Nothing 
 import dataclasses
 from typing import Literal
 
+from miras.choices import shown
 from miras.config import Config, added, require
 from miras.data import DataConfig
 from miras.models import LanguageModelConfig
@@ -112,7 +113,7 @@ class TrainConfig(Config):
         )
         for name in self.logger or ():
             check_name(name)
-        require(0 <= self.seed < 2**32, f"train.seed={self.seed} must lie in [0, 2**32).")
+        require(0 <= self.seed < 2**32, f"train.seed={shown(self.seed)} must lie in [0, 2**32).")
 
     @property
     def warmup_steps(self) -> int:

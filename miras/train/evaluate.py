@@ -6,6 +6,7 @@ Of text that is bits per byte; of a task, the answers that are right (`answers`)
 import functools
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -83,7 +84,7 @@ def sample(data: DataConfig, chunk: int, batches: int | None) -> Iterable[Batch]
     few = batches is not None
     require(batches is None or batches >= 1, f"batches={batches} must be at least 1.")
     loader = make_loader(data, "validation", align=chunk, epochs=1, shuffle=few)
-    return itertools.islice(loader, batches)
+    return itertools.islice(loader, None if batches is None else min(batches, sys.maxsize))
 
 
 def evaluate_run(

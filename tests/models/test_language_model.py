@@ -224,6 +224,7 @@ def test_generation_repeats_with_its_seed_and_obeys_its_limits():
             r"lie in \[29, 29\], but the model's vocabulary is \[0, 29\)",
         ),
         (dict(length=-1), "length=-1 must not be negative"),
+        (dict(length=10**20), r"length=10{20} must be less than 2\*\*32"),
         (dict(temperature=-0.5), "temperature=-0.5 must be at least 0"),
         (dict(temperature=np.inf), "temperature=inf must be finite"),
         (dict(prompt=np.zeros(3, np.int32)), r"tokens have shape \(3,\): they must be \[B, T\]"),
