@@ -6,10 +6,12 @@ written as the other, or with blanks, is answered with how to write it.
 
 import argparse
 import itertools
+import os
+import pathlib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from miras.choices import clipped, unknown
+from miras.choices import clipped, shown, unknown
 from miras.errors import ConfigError
 
 
@@ -42,6 +44,8 @@ def parse(parser: Parser, commands: Any, argv: Sequence[str]) -> argparse.Namesp
     Raises:
         ConfigError: for what is not known, with the nearest match.
     """
+    for word in argv:
+        _check_word(word)
     place = next((n for n, word in enumerate(argv) if not word.startswith("-")), len(argv))
     for word in argv[:place]:
         if word.startswith("--") and not _begins(word, parser.options):
@@ -60,6 +64,18 @@ def parse(parser: Parser, commands: Any, argv: Sequence[str]) -> argparse.Namesp
         args.words.append(word)
     _refuse_blanks(getattr(args, "words", []))
     return args
+
+
+def _check_word(word: str) -> None:
+    """Refuse what no path and no text of a terminal can be."""
+    try:
+        possible = b"\0" not in os.fsencode(word)
+        if word.startswith("~"):
+            pathlib.Path(word).expanduser()
+    except (UnicodeEncodeError, RuntimeError):  # half a character; a user that is not there
+        possible = False
+    if not possible:
+        raise ConfigError(f"{shown(word)} can be no argument: write it as a terminal has it.")
 
 
 def _begins(word: str, options: Sequence[str]) -> bool:

@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; those of the process if not given.
 
     Returns:
-        The exit code: 0, 1 where a run met NaN or infinity, 2 for what the user can mend, 130
-        after SIGINT, 143 after SIGTERM.
+        The exit code: 0, 1 where a run met NaN or infinity or the system refused something, 2 for
+        what the user can mend, 130 after SIGINT, 143 after SIGTERM.
     """
     with tolerant_output():
         return _run(argv)
@@ -57,6 +57,9 @@ def _run(argv: Sequence[str] | None) -> int:
             return args.run(args)
     except ConfigError as error:
         return fail(error, 2)
+    except (OSError, MemoryError, OverflowError, RecursionError) as error:
+        told = str(error) or type(error).__name__
+        return fail(f"{told}: check the paths and sizes that the command was given.", 1)
     except KeyboardInterrupt:
         return fail("interrupted; a run goes on from its last checkpoint.", 130)
     except Interrupted as end:

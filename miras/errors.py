@@ -1,5 +1,6 @@
 """The one exception of miras that is the user's to mend; the command line prints it in one line."""
 
+import re
 import sys
 
 
@@ -16,6 +17,14 @@ class UnknownPartError(ConfigError):
 
 
 def fail(reason: object, code: int) -> int:
-    """Tell the user a reason in one line on stderr; returns the exit code."""
-    print("miras:", " ".join(str(reason).split()), file=sys.stderr)
+    """Tell the user a reason in one line on stderr, cut where it is long; returns the exit code."""
+    line = _LONG.sub(lambda word: f"{word[0][:100]}...{word[0][-40:]}", str(reason))
+    line = " ".join(line.split())
+    if len(line) > _MOST:
+        line = f"{line[: _MOST // 2]} ... {line[-_MOST // 4 :]}"
+    print("miras:", line, file=sys.stderr)
     return code
+
+
+_MOST = 1800  # letters of a line
+_LONG = re.compile(r"\S{200,}")  # a value or a path of thousands of letters

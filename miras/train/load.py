@@ -55,12 +55,15 @@ def load_run(
     folder = RunFolder(out)
     with trusting(trust_plugins):
         config = folder.read_own_config()
+    empty = ConfigError(f"{folder.path} holds no checkpoint yet: train it first.")
+    if not checkpoint.saved_steps(folder.checkpoints):
+        raise empty
     tokenizer = make_tokenizer(config.data.tokenizer)
     graphdef, params = structure(config.model)
     optimizer = optimizer_of(config.train, params)
     like = jax.eval_shape(lambda: create(config.model, optimizer, config.train.seed))
     restored = checkpoint.restore(folder.checkpoints, abstract(like), step=step)
     if restored is None:
-        raise ConfigError(f"{folder.path} holds no checkpoint yet: train it first.")
+        raise empty
     model = nnx.merge(graphdef, restored.state.params)
     return Run(config, model, restored.step, restored.damaged, tokenizer)
