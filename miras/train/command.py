@@ -141,7 +141,7 @@ def _from_run(
     else:
         config = run_config(name, assignments, args.data)
     if step is None:
-        steps = saved_steps(folder.checkpoints)
+        steps = saved_steps(folder.checkpoints) if folder.holds_run() else []
         require(bool(steps), f"--from {args.source} has no checkpoint: give a run's folder.")
         step = steps[-1]
     return name, dataclasses.replace(config, parent=Parent(run, step, args.partial))

@@ -80,6 +80,7 @@ def test_other_parameters_are_refused_with_a_table_unless_partial(source, tmp_pa
         (["--from", "{source}@3"], "no checkpoint of step 3: the steps there are 0, 2, 4"),
         (["--from", "{tmp}/nothing"], "is not a run's folder"),
         (["yaad", "--from", "{tmp}/nothing"], "has no checkpoint"),
+        (["yaad", "--from", "a" * 5000], "has no checkpoint"),
         (["--partial"], "--partial belongs to --from RUN"),
     ],
 )
