@@ -209,9 +209,10 @@ def as_rows(tokens: Any) -> Array:
         tokens.ndim == 2 and tokens.shape[0] >= 1 and tokens.shape[1] >= 1,
         f"tokens have shape {tokens.shape}: they must be [B, T], with at least one token a row.",
     )
+    known = jnp.asarray(tokens[:0]) if tokens.dtype.kind in "bfc" else tokens  # as jax has it
     require(
         jnp.issubdtype(tokens.dtype, jnp.integer),
-        f"tokens have dtype {tokens.dtype}: they must be whole numbers.",
+        f"tokens have dtype {known.dtype}: they must be whole numbers.",
     )
     if isinstance(tokens, np.ndarray) and tokens.dtype.itemsize > 4:  # jax would wrap them around
         least = max(np.iinfo(np.int32).min, np.iinfo(tokens.dtype).min)
