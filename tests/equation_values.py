@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.equation import Equations
+from miras.formula import Line
 
 _TOKEN = re.compile(r"\s*(\\[a-zA-Z]+|\\.|\d+\.?\d*(?:e-?\d+)?|[a-zA-Z]|.)")
 _WORDS = {
@@ -44,6 +45,14 @@ def split_name(left: str) -> tuple[str, str, list[str]]:
 _OF_WEIGHTS = ("W", "A", "S", "V", "G", r"\bar{W}")
 
 
+def one_by_one(line: Line) -> list[Line]:
+    """A line for each of several names, as in a_1, b_1 = 1, 2."""
+    if "(" in line.left or ", " not in line.left:
+        return [line]
+    pairs = zip(line.left.split(", "), line.right.split(", "))
+    return [line._replace(left=left, right=right) for left, right in pairs]
+
+
 class Values:
     """What the symbols of some equations are worth.
 
@@ -55,9 +64,11 @@ class Values:
 
     def __init__(self, found: Equations, given: dict[tuple[str, Any], Any], chunk: int):
         self.lines = [
-            (*split_name(line.left), line) for line in (*found.update, *found.where)
+            (*split_name(line.left), line)
+            for whole in (*found.update, *found.where)
+            for line in one_by_one(whole)
             if line.left and line.relation == "=" and line.left != "h"
-        ]  # fmt: skip
+        ]
         self.given, self.chunk, self.known = given, chunk, {}
 
     def at(self, name: str, t: int) -> Any:
@@ -80,7 +91,10 @@ class Values:
             return self.given["I", ""]
         key = (name, place, at.get("t"), at.get("leaf"), at.get("n"))
         if "inside" in at:  # of a function, whose arguments differ from call to call
-            return self.compute(name, index, place, at)
+            kept, key = at["inside"], (name, place, at.get("n"))
+            if key not in kept:
+                kept[key] = self.compute(name, index, place, at)
+            return kept[key]
         if key not in self.known:
             self.known[key] = self.leaf(self.compute(name, index, place, at), at)
         return self.known[key]
@@ -187,7 +201,7 @@ class Values:
                     for n, w in args[0].items()
                 }
                 inner |= {"W": next(iter(args[0].values()))} if len(args[0]) == 1 else {}
-            return Values.value(self, line.right, inner | {"inside": True})
+            return Values.value(self, line.right, inner | {"inside": {}})
         word = re.sub(r"\\(mathrm\{)?|\}", "", name)
         return _WORDS[word](*args)
 
