@@ -4,6 +4,7 @@ Slow and obvious; the oracle for every other backend. It shares the parts with t
 the engine: no taps, no coefficients, no tiles.
 """
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -71,6 +72,8 @@ def run(
     if start is None:
         widths = k.shape[-1], v.shape[-1]
         start = initial_state(rule, W0, batch, *widths, refine=how.refine, dtype=dtype)
+    if how.exact or isinstance(rule.algorithm, Newton):  # online: chunks are counted from here
+        start = dataclasses.replace(start, position=jnp.zeros_like(start.position))
     at = positions(segment_ids, start.position, start.segment, length, chunk, mask)
     own = jnp.ones((batch, length), bool) if mask is None else mask
     origin = dual_start(rule, fast)
@@ -96,7 +99,10 @@ def run(
     first = Carry(start.A, start.S, start.V, start.R, start.L, start.window, start.sweeps)
     memory, (y, loss) = jax.lax.scan(token, first, by_time)
     y, loss = jnp.moveaxis(y, 0, 1), jnp.moveaxis(loss, 0, 1)
-    end = State(*memory, position=at.end_position, segment=at.end_segment)
+    end_position = at.end_position
+    if mask is not None and state is not None:
+        end_position = jnp.where(jnp.any(mask, axis=1), end_position, state.position)
+    end = State(*memory, position=end_position, segment=at.end_segment)
     return y.astype(q.dtype), end, loss
 
 
