@@ -42,6 +42,11 @@ class Newton(GD):
         super().validate()
         require(self.ridge > 0, f"Newton.ridge={self.ridge} must be positive.")
         require(self.iterations >= 1, f"Newton.iterations={self.iterations} must be at least 1.")
+        require(
+            not self.averaged,
+            "Newton.averaged=True does not apply: its solution has no steps to average. Use "
+            "averaged=False, or algorithm 'gd'.",
+        )
 
     def solution(self, keep, rate: str, k: str, v: str) -> tuple[Line, ...]:
         """H_t, G_t and the solve."""

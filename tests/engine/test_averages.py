@@ -91,3 +91,8 @@ def test_a_config_of_before_keeps_its_meaning():
     assert not config.rule.algorithm.averaged
     assert config.layer.lr_by_position
     assert "b1" not in config.rule.init(jax.random.key(0), 4, heads=1)
+
+
+def test_newton_has_no_steps_to_average():
+    with pytest.raises(miras.ConfigError, match="no steps to average"):
+        miras.Rule("matrix", algorithm={"kind": "newton", "averaged": True})
