@@ -22,7 +22,7 @@ class TextDecoder:
         state: where to go on from, as `state` gave it.
 
     Raises:
-        ConfigError: for a state that is none.
+        ConfigError: for an invalid state.
     """
 
     def __init__(self, tokenizer: Tokenizer, state: Mapping[str, Any] | None = None) -> None:

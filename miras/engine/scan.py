@@ -60,8 +60,8 @@ def scan(
         chunk: C, the tokens whose inner gradients share one snapshot of the memory; 1 is online.
             It is part of the model: another C is another function.
         refine: n sweeps towards the online rule inside each chunk: sweep i takes the gradient of
-            token s at the W_{s-1} that sweep i - 1 implies. 0 is the papers'; n >= C is online, and
-            more than C sweeps are C.
+            token s at the W_{s-1} that sweep i - 1 implies. The papers use 0; n >= C is online, and
+            more than C sweeps give the result of C.
         exact: the online rule itself in closed form, for any chunk, which is then a size of tiles
             and no part of the model; for linear memories with a quadratic bias.
         k_write: the keys along which errors are written, shaped as k, where they differ from those
@@ -70,15 +70,15 @@ def scan(
         segment_ids: [B, T] int; where the id changes, memory and chunk start anew. Segments that
             begin at multiples of C cost nothing, others are computed token by token.
         mask: [B, T] bool; a token with False is not there. It neither writes, decays nor resets,
-            takes no place in the chunk, and its output is zero; what its inputs hold, NaN too, goes
-            nowhere. A row's own tokens, wherever they lie, give the outputs and the state of the
-            row without the others; a row with none keeps its state.
+            takes no place in the chunk, and its output is zero. Its inputs, NaN too, have no
+            effect. A row's own tokens, wherever they are, give the outputs and the state of the row
+            without the others. A row without tokens of its own keeps its state.
         save_every: chunks from one memory that is kept for the backward pass to the next; those
             between are computed again. "sqrt" takes the square root of their number, by which
             memory grows with the root of T instead of T, at the cost of one more forward pass.
             None leaves it to the backend; "xla" then keeps one a chunk. No value depends on it.
-        precision: in which numbers the memory is kept, multiplied and summed; see
-            `miras.Precision`. Other than the default it has no forward-mode derivative.
+        precision: the dtypes in which the memory is kept, multiplied and summed; see
+            `miras.Precision`. Settings other than the default have no forward-mode derivative.
         average: r_i >= 0 by position i in the chunk, [C], for an algorithm with averaged=True; the
             mean of the chunk's steps so far, 1 / (1 + i), if not given.
         backend: "xla"; "pallas", in kernels on a TPU or a GPU, see docs/kernels.md; "reference",

@@ -1,4 +1,4 @@
-"""Scoring: rows of any length read in one call, with what the model thought of their tokens."""
+"""Scoring: the log-probabilities of given tokens, in rows of any length, in one call."""
 
 import functools
 from typing import NamedTuple
@@ -18,10 +18,10 @@ from miras.typing import Array
 
 
 class Scored(NamedTuple):
-    """What `score` found.
+    """The result of `score`.
 
     Attributes:
-        logprobs: log p(token | what comes before it), [B, T] float32, in nats; 0 behind a row's
+        logprobs: log p(token | what comes before it), [B, T] float32, in nats; 0 after a row's
             length, and for a row's first token where no logits were given for it.
         logits: of the token after each row's last [B, vocab] float32.
         state: after each row's last token.
@@ -41,14 +41,14 @@ def score(
 ) -> Scored:
     """Log-probabilities of given tokens, in one program for all lengths.
 
-    Each row gives what it gives alone: its log-probabilities, the logits after its last token and
-    the state from which `score`, `prefill` or `decode_step` go on.
+    A row's log-probabilities, the logits after its last token and its state are those of the row
+    read alone. `score`, `prefill` and `decode_step` go on from the state.
 
     Args:
         model: the language model.
-        tokens: [B, T] int, T >= 1; behind a row's length they may have any id.
-        lengths: [B] int in [0, T], the tokens of each row, its first ones; T if not given. A row of
-            none keeps its state and its logits.
+        tokens: [B, T] int, T >= 1; after a row's length they may have any id.
+        lengths: [B] int in [0, T], how many first tokens of each row are its own; T if not given.
+            A row of length 0 keeps its state and its logits.
         state: where to go on from; a new one if not given.
         logits: [B, vocab] of each row's first token, as the call before returned them. Without them
             the first token is taken as given: its log-probability is 0, and so are the logits of a

@@ -16,7 +16,7 @@ from miras.train.sinks import check_name
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(Config):
-    """The outer optimiser's recipe, and how often a run looks at itself and saves itself.
+    """The outer optimiser's recipe, and how often a run logs, evaluates and saves.
 
     An optimiser with decoupled weight decay on matrices only, the gradient clipped by its global
     norm, a linear warm-up and a schedule.

@@ -40,13 +40,13 @@ def load_run(
 ) -> Run:
     """Read a run's config and a checkpoint; nothing is written.
 
-    The tokenizer is the one that the folder keeps, and paths are those that the run was started
-    with, so that the folder may be moved.
+    The tokenizer is the folder's copy, and relative paths start at the folder in which the run was
+    started, so the run's folder may be moved.
 
     Args:
         out: the run's folder.
         step: of the checkpoint; None is the newest that can be read.
-        trust_plugins: run the code in its `plugins/`, also where this user has not trained it.
+        trust_plugins: execute the code in its `plugins/`, even if this user has not trained it.
 
     Raises:
         ConfigError: where the folder holds no run, no checkpoint that can be read, or plugins that

@@ -67,7 +67,7 @@ class AxisNames:
 
 
 class Setting(NamedTuple):
-    """What an optimiser is told of the run.
+    """What an optimiser may depend on.
 
     Attributes:
         beta1: `train.beta1`.

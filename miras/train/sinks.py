@@ -30,7 +30,7 @@ _OWN = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)")
 
 
 class Opening(NamedTuple):
-    """What a sink is made with.
+    """The argument with which a sink is made.
 
     Attributes:
         folder: the run's, which exists.
@@ -62,7 +62,7 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None:
-        """The run ends."""
+        """Called once, when the run ends."""
         ...
 
 
@@ -75,7 +75,7 @@ class Sinks:
     Args:
         made: the sinks' classes by name, see `find`.
         run: what they are made with.
-        warn: is told in one line what failed, once for each sink.
+        warn: called with one line that says what failed, once for each sink.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ def check_name(name: str) -> None:
 
 
 def load_own(names: Sequence[str]) -> tuple[str, ...]:
-    """Load the files of sinks of the user's own as plugins; the names without their folders.
+    """Load the files of a user's own sinks as plugins; returns the names without folders.
 
     Raises:
         ConfigError: for a file that cannot be loaded.
@@ -141,11 +141,11 @@ def load_own(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def find(names: Sequence[str] | None) -> dict[str, Make]:
-    """The sinks' classes by name; None stands for `default`.
+    """The sinks' classes by name; None means `default`.
 
     Raises:
-        ConfigError: for a name that is none, a package that is not installed, or a file that
-            cannot be loaded or lacks the class.
+        ConfigError: for an unknown name, a package that is not installed, or a file that cannot
+            be loaded or lacks the class.
     """
     return {name: _find(name) for name in (default() if names is None else names)}
 
