@@ -121,6 +121,8 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
             return from_dict(hint, value)
     elif hint in (int, float) and isinstance(value, numbers.Real) and type(value) is not bool:
         number = _number(value, hint)
+        if hint is int and number is not None and not -(2**63) <= number < 2**63:
+            raise ConfigError(f"{where}={shown(value)} must lie in [-2**63, 2**63).")
         if number is not None:
             return number
         if hint is float:
@@ -210,25 +212,26 @@ def from_json(cls: type[C], text: str) -> C:
 
 def config_hash(config: Config) -> str:
     """Twelve hex digits that depend on the config's values only, not on field order or session."""
-    text = json.dumps(_hashed(config), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(_hashed(config, without_added=True), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _hashed(config: Config) -> dict[str, Any]:
-    """As `to_dict`, without added fields that have their defaults."""
+def _hashed(config: Config, *, without_added: bool) -> dict[str, Any]:
+    """As `to_dict`, with `hashed_as`; on request without added fields that have their defaults."""
     data = to_dict(config)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.metadata.get("added") and value == field.default:
+        if without_added and field.metadata.get("added") and value == field.default:
             del data[field.name]
         elif isinstance(value, Config):
-            data[field.name] = _hashed(value)
+            data[field.name] = _hashed(value, without_added=without_added)
     return data | config.hashed_as()
 
 
 def difference(old: Config, new: Config) -> list[str]:
-    """The lines "path: old -> new" of every field in which two configs differ."""
-    return difference_of(to_dict(old), to_dict(new))
+    """The lines "path: old -> new" of every field in which two configs differ in effect."""
+    before, after = (_hashed(config, without_added=False) for config in (old, new))
+    return difference_of(before, after)
 
 
 def difference_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

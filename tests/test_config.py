@@ -78,7 +78,7 @@ ERRORS = {
 }
 
 
-@pytest.mark.parametrize(("assignment", "message"), ERRORS.items(), ids=ERRORS)
+@pytest.mark.parametrize(("assignment", "message"), ERRORS.items(), ids=[e[:30] for e in ERRORS])
 def test_override_errors_name_value_and_legal_ones(assignment, message):
     with pytest.raises(miras.ConfigError, match=message):
         miras.override(LanguageModelConfig(rule=RULE), assignment)
@@ -136,6 +136,12 @@ def test_the_rate_of_the_run_and_that_of_the_memory_are_two():
 def test_numbers_are_read_as_people_write_them(text, value):
     config = RunConfig(miras.preset("yaad"))
     assert miras.override(config, f"learning_rate={text}").train.learning_rate == value
+
+
+@pytest.mark.parametrize("field", ["layers", "data.seed", "train.log_every", "memory.depth"])
+def test_whole_numbers_that_no_integer_holds_are_refused(field):
+    with pytest.raises(miras.ConfigError, match=r"must lie in|at most"):
+        miras.override(RunConfig(miras.preset("yaad")), f"{field}={10**23}")
 
 
 def test_an_order_without_meaning_is_refused_with_the_reason():

@@ -15,7 +15,7 @@ from miras.config import Config, require
 from miras.models import rows
 from miras.models.language_model import LanguageModel, as_rows, check_tokens
 from miras.models.mac import MACState
-from miras.models.scoring import read_rows, ready
+from miras.models.scoring import first_ones, read_rows, ready
 from miras.models.state import ModelState
 from miras.typing import Array
 
@@ -39,9 +39,9 @@ def prefill(
         model: the language model.
         tokens: [B, T] int, T >= 1.
         state: where to go on from; a new one if not given.
-        mask: [B, T] bool, which of them are a row's own, where rows differ in length: each row's
-            first ones, at least one. A row then ends as if it had been read alone; one program
-            serves all lengths. See `score` for rows without tokens and for what tokens cost.
+        mask: [B, T] bool, which of them are a row's own, where rows differ in length: at least one,
+            with padding before, after or between them. A row ends as if it had been read alone; one
+            program serves all masks. `score` takes rows without tokens, too.
 
     Returns:
         Logits of the token after each row's last [B, vocab], and the state.
@@ -50,8 +50,11 @@ def prefill(
         ConfigError: for tokens, a mask or a state that do not fit.
     """
     tokens = as_rows(tokens)
-    lengths = None if mask is None else _lengths(mask, tokens.shape)
-    tokens = check_tokens(tokens, model.config.vocab, None if mask is None else jnp.asarray(mask))
+    lengths = None
+    if mask is not None:
+        tokens, lengths = _own_first(tokens, mask)
+    own = None if lengths is None else first_ones(lengths, tokens.shape[1])
+    tokens = check_tokens(tokens, model.config.vocab, own)
     if state is not None:
         state = ready(model, state, tokens.shape)
     if lengths is None:
@@ -59,24 +62,24 @@ def prefill(
     if state is None:
         state = ready(model, model.init_state(len(tokens)), tokens.shape)
     graph, params = nnx.split(model)
-    return read_rows(graph, params, tokens, jnp.asarray(lengths, jnp.int32), state)
+    return read_rows(graph, params, tokens, lengths, state)
 
 
-def _lengths(mask: Array, shape: tuple[int, ...]) -> np.ndarray:
-    """Tokens of each row, [B]."""
+def _own_first(tokens: Array, mask: Array) -> tuple[Array, Array]:
+    """Each row's own tokens at its beginning, [B, T], and how many there are, [B] int32."""
     known = np.asarray(mask)
     require(
-        known.shape == shape and known.dtype == bool,
-        f"mask has shape {known.shape} and dtype {known.dtype}: it must be bool {shape}.",
+        known.shape == tokens.shape and known.dtype == bool,
+        f"mask has shape {known.shape} and dtype {known.dtype}: it must be bool {tokens.shape}.",
     )
-    lengths = known.sum(axis=1)
-    first = np.arange(shape[1])[None, :] < lengths[:, None]
+    lengths = known.sum(axis=1, dtype=np.int32)
     require(
-        bool(lengths.min() >= 1 and (known == first).all()),
-        "mask must mark the first tokens of each row, at least one: move a row's tokens to its "
-        "beginning, with anything behind them.",
+        bool(lengths.min() >= 1),
+        f"mask marks no token of row {int(lengths.argmin())}: prefill needs one of each row, which "
+        "miras.models.score does not.",
     )
-    return lengths
+    order = np.argsort(~known, axis=1, kind="stable")
+    return jnp.take_along_axis(jnp.asarray(tokens), order, axis=1), jnp.asarray(lengths)
 
 
 def _in_pieces(

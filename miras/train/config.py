@@ -90,6 +90,9 @@ class TrainConfig(Config):
         for name in at_least_one:
             value = getattr(self, name)
             require(value >= 1, f"train.{name}={value} must be at least 1.")
+        require(  # optax counts updates in int32
+            self.steps < 2**31, f"train.steps={self.steps} must be less than 2**31."
+        )
         for name in ("learning_rate", "clip"):
             value = getattr(self, name)
             require(value > 0, f"train.{name}={value} must be positive.")

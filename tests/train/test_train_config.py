@@ -13,6 +13,7 @@ from miras.train.optimizer import schedule
     ("name", "value"),
     [
         ("steps", 0),
+        ("steps", 2**31),
         ("learning_rate", 0.0),
         ("learning_rate", float("nan")),
         ("warmup", -1),
