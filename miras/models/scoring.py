@@ -50,9 +50,10 @@ def score(
         lengths: [B] int in [0, T], how many first tokens of each row are its own; T if not given.
             A row of length 0 keeps its state and its logits.
         state: where to go on from; a new one if not given.
-        logits: [B, vocab] of each row's first token, as the call before returned them. Without them
-            the first token is taken as given: its log-probability is 0, and so are the logits of a
-            row without tokens.
+        logits: [B, vocab] of each row's first token, as the call before returned them. Where a row
+            has none, or zeros, its first token is taken as given: its log-probability is 0. A row
+            without tokens that was given no logits returns zeros, so that its first token in a
+            later call is taken as given there.
 
     Raises:
         ConfigError: for tokens, lengths, logits or a state that do not fit.
@@ -61,7 +62,6 @@ def score(
     batch, length = tokens.shape
     lengths = check_lengths(lengths, batch, length)
     tokens = check_tokens(tokens, model.config.vocab, first_ones(lengths, length))
-    given = jnp.full((), logits is not None)
     if logits is None:
         logits = jnp.zeros((batch, model.config.vocab), jnp.float32)
     logits = jnp.asarray(logits)
@@ -73,13 +73,14 @@ def score(
     state = ready(model, model.init_state(batch) if state is None else state, tokens.shape)
     graph, params = nnx.split(model)
     first = logits.astype(jnp.float32)
-    return Scored(*_score(graph, params, tokens, lengths, first, given, state))
+    return Scored(*_score(graph, params, tokens, lengths, first, state))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _score(graph, params, tokens, lengths, first, given, state):
+def _score(graph, params, tokens, lengths, first, state):
     mask = first_ones(lengths, tokens.shape[1])
     logits, state = nnx.merge(graph, params)(tokens, mask=mask, state=state)
+    given = jnp.any(first != 0, axis=-1)
     start = jnp.where(given, _log_probability(first, tokens[:, 0]), 0)
     rest = _log_probability(logits[:, :-1], tokens[:, 1:])
     logprobs = jnp.concatenate([start[:, None], rest], axis=1)

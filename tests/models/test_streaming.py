@@ -97,6 +97,16 @@ def test_rows_of_any_length_are_scored_in_one_program(model, known):
     assert _score._cache_size() - programs <= 1
 
 
+def test_a_row_that_begins_in_a_later_call_is_scored_as_alone(model):
+    """Its first token is taken as given, whether the calls before had none of it or were not."""
+    x = tokens(6, B=3)
+    found = score(model, x[:, :3], [3, 0, 0])
+    found = score(model, x[:, :3], [0, 0, 2], found.state, found.logits)
+    got = score(model, x, [4, 6, 5], found.state, found.logits).logprobs
+    close(got[1:2], score(model, x[1:2], [6]).logprobs)
+    assert got[0, 0] < 0 and got[1, 0] == 0 and got[2, 0] < 0
+
+
 def _row(logits, row):
     return None if logits is None else logits[row : row + 1]
 
