@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from miras import legality
+from miras.choices import shown
 from miras.config import require, unknown
 from miras.engine.arrays import FLOATS, check_finite, check_float
 from miras.engine.attention import KVState
@@ -77,6 +78,7 @@ def check(rule: Rule, call: Call, chunk: int, refine: int, exact: bool) -> None:
     """Raise `ConfigError` for what does not fit together."""
     is_whole = isinstance(chunk, int) and not isinstance(chunk, bool)
     require(is_whole and chunk >= 1, f"chunk={chunk!r} must be a whole number of at least 1.")
+    require(chunk < 2**31, f"chunk={shown(chunk)} must be below 2^31, as positions are int32.")
     for verdict in legality.of_semantics(rule, refine, exact):
         require(verdict.legal, verdict.reason)
     _check_streams(call)
@@ -246,6 +248,7 @@ def _check_memory(rule: Rule, call: Call, chunk: int, refine: int, exact: bool) 
         return
     if isinstance(rule.memory, KV):
         _check_kept(rule.memory, call.state, (batch, heads, dk, dv))
+        _check_kinds(call.state)
         return
     made, own = getattr(call.state, "made", None), made_by(rule, chunk, exact)
     position = getattr(call.state, "position", None)
@@ -263,11 +266,29 @@ def _check_memory(rule: Rule, call: Call, chunk: int, refine: int, exact: bool) 
         told == needed,
         f"state is of another rule, batch or refine: it holds {told}, this call needs {needed}.",
     )
+    _check_kinds(call.state)
     require(
         made is None or made == own,
         f"state was made by {made}, and this call is {own}: its numbers mean something else here, "
         "so give the rule and the chunk with which it was made, or begin anew.",
     )
+
+
+def _check_kinds(state: AnyState) -> None:
+    """Memories are floats; what counts, labels or marks tokens is whole numbers or bool."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        field, name = path[0].name, "state" + jax.tree_util.keystr(path)
+        dtype = jnp.asarray(leaf).dtype
+        if field in _COUNTS:
+            require(
+                jnp.issubdtype(dtype, jnp.integer) or dtype == bool,
+                f"{name} has dtype {dtype}: it must be whole numbers, as miras.scan returned it.",
+            )
+        else:
+            check_float(name, dtype)
+
+
+_COUNTS = ("position", "segment", "visible", "length", "last_id", "last_segment")
 
 
 def _shapes(state: AnyState) -> str:

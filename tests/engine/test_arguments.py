@@ -113,6 +113,26 @@ def test_a_state_made_otherwise_is_refused(first, second, message):
         assert miras.scan(W0=W0, q=q, k=k, v=v, state=unknown, **options)[1].made is None
 
 
+@pytest.mark.parametrize("kind", RULES)
+def test_a_state_of_other_dtypes_is_refused(kind):
+    rule = RULES[kind]
+    W0, q, k, v, _ = random_inputs(rule, B=2, T=5, dk=4, dtype=np.float32)
+    _, state = miras.scan(rule, W0, q, k, v, chunk=4)
+    leaves, tree = jax.tree.flatten(state)
+    for n, leaf in enumerate(leaves):
+        is_float = jnp.issubdtype(leaf.dtype, jnp.floating)
+        for dtype in ("float16", "complex64", "int32") if is_float else ("float32", "complex64"):
+            spoiled = jax.tree.unflatten(tree, [*leaves[:n], leaf.astype(dtype), *leaves[n + 1 :]])
+            with pytest.raises(miras.ConfigError, match=rf"^state\S+ has dtype {dtype}: "):
+                miras.scan(rule, W0, q, k, v, chunk=4, state=spoiled)
+
+
+@pytest.mark.parametrize("chunk", [2**31, 10**400])
+def test_chunks_beyond_all_positions_are_refused(chunk):
+    with pytest.raises(miras.ConfigError, match=r"^chunk=.* must be below 2\^31"):
+        call(chunk=chunk)
+
+
 def test_online_rules_go_on_from_each_other():
     rule = miras.Rule("matrix", "l2", "l2", "gd")
     W0, q, k, v, _ = random_inputs(rule, T=5, dk=4, dtype=np.float32)
