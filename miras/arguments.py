@@ -7,7 +7,6 @@ written as the other, or with blanks, is answered with how to write it.
 import argparse
 import itertools
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -70,9 +69,7 @@ def _check_word(word: str) -> None:
     """Refuse what no path and no text of a terminal can be."""
     try:
         possible = b"\0" not in os.fsencode(word)
-        if word.startswith("~"):
-            pathlib.Path(word).expanduser()
-    except (UnicodeEncodeError, RuntimeError):  # half a character; a user that is not there
+    except UnicodeEncodeError:  # half a character
         possible = False
     if not possible:
         raise ConfigError(f"{shown(word)} can be no argument: write it as a terminal has it.")

@@ -34,6 +34,19 @@ def is_leftover(name: str) -> bool:
     return _NEW.fullmatch(name) is not None
 
 
+def expanded(path: str | os.PathLike[str]) -> pathlib.Path:
+    """A path with `~` and `~name` as the home folders that they stand for.
+
+    Raises:
+        ConfigError: for a ~name that no user has, or where there is no home folder.
+    """
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:
+        told = f"{str(path)[:60]!r}: {str(error).rstrip('.')}"
+        raise ConfigError(f"{told}; give a path, as ./~name for a name with a tilde.") from error
+
+
 def check_target(path: str | os.PathLike[str]) -> None:
     """Check that a path names a regular file or nothing; a symbolic link is neither.
 

@@ -23,7 +23,7 @@ from typing import Any
 from miras import trust
 from miras.config import Config
 from miras.errors import ConfigError
-from miras.files import write_whole
+from miras.files import expanded, write_whole
 
 _MODULES = "modules.txt"
 PREFIX = "miras_plugin_"
@@ -43,7 +43,7 @@ def load(source: str | os.PathLike[str]) -> None:
         ConfigError: where there is no such file or module, or running it fails.
     """
     if str(source).endswith(".py"):
-        _load_file(pathlib.Path(source).expanduser())
+        _load_file(expanded(source))
     else:
         _load_module(str(source))
 

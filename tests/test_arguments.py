@@ -106,3 +106,8 @@ def test_nothing_is_trained_by_a_hint(tmp_path, monkeypatch):
     for argv in (["train", "--steps", "20"], ["train", "steps", "=", "20"]):
         assert main(argv) == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_a_text_may_begin_with_a_tilde(refused):
+    told = refused("generate", "no-run-here", "--prompt", "~hello")
+    assert "no-run-here is not a run's folder" in told

@@ -1,5 +1,6 @@
 import errno
 import os
+import pathlib
 import socket
 import stat
 import threading
@@ -7,7 +8,7 @@ import threading
 import pytest
 
 from miras.errors import ConfigError
-from miras.files import check_target, write_whole
+from miras.files import check_target, expanded, write_whole
 
 
 def _symlink(path):
@@ -131,3 +132,11 @@ def test_a_path_that_cannot_be_written_says_so(tmp_path):
         write_whole(tmp_path / "absent" / "file", b"")
     with pytest.raises(ConfigError, match="cannot name a file"):
         write_whole(tmp_path / "a\0b", b"")
+
+
+def test_a_tilde_is_a_home_folder_or_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded("~/runs") == tmp_path / "runs"
+    assert expanded("a~b") == pathlib.Path("a~b")
+    with pytest.raises(ConfigError, match=r"~nobody-has-this-name/a.*give a path"):
+        expanded("~nobody-has-this-name/a")

@@ -10,7 +10,6 @@ plugins/           code of the user's own that the cells need, see `miras.plugin
 import contextlib
 import json
 import os
-import pathlib
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +18,7 @@ from miras import plugins
 from miras.ablate.grid import Grid
 from miras.config import difference_of
 from miras.errors import ConfigError
-from miras.files import is_leftover, write_whole
+from miras.files import expanded, is_leftover, write_whole
 from miras.train.run_folder import RunFolder, cannot_write
 
 _OURS_BEFORE_GRID = {"lock", "grid.json.new", "plugins"}
@@ -29,7 +28,7 @@ class GridFolder:
     """The paths in a grid's folder. Making one touches nothing."""
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = pathlib.Path(path).expanduser()
+        self.path = expanded(path)
         self.grid = self.path / "grid.json"
         self.results = self.path / "results.jsonl"
         self.table = self.path / "table.csv"

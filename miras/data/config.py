@@ -9,6 +9,7 @@ import pathlib
 
 from miras.choices import shown
 from miras.config import Config, added, require
+from miras.files import expanded
 from miras.tasks import Task
 
 
@@ -65,8 +66,5 @@ class DataConfig(Config):
     @property
     def cache_dir(self) -> pathlib.Path:
         """The folder of prepared data sets, resolved as the class describes."""
-        return (
-            pathlib.Path(self.cache or os.environ.get("MIRAS_CACHE") or "~/.cache/miras")
-            .expanduser()
-            .absolute()
-        )
+        folder = self.cache or os.environ.get("MIRAS_CACHE") or "~/.cache/miras"
+        return expanded(folder).absolute()

@@ -6,11 +6,11 @@ Tokenizers read from files are in ``tokenizer_files``; how ids are laid out in r
 from __future__ import annotations
 
 import abc
-import pathlib
 
 import numpy as np
 
 from miras.errors import ConfigError
+from miras.files import expanded
 
 
 class Tokenizer(abc.ABC):
@@ -92,7 +92,7 @@ def make_tokenizer(spec: str) -> Tokenizer:
     # Imported here because the two libraries behind it are optional.
     from miras.data import tokenizer_files
 
-    path = pathlib.Path(spec).expanduser()
+    path = expanded(spec)
     loaders = {
         ".model": tokenizer_files.SentencePieceTokenizer,
         ".json": tokenizer_files.HuggingFaceTokenizer,

@@ -13,6 +13,7 @@ from miras import interrupt
 from miras.choices import shown
 from miras.config import override, require, to_dict
 from miras.errors import ConfigError
+from miras.files import expanded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,7 +98,7 @@ def _run(args: argparse.Namespace, load: "Callable[[str], Run]") -> int:
     if args.data is not None and task.vocabulary() is not None:
         raise ConfigError(f"--data is of no use to task {args.task!r}, which has no text in it.")
     folder = pathlib.Path(args.folder, "eval") if args.out is None else pathlib.Path(args.out)
-    path = folder.expanduser() / f"{to_dict(task)['kind']}.json"
+    path = expanded(folder) / f"{to_dict(task)['kind']}.json"
     check_target(path)
     console = Console()
     total = len(set(depths)) * examples * sum(set(lengths))

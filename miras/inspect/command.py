@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from miras.config import require
 from miras.errors import ConfigError
+from miras.files import expanded
 
 if TYPE_CHECKING:
     from miras.data import Tokenizer
@@ -54,7 +55,7 @@ def _run(args: argparse.Namespace, load: "Callable[[str], Run]") -> int:
 
     require(args.limit >= 1, f"--limit {args.limit} must be at least 1.")
     require(args.text != "", "the text is empty: give one with --text or --file.")
-    out = pathlib.Path(args.out or pathlib.Path(args.folder) / "inspect.html").expanduser()
+    out = expanded(args.out or pathlib.Path(args.folder) / "inspect.html")
     require(
         not os.path.isdir(out), f"{out} is a folder: give the name of a page, as {out}/page.html."
     )

@@ -20,7 +20,7 @@ from safetensors.flax import save
 
 from miras.config import difference, from_dict, require, to_dict, to_json
 from miras.errors import ConfigError
-from miras.files import check_target, write_whole
+from miras.files import check_target, expanded, write_whole
 from miras.models import session_2
 from miras.models.config import LanguageModelConfig
 from miras.models.language_model import LanguageModel, check_state
@@ -72,7 +72,7 @@ def check_session_file(path: str | os.PathLike[str]) -> None:
         ConfigError: for any other path, or a folder that is missing or cannot be written.
     """
     require(os.fspath(path) != "", "the session's name is empty, but has to name a file.")
-    path = _expanded(path)
+    path = expanded(path)
     try:
         require(not path.is_dir(), f"session {path} is a folder: give the name of a file.")
         require(
@@ -81,6 +81,8 @@ def check_session_file(path: str | os.PathLike[str]) -> None:
             "give another file.",
         )
         check_target(path)
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"session {str(path)[:60]!r} cannot name a file ({error}): give another file."
@@ -92,16 +94,9 @@ def check_session_file(path: str | os.PathLike[str]) -> None:
     )
 
 
-def _expanded(path: str | os.PathLike[str]) -> pathlib.Path:
-    try:
-        return pathlib.Path(path).expanduser()
-    except RuntimeError as error:  # ~name of nobody
-        raise ConfigError(f"session {path} names no folder ({error}): give another.") from error
-
-
 def resumed(path: str | os.PathLike[str] | None, model: LanguageModel) -> Session | None:
     """What `load_session` reads; None without a path, or where no file is yet."""
-    if path is None or not _expanded(path).exists():
+    if path is None or not expanded(path).exists():
         return None
     return load_session(path, model)
 
@@ -125,7 +120,7 @@ def save_session(
     """
     check_state(model, session.state)
     check_session_file(path)
-    path = _expanded(path)
+    path = expanded(path)
     tensors = {name: jnp.asarray(leaf) for name, leaf in _named(session.state)}
     tensors[_LOGITS] = session.logits
     parameters = _parameters(model)
@@ -155,7 +150,7 @@ def load_session(path: str | os.PathLike[str], model: LanguageModel) -> Session:
     Raises:
         ConfigError: for a file that is missing, damaged, or of another model.
     """
-    path = _expanded(path)
+    path = expanded(path)
     header, tensors = _read(path)
     _check_model(path, header, model)
     state = _state(path, header, tensors, model)
@@ -168,7 +163,7 @@ def load_notes(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ConfigError: for a file that is missing or damaged.
     """
-    return _read(_expanded(path))[0]["notes"]
+    return _read(expanded(path))[0]["notes"]
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:

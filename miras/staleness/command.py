@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from miras.config import override, require
 from miras.errors import ConfigError
+from miras.files import expanded
 
 if TYPE_CHECKING:
     from miras.train import Run, RunConfig
@@ -80,7 +81,7 @@ def _run(args: argparse.Namespace, sources: Sources) -> int:
     else:
         config = sources.new(args.model, args.words, args.data)
     make_plan(config.model, chunks, refines)
-    out = pathlib.Path(args.out or folder or f"runs/staleness-{args.model}").expanduser()
+    out = expanded(args.out or folder or f"runs/staleness-{args.model}")
     _check_folder(out)
     check_target(out / "staleness.json")
     return _measure(args, sources, config, folder, chunks, refines, length, out)

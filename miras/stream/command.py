@@ -92,9 +92,10 @@ def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
 
 def _check(name: str, session: str | None) -> pathlib.Path:
     from miras.config import require
+    from miras.files import expanded
     from miras.models.session import check_session_file
 
-    path = pathlib.Path(name).expanduser()
+    path = expanded(name)
     require(path.is_file(), f"{name} is no file: give a text to read.")
     require(path.stat().st_size > 0, f"{name} is empty: give a text with at least one byte.")
     if session is not None:

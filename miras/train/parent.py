@@ -1,7 +1,6 @@
 """Where a run's first parameters come from, if not from its seed: another run's checkpoint."""
 
 import os
-import pathlib
 import re
 from typing import Any, NamedTuple
 
@@ -9,7 +8,9 @@ import jax
 from flax import nnx
 from rich.table import Table
 
+from miras.config import require
 from miras.errors import ConfigError
+from miras.files import expanded
 from miras.train.config import Parent
 from miras.train.load import load_run
 from miras.train.state import Params
@@ -50,10 +51,19 @@ class Fit(NamedTuple):
 
 
 def split_source(text: str) -> tuple[str, int | None]:
-    """RUN[@STEP]: the absolute path of the folder, and the step where one is given."""
-    found = re.fullmatch(r"(.+)@([0-9]{1,18})", text)
-    run, step = (found[1], int(found[2])) if found and not os.path.exists(text) else (text, None)
-    return str(pathlib.Path(run).expanduser().absolute()), step
+    """RUN[@STEP]: the absolute path of the folder, and the step where one is given.
+
+    Raises:
+        ConfigError: for an empty name, a step of a run that is no whole number, or a ~name of
+            nobody.
+    """
+    require(text != "", "--from is empty, but has to name a run's folder.")
+    run, at, step = text.rpartition("@")
+    digits = re.fullmatch("[0-9]{1,18}", step) is not None
+    if not at or os.path.exists(text) or not (digits or os.path.exists(expanded(run))):
+        return str(expanded(text).absolute()), None
+    require(digits, f"--from {run}@{step[:20]}: the step is no whole number, as in {run}@100.")
+    return str(expanded(run).absolute()), int(step)
 
 
 def parameters(parent: Parent) -> Params:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from miras import plugins
 from miras.config import config_hash, from_json, to_json
 from miras.errors import ConfigError
-from miras.files import check_target, is_leftover, write_whole
+from miras.files import check_target, expanded, is_leftover, write_whole
 from miras.train import origin
 from miras.train.checkpoint import saved_steps
 from miras.train.config import RunConfig
@@ -30,7 +30,7 @@ class RunFolder:
     """The paths in a run's folder. Making one touches nothing."""
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = pathlib.Path(path).expanduser()
+        self.path = expanded(path)
         self.config = self.path / "config.json"
         self.hash = self.path / "config_hash"
         self.data = self.path / "data.json"

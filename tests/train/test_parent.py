@@ -81,6 +81,10 @@ def test_other_parameters_are_refused_with_a_table_unless_partial(source, tmp_pa
         (["--from", "{tmp}/nothing"], "is not a run's folder"),
         (["yaad", "--from", "{tmp}/nothing"], "has no checkpoint"),
         (["yaad", "--from", "a" * 5000], "has no checkpoint"),
+        (["--from", "{source}@last"], "@last: the step is no whole number"),
+        (["--from", ""], "--from is empty"),
+        (["--from", "~nobody-has-this-name/run@3"], "give a path"),
+        (["tokenizer=~nobody-has-this-name/t.json"], "give a path"),
         (["--partial"], "--partial belongs to --from RUN"),
     ],
 )
