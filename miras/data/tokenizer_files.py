@@ -63,7 +63,7 @@ def _library(name: str, path: pathlib.Path) -> Any:
     except ImportError as error:
         raise ConfigError(
             f"tokenizer file {str(path)!r} needs the package {name!r}, which is not installed: "
-            "run pip install 'miras-jax[tokenizers]'."
+            f"run pip install {name}."
         ) from error
 
 

@@ -21,7 +21,7 @@ from miras.errors import ConfigError
 _BUILT_IN = {  # name: (module, class, package, what installs it)
     "jsonl": ("miras.train.metrics", "JsonLines", "json", ""),
     "tensorboard": (
-        "miras.train.tensorboard", "TensorBoard", "tensorboardX", "miras-jax[tensorboard]",
+        "miras.train.tensorboard", "TensorBoard", "tensorboardX", "tensorboardX",
     ),
     "wandb": ("miras.train.trackers", "WandB", "wandb", "wandb"),
     "trackio": ("miras.train.trackers", "Trackio", "trackio", "trackio"),
