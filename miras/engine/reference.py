@@ -255,6 +255,7 @@ def _advance(rule: Rule, memory: Memory, G: Weights, tokens: Tokens, R: Weights)
             continue
         S[name], V[name], U = rule.algorithm.step(s, second, G[name], mu, rate)
         if rule.algorithm.averaged:
+            assert s is not None
             S[name] = s + U
             A[name] = R[name] + gates["average"] * S[name]
             continue

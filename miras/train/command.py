@@ -108,16 +108,16 @@ def _plan(args: argparse.Namespace) -> "tuple[RunConfig, str]":
     if args.logger is not None:
         names = load_own([part.strip() for part in args.logger.split(",")])
         assignments.append(f"train.logger={json.dumps(names)}")
-    saved = None
-    if args.out is not None and RunFolder(args.out).holds_run():
-        saved = RunFolder(args.out).read_config()
+    saved, own = None, None if args.out is None else RunFolder(args.out)
+    if own is not None and own.holds_run():
+        saved = own.read_config()
     if args.source is not None:
         name, config = _from_run(args, name, assignments, saved)
     elif name is None and saved is not None:
         config = _changed(saved, assignments, args.data)
     else:
         name = name or DEFAULT
-        kept = None if saved is None else RunFolder(args.out).path
+        kept = own.path if own is not None and saved is not None else None
         config = run_config(name, assignments, args.data, kept)
     return config, args.out or default_folder(str(name), config)
 
