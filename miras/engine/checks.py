@@ -281,7 +281,7 @@ def _check_kinds(state: AnyState) -> None:
         dtype = jnp.asarray(leaf).dtype
         if field in _COUNTS:
             require(
-                jnp.issubdtype(dtype, jnp.integer) or dtype == bool,
+                dtype.kind in "iub",
                 f"{name} has dtype {dtype}: it must be whole numbers, as miras.scan returned it.",
             )
         else:
