@@ -3,7 +3,7 @@
 Command:   python -m experiments.presets            (or `make table`)
 Cost:      about 25 minutes on 2 cores for the eight presets of the README; --steps shortens it,
            --only names other presets, whose rows join those already kept for the same steps.
-Expected:  held-out bits per byte of 2.49 to 2.53 for the five deep memories, of 2.79 to 2.83 for
+Expected:  held-out bits per byte of 2.48 to 2.53 for the five deep memories, of 2.79 to 2.83 for
            the three matrices. One seed each; a few hundredths are noise. Kept in
            results/presets.json and presets.png.
 
