@@ -135,6 +135,7 @@ def _planned(case: Case) -> tuple[Any, tuple[float, float]]:
     import jax
 
     from miras.engine import xla
+    from miras.engine.averages import by_position
     from miras.engine.chunk import Semantics
     from miras.kernels import laid
     from miras.kernels.carried import carried_by
@@ -142,6 +143,7 @@ def _planned(case: Case) -> tuple[Any, tuple[float, float]]:
 
     rule, options, shapes = case_of(case)
     found: list[Any] = []
+    average = by_position(case.chunk, "float32") if rule.algorithm.averaged else None
 
     def look(inputs):
         by_tile = functools.partial(
@@ -152,6 +154,7 @@ def _planned(case: Case) -> tuple[Any, tuple[float, float]]:
             how=Semantics(0, options["exact"]),
             **dict.fromkeys(("k_write", "state", "segment_ids", "mask")),
             segments_at_chunks=False,
+            average=average,
         )
         found.append(plan(rule, by_tile, case.chunk, VMEM))
         found.append(carried_by(by_tile, found[0].tile))
