@@ -1,7 +1,8 @@
 """Averages: r_t of each token where an algorithm averages a chunk's steps (`optim.GD.averaged`).
 
 r_t goes with the tokens as a gate does. A masked token and an empty slot hold the r_t of the token
-that was written before them, since the memory stays as that token left it.
+that was written before them, since the memory stays as that token left it; before a row's first
+token nothing is written, and r_t says nothing.
 """
 
 import jax
@@ -18,24 +19,20 @@ def by_position(chunk: int, dtype) -> Array:
     return 1 / (1 + jnp.arange(chunk, dtype=dtype))
 
 
-def averages(
-    average: Array, at: Positions, start_position: Array, write: Array, heads: int
-) -> Array:
+def averages(average: Array, at: Positions, write: Array, heads: int) -> Array:
     """r_t of each token and head, [B, T, H].
 
     Args:
         average: r by position in the chunk, [C].
         at: where the tokens stand.
-        start_position: of the state before them, [B].
         write: [B, T], whether a token is written.
         heads: H.
     """
     own = average[at.position]
     time = jnp.arange(own.shape[1])
     latest = jax.lax.cummax(jnp.where(write > 0, time, -1), axis=1)
-    before = average[jnp.maximum(start_position - 1, 0)][:, None]
     held = jnp.take_along_axis(own, jnp.maximum(latest, 0), axis=1)
-    return jnp.repeat(jnp.where(latest < 0, before, held)[..., None], heads, axis=-1)
+    return jnp.repeat(held[..., None], heads, axis=-1)
 
 
 def held_to(x: Array, size: int) -> Array:

@@ -72,7 +72,7 @@ def run(
     if start is None:
         widths = k.shape[-1], v.shape[-1]
         start = initial_state(rule, W0, batch, *widths, refine=how.refine, dtype=dtype)
-    if how.exact or isinstance(rule.algorithm, Newton):  # online: chunks are counted from here
+    if how.exact or rule.algorithm.online:  # online: chunks are counted from here
         start = dataclasses.replace(start, position=jnp.zeros_like(start.position))
     at = positions(segment_ids, start.position, start.segment, length, chunk, mask)
     own = jnp.ones((batch, length), bool) if mask is None else mask

@@ -55,7 +55,7 @@ def made_by(rule: Rule, chunk: int, exact: bool) -> str:
 
     Rules that are online in any chunk have none: in closed form, by least squares, in chunks of 1.
     """
-    online = exact or isinstance(rule.algorithm, Newton) or chunk == 1
+    online = exact or rule.algorithm.online or chunk == 1
     parts = ", ".join(f"{part} {kind!r}" for part, kind in rule.kinds().items())
     return f"{parts} ({config_hash(rule)}), {'online' if online else f'chunk={chunk}'}"
 

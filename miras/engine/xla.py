@@ -20,7 +20,6 @@ from miras.engine.rounding import rounded
 from miras.engine.state import State, dual_start, initial_state, split_fixed
 from miras.engine.tile import Constants, tile_step
 from miras.engine.walk import Loop, SaveEvery, group_of, in_order
-from miras.optim import Newton
 from miras.precision import FULL, Precision
 from miras.rule import Rule
 from miras.typing import Array, Weights
@@ -62,7 +61,7 @@ def run(
         widths = k.shape[-1], v.shape[-1]
         start = initial_state(rule, W0, batch, *widths, refine=how.refine, dtype=dtype)
     start = _cast(start, precision.kept(dtype))
-    if how.exact or isinstance(rule.algorithm, Newton):  # chunks are tiles only: begin one here
+    if how.exact or rule.algorithm.online:  # chunks are tiles only: begin one here
         start = dataclasses.replace(start, position=jnp.zeros_like(start.position))
         aligned = segment_ids is None or (segments_at_chunks and at_edge)
     else:
@@ -72,7 +71,7 @@ def run(
     write = jnp.ones((batch, length), dtype) if mask is None else mask.astype(dtype)
 
     if average is not None:
-        rows = averages(average.astype(dtype), at, start.position, write, q.shape[2])
+        rows = averages(average.astype(dtype), at, write, q.shape[2])
         gates = {**gates, AVERAGE: rows}
 
     origin = dual_start(rule, {name: leaf.astype(dtype) for name, leaf in fast.items()})

@@ -127,7 +127,7 @@ def _gradients_at(fast: FastWeights, before: State) -> Weights:
     """
     rule, memory = fast.memory.rule, fast.memory
     now = _primal(rule, before.A)
-    if memory.exact or isinstance(rule.algorithm, Newton):
+    if memory.exact or rule.algorithm.online:
         return now
     inside = _primal(rule, before.sweeps[-1].A) if memory.refine else before.R
     fresh = before.position == 0

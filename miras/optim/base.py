@@ -43,6 +43,7 @@ class Algorithm(Config):
     sequential: ClassVar[bool] = False  # a token's terms are steps one after another
     takes_terms: ClassVar[bool] = True  # several rank-one terms a token have a meaning
     window: ClassVar[int] = 1  # tokens whose losses make up one step
+    online: ClassVar[bool] = False  # sees every token in full: a chunk is a size of tiles only
     averaged: ClassVar[bool] = False  # W_t is the snapshot plus r_t times the chunk's steps so far
 
     lr: float = 0.1

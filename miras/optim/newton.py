@@ -30,6 +30,7 @@ class Newton(GD):
     """
 
     takes_terms: ClassVar[bool] = False
+    online: ClassVar[bool] = True
 
     lr: float = 1.0
     max_lr: float = 2.0
