@@ -72,6 +72,6 @@ $(VENV)/tpu/.installed: $(VENV)/.installed
 	  --target $(VENV)/tpu "$$($(BIN)/python -c '$(LIBTPU)')"
 	@touch $@
 
-$(VENV)/browser/.installed: tests/inspect/fetch_browser.sh $(VENV)/.installed
-	tests/inspect/fetch_browser.sh $(VENV)/browser
+$(VENV)/browser/.installed: tests/analysis/inspect/fetch_browser.sh $(VENV)/.installed
+	tests/analysis/inspect/fetch_browser.sh $(VENV)/browser
 	@touch $@

@@ -25,8 +25,8 @@ import jax
 import jax.numpy as jnp
 
 import miras
-from miras.engine import initial_state
-from miras.engine.walk import group_of
+from miras.backends.xla.loop import group_of
+from miras.engine.state import initial_state
 from miras.testing import random_inputs
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "memory.md"

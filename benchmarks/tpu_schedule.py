@@ -84,7 +84,7 @@ def compile_here(case: Case, passes: str) -> None:
     import jax.numpy as jnp
 
     import miras
-    from miras.kernels.ahead import compile_ahead
+    from miras.backends.pallas.ahead_of_time import compile_ahead
 
     rule, options, shapes = case_of(case)
 
@@ -134,12 +134,12 @@ def _planned(case: Case) -> tuple[Any, tuple[float, float]]:
     """The plan, and the matrix units' cycles for a token's products, forward and backward."""
     import jax
 
-    from miras.engine import xla
-    from miras.engine.averages import by_position
-    from miras.engine.chunk import Semantics
-    from miras.kernels import laid
-    from miras.kernels.carried import carried_by
-    from miras.kernels.plan import plan
+    from miras.backends.pallas.tpu import block_program as laid
+    from miras.backends.pallas.tpu.plan import plan
+    from miras.backends.pallas.trace.live_state import carried_by
+    from miras.backends.xla import scan as xla
+    from miras.engine.averaging import by_position
+    from miras.engine.step import Semantics
 
     rule, options, shapes = case_of(case)
     found: list[Any] = []
@@ -168,7 +168,7 @@ def _planned(case: Case) -> tuple[Any, tuple[float, float]]:
 
 def _cycles(jaxpr: Any) -> float:
     """Cycles of a v5e's four matrix units, which take a row of 128 by 128 a cycle each."""
-    from miras.kernels.program import equations, inputs_of
+    from miras.backends.pallas.trace.program import equations, inputs_of
 
     total = 0
     for eqn in equations(jaxpr):

@@ -30,13 +30,13 @@ import numpy as np
 from flax import nnx
 
 import miras
-from miras.files import write_whole
+from miras.analysis.stream import read
+from miras.analysis.stream.read import PIECE
+from miras.array_typing import Array
 from miras.models import LanguageModel, prefill
-from miras.output import tolerant_output
-from miras.picture import png, write_picture
-from miras.stream import read
-from miras.stream.read import PIECE
-from miras.typing import Array
+from miras.runtime.figures import png, write_picture
+from miras.runtime.files import write_whole
+from miras.runtime.terminal import tolerant_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,13 +20,13 @@ import tempfile
 from typing import TYPE_CHECKING
 
 import miras
-from miras.costs import costs
+from miras.analysis.costs import costs
 from miras.data import DataConfig
-from miras.files import write_whole
 from miras.models import LanguageModelConfig
-from miras.output import tolerant_output
-from miras.picture import png, write_picture
 from miras.presets import PRESETS
+from miras.runtime.figures import png, write_picture
+from miras.runtime.files import write_whole
+from miras.runtime.terminal import tolerant_output
 from miras.train import RunConfig, TrainConfig, train
 from miras.train.metrics import read_metrics
 

@@ -34,12 +34,12 @@ import tokenizers.trainers
 from tokenizers import pre_tokenizers
 
 import miras
-from miras.costs import costs
+from miras.analysis.costs import costs
+from miras.analysis.eval.evaluate import evaluate_task
+from miras.analysis.match import match
 from miras.data import vocabulary
-from miras.eval.evaluate import evaluate_task
-from miras.match import match
-from miras.output import tolerant_output
-from miras.picture import png, write_picture
+from miras.runtime.figures import png, write_picture
+from miras.runtime.terminal import tolerant_output
 from miras.tasks.niah import NIAH, NOISE
 from miras.train import RunConfig, load_run, train
 

@@ -2,17 +2,19 @@
 
 from typing import TYPE_CHECKING
 
-from miras import lazy
+from miras.runtime import lazy
 
 if TYPE_CHECKING:
     from miras import bias, memory, optim, retention, tasks
+    from miras.analysis.equation import equations
     from miras.config import config_hash, from_dict, from_json, override, to_dict, to_json
-    from miras.engine import State, read, scan
-    from miras.equation import equations
-    from miras.errors import ConfigError
-    from miras.precision import Precision
+    from miras.config.errors import ConfigError
+    from miras.engine.state import State
     from miras.presets import preset
-    from miras.rule import Rule
+    from miras.rule.precision import Precision
+    from miras.rule.rule import Rule
+    from miras.sequence.read import read
+    from miras.sequence.scan import scan
 
 __version__ = "0.1.0"
 
@@ -41,12 +43,19 @@ __all__ = [
 lazy.package(
     __name__,
     {
-        ".config": ("config_hash", "from_dict", "from_json", "override", "to_dict", "to_json"),
-        ".engine": ("State", "read", "scan"),
-        ".equation": ("equations",),
-        ".errors": ("ConfigError",),
-        ".precision": ("Precision",),
+        ".config": (
+            "ConfigError",
+            "config_hash",
+            "from_dict",
+            "from_json",
+            "override",
+            "to_dict",
+            "to_json",
+        ),
+        ".analysis.equation": ("equations",),
+        ".engine.state": ("State",),
         ".presets": ("preset",),
-        ".rule": ("Rule",),
+        ".rule": ("Precision", "Rule"),
+        ".sequence": ("read", "scan"),
     },
 )

@@ -2,7 +2,7 @@
 
 import sys
 
-from miras.cli import main
+from miras.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

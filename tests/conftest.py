@@ -35,7 +35,7 @@ def refused(capsys):
     """Runs a command that must end with code 2 and one sentence, which it gives back."""
 
     def check(*argv) -> str:
-        from miras.cli import main
+        from miras.cli.main import main
 
         assert main([str(arg) for arg in argv]) == 2
         told = capsys.readouterr()

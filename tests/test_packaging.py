@@ -30,7 +30,7 @@ STRANGER = re.compile(r"""pip install[^\n]*?['"\s]miras(?![-\w./])|['"`\s]miras\
 
 def test_the_distribution_has_a_name_of_its_own():
     assert PROJECT["name"] == "miras-jax"
-    assert PROJECT["scripts"] == {"miras": "miras.cli:main"}
+    assert PROJECT["scripts"] == {"miras": "miras.cli.main:main"}
 
 
 @pytest.mark.parametrize(

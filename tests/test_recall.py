@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments import recall
-from miras.costs import costs
+from miras.analysis.costs import costs
 from miras.data.task_rows import open_task
 from miras.tasks import seeded
 

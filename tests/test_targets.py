@@ -4,11 +4,11 @@ import os
 
 import pytest
 
-from miras.ablate.folder import GridFolder
-from miras.ablate.jobs import _start
-from miras.errors import ConfigError
-from miras.eval.command import _write
-from miras.inspect.command import _write as write_page
+from miras.analysis.ablate.folder import GridFolder
+from miras.analysis.ablate.jobs import _start
+from miras.cli.eval import _write
+from miras.cli.inspect import _write as write_page
+from miras.config.errors import ConfigError
 from miras.train.metrics import Metrics
 from miras.train.run_folder import RunFolder
 

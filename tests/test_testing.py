@@ -9,7 +9,7 @@ import pytest
 
 import miras
 from miras import testing
-from miras.gate import Gate
+from miras.parts.gate import Gate
 from miras.testing import rules as checked_rules
 from tests.contract.space import REGISTRIES, VARIANTS, kinds
 

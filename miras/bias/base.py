@@ -6,11 +6,11 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from miras.array_typing import Array
 from miras.config import Config
-from miras.formula import BiasFormula, Symbols
-from miras.gate import Gate
-from miras.registry import Registry
-from miras.typing import Array
+from miras.config.registry import Registry
+from miras.parts.formula import BiasFormula, Symbols
+from miras.parts.gate import Gate
 
 
 @dataclasses.dataclass(frozen=True)

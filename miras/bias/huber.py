@@ -5,12 +5,12 @@ from typing import Literal
 
 import jax.numpy as jnp
 
+from miras.array_typing import Array
 from miras.bias.base import Bias, register
 from miras.config import require
-from miras.formula import BiasFormula
-from miras.gate import Gate
-from miras.norms import direction, norm
-from miras.typing import Array
+from miras.parts.formula import BiasFormula
+from miras.parts.gate import Gate
+from miras.parts.norms import direction, norm
 
 
 @register("huber")

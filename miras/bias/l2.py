@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
+from miras.array_typing import Array
 from miras.bias.base import Bias, register
-from miras.formula import BiasFormula
-from miras.typing import Array
+from miras.parts.formula import BiasFormula
 
 
 @register("l2")

@@ -4,11 +4,11 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from miras.array_typing import Array
 from miras.bias.base import Bias, register
 from miras.config import require
-from miras.formula import BiasFormula, number
-from miras.norms import power
-from miras.typing import Array
+from miras.parts.formula import BiasFormula, number
+from miras.parts.norms import power
 
 
 def _loss(r: Array, p: float) -> Array:

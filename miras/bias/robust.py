@@ -2,12 +2,12 @@
 
 import dataclasses
 
+from miras.array_typing import Array
 from miras.bias.base import Bias, register
 from miras.bias.l2 import L2
 from miras.config import require
-from miras.formula import BiasFormula, number
-from miras.norms import direction, norm
-from miras.typing import Array
+from miras.parts.formula import BiasFormula, number
+from miras.parts.norms import direction, norm
 
 
 @register("robust")

@@ -3,9 +3,9 @@
 from miras.data.config import DataConfig
 from miras.data.loader import make_loader
 from miras.data.local_text import LocalText
-from miras.data.text_decoder import TextDecoder
-from miras.data.tokenizer import ByteTokenizer, Tokenizer, make_tokenizer
-from miras.data.vocabulary import check_text, vocabulary
+from miras.data.tokenizers.text_decoder import TextDecoder
+from miras.data.tokenizers.tokenizer import ByteTokenizer, Tokenizer, make_tokenizer
+from miras.data.tokenizers.vocabulary import check_text, vocabulary
 
 __all__ = [
     "ByteTokenizer",

@@ -7,9 +7,9 @@ import dataclasses
 import os
 import pathlib
 
-from miras.choices import shown
 from miras.config import Config, added, require
-from miras.files import expanded
+from miras.config.choices import shown
+from miras.runtime.files import expanded
 from miras.tasks import Task
 
 

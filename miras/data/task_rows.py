@@ -18,7 +18,7 @@ from miras.config import to_dict
 from miras.data.config import DataConfig
 from miras.data.corpus import SPLITS, open_documents
 from miras.data.prepared import OfflineInfo, discard_damaged, prepared
-from miras.data.tokenizer import make_tokenizer
+from miras.data.tokenizers.tokenizer import make_tokenizer
 from miras.tasks import Material, Opened, seeded
 
 

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from miras.array_typing import Array
 from miras.memory import Memory
 from miras.optim.coefficients import MIN_LOG
-from miras.typing import Array
 
 BLOCK = 4
 

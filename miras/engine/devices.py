@@ -5,7 +5,7 @@ from typing import TypeVar
 import jax
 from jax import lax
 
-from miras.typing import Array
+from miras.array_typing import Array
 
 Tree = TypeVar("Tree")
 

@@ -11,12 +11,12 @@ c', W_0' those of the state at which the error is read, a the bias's slope.
 
 import jax.numpy as jnp
 
+from miras.array_typing import Array, Weights
 from miras.engine.decay import Sums, ratios, scores
 from miras.engine.gradients import Gradients, Term
 from miras.engine.readers import DualForm, Trail, Write
 from miras.engine.systems import solve_by_column, solve_unit_lower
-from miras.rule import Rule
-from miras.typing import Array, Weights
+from miras.rule.rule import Rule
 
 
 def exact_gradients(

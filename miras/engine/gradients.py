@@ -8,12 +8,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from miras.array_typing import Array, Weights
 from miras.bias import Bias
 from miras.engine.devices import varying_alike
 from miras.engine.readers import Kind, OwnSteps, Write, Writes
 from miras.memory import Memory, Reader
-from miras.rule import Rule
-from miras.typing import Array, Weights
+from miras.rule.rule import Rule
 
 
 class Term(NamedTuple):

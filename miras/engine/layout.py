@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from miras.typing import Array
+from miras.array_typing import Array
 
 
 class Positions(NamedTuple):

@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 
+from miras.array_typing import Array, Leaf, Weights
 from miras.engine.decay import Decay, Sums, read_writes
 from miras.memory import Reader
 from miras.optim.coefficients import Coefficients
-from miras.typing import Array, Leaf, Weights
 
 Kind = Literal["linear", "scale", "shift"]
 

@@ -6,13 +6,13 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from miras.array_typing import Array, Weights
 from miras.config import config_hash
-from miras.engine import least_squares
+from miras.engine import recursive_least_squares as least_squares
 from miras.engine.tokens import Window
 from miras.engine.trajectory import Memory
 from miras.optim import Newton
-from miras.rule import Rule
-from miras.typing import Array, Weights
+from miras.rule.rule import Rule
 
 
 @jax.tree_util.register_dataclass

@@ -7,7 +7,7 @@ they queue on that pool: as many of them at once as there are cores, and none of
 import jax
 import jax.numpy as jnp
 
-from miras.typing import Array
+from miras.array_typing import Array
 
 
 def solve_unit_lower(lower: Array, target: Array) -> Array:

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from miras.engine.chunk import Fast, Semantics, Tile, chunk_step
+from miras.array_typing import Array, Weights
+from miras.engine.step import Fast, Semantics, Tile, chunk_step
 from miras.engine.trajectory import Steps
-from miras.rule import Rule
-from miras.typing import Array, Weights
+from miras.rule.rule import Rule
 
 
 class Constants(NamedTuple):

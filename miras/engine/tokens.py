@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from miras.array_typing import Array, Weights
 from miras.engine.gradients import Term
 from miras.engine.readers import Plain
 from miras.optim.coefficients import MIN_LOG
-from miras.rule import Rule
-from miras.typing import Array, Weights
+from miras.rule.rule import Rule
 
 
 class Tokens(NamedTuple):

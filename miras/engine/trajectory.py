@@ -11,12 +11,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from miras.array_typing import Array, Leaf, Weights
 from miras.engine.decay import Decay, before
 from miras.engine.readers import DualForm, Kind, PerToken, Trail, Write, Writes
 from miras.memory import Reader
 from miras.optim.coefficients import Coefficients
-from miras.rule import Rule
-from miras.typing import Array, Leaf, Weights
+from miras.rule.rule import Rule
 
 
 class Memory(NamedTuple):

@@ -3,12 +3,12 @@
 import dataclasses
 from typing import Literal
 
+from miras.backends.xla.loop import SaveEvery
 from miras.config import Config, require
-from miras.engine.walk import SaveEvery
 from miras.memory import KV
 from miras.optim import NonParametric
-from miras.precision import Precision
-from miras.rule import Rule
+from miras.rule.precision import Precision
+from miras.rule.rule import Rule
 
 
 @dataclasses.dataclass(frozen=True)

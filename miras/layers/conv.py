@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 
-from miras.engine.compact import along
+from miras.array_typing import Array
+from miras.engine.masking import along
 from miras.layers.param import Axes, normal
-from miras.typing import Array
 
 
 class ConvState(NamedTuple):

@@ -12,21 +12,22 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from miras.engine import KVState, State, initial_kv_state, initial_state, scan_with_loss
-from miras.engine.arrays import check_float
-from miras.engine.averages import by_position
-from miras.engine.checks import AnyState
-from miras.engine.compact import where
+from miras.array_typing import Array, Weights
+from miras.attention.cache import KVState, initial_kv_state
+from miras.engine.averaging import by_position
 from miras.engine.layout import positions
-from miras.engine.read import answer
-from miras.engine.state import made_by
+from miras.engine.masking import where
+from miras.engine.state import State, initial_state, made_by
 from miras.engine.trajectory import link
 from miras.layers.config import LayerConfig, MemoryConfig
 from miras.layers.gates import GateProjections
 from miras.layers.keys import Associations
 from miras.layers.param import param
 from miras.memory import KV
-from miras.typing import Array, Weights
+from miras.sequence.arrays import check_float
+from miras.sequence.checks import AnyState
+from miras.sequence.read import answer
+from miras.sequence.scan import scan_with_loss
 
 
 class Health(NamedTuple):
@@ -153,8 +154,8 @@ class FastWeights(nnx.Module):
             segment_ids: [B, T]; see `miras.scan`.
             mask: [B, T]; see `miras.scan`.
             state: where to go on from.
-            segments_at_chunks: see `miras.engine.scan_with_loss`.
-            at_chunk_edge: see `miras.engine.scan_with_loss`.
+            segments_at_chunks: see `miras.sequence.scan_with_loss`.
+            at_chunk_edge: see `miras.sequence.scan_with_loss`.
             depth: l / (L - 1) of layer l of L, for `decay_by_depth`.
             health: measure it; None is returned otherwise. A function takes its place, so that
                 whatever a call holds can be seen: of these memories and the call, to any pytree.

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from miras.gate import Gate
+from miras.array_typing import Array
 from miras.layers.param import Linear, LowRank, param
-from miras.rule import Rule
-from miras.typing import Array
+from miras.parts.gate import Gate
+from miras.rule.rule import Rule
 
 
 def squash(gate: Gate, logits: Array) -> Array:

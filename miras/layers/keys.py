@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from miras.array_typing import Array
 from miras.layers.config import LayerConfig
 from miras.layers.norm import l2_normalise
 from miras.layers.param import LowRank, param
-from miras.rule import Rule
-from miras.typing import Array
+from miras.rule.rule import Rule
 
 
 class Associations(NamedTuple):

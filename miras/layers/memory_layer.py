@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from miras.array_typing import Array
 from miras.config import require
-from miras.engine.arrays import check_float
-from miras.engine.checks import AnyState
-from miras.engine.compact import compact
+from miras.engine.masking import compact
 from miras.layers.config import LayerConfig
 from miras.layers.conv import ConvState
 from miras.layers.fast_weights import (
@@ -26,7 +25,8 @@ from miras.layers.param import Linear
 from miras.layers.projections import Projections, flat
 from miras.layers.rope import rotate
 from miras.memory import KV
-from miras.typing import Array
+from miras.sequence.arrays import check_float
+from miras.sequence.checks import AnyState
 
 
 class LayerState(NamedTuple):
@@ -110,7 +110,7 @@ class MemoryLayer(nnx.Module):
             mask: [B, T], which tokens are there, as in `miras.scan`: the others take no part in the
                 convolution, no position and no place in the chunk, and their outputs are zero.
             state: where to go on from.
-            segments_at_chunks: see `miras.engine.scan_with_loss`.
+            segments_at_chunks: see `miras.sequence.scan_with_loss`.
             depth: l / (L - 1) of layer l of L, for `decay_by_depth`.
             health: measure it; None is returned otherwise.
         """

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from miras.array_typing import Array
 from miras.layers.param import Axes, param
-from miras.typing import Array
 
 
 class RMSNorm(nnx.Module):

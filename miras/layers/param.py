@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from miras.typing import Array
+from miras.array_typing import Array
 
 Axes = tuple[str | None, ...]
 

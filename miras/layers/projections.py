@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from miras.array_typing import Array
 from miras.layers.config import LayerConfig
 from miras.layers.conv import CausalConv, ConvState
 from miras.layers.param import Linear
-from miras.typing import Array
 
 
 class Projections(nnx.Module):

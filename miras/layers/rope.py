@@ -5,8 +5,8 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
+from miras.array_typing import Array
 from miras.config import require
-from miras.typing import Array
 
 _BASE, _DIGITS = 64, 5  # positions below 2^30
 

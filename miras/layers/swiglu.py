@@ -3,8 +3,8 @@
 import jax
 from flax import nnx
 
+from miras.array_typing import Array
 from miras.layers.param import Linear
-from miras.typing import Array
 
 
 class SwiGLU(nnx.Module):

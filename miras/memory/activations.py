@@ -11,8 +11,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from miras.formula import Line
-from miras.typing import Array
+from miras.array_typing import Array
+from miras.parts.formula import Line
 
 Activation = Literal["relu", "gelu", "gelu_exact", "silu", "tanh", "identity"]
 

@@ -5,11 +5,11 @@ from typing import ClassVar, Protocol
 
 import jax
 
+from miras.array_typing import Array, Weights
 from miras.config import Config
-from miras.formula import MemoryFormula, Symbols
-from miras.gate import Gate, Side
-from miras.registry import Registry
-from miras.typing import Array, Weights
+from miras.config.registry import Registry
+from miras.parts.formula import MemoryFormula, Symbols
+from miras.parts.gate import Gate, Side
 
 
 class Reader(Protocol):

@@ -8,12 +8,12 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from miras.array_typing import Array, Weights
 from miras.config import require
-from miras.formula import Line, MemoryFormula
-from miras.gate import Side
 from miras.memory.base import Memory, Reader, register
 from miras.memory.matrix import Matrix
-from miras.typing import Array, Weights
+from miras.parts.formula import Line, MemoryFormula
+from miras.parts.gate import Side
 
 Map = Literal["elu", "relu2", "polynomial", "taylor"]
 

@@ -6,14 +6,14 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from miras.array_typing import Array, Weights
 from miras.config import require
-from miras.formula import Line, MemoryFormula
-from miras.gate import Side
 from miras.memory import norms
 from miras.memory.base import Memory, Reader, register
 from miras.memory.mlp import shapes
 from miras.memory.norms import normalise
-from miras.typing import Array, Weights
+from miras.parts.formula import Line, MemoryFormula
+from miras.parts.gate import Side
 
 
 @register("gated_mlp")

@@ -4,10 +4,10 @@ import dataclasses
 
 import jax
 
+from miras.array_typing import Weights
 from miras.config import require
-from miras.formula import Line, MemoryFormula, number
 from miras.memory.base import Memory, register
-from miras.typing import Weights
+from miras.parts.formula import Line, MemoryFormula, number
 
 
 @register("kv")

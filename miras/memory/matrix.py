@@ -5,11 +5,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from miras.array_typing import Array, Weights
 from miras.config import added
-from miras.formula import Line, MemoryFormula, raised, wrap
-from miras.gate import Side
 from miras.memory.base import Memory, Reader, register
-from miras.typing import Array, Weights
+from miras.parts.formula import Line, MemoryFormula, raised, wrap
+from miras.parts.gate import Side
 
 
 @register("matrix")

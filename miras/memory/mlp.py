@@ -6,15 +6,15 @@ import itertools
 import jax
 import jax.numpy as jnp
 
-from miras.choices import shown
+from miras.array_typing import Array, Weights
 from miras.config import added, require
-from miras.formula import Line, MemoryFormula, wrap
-from miras.gate import Side
+from miras.config.choices import shown
 from miras.memory import activations, norms
 from miras.memory.activations import ACTIVATIONS, Activation
 from miras.memory.base import Memory, Reader, register
 from miras.memory.norms import Norm, normalise
-from miras.typing import Array, Weights
+from miras.parts.formula import Line, MemoryFormula, wrap
+from miras.parts.gate import Side
 
 
 @register("mlp")

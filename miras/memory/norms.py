@@ -10,8 +10,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from miras.formula import Line, number
-from miras.typing import Array
+from miras.array_typing import Array
+from miras.parts.formula import Line, number
 
 Norm = Literal["layer", "rms"]
 

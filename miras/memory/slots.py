@@ -6,11 +6,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from miras.array_typing import Array, Weights
 from miras.config import require
-from miras.formula import Line, MemoryFormula, number
-from miras.gate import Gate, Side
 from miras.memory.base import Memory, Reader, register
-from miras.typing import Array, Weights
+from miras.parts.formula import Line, MemoryFormula, number
+from miras.parts.gate import Gate, Side
 
 
 @register("slots")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from miras import lazy
+from miras.runtime import lazy
 
 if TYPE_CHECKING:
     from miras.layers import Health

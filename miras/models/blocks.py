@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 
+from miras.array_typing import Array
 from miras.layers import Health, MemoryConfig, MemoryLayer, RMSNorm, SwiGLU
 from miras.models.config import LanguageModelConfig
 from miras.models.mac import MAC
 from miras.models.titans import MAG, MAL
-from miras.typing import Array
 
 TITANS = {"mac": MAC, "mag": MAG, "mal": MAL}
 

@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
-from miras import legality
+from miras.backends.xla.loop import SaveEvery, check_save_every
 from miras.config import Config, require
-from miras.engine.walk import SaveEvery, check_save_every
 from miras.layers import AttentionConfig, LayerConfig, MemoryConfig
 from miras.memory import KV
-from miras.precision import Precision
-from miras.rule import Rule
+from miras.rule import legality
+from miras.rule.precision import Precision
+from miras.rule.rule import Rule
 
 LETTERS = {"M": "memory", "S": "sliding-window attention", "A": "attention to all"}
 

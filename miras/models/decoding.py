@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from miras.choices import shown
+from miras.array_typing import Array
 from miras.config import Config, require
+from miras.config.choices import shown
 from miras.models import rows
 from miras.models.language_model import LanguageModel, as_rows, check_tokens
 from miras.models.mac import MACState
 from miras.models.scoring import first_ones, read_rows, ready
 from miras.models.state import ModelState
-from miras.typing import Array
 
 
 @functools.partial(jax.jit, static_argnums=0)

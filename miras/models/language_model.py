@@ -9,16 +9,16 @@ import numpy as np
 from flax import nnx
 from jax.core import Tracer
 
+from miras.array_typing import Array
 from miras.config import require
-from miras.engine.compact import where
-from miras.errors import ConfigError
+from miras.config.errors import ConfigError
+from miras.engine.masking import where
 from miras.layers import Health, RMSNorm
 from miras.layers.fast_weights import Measure
 from miras.layers.param import Linear, normal
 from miras.models.blocks import Group, Inputs, depths
 from miras.models.config import LanguageModelConfig
 from miras.models.state import ModelState, check_fits, form
-from miras.typing import Array
 
 
 class LanguageModel(nnx.Module):

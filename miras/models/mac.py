@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from miras.engine import State
-from miras.engine.arrays import check_float
-from miras.engine.compact import compact, where
-from miras.engine.softmax import attend, in_front
-from miras.engine.state import dual_start, split_fixed
-from miras.kernels.attention import fused
+from miras.array_typing import Array, Weights
+from miras.attention.dispatch import fused
+from miras.attention.softmax import attend, in_front
+from miras.engine.masking import compact, where
+from miras.engine.state import State, dual_start, split_fixed
 from miras.layers.config import AttentionConfig, LayerConfig
 from miras.layers.conv import ConvState
 from miras.layers.fast_weights import FastWeights, Health, MemoryConfig, segments_of, with_output
@@ -27,7 +26,7 @@ from miras.layers.param import Linear, param
 from miras.layers.projections import Projections, flat
 from miras.layers.rope import rotate
 from miras.models.titans import Gating
-from miras.typing import Array, Weights
+from miras.sequence.arrays import check_float
 
 
 class MACState(NamedTuple):

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from miras.array_typing import Array
 from miras.config import require
 from miras.models.language_model import LanguageModel, check_state
 from miras.models.state import BATCH, ModelState, batch_of, form, growing, places, with_places
-from miras.typing import Array
 
 
 def take(state: ModelState, rows: Sequence[int] | np.ndarray) -> ModelState:

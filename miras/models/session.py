@@ -18,14 +18,14 @@ from flax import nnx
 from safetensors import safe_open
 from safetensors.flax import save
 
+from miras.array_typing import Array
 from miras.config import difference, from_dict, require, to_dict, to_json
-from miras.errors import ConfigError
-from miras.files import check_target, expanded, write_whole
+from miras.config.errors import ConfigError
 from miras.models import session_2
 from miras.models.config import LanguageModelConfig
 from miras.models.language_model import LanguageModel, check_state
 from miras.models.state import ModelState, batch_of, growing, reserved, with_places
-from miras.typing import Array
+from miras.runtime.files import check_target, expanded, write_whole
 
 _FORMAT = "miras session 3"
 _LOGITS = "logits"

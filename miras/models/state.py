@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from miras.attention.cache import KVState, check_room, widened
 from miras.config import require
-from miras.engine import KVState
-from miras.engine.attention import check_room, widened
 
 BATCH = 1  # axis of the rows: leaves are [groups, B, ...]
 _BY_PLACE = ("k", "v", "visible", "segment")  # of a KVState: [groups, B, L, ...]

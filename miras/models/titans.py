@@ -43,9 +43,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from miras.array_typing import Array
 from miras.layers import AttentionConfig, Health, LayerConfig, LayerState, MemoryConfig, MemoryLayer
 from miras.layers.norm import RMSNorm
-from miras.typing import Array
 
 
 class BesideState(NamedTuple):

@@ -6,9 +6,9 @@ from typing import Literal
 import jax.numpy as jnp
 
 from miras.config import require
-from miras.formula import AlgorithmFormula, Line, number, times, wrap
 from miras.optim.base import register
 from miras.optim.muon import Transformed
+from miras.parts.formula import AlgorithmFormula, Line, number, times, wrap
 
 
 @register("adaptive")

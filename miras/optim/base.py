@@ -7,12 +7,12 @@ model's own parameters is optax and lives in `miras.train`.
 import dataclasses
 from typing import Any, ClassVar, Literal
 
+from miras.array_typing import Array, Leaf
 from miras.config import Config, require
-from miras.formula import AlgorithmFormula, Line, Symbols
-from miras.gate import Gate
+from miras.config.registry import Registry
 from miras.optim.coefficients import Coefficients
-from miras.registry import Registry
-from miras.typing import Array, Leaf
+from miras.parts.formula import AlgorithmFormula, Line, Symbols
+from miras.parts.gate import Gate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

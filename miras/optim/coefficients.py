@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from miras.typing import Array
+from miras.array_typing import Array
 
 MIN_LOG = -100.0  # 4e-44: a smaller gate forgets no more, but an infinite one gives 0 * inf
 

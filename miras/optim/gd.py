@@ -4,9 +4,9 @@ import dataclasses
 from typing import ClassVar
 
 from miras.config import added
-from miras.formula import AlgorithmFormula, wrap
 from miras.optim.base import Algorithm, register
 from miras.optim.coefficients import Coefficients, products
+from miras.parts.formula import AlgorithmFormula, wrap
 
 
 @register("gd")

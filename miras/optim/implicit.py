@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
-from miras.formula import Line, raised
+from miras.array_typing import Array
 from miras.optim.base import register
 from miras.optim.gd import GD
-from miras.typing import Array
+from miras.parts.formula import Line, raised
 
 
 @register("implicit")

@@ -4,12 +4,12 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from miras.array_typing import Array
 from miras.config import require
-from miras.formula import AlgorithmFormula, Line, wrap
-from miras.gate import Gate
 from miras.optim.base import Algorithm, register
 from miras.optim.coefficients import MIN_LOG, Coefficients, products
-from miras.typing import Array
+from miras.parts.formula import AlgorithmFormula, Line, wrap
+from miras.parts.gate import Gate
 
 
 def momentum_gate(value: float, learned: bool) -> Gate:

@@ -6,12 +6,12 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
+from miras.array_typing import Leaf
 from miras.config import added, require
-from miras.formula import AlgorithmFormula, Line, times
 from miras.optim.base import register
 from miras.optim.coefficients import Coefficients, products
 from miras.optim.omega import Windowed
-from miras.typing import Leaf
+from miras.parts.formula import AlgorithmFormula, Line, times
 
 Quintics = Literal["one", "five"]
 Triple = tuple[float, float, float]

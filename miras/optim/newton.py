@@ -4,9 +4,9 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from miras.config import require
-from miras.formula import Line, number, raised, times
 from miras.optim.base import register
 from miras.optim.gd import GD
+from miras.parts.formula import Line, number, raised, times
 
 
 @register("newton")

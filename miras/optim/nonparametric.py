@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from miras.gate import Gate
 from miras.optim.base import Algorithm, register
+from miras.parts.gate import Gate
 
 
 @register("nonparametric")

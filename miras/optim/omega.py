@@ -6,11 +6,11 @@ from typing import Any
 import jax.numpy as jnp
 
 from miras.config import require
-from miras.formula import AlgorithmFormula, Line, times, wrap
-from miras.gate import Gate
 from miras.optim.base import Algorithm, register
 from miras.optim.coefficients import Coefficients, products
 from miras.optim.momentum import momentum_gate
+from miras.parts.formula import AlgorithmFormula, Line, times, wrap
+from miras.parts.gate import Gate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

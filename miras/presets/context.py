@@ -7,7 +7,7 @@ from miras.models.config import LanguageModelConfig
 from miras.optim import Algorithm, Muon, NonParametric, Omega
 from miras.presets.registry import register
 from miras.retention import L2, NoRetention, Rows
-from miras.rule import Rule
+from miras.rule.rule import Rule
 
 
 def _attention(window: int | None) -> LanguageModelConfig:

@@ -4,7 +4,7 @@ from miras import bias, memory, optim, retention
 from miras.layers.config import LayerConfig
 from miras.models.config import LanguageModelConfig
 from miras.presets.registry import register
-from miras.rule import Rule
+from miras.rule.rule import Rule
 
 
 def _deep_memory() -> memory.MLP:

@@ -7,7 +7,7 @@ from miras.models.config import LanguageModelConfig
 from miras.optim import GD, Algorithm, Implicit, MultiStep, Newton
 from miras.presets.registry import register
 from miras.retention import L2, NoRetention, Retention
-from miras.rule import Rule
+from miras.rule.rule import Rule
 
 
 def _delta(

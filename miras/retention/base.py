@@ -3,12 +3,12 @@
 import dataclasses
 from typing import Any, ClassVar, Literal
 
+from miras.array_typing import Array, Leaf
 from miras.config import Config, require
-from miras.formula import RetentionFormula, Symbols
-from miras.gate import Gate
+from miras.config.registry import Registry
 from miras.optim.coefficients import MIN_LOG
-from miras.registry import Registry
-from miras.typing import Array, Leaf
+from miras.parts.formula import RetentionFormula, Symbols
+from miras.parts.gate import Gate
 
 LinkEvery = Literal["chunk", "token"]
 Granularity = Literal["head", "key", "value", "key_value", "slot"]

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from miras.array_typing import Leaf
 from miras.config import unknown
-from miras.errors import ConfigError
-from miras.formula import RetentionFormula
+from miras.config.errors import ConfigError
+from miras.parts.formula import RetentionFormula
 from miras.retention.base import Decaying, LinkEvery, register
-from miras.typing import Leaf
 
 
 class Potential(NamedTuple):

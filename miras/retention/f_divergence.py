@@ -7,10 +7,10 @@ from typing import ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from miras.array_typing import Array, Leaf
 from miras.config import require
-from miras.formula import Line, RetentionFormula, number
+from miras.parts.formula import Line, RetentionFormula, number
 from miras.retention.base import LinkEvery, Retention, register
-from miras.typing import Array, Leaf
 
 
 class Generator(NamedTuple):

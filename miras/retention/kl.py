@@ -6,10 +6,10 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
+from miras.array_typing import Array, Leaf
 from miras.config import require
-from miras.formula import Line, RetentionFormula, number, times
+from miras.parts.formula import Line, RetentionFormula, number, times
 from miras.retention.base import Decaying, LinkEvery, register
-from miras.typing import Array, Leaf
 
 
 @register("kl")

@@ -4,10 +4,10 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from miras.array_typing import Array
 from miras.config import require
-from miras.formula import RetentionFormula
+from miras.parts.formula import RetentionFormula
 from miras.retention.base import Decaying, register
-from miras.typing import Array
 
 
 @register("l2")

@@ -5,11 +5,11 @@ from typing import Literal
 
 import jax.numpy as jnp
 
+from miras.array_typing import Leaf
 from miras.config import require
-from miras.formula import RetentionFormula, number
-from miras.norms import power, whole_norm
+from miras.parts.formula import RetentionFormula, number
+from miras.parts.norms import power, whole_norm
 from miras.retention.base import Decaying, LinkEvery, register
-from miras.typing import Leaf
 
 
 @register("lq")

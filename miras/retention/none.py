@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from miras.formula import RetentionFormula
+from miras.parts.formula import RetentionFormula
 from miras.retention.base import Retention, register
 
 

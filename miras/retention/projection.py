@@ -5,11 +5,11 @@ from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 
+from miras.array_typing import Array, Leaf
 from miras.config import require
-from miras.formula import Line, RetentionFormula, number
-from miras.norms import norm, whole_norm
+from miras.parts.formula import Line, RetentionFormula, number
+from miras.parts.norms import norm, whole_norm
 from miras.retention.base import Decaying, LinkEvery, Retention, register
-from miras.typing import Array, Leaf
 
 
 @register("projection")

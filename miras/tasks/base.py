@@ -1,7 +1,7 @@
 """The contract of a task: a generator of rows whose answers are known.
 
 What a row is made of and how it is asked for stands here; the tasks have a file each. Rows are kept
-on disk by `miras.data.task_rows` and measured by `miras.eval`.
+on disk by `miras.data.task_rows` and measured by `miras.analysis.eval`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from miras.config import Config, require
-from miras.registry import Registry
+from miras.config.registry import Registry
 
 if TYPE_CHECKING:
-    from miras.data.tokenizer import Tokenizer
+    from miras.data.tokenizers.tokenizer import Tokenizer
 
 ROLES = ("train", "validation", "eval")
 """What rows are for; each role draws from seeds of its own."""

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from miras.array_typing import Array, Leaf
 from miras.optim import Algorithm
 from miras.testing.config import check_config
 from miras.testing.expect import (
@@ -17,7 +18,6 @@ from miras.testing.expect import (
 )
 from miras.testing.formula import check_formula
 from miras.testing.rules import check_rules
-from miras.typing import Array, Leaf
 
 _C = 5
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from miras.array_typing import Array
 from miras.bias import Bias
 from miras.testing.config import check_config
 from miras.testing.expect import (
@@ -18,7 +19,6 @@ from miras.testing.expect import (
 )
 from miras.testing.formula import check_formula
 from miras.testing.rules import check_rules
-from miras.typing import Array
 
 
 def check_bias(

@@ -5,8 +5,8 @@ import json
 from typing import Any
 
 from miras.config import Config, config_hash, from_dict, override, to_dict
-from miras.errors import ConfigError
-from miras.gate import Gate
+from miras.config.errors import ConfigError
+from miras.parts.gate import Gate
 from miras.testing.expect import expect, name_of
 
 _RANGES, _SIDES = ("bounded", "log_unit", "positive"), ("head", "key", "value", "slot")
@@ -72,7 +72,7 @@ def _check_gates(member: Any) -> None:
     for gate in gates:
         expect(
             isinstance(gate, Gate),
-            f"{name_of(member)}.gates() holds {gate!r}: use miras.gate.Gate.",
+            f"{name_of(member)}.gates() holds {gate!r}: use miras.parts.gate.Gate.",
         )
         expect(
             gate.range in _RANGES and gate.side in _SIDES,

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from miras.engine.checks import Call, gate_shape
-from miras.gate import Gate
-from miras.rule import Rule
+from miras.parts.gate import Gate
+from miras.rule.rule import Rule
+from miras.sequence.checks import Call, gate_shape
 
 
 class Inputs(NamedTuple):

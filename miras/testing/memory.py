@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from miras.array_typing import Array, Weights
+from miras.config.errors import ConfigError
 from miras.engine.gradients import factored
 from miras.engine.readers import Plain
-from miras.errors import ConfigError
 from miras.memory import Memory, Reader
 from miras.testing.config import check_config
 from miras.testing.expect import (
@@ -22,7 +23,6 @@ from miras.testing.expect import (
 )
 from miras.testing.formula import check_formula
 from miras.testing.rules import check_rules
-from miras.typing import Array, Weights
 
 _DK = 3
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from miras.array_typing import Array, Leaf
 from miras.retention import Retention
 from miras.testing.config import check_config
 from miras.testing.expect import (
@@ -19,7 +20,6 @@ from miras.testing.expect import (
 from miras.testing.formula import check_formula
 from miras.testing.inputs import span
 from miras.testing.rules import check_rules
-from miras.typing import Array, Leaf
 
 
 def check_retention(

@@ -5,7 +5,7 @@ The names are imported when they are first used, so that `command` starts withou
 
 from typing import TYPE_CHECKING
 
-from miras import lazy
+from miras.runtime import lazy
 
 if TYPE_CHECKING:
     from miras.train.answers import Answers

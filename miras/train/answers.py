@@ -3,7 +3,7 @@
 A row's answer is right where the model's likeliest token is the target at all of the row's targets,
 earlier ones given. This is exact match under greedy decoding: a greedy answer goes astray at the
 first token that is not the likeliest, and up to there both have read the same. Rows far longer than
-those trained on are the business of `miras.eval`.
+those trained on are the business of `miras.analysis.eval`.
 """
 
 import math
@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from miras.array_typing import Array
 from miras.train.state import Params
 from miras.train.step import Batch
-from miras.typing import Array
 
 
 class Answers(NamedTuple):

@@ -6,8 +6,8 @@ The model's fields stand in `miras.models`, the data's in `miras.data`. Nothing 
 import dataclasses
 from typing import Literal
 
-from miras.choices import shown
 from miras.config import Config, added, require
+from miras.config.choices import shown
 from miras.data import DataConfig
 from miras.models import LanguageModelConfig
 from miras.train.optimizers import AdamW, Optimizer

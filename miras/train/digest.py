@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from miras.typing import Array
+from miras.array_typing import Array
 
 _SEEDS = (0x9E3779B9, 0x7F4A7C15)
 

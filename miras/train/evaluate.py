@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from flax import nnx
 
-from miras import interrupt
 from miras.config import override, require
 from miras.data import DataConfig, check_text, make_loader, vocabulary
+from miras.runtime import signals
 from miras.train.answers import Answers, evaluate_answers, make_answers_step
 from miras.train.load import Run
 from miras.train.state import Params
@@ -48,7 +48,7 @@ Measure = Callable[[Params, Iterable[Batch]], HeldOut | Answers]
 def make_measure(graphdef: nnx.GraphDef, data: DataConfig) -> Measure:
     """What measures parameters on batches of a config's data; compiles once.
 
-    It raises `Interrupted` between two batches, see `miras.interrupt`.
+    It raises `Interrupted` between two batches, see `miras.runtime.signals`.
     """
     if data.task is None:
         measure = functools.partial(evaluate, make_eval_step(graphdef))
@@ -59,7 +59,7 @@ def make_measure(graphdef: nnx.GraphDef, data: DataConfig) -> Measure:
 
 def _interruptible(batches: Iterable[Batch]) -> Iterator[Batch]:
     for batch in batches:
-        interrupt.check()
+        signals.check()
         yield batch
 
 

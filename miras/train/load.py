@@ -6,15 +6,15 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
+from miras.config.errors import ConfigError
+from miras.config.trust import trusting
 from miras.data import Tokenizer, make_tokenizer
-from miras.errors import ConfigError
 from miras.models import LanguageModel
 from miras.train import checkpoint
 from miras.train.config import RunConfig
 from miras.train.optimizer import optimizer_of
 from miras.train.run_folder import RunFolder
 from miras.train.state import abstract, create, structure
-from miras.trust import trusting
 
 
 class Run(NamedTuple):

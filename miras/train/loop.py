@@ -12,13 +12,14 @@ import numpy as np
 from flax import nnx
 from rich.console import Console
 
-from miras import interrupt
 from miras.config import require, to_dict
+from miras.config.errors import ConfigError
+from miras.config.trust import trusting
 from miras.data import make_loader, readings, vocabulary
-from miras.errors import ConfigError
-from miras.files import write_whole
-from miras.output import tolerant
-from miras.picture import write_picture
+from miras.runtime import signals
+from miras.runtime.figures import write_picture
+from miras.runtime.files import write_whole
+from miras.runtime.terminal import tolerant
 from miras.train import checkpoint, origin, parent
 from miras.train.answers import Answers
 from miras.train.checkpoint import Checkpoints
@@ -41,7 +42,6 @@ from miras.train.step import (
     nats_per_target,
 )
 from miras.train.window import Window
-from miras.trust import trusting
 
 
 class Result(NamedTuple):
@@ -98,7 +98,7 @@ def train(
         folder.write_config(config, digest)
         try:
             write_whole(folder.data, readings.to_json(session.read))
-            with interrupt.handled(), tolerant(console):
+            with signals.handled(), tolerant(console):
                 result = session.run()
             if not folder.origin.exists():  # of an earlier version; the checkpoint knew its data
                 origin.keep(folder.path, config, origin.tokenizer_hash(config))
@@ -247,7 +247,7 @@ class Session:
                     recipe.checkpoint_every,
                 )
             )
-            save = save or self._is_late(checkpoints) or interrupt.requested() is not None
+            save = save or self._is_late(checkpoints) or signals.requested() is not None
             if log or held_out or health or save or step == start + 1:
                 self._settle(before, state.params, checkpoints, window)
                 before = None
@@ -268,7 +268,7 @@ class Session:
             if held_out:
                 try:
                     self._measure_held_out(step, state.params, metrics, reporter)
-                except interrupt.Interrupted:
+                except signals.Interrupted:
                     save = True  # and it is measured when the run goes on
             if save:
                 checkpoints.save(step, state, self.data)
@@ -285,7 +285,7 @@ class Session:
 
     def _end_if_asked(self, saved: int) -> None:
         """End the run if a signal has asked for it; step `saved` is the newest, and saved."""
-        interrupt.check(
+        signals.check(
             f" after step {saved} of {self.recipe.steps}, which is saved in {self.folder.path}: "
             "the same command goes on from there"
         )

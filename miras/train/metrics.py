@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from miras.files import check_target, write_whole
+from miras.runtime.files import check_target, write_whole
 from miras.train.sinks import Opening
 
 Line = dict[str, Any]

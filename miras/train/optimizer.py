@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from miras.array_typing import Array
 from miras.config import require
 from miras.train.config import TrainConfig
 from miras.train.optimizers import AxisNames, Setting
 from miras.train.state import Params
-from miras.typing import Array
 
 _FINAL = 0.1  # the cosine ends at this fraction of the peak, as is usual for language models
 

@@ -11,7 +11,7 @@ import jax
 import optax
 
 from miras.config import Config, require
-from miras.registry import Registry
+from miras.config.registry import Registry
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
     origin.json     the folder that the run was started in, and the sha256 of each file below
     tokenizer.model or tokenizer.json     the tokenizer's file, where it has one
-    plugins/*.py    see `miras.plugins`
+    plugins/*.py    see `miras.config.plugins`
 
 Relative paths of a config are those of the folder that the run was started in, as long as it is
 there.
@@ -18,8 +18,8 @@ import pathlib
 from typing import Any
 
 from miras.config import Config
-from miras.errors import ConfigError
-from miras.files import write_whole
+from miras.config.errors import ConfigError
+from miras.runtime.files import write_whole
 from miras.train.config import RunConfig
 
 NAMES = ("origin.json", "tokenizer.model", "tokenizer.json")

@@ -9,8 +9,8 @@ from flax import nnx
 from rich.table import Table
 
 from miras.config import require
-from miras.errors import ConfigError
-from miras.files import expanded
+from miras.config.errors import ConfigError
+from miras.runtime.files import expanded
 from miras.train.config import Parent
 from miras.train.load import load_run
 from miras.train.state import Params

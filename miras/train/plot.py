@@ -4,8 +4,8 @@ import functools
 import pathlib
 from typing import TYPE_CHECKING
 
-from miras.files import write_whole
-from miras.picture import plain, png
+from miras.runtime.figures import plain, png
+from miras.runtime.files import write_whole
 from miras.train.metrics import Line
 
 if TYPE_CHECKING:

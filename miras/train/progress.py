@@ -15,8 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from miras.errors import ConfigError
-from miras.files import check_target
+from miras.config.errors import ConfigError
+from miras.runtime.files import check_target
 
 
 class Reporter:
@@ -26,7 +26,7 @@ class Reporter:
         console: where to.
         total: steps of the run.
         start: steps done before.
-        log: a file for warnings, and for all that the console has dropped (`miras.output`); made
+        log: a file for warnings, and for all that the console has dropped; made
             when it is needed. None: they are not kept.
     """
 

@@ -14,10 +14,9 @@ import pathlib
 import time
 from collections.abc import Iterator
 
-from miras import plugins
-from miras.config import config_hash, from_json, to_json
-from miras.errors import ConfigError
-from miras.files import check_target, expanded, is_leftover, write_whole
+from miras.config import config_hash, from_json, plugins, to_json
+from miras.config.errors import ConfigError
+from miras.runtime.files import check_target, expanded, is_leftover, write_whole
 from miras.train import origin
 from miras.train.checkpoint import saved_steps
 from miras.train.config import RunConfig
@@ -55,7 +54,7 @@ class RunFolder:
 
         Raises:
             ConfigError: for a plugin that has changed, that cannot be loaded, or that the user has
-                not trusted (`miras.trust`).
+                not trusted (`miras.config.trust`).
         """
         origin.check_plugins(self.path)
         plugins.restore(self.plugins)
@@ -65,7 +64,7 @@ class RunFolder:
         return origin.own(self.path, self.read_config())
 
     def read_config(self) -> RunConfig:
-        """The config that the run was started with; its plugins are loaded (`miras.plugins`).
+        """The config that the run was started with; its plugins are loaded.
 
         Raises:
             ConfigError: where the folder is not one of a run, or a plugin cannot be loaded.

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
-from miras import plugins
-from miras.config import unknown
-from miras.errors import ConfigError
+from miras.config import plugins, unknown
+from miras.config.errors import ConfigError
 
 _BUILT_IN = {  # name: (module, class, package, what installs it)
     "jsonl": ("miras.train.metrics", "JsonLines", "json", ""),

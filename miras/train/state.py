@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from miras.array_typing import Array
 from miras.models import LanguageModel, LanguageModelConfig
-from miras.typing import Array
 
 Params = Any  # a nested dict of arrays, as `nnx.to_pure_dict` gives it
 

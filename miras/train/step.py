@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from miras.array_typing import Array
 from miras.models import Health
 from miras.train.optimizer import Gradient, gradient_norm
 from miras.train.state import Params, TrainState
-from miras.typing import Array
 
 Batch = Mapping[str, Any]  # numpy or jax arrays
 

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from miras.files import write_whole
+from miras.runtime.files import write_whole
 from miras.train.sinks import Opening, scalars
 
 

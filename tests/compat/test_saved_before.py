@@ -13,7 +13,7 @@ import shutil
 import numpy as np
 import pytest
 
-from miras.cli import main
+from miras.cli.main import main
 from miras.config import config_hash
 from miras.models import Sampling, load_session, steps
 from miras.train import load_run

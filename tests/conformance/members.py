@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import miras
-from miras.engine.checks import Call, gate_shape
+from miras.sequence.checks import Call, gate_shape
 from tests import cases
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import miras
-from miras.engine.checks import Call, gate_shape
 from miras.layers.keys import Associations
+from miras.sequence.checks import Call, gate_shape
 from tests.cases import RULES
 from tests.conformance import oracle, oracle_atlas, oracle_linear, oracle_presets
 

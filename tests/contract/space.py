@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import miras
-from miras import legality
+from miras.rule import legality
 
 REGISTRIES = {
     "memory": miras.memory.Memory.registry,

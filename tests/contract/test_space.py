@@ -64,7 +64,7 @@ def test_the_inner_loss_falls_on_what_is_repeated():
 
 @pytest.mark.slow
 def test_a_second_call_is_not_traced_again(monkeypatch):
-    scan = importlib.import_module("miras.engine.scan")
+    scan = importlib.import_module("miras.sequence.scan")
     run, traces = scan.BACKENDS["auto"], []
 
     def counted(rule, *args, **options):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import miras
-from miras.engine import scan_with_loss
+from miras.sequence.scan import scan_with_loss
 from miras.testing import random_inputs
 from miras.testing.expect import expect_close
 

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import pytest
 
 import miras
+from miras.backends.xla import scan as xla
+from miras.backends.xla.loop import in_order
 from miras.config import override
-from miras.engine import chunk, scan_with_loss, xla
-from miras.engine.chunk import Semantics, in_pairs
-from miras.engine.scan import BACKENDS
+from miras.engine import step as chunk
+from miras.engine.step import Semantics, in_pairs
 from miras.engine.trajectory import following
-from miras.engine.walk import in_order
+from miras.sequence.scan import BACKENDS, scan_with_loss
 from miras.testing import random_inputs
 
 LABELS = {

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import miras
+from miras.analysis.stream.read import _step as read_step
+from miras.analysis.stream.read import read
 from miras.models import (
     Session,
     decode_step,
@@ -27,8 +29,6 @@ from miras.models import (
 )
 from miras.models.scoring import _score
 from miras.models.session import fingerprint
-from miras.stream.read import _step as read_step
-from miras.stream.read import read
 from tests.models.test_language_model import build, close, forward, tokens
 
 # A memory, one with a convolution and rotations, Titans' three, a hybrid with attention to all.

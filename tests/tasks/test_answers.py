@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from miras.eval.evaluate import _rows
+from miras.analysis.eval.evaluate import _rows
 from miras.tasks import Opened
 from miras.train.answers import evaluate_answers, make_answers_step
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from miras.analysis.eval.evaluate import evaluate_task
+from miras.analysis.eval.reading import Score, reader, score
+from miras.analysis.eval.results import Cell, cell_of, together
 from miras.data import DataConfig, make_tokenizer
-from miras.eval.evaluate import evaluate_task
-from miras.eval.reading import Score, reader, score
-from miras.eval.results import Cell, cell_of, together
 from miras.models import LanguageModel, LanguageModelConfig, generate
-from miras.rule import Rule
+from miras.rule.rule import Rule
 from miras.tasks import Example, Task, seeded
 from miras.train import Run, RunConfig, TrainConfig
 

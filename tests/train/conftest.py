@@ -12,7 +12,7 @@ from rich.console import Console
 from miras.config import override
 from miras.data import DataConfig
 from miras.models import LanguageModelConfig
-from miras.rule import Rule
+from miras.rule.rule import Rule
 from miras.train import RunConfig, TrainConfig
 
 

@@ -6,13 +6,13 @@ import shutil
 
 import pytest
 
-from miras.cli import main
+from miras.cli.main import main
+from miras.cli.train import run_config
 from miras.config import override
-from miras.errors import ConfigError
+from miras.config.errors import ConfigError
 from miras.train import evaluate_run, load_run, train
-from miras.train.command import run_config
 from miras.train.run_folder import RunFolder
-from tests.data.tokenizers_of_all_kinds import make
+from tests.data.tokenizers.all_kinds import make
 
 
 @pytest.fixture(scope="module")

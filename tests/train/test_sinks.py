@@ -10,9 +10,9 @@ import jax
 import pytest
 
 import tests.train.test_run_folder as run_folder
-from miras import plugins
-from miras.cli import main
-from miras.errors import ConfigError
+from miras.cli.main import main
+from miras.config import plugins
+from miras.config.errors import ConfigError
 from miras.train import TrainConfig, sinks, train
 from miras.train.metrics import read_metrics
 from miras.train.sinks import Opening, Sinks, find
@@ -91,7 +91,7 @@ def test_only_those_that_are_named_write_and_tensorboard_is_imported_when_used(o
     tags = {value.tag for event in events for value in event.summary.value}
     assert tags == {"train/loss", "train/norm/layer_0", "train/norm/layer_1"}
     code = (
-        "import sys, miras.train.loop, miras.train.command\n"
+        "import sys, miras.train.loop, miras.cli.train\n"
         "print({'tensorboardX', 'wandb', 'trackio'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

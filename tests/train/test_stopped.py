@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from miras import interrupt
-from miras.cli import main
+from miras.cli.main import main
 from miras.config import to_dict
+from miras.runtime import signals
 from miras.train import checkpoint, loop, train
 from miras.train.metrics import read_metrics
 
@@ -69,7 +69,7 @@ def test_a_signal_saves_the_step(
     config, out = tiny(checkpoint_every=100), tmp_path / "run"
     with monkeypatch.context() as patch:
         how(patch, number, step)
-        with pytest.raises(interrupt.Interrupted, match=f"after step {step} of 8, .* saved") as end:
+        with pytest.raises(signals.Interrupted, match=f"after step {step} of 8, .* saved") as end:
             train(config, out, console=console)
     assert end.value.code == 128 + number
     assert checkpoint.saved_steps(out / "checkpoints") == [0, step]
@@ -140,7 +140,7 @@ def test_reading_commands_end_with_the_signal(undisturbed, tmp_path, monkeypatch
         "eval --task": ["eval", "--task", "niah", "--lengths", "384", "--examples", "2"],
         "generate": ["generate", "--session", str(tmp_path / "session"), "--length", "9"],
     }
-    check, count = interrupt.check, 0
+    check, count = signals.check, 0
 
     def struck(what=""):
         nonlocal count
@@ -149,7 +149,7 @@ def test_reading_commands_end_with_the_signal(undisturbed, tmp_path, monkeypatch
             os.kill(os.getpid(), signal.SIGTERM)
         check(what)
 
-    monkeypatch.setattr(interrupt, "check", struck)
+    monkeypatch.setattr(signals, "check", struck)
     assert main([*words[command][:1], str(undisturbed[1]), *words[command][1:]]) == 143
     assert capsys.readouterr().err.splitlines()[-1] == "miras: stopped by SIGTERM."
     assert (tmp_path / "session").exists() == (command == "generate")

@@ -8,7 +8,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from miras.cli import main
+from miras.cli.main import main
 from miras.train import checkpoint, loop, train
 
 

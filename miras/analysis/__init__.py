@@ -1,0 +1,1 @@
+"""Analysis: what a model costs, computes and remembers, and comparisons between models."""

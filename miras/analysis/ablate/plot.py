@@ -1,0 +1,200 @@
+"""The picture of a grid: the main effects of each axis, and its cells from best to worst."""
+
+from typing import TYPE_CHECKING
+
+from miras.analysis.ablate.report import heading
+from miras.analysis.ablate.results import Effect, Estimate, Results, Row
+from miras.runtime.figures import plain, png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+_INK, _FAINT, _GRID = "#333333", "#999999", "#e4e4e4"
+_BEST, _NEAR, _FAR = "#c8553d", "#e2a08f", "#5b86b4"
+_SHOWN = 40  # cells
+_ROW, _PANEL, _FRAME = 0.27, 0.55, 1.35  # inches: a row, what a panel adds, and the figure
+
+
+def plot(results: Results) -> bytes:
+    """Draw the results as a PNG."""
+    rows = [row for row in results.rows if row.score is not None][:_SHOWN]
+    axes_of = _by_axis(results)
+    left = sum(_ROW * len(effects) + _PANEL for effects in axes_of.values())
+    right = _ROW * len(rows) + _PANEL
+    height = max(2.4, _FRAME + max(left, right))
+    labels = max((len(_label(row)) for row in rows), default=0)
+    wide = min(5.4 + 0.06 * labels, 9.0)
+    narrow = 5.2 if axes_of else 0
+
+    def draw(figure: "Figure") -> None:
+        if axes_of:
+            halves = figure.subfigures(
+                1, 2, width_ratios=[narrow, wide], wspace=0.03, squeeze=False
+            )
+            first, second = halves[0]
+            _effects(first, axes_of, results, below=height - _FRAME - left)
+        else:
+            second = figure
+        _cells(second, rows, results, below=height - _FRAME - right)
+        figure.suptitle(
+            plain(f"Ablation of {results.grid.title}: {heading(results)}"),
+            x=0.01, ha="left", color=_INK, fontsize=12, fontweight="bold",
+        )  # fmt: skip
+
+    return png(draw, (narrow + wide, height))
+
+
+def _by_axis(results: Results) -> dict[str, list[Effect]]:
+    found: dict[str, list[Effect]] = {}
+    for effect in results.effects:
+        found.setdefault(effect.axis, []).append(effect)
+    return found
+
+
+def _panels(figure: "Figure | SubFigure", sizes: list[int], below: float) -> "list[Axes]":
+    """Panels of so many rows each, one under another, and so many inches of nothing below."""
+    inches = [_ROW * size + _PANEL for size in sizes]
+    grid = figure.add_gridspec(len(sizes) + 1, 1, height_ratios=[*inches, max(below, 1e-3)])
+    return [figure.add_subplot(grid[n, 0]) for n in range(len(sizes))]
+
+
+def _effects(
+    figure: "SubFigure", axes_of: dict[str, list[Effect]], results: Results, below: float
+) -> None:
+    """One panel an axis, all on one scale, each level's value to its right."""
+    panels = _panels(figure, [len(effects) for effects in axes_of.values()], below)
+    for axes, (name, effects) in zip(panels, axes_of.items()):
+        for y, effect in enumerate(effects):
+            if effect.effect is None:
+                axes.text(0, y, "cannot tell", color=_FAINT, fontsize=8, ha="center", va="center",
+                          bbox={"color": "white", "pad": 1}, zorder=3)  # fmt: skip
+                continue
+            colour = _told_apart(effect.effect)
+            _interval(axes, effect.effect, y, colour)
+            _value(axes, y, f"{effect.effect.mean:+.3f}".replace("-", "−"))
+        axes.axvline(0, color=_FAINT, linewidth=1, zorder=1)
+        _rows_of(axes, [effect.level for effect in effects])
+        axes.set_title(plain(name), loc="left", color=_INK, fontsize=10, fontweight="bold", pad=4)
+        axes.tick_params(labelbottom=axes is panels[-1])
+    found = [effect.effect for effect in results.effects if effect.effect is not None]
+    means = [abs(effect.mean) for effect in found]
+    most = max(map(abs, _range([*means, *(-mean for mean in means), 0.0], found)))
+    for axes, effects in zip(panels, axes_of.values()):
+        axes.set_xlim(-most, most)
+        _mark_cut(axes, [(effect.effect, _told_apart(effect.effect)) if effect.effect else None
+                         for effect in effects])  # fmt: skip
+    better = "less" if results.score.less_is_better else "more"
+    how = "" if results.balanced else ", additive model"
+    panels[-1].set_xlabel(f"main effect{how}\n{results.score.name}, {better} is better", color=_INK)
+
+
+def _cells(figure: "Figure | SubFigure", rows: list[Row], results: Results, below: float) -> None:
+    (axes,) = _panels(figure, [len(rows)], below)
+    for y, row in enumerate(rows):
+        assert row.score is not None
+        colour = _colour(row)
+        seeds = row.values if len(row.values) > 1 else ()
+        axes.plot(seeds, [y] * len(seeds), linestyle="none", marker="|", markersize=10,
+                  color=colour, alpha=0.8, zorder=2)  # fmt: skip
+        _interval(axes, row.score, y, colour, hollow=row.rank is None)
+        _value(axes, y, f"{row.score.mean:.3f}")
+    _rows_of(axes, [_label(row) for row in rows])
+    values = [value for row in rows for value in row.values]
+    if values:
+        axes.set_xlim(*_range(values, [row.score for row in rows if row.score is not None]))
+    _mark_cut(axes, [(row.score, _colour(row)) if row.score else None for row in rows])
+    names = " · ".join(results.grid.axes)
+    some = f", best {len(rows)} of {len(results.rows)}" if len(rows) < len(results.rows) else ""
+    title = f"{names or 'held-out text'}{some}"
+    axes.set_title(plain(title), loc="left", color=_INK, fontsize=10, fontweight="bold", pad=4)
+    axes.set_xlabel(f"held-out {results.score.name}\n{_key(rows)}", color=_INK)
+
+
+def _key(rows: list[Row]) -> str:
+    """What is drawn, in words."""
+    if any(row.score is not None and row.score.half is not None for row in rows):
+        near = ", pale: not told apart from the best" if any(map(_is_near, rows)) else ""
+        return f"mean, 95 % interval and each seed{near}"
+    return "one seed each, so no interval"
+
+
+def _label(row: Row) -> str:
+    seeds = "" if row.rank is not None else f"  ({len(row.values)} seeds done)"
+    return (" · ".join(row.cell.levels.values()) or row.cell.name)[:60] + seeds
+
+
+def _is_near(row: Row) -> bool:
+    """Whether the interval of the difference to the best holds 0."""
+    if row.rank in (None, 1) or row.behind is None or row.behind.half is None:
+        return False
+    return row.behind.mean <= row.behind.half
+
+
+def _colour(row: Row) -> str:
+    if row.rank is None:
+        return _FAINT
+    return _BEST if row.rank == 1 else _NEAR if _is_near(row) else _FAR
+
+
+def _told_apart(effect: Estimate) -> str:
+    """Blue, or grey where the interval holds 0."""
+    return _FAINT if effect.half is not None and abs(effect.mean) <= effect.half else _FAR
+
+
+def _interval(axes: "Axes", found: Estimate, y: float, colour: str, hollow: bool = False) -> None:
+    if found.half is not None:
+        axes.plot(
+            _ends(found), [y, y], color=colour, linewidth=2.2, solid_capstyle="round", zorder=3
+        )
+    axes.plot([found.mean], [y], marker="o", markersize=6.5, color=colour,
+              markerfacecolor="white" if hollow else colour, zorder=4)  # fmt: skip
+
+
+def _mark_cut(axes: "Axes", rows: list[tuple[Estimate, str] | None]) -> None:
+    """An arrowhead at the edge where an interval goes on beyond it."""
+    low, high = axes.get_xlim()
+    for y, row in enumerate(rows):
+        if row is None or row[0].half is None:
+            continue
+        first, last = _ends(row[0])
+        for cut, edge, marker in ((first < low, low, 4), (last > high, high, 5)):  # carets
+            if cut:
+                axes.plot([edge], [y], marker=marker, markersize=6, color=row[1], clip_on=False,
+                          linestyle="none", zorder=5)  # fmt: skip
+
+
+def _value(axes: "Axes", y: float, text: str) -> None:
+    """A number to the right of a row."""
+    place = axes.get_yaxis_transform()
+    axes.text(1.02, y, text, color=_INK, fontsize=8.5, va="center", transform=place)
+
+
+def _range(values: list[float], found: list[Estimate]) -> tuple[float, float]:
+    """What to draw: all values, and intervals as far as they leave the values apart."""
+    low, high = min(values), max(values)
+    reach = max(high - low, 1e-3)
+    ends = [end for estimate in found for end in _ends(estimate)]
+    low, high = max(min([low, *ends]), low - reach), min(max([high, *ends]), high + reach)
+    margin = 0.06 * max(high - low, 1e-3)
+    return low - margin, high + margin
+
+
+def _ends(found: Estimate) -> tuple[float, float]:
+    half = found.half or 0.0
+    return found.mean - half, found.mean + half
+
+
+def _rows_of(axes: "Axes", labels: list[str]) -> None:
+    """Rows from the top down, with their names."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_yticks(range(len(labels)), [plain(label) for label in labels], fontsize=8.5)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.grid(axis="x", color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_INK, length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(_FAINT)

@@ -1,0 +1,86 @@
+"""Results written down for programs: lines of JSON for runs, CSV for cells and effects."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from miras.analysis.ablate.grid import Grid, Run
+from miras.analysis.ablate.outcome import Outcome
+from miras.analysis.ablate.results import Estimate, Results
+from miras.config import config_hash
+
+
+def jsonl(grid: Grid, outcomes: Mapping[Run, Outcome]) -> str:
+    """One line for every run that has ended, in the grid's order."""
+    lines = []
+    for run in grid.runs:
+        if (outcome := outcomes.get(run)) is None:
+            continue
+        line = {
+            "cell": run.name,
+            "seed": run.seed,
+            "assignments": grid.cells[run.cell].levels | grid.fixed,
+            "status": outcome.status,
+            "bits_per_byte": outcome.bits_per_byte,
+            "accuracy": outcome.accuracy,
+            "steps": outcome.steps,
+            "seconds": outcome.seconds,
+            "resumed_from": outcome.resumed_from,
+            "parameters": outcome.parameters,
+            "config_hash": config_hash(run.config),
+            "folder": f"runs/{run.slug}",
+            "reason": outcome.reason,
+        }
+        lines.append(json.dumps(line, allow_nan=False) + "\n")
+    return "".join(lines)
+
+
+def table_csv(results: Results) -> str:
+    """Every cell, illegal ones too, with its levels in columns of their own."""
+    grid = results.grid
+    names = [
+        *("rank", "cell", *grid.axes, "status", results.score.field, "half_interval"),
+        *("behind_best", "behind_half_interval", "seeds_done", "seeds", "parameters"),
+        *("seconds_per_run", "reason"),
+    ]
+    lines: list[list[Any]] = [names]
+    for row in results.rows:
+        reasons = [f"seed {run.seed}: {reason}" for run, reason in results.unfinished(row)]
+        lines.append(
+            [
+                *(row.rank, row.cell.name, *row.cell.levels.values()),
+                *("incomplete" if row.rank is None else "done", *_pair(row.score)),
+                *(*_pair(row.behind), len(row.values), grid.seeds, row.parameters),
+                *(None if row.seconds is None else round(row.seconds, 1), "; ".join(reasons)),
+            ]
+        )
+    for cell in grid.illegal:
+        empty = [None] * 4
+        levels = cell.levels.values()
+        lines.append(
+            [None, cell.name, *levels, "illegal", *empty, 0, grid.seeds, None, None, cell.reason]
+        )
+    return _csv(lines)
+
+
+def effects_csv(results: Results) -> str:
+    """Every level of every axis."""
+    lines: list[list[Any]] = [
+        ["axis", "level", "cells", "adjusted_mean", "effect", "effect_half_interval"]
+    ]
+    for effect in results.effects:
+        mean = results.adjusted(effect)
+        lines.append([effect.axis, effect.level, effect.cells, mean, *_pair(effect.effect)])
+    return _csv(lines)
+
+
+def _pair(found: Estimate | None) -> tuple[float | None, float | None]:
+    return (None, None) if found is None else (found.mean, found.half)
+
+
+def _csv(lines: Sequence[Sequence[Any]]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
+    return out.getvalue()

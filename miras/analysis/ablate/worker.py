@@ -1,0 +1,89 @@
+"""One training run in a process of its own: `python -m miras.analysis.ablate.worker FOLDER`.
+
+The run's config comes as one line of JSON on the standard input, which stays open: once it ends,
+the process that asked is gone, and so this one goes too, at once and at any point, as a run may be
+killed at any point. How the run ended lies in FOLDER/outcome.json; where that is missing, the last
+line of the output says why.
+"""
+
+import os
+import pathlib
+import sys
+import threading
+import time
+
+from miras.analysis.ablate.folder import GridFolder
+from miras.analysis.ablate.outcome import OUTCOME, Outcome
+from miras.config import config_hash, from_json, plugins
+from miras.config.errors import ConfigError
+from miras.runtime.files import write_whole
+from miras.runtime.terminal import tolerant_output
+
+
+def main(folder: str) -> int:
+    """Train, and return the exit code: 0, 1 where a step was not finite, 2 for a wrong config."""
+    start = time.monotonic()
+    text = _first_line()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+    import jax
+
+    from miras.train import Answers, HeldOut, NonFiniteError, RunConfig, train
+
+    try:
+        plugins.restore(GridFolder(pathlib.Path(folder).parent.parent).plugins)
+        config = from_json(RunConfig, text)
+    except ConfigError as error:
+        return _refused(error)
+    resumed: int | None = None
+    held_out: HeldOut | Answers | None = None
+    parameters: int | None = None
+    reason = None
+    try:
+        result = train(config, folder)
+        held_out, resumed = result.held_out, result.resumed_from
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(result.state.params))
+    except NonFiniteError as error:
+        reason = str(error)
+    except ConfigError as error:
+        return _refused(error)
+    outcome = Outcome(
+        config_hash=config_hash(config),
+        status="done" if reason is None else "diverged",
+        reason=reason,
+        bits_per_byte=held_out.bits_per_byte if held_out else None,
+        accuracy=held_out.accuracy if isinstance(held_out, Answers) else None,
+        steps=config.train.steps,
+        seconds=round(time.monotonic() - start, 3),
+        resumed_from=resumed,
+        parameters=parameters,
+    )
+    write_whole(pathlib.Path(folder) / OUTCOME, outcome.to_json())
+    return 0 if reason is None else 1
+
+
+def _refused(error: ConfigError) -> int:
+    print(f"miras: {error}", flush=True)
+    return 2
+
+
+def _first_line() -> str:
+    """One line of the standard input, read past Python's buffer, which the thread cannot share."""
+    data = b""
+    while not data.endswith(b"\n"):
+        piece = os.read(0, 1 << 16)
+        if not piece:
+            sys.exit("the standard input ended before the config did.")
+        data += piece
+    return data.decode()
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(143)
+
+
+if __name__ == "__main__":
+    with tolerant_output():
+        sys.exit(main(sys.argv[1]))

@@ -1,0 +1,161 @@
+"""What a model costs, from shapes alone: nothing is computed or allocated.
+
+The costs are those of the mathematics as the engine does it. Times are measured in `benchmarks/`.
+"""
+
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+
+from miras.array_typing import Weights
+from miras.memory import KV
+from miras.models import LanguageModel, LanguageModelConfig
+from miras.optim import Muon, Newton
+from miras.rule.rule import Rule
+
+CONTEXT = 2048  # tokens before the one whose attention is counted
+
+
+class Costs(NamedTuple):
+    """The size of a model and the price of a token.
+
+    Attributes:
+        parameters: trained numbers, the initial memories among them.
+        state_bytes: what one sequence carries between calls, however long it is.
+        growth_bytes: what each further token adds to that; 0 but for attention without a window.
+        flops: floating-point operations of one token's forward pass, a multiply-add counted as two.
+    """
+
+    parameters: int
+    state_bytes: int
+    growth_bytes: int
+    flops: float
+
+
+def costs(config: LanguageModelConfig, context: int = CONTEXT) -> Costs:
+    """Parameters, state and FLOPs of a model, attention read behind `context` tokens.
+
+    The FLOPs are those of matrix products, which are nearly all: twice the size of every matrix
+    that a token is multiplied by, plus the memories', see `memory_flops`. A training step costs
+    three times as many, and once more where `remat` recomputes the forward pass.
+    """
+    model = nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0)))
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    total = sum(leaf.size for _, leaf in leaves)
+    # Initial memories and persistent tokens are no projections; the embedding is looked up.
+    free = sum(leaf.size for path, leaf in leaves if _is_start(path))
+    free += 0 if config.tie else config.vocab * config.width
+    state = jax.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0)).init_state(1))
+    groups = config.layers // len(config.letters)
+    return Costs(
+        parameters=total,
+        state_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)),
+        growth_bytes=config.growth_bytes,
+        flops=2 * (total - free) + groups * sum(_mixer(config, x, context) for x in config.letters),
+    )
+
+
+def _is_start(path) -> bool:
+    names = {getattr(key, "key", None) for key in path}
+    return bool(names & {"initial", "persistent"})
+
+
+def _mixer(config: LanguageModelConfig, letter: str, context: int) -> float:
+    """FLOPs of one token in the memory and the attention of a layer, but for its projections."""
+    attention = config.attention
+    seen = min(context, attention.window) + attention.persistent
+    if letter == "A":
+        seen = context + attention.persistent
+    if letter != "M":
+        return attention_flops(config, seen)
+    flops = memory_flops(config, context)
+    if config.architecture == "mac":  # of h and of x, half a segment on average, and a retrieval
+        halfway = min(attention.window, (attention.segment + 1) / 2)
+        reads = config.heads * sum(leaf.size for leaf in _weights(config).values())
+        return flops + attention_flops(config, 2 * halfway + attention.persistent) + 2.0 * reads
+    return flops + (attention_flops(config, seen) if config.architecture != "lmm" else 0.0)
+
+
+def attention_flops(config: LanguageModelConfig, seen: float) -> float:
+    """FLOPs of scores and sums over `seen` tokens, for one token of one layer."""
+    return 4.0 * config.width * seen
+
+
+def _weights(config: LanguageModelConfig) -> Weights:
+    """One head's weights, as shapes."""
+    width = config.width // config.heads
+    return jax.eval_shape(lambda: config.rule.memory.init(jax.random.key(0), width, width))
+
+
+def memory_flops(config: LanguageModelConfig, context: int = CONTEXT) -> float:
+    """FLOPs of one layer's memories for one token.
+
+    With chunks of C tokens, for each head and each weight [in, out] that the inner loop writes:
+
+        2 in out        x W at the snapshot, for the error
+        2 in out        D W^T, the error's way back, but for the first weight
+        2 in out        x W_0 in the read; again for S_0 with momentum
+        2 C (in + out)  the read's product with the chunk's own writes, (x X^T) E
+        2 in out        X^T E, the chunk's writes added up; again for each further state
+
+    The error and its way back are taken again for each sweep of `refine` and each term of a token,
+    which the other products grow with as well; `exact` has the products of a read instead, and a
+    triangular system. Momentum's coefficients add 2 C^2 per head. Where W_t is formed for every
+    token, the products of the read and of the sum are 2 in out each. Attention is counted behind
+    `context` tokens, or its window.
+    """
+    rule, chunk = config.rule, config.chunk
+    if isinstance(rule.memory, KV):
+        seen = min(context, rule.memory.window or context) + rule.memory.persistent
+        return attention_flops(config, seen)
+    weights = _weights(config)
+    written = {name: leaf for name, leaf in weights.items() if name not in rule.memory.fixed}
+    terms = config.layer.terms(rule) or rule.algorithm.terms
+    window = (chunk + rule.algorithm.window - 1) / chunk  # tokens whose gradients are taken anew
+    momentum = "S" in rule.algorithm.keeps
+    flops = 2.0 * chunk**2 if momentum else 0.0
+    for i, leaf in enumerate(sorted(written.values(), key=lambda leaf: -leaf.ndim)):
+        size, sides = leaf.size, sum(leaf.shape)
+        products = 2 * chunk * sides * terms
+        gradient = 2 * size * (1 if i == 0 else 2) * terms
+        if config.exact:
+            gradient = (
+                2 * size * terms + products + _triangular(rule, chunk * terms, leaf.shape) / chunk
+            )
+        flops += gradient * (config.refine + 1) * window
+        flops += _read_and_write(rule, size, products * (config.refine + 1))
+        flops += _algorithm(rule, leaf.shape, chunk)
+    return config.heads * flops
+
+
+def _triangular(rule: Rule, size: int, shape: tuple[int, ...]) -> float:
+    """The inverse of a chunk's [size, size] system and its product, or a substitution by column."""
+    product = 2.0 * size**2 * shape[-1]
+    by_column = any(gate.side == "value" for gate in rule.gates)
+    return product if by_column else product + 4.0 * size**3 * max(0, (size - 1).bit_length() - 1)
+
+
+def _read_and_write(rule: Rule, size: int, products: float) -> float:
+    if rule.forms_weights:
+        return 4.0 * size
+    momentum = "S" in rule.algorithm.keeps
+    states = 1 + momentum + rule.reads_linearly
+    if rule.read == "snapshot":
+        return 2.0 * size * (1 + states)
+    return 2.0 * size * (1 + momentum) + products + 2.0 * size * states
+
+
+def _algorithm(rule: Rule, shape: tuple[int, ...], chunk: int) -> float:
+    """What an algorithm does with a weight beside the rest, for one token."""
+    algorithm = rule.algorithm
+    if isinstance(algorithm, Muon) and len(shape) == 2:
+        small, large = min(shape), max(shape)
+        once = algorithm.steps * (4 * small * small * large + 2 * small**3)
+        return once if algorithm.acts == "token" else once / chunk
+    if isinstance(algorithm, Newton):
+        rows = shape[0]
+        product = 2 * rows * rows + 4 * chunk * rows  # H_t times a vector, in dual form
+        return 2 * rows * rows + algorithm.iterations * product
+    return 0.0

@@ -1,0 +1,173 @@
+"""What a model is made of, and what it costs, told in a terminal.
+
+The table of presets builds no model; costs are counted for one that is described.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from miras.config import to_dict
+from miras.memory import KV
+from miras.models import LanguageModelConfig
+from miras.models.config import LETTERS
+from miras.presets import PRESETS, Preset
+
+
+def description(preset: Preset, config: LanguageModelConfig) -> str:
+    """The description of a model for a terminal: its equations, parts, size, cost and sources.
+
+    Args:
+        preset: where the config comes from.
+        config: the preset's own, or one made from it.
+    """
+    from miras.analysis.equation import compose, page, setting, setting_of
+
+    found = compose(setting_of(config, None, 0, False))
+    sources = (("preset", _source(preset, config)), *found.sources)
+    parts = [(axis, setting.told(getattr(config.rule, axis))) for axis in config.rule.kinds()]
+    parts.append(("order", f"{config.rule.order}, read {config.rule.read}"))
+    return "\n\n".join(
+        [
+            f"{preset.name}: {preset.title}",
+            *page.blocks(found),
+            "\n".join(["parts", *page.table(parts)]),
+            "\n".join(["model", *page.table(_model(config))]),
+            page.sources(sources),
+        ]
+    )
+
+
+def _model(config: LanguageModelConfig) -> Iterator[tuple[str, str]]:
+    """Sizes and costs."""
+    from miras.analysis.costs import CONTEXT, costs
+
+    found = costs(config)
+    sizes = f"{config.layers} layers, width {config.width}, {config.heads} heads"
+    yield "size", f"{sizes}, chunk {config.chunk}; {found.parameters:,} parameters"
+    yield "form", form(config)
+    yield from _beside(config)
+    state = f"{found.state_bytes:,} bytes per sequence"
+    grows = f", and {found.growth_bytes:,} more for each token"
+    yield "state", state + (grows if found.growth_bytes else ", of any length")
+    grown = "A" in config.letters or isinstance(config.rule.memory, KV)
+    behind = f" behind {CONTEXT:,} tokens" if grown else ""
+    yield "FLOPs", f"{_round(found.flops)} per token forward{behind}"
+
+
+def _source(preset: Preset, config: LanguageModelConfig) -> str:
+    """The preset's paper, and what of its model is no longer the paper's."""
+    own, now = (dict(_flat(to_dict(c))) for c in (preset.build(), config))
+    decides = (
+        "rule.",
+        "layer.",
+        "chunk",
+        "refine",
+        "exact",
+        "architecture",
+        "pattern",
+        "attention.",
+    )
+    changed = sorted(
+        name for name in own.keys() | now.keys()
+        if own.get(name) != now.get(name) and name.startswith(decides)
+    )  # fmt: skip
+    if not changed:
+        return preset.source
+    whose = "its rule was changed" if any(n.startswith("rule.") for n in changed) else "changed"
+    whole = [name.removesuffix(".kind") for name in changed if name.endswith(".kind")]
+    inside = tuple(f"{name}." for name in whole)
+    names = [*whole, *(name for name in changed if not name.startswith(inside))]
+    names = ", ".join(name.removeprefix("rule.") for name in names)
+    return f"{preset.source}, but {whose} here: {names}"
+
+
+def _flat(config: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{path}{name}.")
+        else:
+            yield path + name, value
+
+
+def _beside(config: LanguageModelConfig) -> Iterator[tuple[str, str]]:
+    """What stands beside the memory: Titans' attention, and other layers."""
+    attention = config.attention
+    persistent = f", {attention.persistent} persistent tokens" if attention.persistent else ""
+    if config.architecture != "lmm":
+        size = f"segments of {attention.segment}" if config.architecture == "mac" else ""
+        size = size or f"a window of {attention.window}"
+        told = {"mac": "as a context", "mag": "as a gate", "mal": "as a layer"}
+        yield "architecture", f"memory {told[config.architecture]}, {size}{persistent}"
+    if config.letters != "M":
+        told = [LETTERS[letter] for letter in config.letters]
+        window = f", windows of {attention.window}" if "S" in config.letters else ""
+        yield "pattern", f"{', '.join(told)}{window}{persistent}"
+
+
+def form(config: LanguageModelConfig) -> str:
+    """Whether the model computes the online rule, and how."""
+    kinds = config.rule.kinds()
+    if config.exact:
+        return "exact, in closed form"
+    if kinds["memory"] == "kv" or kinds["algorithm"] == "newton":
+        return "exact"
+    if config.chunk == 1 and config.rule.read == "token":
+        return "exact, token by token"
+    if kinds["bias"] == "dot" and config.rule.memory.is_linear and config.rule.read == "token":
+        return "exact"  # the gradient does not look at the memory
+    refined = f", refined {config.refine} times" if config.refine else ""
+    return f"chunks of {config.chunk}{refined}"
+
+
+def presets_table() -> Table:
+    """The named models and their parts, state and papers."""
+    rows = Table(box=SIMPLE_HEAD, pad_edge=False)
+    rows.add_column("name", no_wrap=True)
+    rows.add_column("memory, bias, retention, algorithm", min_width=18)
+    rows.add_column("state", max_width=9)
+    rows.add_column("form", max_width=12)
+    rows.add_column("arXiv", min_width=10)
+    for entry in PRESETS.values():
+        config = entry.build()
+        parts = ", ".join(config.rule.kinds().values())
+        paper = entry.paper or entry.source
+        rows.add_row(entry.name, parts, _state(config), form(config), paper)
+    return rows
+
+
+def presets_markdown() -> str:
+    """The same in Markdown, with the updates: the table of docs/models.md."""
+    from miras.analysis.equation import update_of
+
+    lines = [
+        "| preset | memory, bias, retention, algorithm | update | state | form |",
+        "|---|---|---|---|---|",
+    ]
+    for entry in PRESETS.values():
+        config = entry.build()
+        cells = (
+            f"[`{entry.name}`](https://arxiv.org/abs/{entry.paper})" if entry.paper else entry.name,
+            ", ".join(config.rule.kinds().values()),
+            "<br>".join(update_of(config)),
+            _state(config),
+            form(config),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _state(config: LanguageModelConfig) -> str:
+    if config.growth_bytes:
+        return f"{_round(config.growth_bytes, 'B')} a token"
+    return "constant"
+
+
+def _round(number: float, unit: str = "") -> str:
+    power = min(4, int(math.log10(max(number, 1)) // 3))
+    if unit:
+        return f"{number / 1000**power:.3g} {('', 'k', 'M', 'G', 'T')[power]}{unit}"
+    return f"{number / 1000**power:.3g} {('', 'thousand', 'million', 'billion', 'trillion')[power]}"

@@ -1,0 +1,87 @@
+r"""Inputs: how a layer makes a rule's keys, values and queries, and what becomes of the read."""
+
+from miras.analysis.equation.gates import gate, is_one
+from miras.analysis.equation.setting import Setting
+from miras.analysis.equation.terms import Term
+from miras.parts.formula import Line
+
+
+def terms_of(setting: Setting, k: str, v: str, rate: str) -> list[Term]:
+    """The associations of a token."""
+    if setting.keys == "product":
+        own = _indexed(rate, "t,j") if _learned(setting) else rate
+        return [Term("k_{t,j}", "k_{t,j}", "v_{t,j}", own)]
+    if setting.keys == "rwkv7":
+        rates = [_indexed(rate, f"t,{j}") if _learned(setting) else rate for j in (1, 2)]
+        return [
+            Term(r"\kappa_t", r"(a_t \odot \kappa_t)", "", rates[0]),
+            Term("", r"\tilde{k}_t", v, rates[1]),
+        ]
+    if setting.keys == "comba":
+        return [Term("p_t" if k == "k_t" else k, "k_t", v, rate)]
+    return [Term(k, k, v, rate)]
+
+
+def query(setting: Setting) -> str:
+    """LaTeX of the query."""
+    return r"\tilde{q}_t" if setting.keys == "comba" else "q_t"
+
+
+def inputs(setting: Setting) -> tuple[list[Line], list[str]]:
+    """The lines of keys that are made of others, and sentences on the rest."""
+    layer = setting.layer
+    if layer is None:
+        return [], []
+    lines, many = [], ""
+    if layer.keys == "product":
+        many = f", with {setting.rule.algorithm.terms} keys and values a token"
+    elif layer.keys == "rwkv7":
+        lines = [
+            Line(r"\kappa_t", r"\frac{k_t \odot \xi}{\|k_t \odot \xi\|_2}", when="xi learned"),
+            Line(
+                "a_t",
+                "(0, 1)",
+                r"\in",
+                f"per key channel, from the token by rank {layer.gate_rank}",
+            ),
+            Line(r"\tilde{k}_t", r"k_t \odot (1 + (a_t - 1) \odot m)", when="m learned"),
+        ]
+    elif layer.keys == "comba":
+        lines = [
+            Line("p_t", r"\mathrm{sigmoid}(d) \ k_t", when="d learned per head, 1 at the start"),
+            Line(r"\tilde{q}_t", "q_t - c p_t", when="c learned per head, 0.02 at the start"),
+        ]
+    token = "z" if setting.is_mac else "x"
+    names = "k and v" if setting.is_mac else "q, k and v"
+    made = [f"a projection of {token}{many}"]
+    if layer.conv:
+        made.append(f"a causal convolution over {layer.conv} tokens")
+    if layer.activation is not None:
+        made.append("SiLU")
+    sentence = f"{names}: {', '.join(made)}"
+    if layer.qk_norm == "l2":
+        sentence += "; q and k are divided by their l2 norm per head"
+    if layer.rope:
+        sentence += f"; q and k are rotated by position (RoPE, base {layer.rope_base:g})"
+    notes = [f"{sentence}."]
+    after = []
+    if layer.output_norm:
+        after.append("RMSNorm per head")
+    if layer.output_gate:
+        after.append("times SiLU(x W_g)")
+    if not setting.is_mac:  # which gates by itself
+        notes.append(f"y: {', '.join([*after, 'a projection'])}.")
+    if layer.lr_by_position:
+        notes.append(
+            "eta_t is divided by 1 + the token's position in its chunk, with a learned correction."
+        )
+    return lines, notes
+
+
+def _learned(setting: Setting) -> bool:
+    lr = gate(setting.rule, "lr")
+    return lr is not None and not is_one(lr) and lr.learned
+
+
+def _indexed(rate: str, index: str) -> str:
+    return rate.replace("_t", f"_{{{index}}}")

@@ -1,0 +1,53 @@
+"""The table of an evaluation: exact match by length and depth."""
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from miras.analysis.eval.results import Cell, Results
+
+
+def table(results: Results) -> Table:
+    """Lengths down, depths across; below each share its 95 % interval."""
+    several = len(results.depths) > 1
+    made = Table(box=box.SIMPLE, pad_edge=False)
+    made.add_column("length · depth", justify="right")
+    for depth in results.depths:
+        made.add_column(f"{depth:g}", justify="right")
+    if several:
+        made.add_column("mean", justify="right")
+    for length in results.lengths:
+        cells = [results.cells[length, depth] for depth in results.depths]
+        cells += [results.of_length(length)] if several else []
+        made.add_row(tokens(length), *map(_cell, cells))
+    if len(results.lengths) > 1:
+        made.add_section()
+        cells = [results.of_depth(depth) for depth in results.depths]
+        made.add_row("mean", *map(_cell, [*cells, results.all] if several else cells))
+    return made
+
+
+def heading(results: Results) -> str:
+    """Which task, in words."""
+    form = getattr(results.task, "form", None)
+    return f"{results.name}{f' ({form})' if form else ''}: exact match by length and depth"
+
+
+def caption(results: Results) -> str:
+    """How many rows, and the share of single tokens."""
+    cell = next(iter(results.cells.values()))
+    return (
+        f"{cell.examples} rows a cell, with 95 % intervals; "
+        f"{results.all.accuracy:.1%} of all answer tokens are right"
+    )
+
+
+def tokens(length: int) -> str:
+    """A length as it is given: 4096 is 4k."""
+    return f"{length // 1024}k" if length % 1024 == 0 else str(length)
+
+
+def _cell(cell: Cell) -> Text:
+    low, high = cell.interval
+    share = Text(f"{cell.exact_match:.2f}")
+    return share.append(f"\n{low:.2f}–{high:.2f}", style="dim")

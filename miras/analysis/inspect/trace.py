@@ -1,0 +1,163 @@
+"""Trace: a model reads a text token by token, and its memories are measured at each token.
+
+What is measured of one memory at one token is in `measures`; what it means is in `meaning`.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from miras.analysis.inspect.measures import Around, Pairs, error, measures
+from miras.array_typing import Array, Weights
+from miras.config import require
+from miras.engine import recursive_least_squares as least_squares
+from miras.engine.state import State, split_fixed
+from miras.engine.trajectory import link
+from miras.layers.fast_weights import FastWeights, Written
+from miras.models import LanguageModel
+from miras.models.config import LanguageModelConfig
+from miras.optim import Newton
+from miras.rule.rule import Rule
+from miras.sequence.checks import Call
+from miras.sequence.scan import every_gate
+from miras.train.state import structure
+
+
+class Trace(NamedTuple):
+    """A text as memories saw it; T tokens, L memory layers, H heads.
+
+    Attributes:
+        tokens: ids [T].
+        loss: bits of each token given those before it, [T]; NaN for the first.
+        layers: the model's layers that have a memory, from 0, [L].
+        values: [T, L, H] by measure: surprise, error, kept, norm, and the rule's gates in natural
+            units (lr, decay, momentum, threshold, ...), as the update uses them; a gate per channel
+            is its mean. NaN where there is none.
+    """
+
+    tokens: np.ndarray
+    loss: np.ndarray
+    layers: tuple[int, ...]
+    values: dict[str, np.ndarray]
+
+
+def check_memories(config: LanguageModelConfig, name: str) -> None:
+    """Raise `ConfigError` for a model without a memory that has weights."""
+    memory = config.rule.kinds()["memory"]
+    require(
+        "M" in config.letters and memory != "kv",
+        f"{name} has no memory to look into, since its layers attend to tokens that they keep "
+        f"(pattern {config.pattern!r}, memory {memory!r}): give a run with a memory that has "
+        "weights, such as yaad.",
+    )
+
+
+def trace(
+    model: LanguageModel,
+    tokens: Sequence[int] | np.ndarray,
+    tell: Callable[[int], None] = lambda n: None,
+) -> Trace:
+    """Read tokens and measure every memory at each; all is computed in float32.
+
+    Args:
+        model: any with a memory in some layers.
+        tokens: ids [T], T >= 1, the document start first.
+        tell: called with the number of tokens read.
+
+    Raises:
+        ConfigError: for a model without memories.
+    """
+    check_memories(model.config, "this model")
+    config = dataclasses.replace(model.config, dtype="float32", remat=False)
+    params, graph = nnx.state(model, nnx.Param), structure(config)[0]
+    state = nnx.merge(graph, params).init_state(1)
+    ids = np.asarray(tokens)
+    found, around = [], None
+    for t, (token, following) in enumerate(zip(ids, np.roll(ids, -1)), 1):
+        state, around, of_token = _read(graph, params, state, token, following)
+        found.append(of_token)
+        tell(t)
+    assert around is not None
+    bits, values, pairs = jax.tree.map(lambda *x: np.stack(x), *jax.device_get(found))
+    values["kept"] = np.asarray(_kept(config.rule, around.held, around.fixed, pairs))
+    loss = np.concatenate([[math.nan], bits[:-1]])  # what follows the last is not there
+    return Trace(ids, loss, config.memory_layers, values)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _read(graph: nnx.GraphDef, params: nnx.State, state, token: Array, following: Array):
+    """One token: the state after it, the memories around it, and what is kept of it.
+
+    That is the bits of the following token, measures [L, H] and associations [L, H, R, D].
+    """
+    model = nnx.merge(graph, params)
+    logits, state, seen = model.watch(token[None, None], state, _look)
+    seen = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), seen)
+    of_heads = jax.vmap(functools.partial(measures, model.config.rule))
+    values, pairs = jax.vmap(of_heads)(*seen)
+    bits = -jax.nn.log_softmax(logits[0, 0])[following] / math.log(2)
+    return state, seen[0], (bits, values, pairs)
+
+
+def _look(fast: FastWeights, written: Written):
+    """The arguments of `measures` but for the rule, of all heads, leaves [H, ...]."""
+    before, after, rule = written.before, written.after, fast.memory.rule
+    if not (isinstance(before, State) and isinstance(after, State)):
+        return None  # attention
+    W0, (q, k, v, k_write) = fast.initial_weights(), written.streams
+    gates = every_gate(rule, Call(W0, q, k, v, written.gates, k_write, None, None, None))
+    rows = _gradients_at(fast, before), _held(rule, after)
+    at, held = jax.tree.map(lambda x: x[0], rows)
+    token = jax.tree.map(lambda x: x[0, 0], (k, v, k_write, gates))
+    return Around(at, held, split_fixed(rule, W0)[1]), *token
+
+
+def _gradients_at(fast: FastWeights, before: State) -> Weights:
+    """The primal weights at which the next token's gradient is taken, leaves [B, H, ...].
+
+    Those before the token where it begins a chunk, and always where the rule is the online one;
+    else the chunk's snapshot, or with `refine` what the last sweep implies.
+    """
+    rule, memory = fast.memory.rule, fast.memory
+    now = _primal(rule, before.A)
+    if memory.exact or rule.algorithm.online:
+        return now
+    inside = _primal(rule, before.sweeps[-1].A) if memory.refine else before.R
+    fresh = before.position == 0
+    pick = lambda a, b: jnp.where(fresh.reshape(-1, *[1] * (a.ndim - 1)), a, b)  # noqa: E731
+    return jax.tree.map(pick, now, inside)
+
+
+def _held(rule: Rule, state: State) -> Weights:
+    """The primal weights that queries read, leaves [B, H, ...]."""
+    if rule.reads_linearly:
+        assert state.L is not None
+        return state.L
+    return _primal(rule, state.A)
+
+
+def _primal(rule: Rule, A: Weights) -> Weights:
+    """The weights of dual states, leaves [B, H, ...]; of newton's two sums, their solution."""
+
+    def of_head(A: Weights) -> Weights:
+        if not isinstance(rule.algorithm, Newton):
+            return link(rule, A)
+        eye = jnp.eye(A["H"].shape[0], dtype=A["H"].dtype)
+        return {"w1": least_squares.solve(rule, lambda z: z @ A["H"], None, eye) @ A["w1"]}
+
+    return jax.vmap(jax.vmap(of_head))(A)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _kept(rule: Rule, held: Weights, fixed: Weights, pairs: Pairs) -> Array:
+    """`error` of every token at one memory, [T, L, H]."""
+    of_heads = jax.vmap(functools.partial(error, rule))
+    of_layers = jax.vmap(of_heads)
+    return jax.vmap(of_layers, in_axes=(None, None, 0))(held, fixed, pairs)

@@ -1,0 +1,1 @@
+"""Attention: the kv memory, softmax attention over tokens that are kept."""

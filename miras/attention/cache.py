@@ -1,0 +1,242 @@
+"""Attention: the kv memory, whose write is to keep the token and whose read is a softmax over it.
+
+The only state in miras that grows: by a key and a value a token, up to the memory's window. Where
+queries, keys and segments come from is the layer's business.
+"""
+
+import dataclasses
+import functools
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from miras.array_typing import Array, Weights
+from miras.attention.dispatch import fused
+from miras.attention.softmax import attend, blocks_of, in_blocks, in_front
+from miras.config import require
+from miras.engine.masking import along, compact
+from miras.memory import KV
+from miras.rule.rule import Rule
+
+if TYPE_CHECKING:
+    from miras.backends.dispatch import Backend
+    from miras.sequence.checks import Call
+
+T = TypeVar("T")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KVState:
+    """The tokens that B rows of H heads keep, in L places. A pytree.
+
+    With a window w there are w - 1 places, however long the text. Without one, each call adds as
+    many places as it has tokens, unless `reserve` has made room: then places are filled in turn and
+    shapes stay as they are.
+
+    Attributes:
+        k: [B, L, H, Dk].
+        v: [B, L, H, Dv].
+        visible: [B, L], whether a place holds a token that queries may see.
+        segment: [B, L], the number of the token's segment, counted up from 0.
+        length: [B], places filled so far. Places behind them, which only rows with masked tokens
+            have, hold nothing.
+        last_id: [B], segment id of the last token.
+        last_segment: [B], its number.
+        grows: whether it keeps all tokens, as without a window; static.
+        reserved: whether there is room for the next call; static.
+    """
+
+    k: Array
+    v: Array
+    visible: Array
+    segment: Array
+    length: Array
+    last_id: Array
+    last_segment: Array
+    grows: bool = dataclasses.field(default=False, metadata={"static": True})
+    reserved: bool = dataclasses.field(default=False, metadata={"static": True})
+
+
+def initial_kv_state(
+    memory: KV, batch: int, heads: int, dk: int, dv: int, dtype=jnp.float32
+) -> KVState:
+    """The state before the first token: no places, or a window's."""
+    places = 0 if memory.window is None else memory.window - 1
+    return KVState(
+        k=jnp.zeros((batch, places, heads, dk), dtype),
+        v=jnp.zeros((batch, places, heads, dv), dtype),
+        visible=jnp.zeros((batch, places), bool),
+        segment=jnp.zeros((batch, places), jnp.int32),
+        length=jnp.full(batch, places, jnp.int32),
+        last_id=jnp.zeros(batch, jnp.int32),
+        last_segment=jnp.zeros(batch, jnp.int32),
+        grows=memory.window is None,
+    )
+
+
+def reserve(tree: T, tokens: int) -> T:
+    """Every `KVState` in a tree that grows with room for more tokens, so that calls need not.
+
+    Places grow to a power of two. Leaves may carry leading axes, as layers under one scan do.
+    """
+
+    def grow(state: Any) -> Any:
+        if not isinstance(state, KVState) or not state.grows:
+            return state
+        places = state.visible.shape[-1]
+        needed = int(jnp.max(state.length)) + tokens
+        return widened(
+            state, places if needed <= places else 2 ** max(8, (needed - 1).bit_length())
+        )
+
+    return jax.tree.map(grow, tree, is_leaf=lambda x: isinstance(x, KVState))
+
+
+def widened(state: KVState, places: int) -> KVState:
+    """The state with so many places, which are filled in turn. Leaves may carry leading axes."""
+    extra = places - state.visible.shape[-1]
+
+    def pad(x: Array, behind: int) -> Array:
+        widths = [(0, 0)] * x.ndim
+        widths[x.ndim - behind - 1] = (0, extra)
+        return jnp.pad(x, widths)
+
+    return dataclasses.replace(
+        state,
+        k=pad(state.k, 2),
+        v=pad(state.v, 2),
+        visible=pad(state.visible, 0),
+        segment=pad(state.segment, 0),
+        reserved=True,
+    )
+
+
+def check_room(state: KVState, tokens: int) -> None:
+    """Raise `ConfigError` where reserved places are too few, if their number is known."""
+    if not state.reserved or isinstance(state.length, Tracer):
+        return
+    room = state.visible.shape[-1] - int(jnp.max(state.length))
+    require(
+        tokens <= room,
+        f"state has room for {room} more tokens, not {tokens}: call reserve(state, ...) first.",
+    )
+
+
+def run(rule: Rule, call: "Call", *, backend: "Backend") -> tuple[Array, KVState, Array]:
+    """All tokens at once, in a kernel where there is one.
+
+    "xla" is without, by jax's own attention; "reference" computes the softmax as written.
+
+    Returns:
+        y [B, T, H, Dv], the state after the last token, and an inner loss of 0 [B, T, H].
+    """
+    memory = rule.memory
+    assert isinstance(memory, KV)
+    q, k, v, state = call.q, call.k, call.v, call.state
+    plain = backend == "reference"
+    fresh = state is None and call.mask is None and backend in ("auto", "pallas")
+    batch, length, heads, dk = q.shape
+    if state is None:
+        state = initial_kv_state(memory, batch, heads, dk, v.shape[-1], k.dtype)
+    assert isinstance(state, KVState)
+    check_room(state, length)
+    return _attend(memory, call.W0, q, k, v, state, call.segment_ids, call.mask, plain, fresh)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 8, 9))
+def _attend(memory: KV, W0: Weights, q, k, v, state: KVState, segment_ids, mask, plain, fresh):
+    batch, length, heads, dk = q.shape
+    rows, ids = None, segment_ids
+    if mask is not None:
+        rows = compact(mask)
+        q, k, v = (rows.packed(x) for x in (q, k, v))
+        ids = rows.ids(segment_ids, state.last_id)
+    elif ids is None:
+        ids = jnp.broadcast_to(state.last_id[:, None], (batch, length))
+    before = jnp.concatenate([state.last_id[:, None], ids[:, :-1]], axis=1)
+    segment = state.last_segment[:, None] + jnp.cumsum(ids != before, axis=1).astype(jnp.int32)
+    seen = jnp.ones((batch, length), bool) if rows is None else rows.own
+    new = {"k": k.astype(state.k.dtype), "v": v.astype(state.v.dtype)}
+    new |= {"visible": seen, "segment": segment}
+    begin = state.length if state.reserved else jnp.full(batch, state.visible.shape[1])
+    held = {name: _held(getattr(state, name), x, begin, state.reserved) for name, x in new.items()}
+
+    scale = dk**-0.5 if memory.scale is None else memory.scale
+    window = memory.window
+    own = None if segment_ids is None else segment
+    front = (W0["k"], W0["v"]) if memory.persistent else None
+    y = fused(q, k, v, front, window=window, segment=own, scale=scale) if fresh else None
+    if y is None and (plain or window is None or length < 2 * window):
+        place = begin[:, None] + jnp.arange(length)
+        y = _direct(memory, W0, q, held, place, segment, scale, plain)
+    elif y is None:
+        y = _banded(memory, W0, q, held, segment, scale)
+
+    if window is not None and rows is not None:
+        last = rows.count[:, None] + jnp.arange(window - 1)  # behind those that were held
+        held = {name: along(x, last) for name, x in held.items()}
+    elif window is not None:
+        held = {name: x[:, x.shape[1] - (window - 1) :] for name, x in held.items()}
+    if rows is not None and window is None:
+        filled = begin + rows.count
+    else:
+        filled = begin + length if state.reserved else jnp.full(batch, held["visible"].shape[1])
+    if rows is not None:
+        y = rows.spread(y)
+    end = KVState(
+        **held,
+        length=filled.astype(jnp.int32),
+        last_id=ids[:, -1].astype(jnp.int32),
+        last_segment=segment[:, -1],
+        grows=state.grows,
+        reserved=state.reserved,
+    )
+    return y, end, jnp.zeros((batch, length, heads), jnp.promote_types(jnp.float32, q.dtype))
+
+
+def _held(kept: Array, new: Array, begin: Array, reserved: bool) -> Array:
+    """Places [B, L, ...] with T new ones at `begin` of each row, or behind all."""
+    if not reserved:
+        return jnp.concatenate([kept, new], axis=1)
+    put = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=0)
+    return jax.vmap(put)(kept, new, begin)
+
+
+def _direct(memory: KV, W0: Weights, q, held, place, segment, scale, plain) -> Array:
+    """All queries, each at its place [B, T], against all keys."""
+    other = jnp.arange(held["visible"].shape[1])
+    sees = other <= place[:, :, None]
+    if memory.window is not None:
+        sees &= other > place[:, :, None] - memory.window
+    return _among(memory, W0, q, held, sees, segment, scale, plain)
+
+
+def _banded(memory: KV, W0: Weights, q, held, segment, scale) -> Array:
+    """A window of w in blocks of w tokens: query t of a block sees keys t to t + w - 1 of two."""
+    window = memory.window
+    assert window is not None
+    batch, length = segment.shape
+    count = blocks_of(length, window)
+    q = in_blocks(q, window, pairs=False, count=count)
+    own = in_blocks(segment, window, pairs=False, count=count)
+    pairs = {name: in_blocks(x, window, pairs=True, count=count) for name, x in held.items()}
+    token, key = jnp.arange(window)[:, None], jnp.arange(2 * window)[None, :]
+    sees = ((token <= key) & (key < token + window))[None]
+    y = _among(memory, W0, q, pairs, sees, own, scale, plain=False)
+    return y.reshape(batch, count * window, *y.shape[2:])[:, :length]
+
+
+def _among(memory: KV, W0: Weights, q, held, sees, segment, scale, plain) -> Array:
+    """Among held tokens those at places that `sees` [.., T, S] allows, visible and of one segment.
+
+    Persistent tokens stand in front of all.
+    """
+    sees = sees & (segment[:, :, None] == held["segment"][:, None, :])
+    sees &= held["visible"][:, None, :]
+    keys, values = held["k"].astype(q.dtype), held["v"].astype(q.dtype)
+    if memory.persistent:
+        keys, values, sees = in_front(keys, values, sees, W0["k"], W0["v"])
+    return attend(q, keys, values, sees, scale, plain=plain)

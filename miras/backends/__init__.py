@@ -1,0 +1,1 @@
+"""Backends: what runs the chunk step over tokens."""

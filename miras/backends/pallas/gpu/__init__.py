@@ -1,0 +1,1 @@
+"""GPU: the tile step as a Triton kernel."""

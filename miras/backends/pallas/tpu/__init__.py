@@ -1,0 +1,1 @@
+"""TPU: the tile step as a Mosaic kernel."""

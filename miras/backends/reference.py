@@ -1,0 +1,292 @@
+"""The reference backend: one token at a time, plain gradients, weights formed at every step.
+
+Slow and obvious; the oracle for every other backend. It shares the parts with them and nothing of
+the engine: no taps, no coefficients, no tiles.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from miras.array_typing import Array, Weights
+from miras.backends.xla.loop import SaveEvery
+from miras.engine.decay import decay_of
+from miras.engine.layout import positions
+from miras.engine.readers import Plain
+from miras.engine.state import State, dual_start, initial_state, split_fixed
+from miras.engine.step import Semantics
+from miras.engine.systems import inverse_positive
+from miras.engine.tokens import Tokens, Window, tokens_of
+from miras.engine.trajectory import Memory
+from miras.optim import Newton
+from miras.rule.precision import FULL, Precision
+from miras.rule.rule import Rule
+
+
+class Carry(NamedTuple):
+    """One head's memory: the fields of `State` but for the position."""
+
+    A: Weights
+    S: Weights | None
+    V: Weights | None
+    R: Weights
+    L: Weights | None
+    window: Window | None
+    sweeps: tuple[Memory, ...]
+
+
+def run(
+    rule: Rule,
+    W0: Weights,
+    q: Array,
+    k: Array,
+    v: Array,
+    gates: dict[str, Array],
+    *,
+    chunk: int,
+    how: Semantics,
+    k_write: Array | None,
+    state: State | None,
+    segment_ids: Array | None,
+    mask: Array | None,
+    segments_at_chunks: bool,
+    at_chunk_edge: bool = False,
+    save_every: SaveEvery = None,
+    precision: Precision = FULL,
+    average: Array | None = None,
+) -> tuple[Array, State, Array]:
+    """All tokens, one by one; right wherever segments begin. See `miras.backends.xla.scan.run`.
+
+    A memory a token is kept for the backward pass, whatever `save_every` says; `precision` is the
+    default.
+    """
+    del segments_at_chunks, at_chunk_edge, save_every, precision
+    batch, length = q.shape[:2]
+    dtype = jnp.promote_types(jnp.float32, q.dtype)
+    cast = lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree)  # noqa: E731
+    fast, fixed = split_fixed(rule, cast(W0))
+    start = state
+    if start is None:
+        widths = k.shape[-1], v.shape[-1]
+        start = initial_state(rule, W0, batch, *widths, refine=how.refine, dtype=dtype)
+    if how.exact or rule.algorithm.online:  # online: chunks are counted from here
+        start = dataclasses.replace(start, position=jnp.zeros_like(start.position))
+    at = positions(segment_ids, start.position, start.segment, length, chunk, mask)
+    own = jnp.ones((batch, length), bool) if mask is None else mask
+    origin = dual_start(rule, fast)
+    if average is not None:
+        rows = average.astype(dtype)[at.position]
+        gates = {**gates, "average": jnp.repeat(rows[..., None], q.shape[2], axis=-1)}
+
+    one_head = functools.partial(_token, rule, how, chunk)
+
+    def if_there(fixed, origin, memory, streams, own, reset, position):
+        after = one_head(fixed, origin, memory, streams, reset, position)
+        nothing = memory, jax.tree.map(jnp.zeros_like, after[1])
+        return _choose(own, after, nothing)
+
+    over_heads = jax.vmap(if_there, in_axes=(0, 0, 0, 0, None, None, None))
+    over_rows = jax.vmap(over_heads, in_axes=(None, None, 0, 0, 0, 0, 0))
+
+    def token(memory, xs):
+        return over_rows(fixed, origin, memory, *xs)
+
+    streams = (cast((q, k, v, k_write, gates)), own, at.reset, at.position)
+    by_time = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), streams)
+    first = Carry(start.A, start.S, start.V, start.R, start.L, start.window, start.sweeps)
+    memory, (y, loss) = jax.lax.scan(token, first, by_time)
+    y, loss = jnp.moveaxis(y, 0, 1), jnp.moveaxis(loss, 0, 1)
+    end_position = at.end_position
+    if mask is not None and state is not None:
+        end_position = jnp.where(jnp.any(mask, axis=1), end_position, state.position)
+    end = State(*memory, position=end_position, segment=at.end_segment)
+    return y.astype(q.dtype), end, loss
+
+
+def _choose(condition: Array, new, old):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def _zeros(tree):
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def _token(rule, how, chunk, fixed, origin, memory: Carry, streams, reset, position):
+    """One token of one head: the memory after it, and (y, loss)."""
+    q, k, v, k_write, gates = jax.tree.map(lambda x: x[None], streams)
+    tokens = tokens_of(rule, fixed, k, v, k_write, gates, jnp.ones(1, q.dtype))
+    retention, algorithm = rule.retention, rule.algorithm
+
+    A = _choose(reset, origin, memory.A)
+    S, V = _choose(reset, _zeros(memory.S), memory.S), _choose(reset, _zeros(memory.V), memory.V)
+    window = memory.window
+    if window is not None:
+        window = window._replace(weight=jnp.where(reset, 0.0, window.weight))
+    is_first, is_last = position == 0, position == chunk - 1
+    if algorithm.restarts:
+        S = _choose(is_first, _zeros(S), S)
+    R = _choose(is_first, _link(rule, A), memory.R)
+    L = None if memory.L is None else _choose(is_first, _link(rule, A), memory.L)
+    sweeps = tuple(_choose(is_first, Memory(A, S, V), sweep) for sweep in memory.sweeps)
+
+    if isinstance(algorithm, Newton):
+        A, y, loss = _newton(rule, fixed, A, R, tokens, q)
+        return Carry(A, S, V, R, L, window, sweeps), (y, loss)
+
+    now = None if window is None else _pushed(window, tokens)
+    at = _link(rule, A) if how.exact else R
+    begin, snapshot = Memory(A, S, V), R
+    moved: list[Memory] = []
+    loss: Array | float = 0.0
+    G: Weights = {}
+    for before in (*sweeps, begin):
+        G, loss = _gradient(rule, fixed, at, tokens, now)
+        moved.append(_advance(rule, before, G, tokens, R))
+        at = _link(rule, before.A)  # where the next sweep takes its gradient
+    A, S, V = moved.pop()
+    if L is not None:
+        L = _advance(rule, begin._replace(A=L), G, tokens, R).A
+        fires = position == 0 if retention.lag else is_last
+        R, L = _choose(fires, _link(rule, A), R), _choose(fires, _link(rule, A), L)
+    if algorithm.acts == "chunk":
+        assert S is not None
+        rate = 1.0 if tokens.rate is None else tokens.rate[0]
+        for name in A:
+            U, second = algorithm.transform(S[name], None if V is None else V[name], rate)
+            A = {**A, name: jnp.where(is_last, A[name] + U, A[name])}
+            if V is not None:
+                V = {**V, name: jnp.where(is_last, second, V[name])}
+    if retention.proximal and retention.linked == "chunk":
+        last = {name: gate[0] for name, gate in tokens.gates.items()}
+        near = {n: retention.prox(leaf, R[n], last) for n, leaf in A.items()}
+        A = _choose(is_last, near, A)
+    W = _link(rule, A) if L is None else L
+    W = snapshot if rule.read == "snapshot" else W
+    y = rule.memory.apply(Plain(W, fixed), q)[0]
+    window = jax.tree.map(lambda x: x[1:], now)
+    return Carry(A, S, V, R, L, window, tuple(moved)), (y, loss)
+
+
+def _link(rule: Rule, A: Weights) -> Weights:
+    if rule.retention.proximal:
+        return A
+    return {name: rule.retention.link(leaf) for name, leaf in A.items()}
+
+
+def _decay(rule: Rule, tokens: Tokens, W: Weights) -> Weights:
+    """alpha_t * W."""
+    decayed = {}
+    for name, leaf in W.items():
+        factor = decay_of(rule.memory, name, tokens.log_decays).factor(leaf.ndim)
+        decayed[name] = leaf * factor[0]
+    return decayed
+
+
+def _gradient(rule: Rule, fixed, at: Weights, tokens: Tokens, window: Window | None):
+    """The token's gradient, scaled by eta where it scales gradients, and its loss."""
+    if rule.order == "decay_first":
+        at = _decay(rule, tokens, at)
+    if window is not None:
+        thresholds = window.threshold
+        each = [
+            _one(rule, fixed, at, k, None, v, None if thresholds is None else thresholds[i])
+            for i, (k, v) in enumerate(zip(window.k, window.v))
+        ]
+        total = {name: jnp.zeros_like(leaf) for name, leaf in at.items()}
+        for weight, (g, _) in zip(window.weight, each):
+            total = {name: total[name] + weight * g[name] for name in at}
+        if rule.algorithm.lr_at == "gradient":
+            total = {name: tokens.gates["lr"][0] * leaf for name, leaf in total.items()}
+        return total, each[-1][1]
+    total, loss = {name: jnp.zeros_like(leaf) for name, leaf in at.items()}, 0.0
+    threshold = None if tokens.threshold is None else tokens.threshold[0]
+    for term in tokens.terms:
+        here = at
+        if rule.algorithm.sequential:
+            here = jax.tree.map(jnp.subtract, at, total)
+        g, term_loss = _one(rule, fixed, here, term.k[0], term.k_write, term.v[0], threshold)
+        pairs = rule.memory.associations(term.k, term.v, tokens.gates)
+        if pairs is not None:
+            g = {name: -jnp.outer(x[0], e[0]) for name, (x, e) in pairs.items()}
+        rate = term.rate[0]
+        g = {name: rate * leaf if rate.shape[0] > 1 else rate[0] * leaf for name, leaf in g.items()}
+        if term.rate_in is not None:
+            g = {name: term.rate_in[0][:, None] * leaf for name, leaf in g.items()}
+        total = jax.tree.map(jnp.add, total, g)
+        loss = loss + term_loss
+    return total, loss
+
+
+def _one(rule: Rule, fixed, at: Weights, k, k_write, v, threshold):
+    """The gradient of one association at given weights, and its loss."""
+    threshold = None if threshold is None else threshold[None]
+
+    def read(W: Weights, x: Array) -> Array:
+        return rule.memory.apply(Plain(W, fixed), x[None, :])
+
+    pred, vjp = jax.vjp(lambda W: read(W, k), at)
+    residual = rule.bias.residual(pred, v[None], threshold)
+    if k_write is not None:  # the same error, written along another key
+        _, vjp = jax.vjp(lambda W: read(W, k_write[0]), at)
+    (g,) = vjp(residual)
+    return g, rule.bias.loss(pred, v[None], threshold)[0]
+
+
+def _advance(rule: Rule, memory: Memory, G: Weights, tokens: Tokens, R: Weights) -> Memory:
+    """A_t = alpha_t A_{t-1} + U_t, and the buffers.
+
+    Averaged: S_t = S_{t-1} + U_t and A_t = R + r_t S_t.
+    """
+    mu = None if tokens.log_momentum is None else jnp.exp(tokens.log_momentum[0])
+    rate = 1.0 if tokens.rate is None else tokens.rate[0]
+    decayed = _decay(rule, tokens, memory.A)
+    gates = {name: gate[0] for name, gate in tokens.gates.items()}
+    A, S, V = {}, {}, {}
+    for name, leaf in memory.A.items():
+        s = None if memory.S is None else memory.S[name]
+        second = None if memory.V is None else memory.V[name]
+        if rule.algorithm.acts == "chunk":
+            assert s is not None
+            A[name], V[name] = decayed[name], second
+            S[name] = (1.0 if mu is None else mu) * s + G[name]
+            continue
+        S[name], V[name], U = rule.algorithm.step(s, second, G[name], mu, rate)
+        if rule.algorithm.averaged:
+            assert s is not None
+            S[name] = s + U
+            A[name] = R[name] + gates["average"] * S[name]
+            continue
+        A[name] = decayed[name] + U
+        if rule.retention.proximal and rule.retention.linked == "token":
+            A[name] = rule.retention.prox(A[name], leaf, gates)
+    return Memory(A, None if memory.S is None else S, None if memory.V is None else V)
+
+
+def _pushed(window: Window, tokens: Tokens) -> Window:
+    """The window with the token behind it: w rows."""
+    (term,) = tokens.terms
+    join = lambda a, b: jnp.concatenate([a, b])  # noqa: E731
+    threshold = window.threshold
+    if threshold is not None:
+        threshold = join(threshold, tokens.threshold)
+    k, v = join(window.k, term.k), join(window.v, term.v)
+    return Window(k, v, join(window.weight, tokens.weight), threshold)
+
+
+def _newton(rule: Rule, fixed, A: Weights, R: Weights, tokens: Tokens, q: Array):
+    """H and G after the token, y = phi(q) (H + ridge)^-1 G, and the loss before it."""
+    newton, (term,) = rule.algorithm, tokens.terms
+    assert isinstance(newton, Newton)
+    phi = lambda x: rule.memory.features(Plain({}, fixed), x)  # noqa: E731
+    ridge = newton.ridge * jnp.eye(A["H"].shape[0], dtype=q.dtype)
+    x, A = phi(term.k), _decay(rule, tokens, A)
+    pred = x @ inverse_positive(R["H"] + ridge) @ R["w1"]
+    A = {
+        "w1": A["w1"] + jnp.outer(x[0], (term.rate * term.v)[0]),
+        "H": A["H"] + jnp.outer(x[0], (term.rate * x)[0]),
+    }
+    y = phi(q) @ inverse_positive(A["H"] + ridge) @ A["w1"]
+    return A, y[0], rule.bias.loss(pred, term.v, None)[0]

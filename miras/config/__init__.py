@@ -1,0 +1,39 @@
+"""Configs: frozen dataclasses that round-trip through JSON, overrides, and plugins."""
+
+from miras.config.base import (
+    Config,
+    added,
+    coerce,
+    config_hash,
+    difference,
+    difference_of,
+    field_types,
+    from_dict,
+    from_json,
+    override,
+    require,
+    to_dict,
+    to_json,
+    to_paths,
+)
+from miras.config.choices import unknown
+from miras.config.errors import ConfigError
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "added",
+    "coerce",
+    "config_hash",
+    "difference",
+    "difference_of",
+    "field_types",
+    "from_dict",
+    "from_json",
+    "override",
+    "require",
+    "to_dict",
+    "to_json",
+    "to_paths",
+    "unknown",
+]

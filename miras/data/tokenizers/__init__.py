@@ -1,0 +1,1 @@
+"""Tokenizers: from text to ids, and from ids to text as it comes."""

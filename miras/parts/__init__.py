@@ -1,0 +1,1 @@
+"""Parts: what memories, biases, retention gates and algorithms have in common."""

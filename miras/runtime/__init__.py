@@ -1,0 +1,1 @@
+"""Runtime: files, signals, terminal and figures; nothing here knows of models."""

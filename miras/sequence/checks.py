@@ -1,0 +1,313 @@
+"""Checks: every argument of `scan` against its rule, before anything is compiled."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from miras.array_typing import Array, Weights
+from miras.attention.cache import KVState
+from miras.config import require, unknown
+from miras.config.choices import shown
+from miras.engine.state import State, initial_state, made_by
+from miras.memory import KV
+from miras.parts.gate import Gate
+from miras.rule import legality
+from miras.rule.precision import FULL, Precision
+from miras.rule.rule import Rule
+from miras.sequence.arrays import FLOATS, check_finite, check_float
+
+AnyState = State | KVState
+
+
+class Call(NamedTuple):
+    """The arrays of one call of `scan`."""
+
+    W0: Weights
+    q: Array
+    k: Array
+    v: Array
+    gates: dict[str, Array] | None
+    k_write: Array | None
+    state: AnyState | None
+    segment_ids: Array | None
+    mask: Array | None
+    average: Array | None = None
+
+
+def check_types(rule: object, W0: object, gates: object, state: object, exact: object) -> None:
+    """Raise `ConfigError` for arguments of another kind than `miras.scan` takes."""
+    require(
+        isinstance(rule, Rule),
+        f"rule is a {type(rule).__name__}: give a miras.Rule, such as miras.preset('yaad').rule.",
+    )
+    for name, value in {"W0": W0, "gates": gates}.items():
+        require(
+            isinstance(value, Mapping) or (name == "gates" and value is None),
+            f"{name} is a {type(value).__name__}: give a dict from name to array.",
+        )
+    require(
+        state is None or isinstance(state, State | KVState),
+        f"state is a {type(state).__name__}: give the one that miras.scan returned.",
+    )
+    require(isinstance(exact, bool), f"exact={exact!r} must be True or False.")
+
+
+def terms_of(call: Call) -> int | None:
+    """R where keys have an axis of terms, else None."""
+    return call.k.shape[3] if call.k.ndim == 5 else None
+
+
+def gate_shape(rule: Rule, gate: Gate, call: Call) -> tuple[int, ...]:
+    """The shape of a gate in this call."""
+    shape = call.q.shape[:3]
+    terms = terms_of(call)
+    if gate.name == "lr" and terms is not None:
+        shape += (terms,)
+    if gate.side == "head":
+        return shape
+    slots = getattr(rule.memory, "count", None)
+    return (*shape, {"key": call.k.shape[-1], "value": call.v.shape[-1], "slot": slots}[gate.side])
+
+
+def check(rule: Rule, call: Call, chunk: int, refine: int, exact: bool) -> None:
+    """Raise `ConfigError` for what does not fit together."""
+    is_whole = isinstance(chunk, int) and not isinstance(chunk, bool)
+    require(is_whole and chunk >= 1, f"chunk={chunk!r} must be a whole number of at least 1.")
+    require(chunk < 2**31, f"chunk={shown(chunk)} must be below 2^31, as positions are int32.")
+    for verdict in legality.of_semantics(rule, refine, exact):
+        require(verdict.legal, verdict.reason)
+    _check_streams(call)
+    for verdict in legality.of_call(rule, terms_of(call), call.k_write is not None):
+        require(verdict.legal, verdict.reason)
+    _check_labels(call)
+    _check_values(call)
+    _check_gates(rule, call)
+    _check_average(rule, call, chunk)
+    _check_memory(rule, call, chunk, refine, exact)
+
+
+def check_precision(rule: Rule, precision: object, backend: str) -> None:
+    """Raise `ConfigError` for a precision that cannot be had."""
+    require(
+        isinstance(precision, Precision),
+        f"precision is a {type(precision).__name__}: give a miras.Precision, such as "
+        "miras.Precision(matmul='bfloat16').",
+    )
+    assert isinstance(precision, Precision)
+    precision.check_memory(rule.kinds()["memory"])
+    require(
+        backend != "reference" or precision == FULL,
+        'backend="reference" is the oracle and rounds nothing: use "xla" or "auto" with a '
+        "precision other than the default.",
+    )
+
+
+def _check_streams(call: Call) -> None:
+    q, k, v = call.q, call.k, call.v
+    require(q.ndim == 4, f"q has shape {q.shape}: it must be [B, T, H, D].")
+    for name, x in {"k": k, "v": v}.items():
+        require(
+            x.ndim in (4, 5) and x.ndim == k.ndim,
+            f"{name} has shape {x.shape}: it must be [B, T, H, D], or both k and v "
+            "[B, T, H, R, D] with R terms a token.",
+        )
+    streams = {"q": q, "k": k, "v": v} | ({} if call.k_write is None else {"k_write": call.k_write})
+    for name, x in streams.items():
+        check_float(name, x.dtype)
+        require(
+            x.dtype != jnp.float64 or q.dtype == jnp.float64,
+            f"{name} has dtype {x.dtype} and q {q.dtype}, in which the memory would be computed: "
+            "give both the same.",
+        )
+    require(
+        q.shape[:3] == k.shape[:3] and q.shape[-1] == k.shape[-1],
+        f"q has shape {q.shape} and k {k.shape}: they must be equal, but for an axis of terms.",
+    )
+    require(
+        k.shape[:-1] == v.shape[:-1],
+        f"k has shape {k.shape} and v {v.shape}: all but the last axis must be equal.",
+    )
+    require(q.shape[1] >= 1, f"q has shape {q.shape}: T must be at least 1.")
+    require(q.shape[0] >= 1, f"q has shape {q.shape}: B must be at least 1.")
+    if call.k_write is not None:
+        require(
+            call.k_write.shape == k.shape,
+            f"k_write has shape {call.k_write.shape}: it must be that of k, {k.shape}.",
+        )
+
+
+def _check_values(call: Call) -> None:
+    streams = {"q": call.q, "k": call.k, "v": call.v, "k_write": call.k_write}
+    for name, x in streams.items():
+        if x is not None:
+            check_finite(name, x, call.mask)
+
+
+def _check_gates(rule: Rule, call: Call) -> None:
+    if call.gates is None:
+        return
+    declared = {gate.name: gate for gate in rule.gates}
+    for name in call.gates:
+        if name not in declared:
+            parts = ", ".join(f"{part} {kind!r}" for part, kind in rule.kinds().items())
+            raise unknown(f"gate of this rule ({parts})", name, declared)
+    for name, gate in declared.items():
+        wanted = gate_shape(rule, gate, call)
+        letters = "[B, T, H" + (", R" if len(wanted) - (gate.side != "head") == 4 else "")
+        letters += {"head": "]", "key": ", Dk]", "value": ", Dv]", "slot": ", slots]"}[gate.side]
+        require(
+            name in call.gates or not gate.learned,
+            f"gate {name!r} is missing: give {letters} = {wanted}, or set data_dependent=False in "
+            "the part that declares it, or give no gates at all, which holds each at its part's "
+            "value.",
+        )
+        require(
+            name not in call.gates or call.gates[name].shape == wanted,
+            f"gate {name!r} has shape {getattr(call.gates.get(name), 'shape', None)}: it must be "
+            f"{letters} = {wanted}.",
+        )
+        if name in call.gates:
+            check_float(f"gate {name!r}", call.gates[name].dtype)
+            _check_range(gate, call.gates[name], call.mask)
+
+
+def _check_range(gate: Gate, given: Array, mask: Array | None) -> None:
+    """NaN satisfies none of these; a log may be -inf, a threshold inf; masked, all may be."""
+    if isinstance(given, Tracer) or isinstance(mask, Tracer):
+        return
+    values = np.asarray(given, np.float64)
+    if mask is not None:
+        values = values[np.asarray(mask)]
+    legal, wanted = {
+        "log_unit": (values <= 0, "at most 0, as the log of a number in (0, 1]"),
+        "bounded": ((values >= 0) & (values < np.inf), "finite and at least 0"),
+        "positive": (values > 0, "above 0"),
+    }[gate.range]
+    require(
+        bool(legal.all()),
+        f"gate {gate.name!r} holds {values[~legal].flat[0] if not legal.all() else 0:.4g}: it must "
+        f"be {wanted}.",
+    )
+
+
+def _check_labels(call: Call) -> None:
+    batch, length = call.q.shape[:2]
+    for name, x in {"segment_ids": call.segment_ids, "mask": call.mask}.items():
+        require(
+            x is None or x.shape == (batch, length),
+            f"{name} has shape {getattr(x, 'shape', None)}: it must be [B, T] = {(batch, length)}.",
+        )
+    require(
+        call.mask is None or call.mask.dtype == bool,
+        f"mask has dtype {getattr(call.mask, 'dtype', None)}: it must be bool.",
+    )
+
+
+def _check_average(rule: Rule, call: Call, chunk: int) -> None:
+    """NaN is refused as what lies outside the range is."""
+    average = call.average
+    if average is None:
+        return
+    require(
+        rule.algorithm.averaged,
+        "average scales the mean of a chunk's steps, which algorithm "
+        f"{rule.kinds()['algorithm']!r} does not take here: use 'gd' with "
+        "averaged=True, or give no average.",
+    )
+    require(
+        average.shape == (chunk,) and str(average.dtype) in FLOATS,
+        f"average has shape {average.shape} and dtype {average.dtype}: it must be [C] = "
+        f"{(chunk,)}, one number for each position in the chunk.",
+    )
+    if not isinstance(average, Tracer):
+        values = np.asarray(average, np.float64)
+        legal = (values >= 0) & (values < np.inf)
+        require(
+            bool(legal.all()),
+            f"average holds {values[~legal][0] if not legal.all() else 0:.4g}: it must be finite "
+            "and at least 0.",
+        )
+
+
+def _check_memory(rule: Rule, call: Call, chunk: int, refine: int, exact: bool) -> None:
+    batch, _, heads, dk = call.q.shape
+    dv = call.v.shape[-1]
+    expected = jax.eval_shape(lambda: rule.init(jax.random.key(0), dk, dv, heads))
+    shapes = {name: leaf.shape for name, leaf in expected.items()}
+    given = {name: leaf.shape for name, leaf in call.W0.items()}
+    require(given == shapes, f"W0 has leaves {given}: this rule at these widths needs {shapes}.")
+    for name, leaf in call.W0.items():
+        check_float(f"W0[{name!r}]", leaf.dtype)
+        check_finite(f"W0[{name!r}]", leaf)
+    if call.state is None:
+        return
+    if isinstance(rule.memory, KV):
+        _check_kept(rule.memory, call.state, (batch, heads, dk, dv))
+        _check_kinds(call.state)
+        return
+    made, own = getattr(call.state, "made", None), made_by(rule, chunk, exact)
+    position = getattr(call.state, "position", None)
+    if made != own and position is not None and not isinstance(position, Tracer):
+        furthest = int(np.max(np.asarray(position)))
+        require(
+            furthest < chunk,
+            f"state is {furthest} tokens into a chunk, but chunk={chunk}: give the chunk with "
+            "which it was made.",
+        )
+    sweeps = min(refine, chunk)
+    wanted = jax.eval_shape(lambda: initial_state(rule, call.W0, batch, dk, dv, refine=sweeps))
+    told, needed = _shapes(call.state), _shapes(wanted)
+    require(
+        told == needed,
+        f"state is of another rule, batch or refine: it holds {told}, this call needs {needed}.",
+    )
+    _check_kinds(call.state)
+    require(
+        made is None or made == own,
+        f"state was made by {made}, and this call is {own}: its numbers mean something else here, "
+        "so give the rule and the chunk with which it was made, or begin anew.",
+    )
+
+
+def _check_kinds(state: AnyState) -> None:
+    """Memories are floats; what counts, labels or marks tokens is whole numbers or bool."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        field, name = path[0].name, "state" + jax.tree_util.keystr(path)
+        dtype = jnp.asarray(leaf).dtype
+        if field in _COUNTS:
+            require(
+                dtype.kind in "iub",
+                f"{name} has dtype {dtype}: it must be whole numbers, as miras.scan returned it.",
+            )
+        else:
+            check_float(name, dtype)
+
+
+_COUNTS = ("position", "segment", "visible", "length", "last_id", "last_segment")
+
+
+def _shapes(state: AnyState) -> str:
+    """Those of a state's arrays, as text, whatever its leaves are."""
+    if isinstance(state, State):
+        state = dataclasses.replace(state, made=None)
+    return str(jax.tree.map(np.shape, state))
+
+
+def _check_kept(memory: KV, state: AnyState, sizes: tuple[int, int, int, int]) -> None:
+    batch, heads, dk, dv = sizes
+    places = None if memory.window is None else memory.window - 1
+    require(
+        isinstance(state, KVState)
+        and state.k.shape[0] == batch
+        and state.k.shape[2:] == (heads, dk)
+        and state.v.shape[2:] == (heads, dv)
+        and state.grows == (places is None)
+        and places in (None, state.k.shape[1]),
+        "state is of another rule or batch: this call needs the state that a kv memory with "
+        f"window={memory.window}, B={batch}, H={heads}, Dk={dk}, Dv={dv} returned.",
+    )

@@ -1,0 +1,111 @@
+"""`miras ablate`: what words mean, what it prints, and one sentence for what cannot be."""
+
+import numpy as np
+import pytest
+
+from miras.cli.ablate import points_of, split_values
+from miras.cli.main import main
+
+SMALL = (
+    "rule.memory=matrix", "retention=none", "width=16", "layers=1", "heads=2", "remat=false",
+    "sequence=32", "batch=2", "validation=0.3", "steps=2",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Prepared text in a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MIRAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    rng = np.random.default_rng(0)
+    for n in range(30):
+        words = rng.choice(["see", "the", "old", "sea", "again"], 20 + 5 * n)
+        (folder / f"{n:02}.txt").write_text(" ".join(words))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("l2", ["l2"]),
+        ("l2,lp, huber", ["l2", "lp", "huber"]),
+        ('{"kind":"lp","p":3},l2', ['{"kind":"lp","p":3}', "l2"]),
+        ("[1,2],[3]", ["[1,2]", "[3]"]),
+        ('"a,b.model",byte', ["a,b.model", "byte"]),
+        (r'"a\",b",c', ['a",b', "c"]),
+        ("l2,", ["l2", ""]),
+    ],
+)
+def test_commas_outside_brackets_and_quotes_separate(text, values):
+    assert split_values(text) == values
+
+
+def test_optim_is_short_for_algorithm():
+    assert points_of(["optim=gd,momentum", "optim.lr=0.1"]) == (
+        {"algorithm": "gd", "algorithm.lr": "0.1"},
+        {"algorithm": "momentum", "algorithm.lr": "0.1"},
+    )
+
+
+@pytest.mark.multiprocess
+def test_a_grid_from_the_command_line(fake, text, tmp_path, capsys, monkeypatch):
+    argv = ["ablate", "yaad", "bias=dot,l2", "--data", str(text), *SMALL, "chunk=8,24"]
+    argv += ["--seeds", "2", "--out", str(tmp_path / "out"), "--jobs", "2"]
+    monkeypatch.setenv("FAKE_TROUBLE", "dot-8-seed1:killed")
+    assert main(argv) == 1
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1
+    assert "1 of 4 runs did not finish" in told.err
+    assert "tries again" in told.err
+    assert "skipped bias=dot, chunk=24; bias=l2, chunk=24: data.sequence=32" in told.out
+
+    monkeypatch.delenv("FAKE_TROUBLE")
+    assert main(argv) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert "4/4  bias=dot, chunk=8, seed 1" in told.out
+    assert (tmp_path / "out" / "table.md").read_text().startswith("# Ablation of yaad")
+
+    assert main([*argv, "eval_batches=3"]) == 2
+    assert "eval_batches: (absent) -> 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], ["PRESET", "--help"]),
+        (["yad", "bias=l2,lp"], ["unknown preset 'yad'", "did you mean 'yaad'"]),
+        (["bias=l2,lp"], ["unknown preset 'bias=l2,lp'"]),
+        (["yaad", "biass=l2,lp"], ["unknown key 'biass'", "did you mean 'bias'"]),
+        (["yaad", "bias=l2,l3"], ["unknown bias 'l3'"]),
+        (["yaad", "bias="], ["'bias' has an empty value"]),
+        (["yaad", "bias=l2,"], ["'bias' has an empty value"]),
+        (["yaad", "bias=l2,lp,l2"], ["bias=l2 is given twice"]),
+        (["yaad", "optim=gd", "algorithm=momentum"], ["'algorithm' is given twice"]),
+        (["yaad", "bias"], ["'bias'", "key=value"]),
+        (["yaad", 'bias={"kind":"lp"'], ["not closed"]),
+        (["yaad", "bias=lp}"], ["not opened"]),
+        (["yaad", "bias=l2,lp", "--seeds", "0"], ["--seeds 0"]),
+        (["yaad", "bias=l2,lp", "--seeds", "many"], ["--seeds", "'many'"]),
+        (["yaad", "bias=l2,lp", "--jobs", "0"], ["--jobs 0"]),
+        (["yaad", "seed=1,2"], ["ambiguous", "train.seed"]),
+        (["yaad", "data.seed=1,2"], ["--seeds"]),
+        (["yaad", "memory=mlp", "optim=newton,nonparametric"], ["none of the 2 cells is legal"]),
+        (["yaad", "bias=l2,lp", "--data", "/no/such/text"], ["/no/such/text", "does not exist"]),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_sentence(argv, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["ablate", *argv]) == 2
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1
+    assert told.err.startswith("miras: ")
+    for word in words:
+        assert word in told.err
+    assert list(tmp_path.iterdir()) == []

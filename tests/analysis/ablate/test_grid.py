@@ -1,0 +1,110 @@
+"""Which cells a grid has, which are illegal and why, and which runs it comes to."""
+
+import functools
+
+import pytest
+
+import miras
+from miras.analysis.ablate import make_grid
+from miras.analysis.ablate.grid import Trainable
+from miras.config import sweep
+from miras.config.errors import ConfigError
+from miras.train import RunConfig
+
+
+def test_cells_are_presets_with_assignments(make):
+    grid = make("bias=l2,lp", "chunk=8,16", "width=64")
+    assert grid.axes == {"bias": ("l2", "lp"), "chunk": ("8", "16")}
+    assert grid.fixed == {"width": "64"}
+    assert [cell.name for cell in grid.cells] == [
+        "bias=l2, chunk=8", "bias=l2, chunk=16", "bias=lp, chunk=8", "bias=lp, chunk=16",
+    ]  # fmt: skip
+    expected = miras.override(miras.preset("yaad"), "width=64", "bias=lp", "chunk=8")
+    assert grid.cells[2].config.model == expected
+    assert grid.illegal == ()
+
+
+def test_a_field_of_a_part_that_a_cell_lacks_is_illegal(make):
+    grid = make("bias.p=2,3", "bias=l2,lp")
+    assert [cell.name for cell in grid.cells] == ["bias.p=2, bias=lp", "bias.p=3, bias=lp"]
+    assert [cell.levels for cell in grid.illegal] == [
+        {"bias.p": "2", "bias": "l2"},
+        {"bias.p": "3", "bias": "l2"},
+    ]
+    assert all("unknown field of L2 'p'" in cell.reason for cell in grid.illegal)
+
+
+def test_the_rule_tells_what_has_no_meaning(make):
+    grid = make("memory=mlp,matrix", "optim=gd,newton", "bias=l2", "retention=none")
+    assert [cell.name for cell in grid.illegal] == ["memory=mlp, algorithm=newton"]
+    assert "linear memory" in grid.illegal[0].reason
+
+
+def test_what_would_be_refused_once_a_run_starts_is_illegal_too(make, tmp_path):
+    for n in range(20):
+        (tmp_path / f"{n}.txt").write_text(f"{n} is a number " * 20)
+    grid = make(
+        "chunk=8,24", "width=16", "layers=1", "heads=2", "sequence=32", "batch=2",
+        "validation=0.3", "steps=2", f"data.source={tmp_path}", check=Trainable(),
+    )  # fmt: skip
+    assert [cell.name for cell in grid.cells] == ["chunk=8"]
+    assert "not a multiple" in grid.illegal[0].reason
+    with pytest.raises(ConfigError, match=r"warmup=3 must be less than train\.steps=2"):
+        make("chunk=8,16", "warmup=3", "steps=2", check=Trainable())
+    with pytest.raises(ConfigError, match=r"^data source '/no/text' does not exist"):
+        make("chunk=8,16", "data.source=/no/text", check=Trainable())
+
+
+def test_runs_take_seeds_one_after_another(make):
+    grid = make("bias=l2,lp", "train.seed=5", seeds=3)
+    assert [(run.cell, run.seed) for run in grid.runs] == [
+        (0, 5), (1, 5), (0, 6), (1, 6), (0, 7), (1, 7),
+    ]  # fmt: skip
+    assert [run.config.data.seed for run in grid.runs] == [0, 0, 1, 1, 2, 2]
+    assert len({run.slug for run in grid.runs}) == 6
+    assert grid.runs[2].slug.startswith("l2-seed6-")
+
+
+def test_slugs_of_any_value_are_names_of_folders(make):
+    grid = make('memory={"kind":"mlp","depth":3},matrix', "data.source=/tmp/../a b")
+    for run in grid.runs:
+        assert set(run.slug) <= set("abcdefghijklmnopqrstuvwxyz0123456789-.")
+        assert not run.slug.startswith(".")
+
+
+def test_sweeps_that_are_no_products():
+    build = functools.partial(miras.override, RunConfig(model=miras.preset("yaad")))
+    points = sweep.chain(
+        sweep.zip(sweep.axis("width", [64, 128]), sweep.axis("heads", [2, 4])),
+        sweep.axis("bias", ["l2"]),
+    )
+    grid = make_grid(points, build, seeds=1, check=lambda config: None)
+    assert grid.axes["width"] == ("64", "128", "(preset)")
+    assert grid.cells[2].levels == {"width": "(preset)", "heads": "(preset)", "bias": "l2"}
+
+
+def test_no_axis_is_one_cell(make):
+    grid = make("steps=5")
+    assert [cell.name for cell in grid.cells] == ["(preset)"]
+    assert grid.axes == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["biass=l2,lp", "retention=l2,none"], "^unknown key 'biass'"),
+        (["memory=kv", "bias=l2,lp"], "^memory 'kv' does not go with algorithm 'gd'"),
+        (["memory=mlp", "optim=newton,nonparametric"], "none of the 2 cells is legal .*newton.*kv"),
+        (["train.seed=0,1"], "--seeds"),
+        (["chunk=16,1.6e1"], "chunk=16 and chunk=1.6e1 are the same"),
+        (["train.seed=4294967295"], "train.seed=4294967296"),
+    ],
+)
+def test_grids_that_cannot_be(make, words, told):
+    with pytest.raises(ConfigError, match=told):
+        make(*words)
+
+
+def test_there_is_at_least_one_seed(make):
+    with pytest.raises(ConfigError, match="seeds=0"):
+        make("bias=l2,lp", seeds=0)

@@ -1,0 +1,77 @@
+"""Calls of `scan` as each preset makes them, on random arrays."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import miras
+from miras.backends.pallas.interpreter import Device, interpreted
+from miras.sequence.scan import scan_with_loss
+from miras.testing import random_inputs
+from miras.testing.expect import expect_close, expect_finite
+from tests.cases import RULES
+
+# Attention is no walk over chunks: jax has kernels of its own for it.
+NAMES = [name for name in RULES if miras.preset(name).rule.kinds()["memory"] != "kv"]
+
+
+def call(name: str, *, dtype: Any = np.float64, **sizes: int) -> tuple[dict[str, Any], Any]:
+    """(static arguments of `scan_with_loss`, arrays) of a preset at these sizes."""
+    config = miras.preset(name)
+    terms = config.layer.terms(config.rule)
+    inputs = random_inputs(config.rule, terms=terms, dtype=dtype, **sizes)
+    arrays = {"inputs": inputs}
+    if config.layer.keys in ("rwkv7", "comba"):
+        arrays["k_write"] = np.random.default_rng(1).normal(size=inputs.k.shape).astype(dtype)
+    return {"rule": config.rule, "exact": config.exact}, arrays
+
+
+def value_and_gradients(static: dict[str, Any], arrays: Any, **options: Any) -> Any:
+    """Everything that a call gives, and the gradients of a scalar of all of it by all arrays."""
+
+    def objective(arrays):
+        y, state, loss = scan_with_loss(
+            static["rule"],
+            *arrays["inputs"],
+            k_write=arrays.get("k_write"),
+            exact=static["exact"],
+            **options,
+        )
+        kept = {"y": y, "loss": loss, "memory": (state.A, state.S, state.V, state.R, state.L)}
+        leaves = [leaf.astype(loss.dtype) for leaf in jax.tree.leaves(kept)]
+        return sum(jnp.sum(jnp.sin(leaf + i)) for i, leaf in enumerate(leaves)), kept
+
+    (_, kept), gradients = jax.jit(jax.value_and_grad(objective, has_aux=True))(arrays)
+    return {**kept, "gradients": gradients}
+
+
+def agree(device: Device, static: dict[str, Any], arrays: Any, **options: Any) -> None:
+    """A device's kernels, in jax's interpreter of them, give what `reference` gives."""
+    want = value_and_gradients(static, arrays, backend="reference", **options)
+    with interpreted(device):
+        got = value_and_gradients(static, arrays, backend="pallas", **options)
+    expect_finite(got, "pallas")
+    expect_close(got, want, "pallas is not reference")
+
+
+def gradient(static: dict[str, Any], **options: Any) -> Any:
+    """The gradients of the sum of a call's outputs, as a function of its arrays."""
+
+    def total(arrays):
+        y, _ = miras.scan(
+            static["rule"],
+            *arrays["inputs"],
+            k_write=arrays.get("k_write"),
+            exact=static["exact"],
+            **options,
+        )
+        return jnp.sum(y.astype(jnp.float32))
+
+    return jax.grad(total)
+
+
+def shapes(arrays: Any) -> Any:
+    """Of a tree of arrays."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)

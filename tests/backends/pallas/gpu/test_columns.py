@@ -1,0 +1,32 @@
+"""A head taken apart by value columns is the head."""
+
+import functools
+
+import numpy as np
+import pytest
+
+import miras
+from miras.backends.dispatch import BACKENDS
+from miras.backends.pallas.gpu.columns import in_columns, independent
+from miras.backends.xla import scan as xla
+from miras.testing.expect import expect_close
+from tests.backends.pallas.calls import NAMES, call, value_and_gradients
+
+APART = [name for name in NAMES if independent(miras.preset(name).rule)]
+
+
+def test_which():
+    """The Hebbian ones and the delta rules without a rate or a decay per value channel."""
+    others = {"dfw", "longhorn", "mesa", "ttt_linear", "ttt_mlp", "titans_lmm", "moneta", "yaad"}
+    others |= {"memora", "omeganet", "atlas", "atlas++", "lact"}
+    assert set(APART) == set(NAMES) - others
+
+
+@pytest.mark.parametrize("name", ["gla", "rwkv7", "deltaproduct"])
+def test_columns_are_heads_of_their_own(name, monkeypatch):
+    run = functools.partial(xla.run, loop=in_columns(xla.in_order, 2))
+    monkeypatch.setitem(BACKENDS, "columns", run)
+    static, arrays = call(name, B=2, T=5, H=2, dk=4, dtype=np.float32)
+    want = value_and_gradients(static, arrays, backend="xla", chunk=4)
+    got = value_and_gradients(static, arrays, backend="columns", chunk=4)
+    expect_close(got, want, "columns", 2e-5)

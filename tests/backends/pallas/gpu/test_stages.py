@@ -1,0 +1,78 @@
+"""A program in blocks of its hidden units is the program, and what cannot be one is refused."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from miras.backends.pallas.gpu.stages import in_blocks, staged
+from miras.backends.pallas.gpu.triton import LOWERED
+from miras.backends.pallas.trace.hidden_units import Units
+from miras.backends.pallas.trace.program import evaluate, rewritten, trace
+
+UNITS = Units(count=8, block=2)
+
+
+def several(w, x):
+    """Sums, norms and numbers of units, in stages that need each other; one result is an input."""
+    z = jnp.tanh(x @ w + jnp.arange(8.0))
+    y = z @ w.T - jnp.max(z, axis=1, keepdims=True)
+    g = x.T @ (jnp.sum(y) * z / jnp.sum(z**2))
+    return w - g, y, jnp.min((x @ g).reshape(1, 2, 8), axis=2), w
+
+
+def evaluated(program, *args):
+    """What it writes, blocks put together."""
+    units, found = program.units, []
+
+    def written(shape):
+        found.append({})
+        return lambda value, *at, out=found[-1]: out.update({at: value})
+
+    def read(x):
+        blocks = x if units is None else units.apart(x, 0)
+        return lambda *at: blocks[tuple(map(int, at))] if at else blocks
+
+    writes = jax.tree.map(written, program.results)
+    scratch = [np.zeros(s.shape, s.dtype) for s in program.scratch()]
+    run = functools.partial(evaluate, functools.partial(rewritten, {}))
+    with jax.disable_jit():  # so that loops run, and write, here
+        program(run, [*program.captured(), *map(read, args)], writes, scratch)
+    out = []
+    for shape, blocks in zip(jax.tree.leaves(program.results), found, strict=True):
+        if () in blocks:
+            out.append(blocks[()])
+        else:
+            stacked = jnp.stack([blocks[key] for key in sorted(blocks, key=lambda k: int(k[0]))])
+            out.append(units.together(stacked, 0, shape.shape))
+    return out
+
+
+def test_blocks_are_the_whole():
+    """In float32, of which sums in another order are 1e-6 apart."""
+    random = np.random.default_rng(0)
+    w, x = jnp.asarray(random.normal(size=(4, 8))), jnp.asarray(random.normal(size=(2, 4)))
+    program = trace(several, w, x)
+    found = in_blocks(program, UNITS, LOWERED)
+    assert not isinstance(found, str), found
+    assert len(found.stages) > 2
+    for got in (evaluated(found, w, x), evaluated(staged(program), w, x)):
+        for one, want in zip(got, several(w, x), strict=True):
+            np.testing.assert_allclose(one, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("function", "named"),
+    [
+        (lambda w: w.reshape(8, 4), "reshape"),  # entries leave their unit
+        (lambda w: jnp.cumsum(w, axis=1), "cumsum"),
+        (lambda w: w[:, :3], "slice"),
+        (lambda w: w.T @ w, "dot_general"),
+        (lambda w: jnp.max(w.astype(int), axis=1), "reduce_max"),
+    ],
+)
+def test_what_has_no_blocks_is_refused(function, named):
+    found = in_blocks(trace(function, jnp.zeros((4, 8))), UNITS, LOWERED)
+    assert found == f"{named!r} cannot be had in blocks of its 8 hidden units"

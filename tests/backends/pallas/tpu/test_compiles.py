@@ -1,0 +1,85 @@
+"""Kernels through the TPU's own compiler, on a machine without one."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from miras.backends.pallas.ahead_of_time import compile_ahead
+from miras.backends.pallas.tpu import plan
+from miras.config import ConfigError
+from miras.testing import random_inputs
+from tests.backends.pallas.calls import NAMES, call, gradient, shapes
+from tests.contract import space
+
+pytestmark = [pytest.mark.tpu_aot, pytest.mark.usefixtures("libtpu")]
+
+CHIPS = ("v5e", "v5p", "v6e")
+TOO_LARGE = [("atlas++", "v5p")]  # for its 64 MiB of VMEM, at a width of 64; it takes 32
+
+
+def compiled(static, arrays, chip, chunk=64):
+    """Text of the program of a call and its gradients."""
+    function = gradient(static, chunk=chunk, backend="pallas")
+    return compile_ahead(function, shapes(arrays), chip=chip).as_text()
+
+
+# Every preset on a v5e; on the other chips every sixth, and those that memory may not hold.
+HELD = [
+    pytest.param(name, chip, marks=[pytest.mark.exhaustive] * (not in_sample))
+    for chip in CHIPS
+    for place, name in enumerate(NAMES)
+    for in_sample in [chip == "v5e" or place % 6 == 0 or (name, chip) in TOO_LARGE]
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "chip"), HELD)
+def test_every_preset(name, chip, monkeypatch):
+    monkeypatch.setattr(plan, "TOKENS", 64)  # with nothing to find again, in half the time
+    static, arrays = call(name, T=192, dk=64, dtype=np.float32)
+    if (name, chip) in TOO_LARGE:
+        with pytest.raises(ConfigError, match="MiB of VMEM, more than the"):
+            compiled(static, arrays, chip)
+        static, arrays = call(name, T=192, dk=32, dtype=np.float32)
+    text = compiled(static, arrays, chip)
+    assert "miras_forward" in text
+    assert "miras_backward" in text
+
+
+# Each sixth of the rules in which every two members meet that can, the chips in turn; CI runs half.
+SAMPLE = [case for case in space.cover() if space.build(case)[0].kinds()["memory"] != "kv"][::6]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param(n, marks=[pytest.mark.exhaustive] * (n % 2), id=space.name(case))
+        for n, case in enumerate(SAMPLE)
+    ],
+)
+def test_a_sample_of_the_space(place):
+    rule, options = space.build(SAMPLE[place])
+    how = {name: options[name] for name in ("refine", "exact") if name in options}
+    inputs = random_inputs(rule, T=16, dk=8, dtype=np.float32)
+
+    static = {"rule": rule, "exact": how.pop("exact", False)}
+    function = gradient(static, chunk=8, backend="pallas", **how)
+    chip = CHIPS[place % 3]
+    text = compile_ahead(function, shapes({"inputs": inputs}), chip=chip).as_text()
+    assert "miras_forward" in text
+    assert "miras_backward" in text
+
+
+# Widths of heads and chunks at their ends.
+SIZES = [
+    *(("titans_lmm", 32, 8, "v5e"), ("titans_lmm", 64, 256, "v6e"), ("titans_lmm", 256, 64, "v5p")),
+    *(("gated_deltanet", 32, 8, "v5p"), ("gated_deltanet", 256, 256, "v5e")),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "width", "chunk", "chip"), SIZES)
+def test_narrow_and_wide(name, width, chunk, chip):
+    static, arrays = call(name, T=2 * chunk, H=1, dk=width, dtype=jnp.bfloat16)
+    assert "miras_backward" in compiled(static, arrays, chip, chunk)

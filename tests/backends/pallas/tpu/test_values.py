@@ -1,0 +1,133 @@
+"""Kernels in jax's interpreter of them, where unwritten memory is NaN, against `reference`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax._src.pallas.mosaic.interpret import interpret_pallas_call as interpreter
+
+from miras.backends.pallas.interpreter import interpreted
+from miras.backends.pallas.tpu import block_program as laid
+from miras.backends.pallas.tpu import plan
+from miras.sequence.scan import scan_with_loss
+from miras.testing.expect import expect_close
+from tests.backends.pallas.calls import NAMES, agree, call, value_and_gradients
+
+SIZES = {"T": 19, "dk": 4}
+CHUNK = 8
+
+
+compare = functools.partial(agree, "tpu", chunk=CHUNK)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_equals_the_reference(name, monkeypatch):
+    """Three tiles of a chunk, two of them in one grid step, in which memories are found again."""
+    monkeypatch.setattr(plan, "TOKENS", 2 * CHUNK)
+    compare(*call(name, **SIZES))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("name", ["atlas", "atlas++"])
+def test_token_by_token(name, monkeypatch):
+    """As the rules that form every token's weights are run where these are large."""
+    monkeypatch.setattr(plan, "_tiles", lambda chunk: [1])
+    monkeypatch.setattr(plan, "TOKENS", CHUNK)
+    compare(*call(name, **SIZES))
+
+
+# One of each kind of step: a momentum, a link, a solve, an algorithm that acts on whole weights.
+SOME = ("titans_lmm", "memora", "gated_deltanet", "lact")
+
+
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("name", SOME)
+def test_segments_masks_and_a_state(name):
+    static, arrays = call(name, B=2, T=21, dk=4)
+    first, second = (
+        jax.tree.map(lambda x, at=at: x[:, at], arrays) for at in (slice(16), slice(16, None))
+    )
+    for part in (first, second):
+        part["inputs"] = part["inputs"]._replace(W0=arrays["inputs"].W0)
+    mask = np.random.default_rng(0).uniform(size=(2, 16)) < 0.8
+    segments = jnp.asarray([[0] * 8 + [1] * 8, [0] * 16])
+    labels = {"mask": jnp.asarray(mask), "segment_ids": segments}
+    compare(static, first, **labels)
+    _, state, _ = scan_with_loss(
+        static["rule"], *first["inputs"], exact=static["exact"], chunk=CHUNK, **labels
+    )
+    compare(static, second, state=state)
+
+
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("name", [*SOME, "ttt_linear"])
+def test_tiles_smaller_than_a_chunk(name, monkeypatch):
+    monkeypatch.setattr(plan, "_tiles", lambda chunk: [chunk // 2])
+    monkeypatch.setattr(plan, "TOKENS", CHUNK // 2)
+    compare(*call(name, **SIZES))
+
+
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize(
+    ("length", "labels", "in_pairs"),
+    [
+        (4 * CHUNK, {}, True),
+        (4 * CHUNK - 3, {}, True),
+        (3 * CHUNK, {}, False),  # the last would be alone
+        (2 * CHUNK, {"segment_ids": jnp.asarray([[0] * CHUNK + [1] * CHUNK])}, False),
+    ],
+    ids=["two pairs", "a pair with a short chunk", "three chunks", "segments"],
+)
+def test_two_chunks_at_once(length, labels, in_pairs, monkeypatch):
+    """Without gradients, where momentum is large: the answers and the state are as ever."""
+    monkeypatch.setattr(plan, "PAIRED", 0)
+    paired = []
+    make = laid.forward_pair
+    monkeypatch.setattr(laid, "forward_pair", lambda *args: paired.append(1) or make(*args))
+    static, arrays = call("titans_lmm", T=length, dk=4)
+    scan = functools.partial(scan_with_loss, static["rule"], chunk=CHUNK, exact=False, **labels)
+    want = scan(*arrays["inputs"], backend="reference")
+    with interpreted("tpu"):
+        got = jax.jit(functools.partial(scan, backend="pallas"))(*arrays["inputs"])
+    expect_close(got, want, "two chunks at once are not one after the other")
+    assert bool(paired) == in_pairs
+
+
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("name", SOME)
+def test_no_races(name):
+    static, arrays = call(name, **SIZES)
+    with interpreted(detect_races=True):
+        value_and_gradients(static, arrays, backend="pallas", chunk=CHUNK)
+    assert interpreter.races is not None
+    assert not interpreter.races.races_found
+
+
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", SOME)
+def test_rounding_is_that_of_the_xla_backend(name, dtype):
+    """Against float64: errors at most four times those of XLA, or a few units in the last place."""
+    static, arrays = call(name, **SIZES)
+    narrow = lambda x, to: jnp.asarray(x, dtype).astype(to)  # noqa: E731
+    inputs = jax.tree.map(lambda x: narrow(x, jnp.float32), arrays["inputs"])
+    streams = {n: narrow(getattr(inputs, n), dtype) for n in "qkv"}
+    arrays["inputs"] = inputs._replace(**streams)
+    exact = jax.tree.map(lambda x: x.astype(jnp.float64), arrays)
+    want = value_and_gradients(static, exact, backend="reference", chunk=CHUNK)
+    xla = value_and_gradients(static, arrays, backend="xla", chunk=CHUNK)
+    with interpreted():
+        got = value_and_gradients(static, arrays, backend="pallas", chunk=CHUNK)
+    assert got["y"].dtype == dtype
+    assert got["memory"][0]["w1"].dtype == jnp.float32
+    paths = jax.tree_util.tree_leaves_with_path(want)
+    for (path, w), x, g in zip(paths, jax.tree.leaves(xla), jax.tree.leaves(got), strict=True):
+        unit = jnp.finfo(x.dtype).eps * max(1.0, float(jnp.abs(w).max()))
+        allowed = 4 * float(jnp.abs(x - w).max()) + 8 * unit
+        error = float(jnp.abs(g - w).max())
+        assert error <= allowed, (jax.tree_util.keystr(path), error, allowed)
