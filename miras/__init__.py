@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from miras import bias, memory, optim, retention, tasks
     from miras.analysis.equation import equations
     from miras.config import config_hash, from_dict, from_json, override, to_dict, to_json
-    from miras.config.errors import ConfigError
     from miras.engine.state import State
+    from miras.errors import ConfigError
     from miras.presets import preset
     from miras.rule.precision import Precision
     from miras.rule.rule import Rule

@@ -8,7 +8,7 @@ from miras.analysis.ablate.folder import GridFolder
 from miras.analysis.ablate.jobs import _start
 from miras.cli.eval import _write
 from miras.cli.inspect import _write as write_page
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.train.metrics import Metrics
 from miras.train.run_folder import RunFolder
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from miras.config import plugins, require, sweep
-from miras.config.errors import ConfigError
 from miras.config.sweep import Sweep
+from miras.errors import ConfigError
 
 if TYPE_CHECKING:
     from miras.train import RunConfig

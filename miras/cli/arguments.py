@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from miras.config.choices import clipped, shown, unknown
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 
 
 class Parser(argparse.ArgumentParser):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from miras.config import override, require, to_dict
 from miras.config.choices import shown
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.runtime import signals
 from miras.runtime.files import expanded
 
@@ -164,7 +164,7 @@ def _task(name: str, words: list[str], run: "Run") -> "Task":
 
 def _write(results: "Results", path: pathlib.Path) -> str:
     from miras.analysis.eval.plot import heat_map
-    from miras.config.errors import fail
+    from miras.errors import fail
     from miras.runtime.figures import write_picture
     from miras.runtime.files import write_whole
     from miras.train.run_folder import cannot_write

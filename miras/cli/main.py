@@ -16,8 +16,8 @@ from miras.cli import eval as evaluate
 from miras.cli.arguments import Parser, parse
 from miras.cli.words import DEFAULT, add_words, split
 from miras.config import override, plugins
-from miras.config.errors import ConfigError, fail
 from miras.config.trust import trusting
+from miras.errors import ConfigError, fail
 from miras.runtime.notices import notices
 from miras.runtime.signals import Interrupted
 from miras.runtime.terminal import tolerant_output

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from miras.config import override, require
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.runtime.files import expanded
 
 if TYPE_CHECKING:
@@ -102,8 +102,8 @@ def _measure(
     from miras.analysis.staleness import measure, report, text
     from miras.analysis.staleness.plan import Setting, make_plan
     from miras.analysis.staleness.plot import plot
-    from miras.config.errors import fail
     from miras.data import check_text, make_tokenizer
+    from miras.errors import fail
     from miras.runtime.figures import write_picture
     from miras.runtime.files import write_whole
     from miras.train.run_folder import cannot_write

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from miras.cli.words import DEFAULT, add_words, split
 from miras.config import override, require
-from miras.config.errors import fail
+from miras.errors import fail
 
 if TYPE_CHECKING:
     from miras.train import RunConfig

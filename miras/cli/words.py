@@ -2,7 +2,7 @@
 
 import argparse
 
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 
 DEFAULT = "yaad"
 

@@ -17,7 +17,7 @@ from miras.config.base import (
     to_paths,
 )
 from miras.config.choices import unknown
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 
 __all__ = [
     "Config",

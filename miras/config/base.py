@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar, Union, cast
 
 from miras.config.choices import clipped, nearest, shown, unknown
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 
 C = TypeVar("C", bound="Config")
 T = TypeVar("T")

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterable
 
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 
 MOST = 12  # choices that one error lists
 _NEAR = 3

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from miras.config import Config, trust
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.runtime.files import expanded, write_whole
 
 _MODULES = "modules.txt"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from miras.config import Config, from_dict, unknown
-from miras.config.errors import ConfigError, UnknownPartError
+from miras.errors import ConfigError, UnknownPartError
 
 P = TypeVar("P", bound=Config)
 M = TypeVar("M", bound=Config)

@@ -15,7 +15,7 @@ import pathlib
 import stat
 from collections.abc import Iterator, Sequence
 
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.runtime.files import write_whole
 
 _log = logging.getLogger("miras.config.trust")

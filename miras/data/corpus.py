@@ -14,12 +14,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from miras.config.errors import ConfigError
 from miras.data import local_text
 from miras.data.config import DataConfig
 from miras.data.documents import Documents
 from miras.data.readings import Reading, printable, tell
 from miras.data.tfds_text import open_tfds
+from miras.errors import ConfigError
 from miras.runtime.files import write_whole
 
 _DIGEST_BYTES = hashlib.sha256().digest_size

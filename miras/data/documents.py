@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from miras.config.errors import ConfigError
 from miras.data.files import cut, piece_bytes
+from miras.errors import ConfigError
 
 _READ_AT_ONCE = 1024
 

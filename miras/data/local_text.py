@@ -13,12 +13,12 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from miras.config.errors import ConfigError
 from miras.data.files import PIECE_BYTES, read_documents
 from miras.data.prepared import OfflineInfo, discard_damaged, prepared
 from miras.data.readings import Reading, printable
 from miras.data.sources import survey
 from miras.data.text_file import TextFile
+from miras.errors import ConfigError
 
 SPLIT = "documents"
 """The data set's only split; ``corpus`` divides it by document."""

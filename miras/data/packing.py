@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 
 Batch = dict[str, np.ndarray]
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 import tensorflow_datasets as tfds
 from absl import logging as absl_logging
 
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 
 _LOG = logging.getLogger(__name__)
 

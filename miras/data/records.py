@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from miras.config.errors import ConfigError
 from miras.data.text_file import TextFile, open_decompressed
+from miras.errors import ConfigError
 
 JSON_LINES = (".jsonl", ".ndjson")
 """Suffixes of JSON lines; a .json file is one if its lines are objects."""

@@ -15,7 +15,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from miras.config.errors import ConfigError
 from miras.data import readings
 from miras.data.folders import LeftOut, Walked, matching, walk
 from miras.data.formats import HEAD_BYTES, recognise
@@ -29,6 +28,7 @@ from miras.data.text_file import (
     open_decompressed,
     unreadable,
 )
+from miras.errors import ConfigError
 
 _LOG = logging.getLogger(__name__)
 _NAMES = 10  # of what is left out for one reason

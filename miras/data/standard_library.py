@@ -4,8 +4,8 @@ import os
 import pathlib
 import sysconfig
 
-from miras.config.errors import ConfigError
 from miras.data.text_file import TextFile
+from miras.errors import ConfigError
 
 _NOT_SOURCES = frozenset(
     ("__pycache__", "dist-packages", "idle_test", "site-packages", "test", "tests")

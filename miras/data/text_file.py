@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable
 from typing import IO, Any
 
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 
 UNREADABLE = (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeError)
 """What reading a file raises where it is missing, damaged or not what its name says."""

@@ -11,8 +11,8 @@ from jax.core import Tracer
 
 from miras.array_typing import Array
 from miras.config import require
-from miras.config.errors import ConfigError
 from miras.engine.masking import where
+from miras.errors import ConfigError
 from miras.layers import Health, RMSNorm
 from miras.layers.fast_weights import Measure
 from miras.layers.param import Linear, normal

@@ -12,7 +12,7 @@ from jax.core import Tracer
 from miras.array_typing import Array
 from miras.attention.cache import reserve
 from miras.config import require
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.models.language_model import LanguageModel, as_rows, check_state, check_tokens
 from miras.models.state import ModelState, check_fits
 

@@ -20,7 +20,7 @@ from safetensors.flax import save
 
 from miras.array_typing import Array
 from miras.config import difference, from_dict, require, to_dict, to_json
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.models import session_2
 from miras.models.config import LanguageModelConfig
 from miras.models.language_model import LanguageModel, check_state

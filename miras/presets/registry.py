@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from miras.config import unknown
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.models.config import LanguageModelConfig
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from miras.array_typing import Leaf
 from miras.config import unknown
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.parts.formula import RetentionFormula
 from miras.retention.base import Decaying, LinkEvery, register
 

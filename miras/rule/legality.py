@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.memory import Memory
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 
 Content = bytes | str | Callable[[BinaryIO], Any]
 

@@ -12,7 +12,7 @@ from jax.core import Tracer
 
 from miras.array_typing import Array
 from miras.config import require
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 
 FLOATS = ("bfloat16", "float32", "float64")
 

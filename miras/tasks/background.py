@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from miras.config import require
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.tasks.base import Documents, Example, check_length
 
 if TYPE_CHECKING:

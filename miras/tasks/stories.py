@@ -5,7 +5,7 @@ import pathlib
 import re
 from typing import NamedTuple
 
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 
 _LINE = re.compile(r"(\d+) (.*)")
 _EACH = 10  # of the stories of a lone file, one of so many is held out

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from miras.config import Config, config_hash, from_dict, override, to_dict
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.parts.gate import Gate
 from miras.testing.expect import expect, name_of
 

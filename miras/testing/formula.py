@@ -7,7 +7,7 @@ from miras.analysis.equation import compose, setting_of, text
 from miras.analysis.equation.gates import is_one, symbol
 from miras.analysis.equation.setting import declares
 from miras.config import Config
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.testing.expect import expect, name_of
 from miras.testing.rules import rules_with
 

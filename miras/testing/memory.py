@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from miras.array_typing import Array, Weights
-from miras.config.errors import ConfigError
 from miras.engine.gradients import factored
 from miras.engine.readers import Plain
+from miras.errors import ConfigError
 from miras.memory import Memory, Reader
 from miras.testing.config import check_config
 from miras.testing.expect import (

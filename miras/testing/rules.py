@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from miras.config import from_dict, to_dict
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.rule.rule import Rule
 from miras.sequence.scan import _run, scan, scan_with_loss
 from miras.testing.expect import double_precision_op_by_op, expect, expect_close, expect_finite

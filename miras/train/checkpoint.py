@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.train.digest import digest
 from miras.train.quiet import quiet, settle
 from miras.train.seal import DamagedError, Seal

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
-from miras.config.errors import ConfigError
 from miras.config.trust import trusting
 from miras.data import Tokenizer, make_tokenizer
+from miras.errors import ConfigError
 from miras.models import LanguageModel
 from miras.train import checkpoint
 from miras.train.config import RunConfig

@@ -13,9 +13,9 @@ from flax import nnx
 from rich.console import Console
 
 from miras.config import require, to_dict
-from miras.config.errors import ConfigError
 from miras.config.trust import trusting
 from miras.data import make_loader, readings, vocabulary
+from miras.errors import ConfigError
 from miras.runtime import signals
 from miras.runtime.figures import write_picture
 from miras.runtime.files import write_whole

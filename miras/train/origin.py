@@ -18,7 +18,7 @@ import pathlib
 from typing import Any
 
 from miras.config import Config
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.runtime.files import write_whole
 from miras.train.config import RunConfig
 

@@ -9,7 +9,7 @@ from flax import nnx
 from rich.table import Table
 
 from miras.config import require
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.runtime.files import expanded
 from miras.train.config import Parent
 from miras.train.load import load_run

@@ -15,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.runtime.files import check_target
 
 

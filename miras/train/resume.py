@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from miras.config import config_hash, difference
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.train.config import RunConfig, TrainConfig
 from miras.train.optimizer import schedule
 

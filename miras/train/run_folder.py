@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 
 from miras.config import config_hash, from_json, plugins, to_json
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.runtime.files import check_target, expanded, is_leftover, write_whole
 from miras.train import origin
 from miras.train.checkpoint import saved_steps

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from miras.config import plugins, unknown
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 
 _BUILT_IN = {  # name: (module, class, package, what installs it)
     "jsonl": ("miras.train.metrics", "JsonLines", "json", ""),

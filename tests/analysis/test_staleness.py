@@ -13,8 +13,8 @@ from miras.analysis.staleness.measure import measure, new_parameters
 from miras.analysis.staleness.plan import ONLINE, Setting, make_plan
 from miras.analysis.staleness.text import Text, fitting, held_out
 from miras.cli.main import main
-from miras.config.errors import ConfigError
 from miras.data import DataConfig, make_loader, make_tokenizer
+from miras.errors import ConfigError
 from miras.layers.norm import l2_normalise
 from miras.train import RunConfig
 from miras.train.checkpoint import Checkpoints

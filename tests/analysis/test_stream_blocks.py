@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from miras.analysis.stream.blocks import blocks
 from miras.analysis.stream.place import Reader, place_of
 from miras.analysis.stream.read import Bucket
-from miras.config.errors import ConfigError
 from miras.data import make_tokenizer
+from miras.errors import ConfigError
 from tests.data.tokenizers.all_kinds import KINDS, make
 
 WORDS = [

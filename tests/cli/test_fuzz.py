@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from miras.cli.arguments import Parser
 from miras.cli.main import _parser, main
 from miras.config import to_dict, to_paths
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.models.session import load_notes
 from miras.presets import PRESETS, preset
 from miras.train import RunConfig

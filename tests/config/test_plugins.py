@@ -8,7 +8,7 @@ import pytest
 import miras
 from miras.cli.main import main
 from miras.config import plugins
-from miras.config.errors import ConfigError, UnknownPartError
+from miras.errors import ConfigError, UnknownPartError
 from miras.presets import PRESETS
 
 BIAS = '''

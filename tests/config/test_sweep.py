@@ -4,7 +4,7 @@ import pytest
 
 import miras
 from miras.config import sweep
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.train import RunConfig
 
 BIAS, CHUNK = sweep.axis("bias", ["l2", "lp"]), sweep.axis("chunk", [16, 64])

@@ -7,7 +7,7 @@ import pytest
 
 from miras.cli.main import main
 from miras.config import plugins, trust
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.train import load_run, train
 from tests.config.test_plugins import forget  # noqa: F401  (a fixture: a process that knows no plugins)
 

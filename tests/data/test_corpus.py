@@ -13,11 +13,11 @@ import tensorflow_datasets as tfds
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miras.config.errors import ConfigError
 from miras.data import DataConfig
 from miras.data.corpus import open_documents, validation_mask
 from miras.data.documents import Documents
 from miras.data.local_text import prepare
+from miras.errors import ConfigError
 
 
 def both(config):

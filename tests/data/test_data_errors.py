@@ -6,8 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from miras.config.errors import ConfigError
 from miras.data import DataConfig, make_loader
+from miras.errors import ConfigError
 
 
 def fails(match, source, cache, split="train", align=8, **kwargs):

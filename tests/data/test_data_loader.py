@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from miras.config.errors import ConfigError
 from miras.data import ByteTokenizer, DataConfig, make_loader
 from miras.data.corpus import open_documents
+from miras.errors import ConfigError
 
 SMALL = {"sequence": 32, "batch": 4, "validation": 0.2}
 

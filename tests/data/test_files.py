@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miras.config.errors import ConfigError
 from miras.data.files import PIECE_BYTES, cut, find_files, piece_bytes, read_documents
+from miras.errors import ConfigError
 
 
 def test_folders_are_read_in_sorted_order_without_hidden_and_binary_files(tmp_path):

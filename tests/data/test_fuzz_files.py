@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from miras.config.errors import ConfigError
 from miras.data import DataConfig, make_loader
 from miras.data.files import read_documents, text_blocks
 from miras.data.sources import one_file, survey
+from miras.errors import ConfigError
 
 COMPRESS = {
     "": bytes,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miras.config.errors import ConfigError
 from miras.data.packing import Layout, PackedDataset, TokenizedDocument
+from miras.errors import ConfigError
 
 BOS = 10**6
 

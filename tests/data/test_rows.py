@@ -4,10 +4,10 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from miras.config.errors import ConfigError
 from miras.data import DataConfig, make_loader
 from miras.data.corpus import open_documents
 from miras.data.sources import survey
+from miras.errors import ConfigError
 from tests.data.sources_read import reasons, texts, write_rows
 
 TEXT = "Ein Wort, 語, a word.\r\nAnd a line.\n"

@@ -20,12 +20,12 @@ import safetensors.numpy
 from array_record.python.array_record_module import ArrayRecordWriter
 from pyarrow import feather
 
-from miras.config.errors import ConfigError
 from miras.data import DataConfig
 from miras.data.corpus import open_documents
 from miras.data.files import read_documents, text_blocks
 from miras.data.readings import collect
 from miras.data.sources import one_file, survey
+from miras.errors import ConfigError
 from miras.runtime.notices import notices
 from tests.data.sources_read import reasons, texts, write_rows
 

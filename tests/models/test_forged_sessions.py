@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.flax import save
 
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.models import Session, load_session, save_session
 from miras.models.session import _digest, load_notes
 from tests.models.test_language_model import build

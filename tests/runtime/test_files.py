@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.runtime.files import check_target, expanded, write_whole
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.tasks import MQAR, NIAH, BABILong, Material, SelectiveCopy, seeded
 from miras.tasks.background import sentences, split
 from miras.tasks.stories import read_stories

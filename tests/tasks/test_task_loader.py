@@ -12,9 +12,9 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from miras.config import override
-from miras.config.errors import ConfigError
 from miras.data import DataConfig, make_loader, vocabulary
 from miras.data.task_rows import prepare
+from miras.errors import ConfigError
 from miras.tasks import Task
 
 KINDS = Task.registry.names()

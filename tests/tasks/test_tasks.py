@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miras.config import config_hash, from_json, override, to_json
-from miras.config.errors import ConfigError
 from miras.data import DataConfig
+from miras.errors import ConfigError
 from miras.tasks import Task, seeded
 
 KINDS = Task.registry.names()

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from miras.config.errors import ConfigError
 from miras.data import make_loader
+from miras.errors import ConfigError
 from miras.train.checkpoint import Checkpoints, restore
 from miras.train.seal import DamagedError, Seal
 from miras.train.state import TrainState, abstract, place

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.train import NonFiniteError, checkpoint, evaluate_run, load_run, loop, train
 from miras.train.metrics import Metrics, read_metrics
 from miras.train.run_folder import RunFolder

@@ -9,7 +9,7 @@ import pytest
 from miras.cli.main import main
 from miras.cli.train import run_config
 from miras.config import override
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.train import evaluate_run, load_run, train
 from miras.train.run_folder import RunFolder
 from tests.data.tokenizers.all_kinds import make

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from miras import from_dict, override, preset, to_dict
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.models import LanguageModelConfig
 from miras.train import RunConfig, TrainConfig, train
 from miras.train.optimizer import (

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from miras.cli.main import main
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.train import Parent, load_run, train
 from miras.train.checkpoint import saved_steps
 from miras.train.parent import split_source

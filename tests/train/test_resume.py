@@ -8,7 +8,7 @@ import miras.train
 from miras import config_hash, override, to_dict
 from miras.cli.main import main
 from miras.config import Config
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.train import RunConfig, train
 from miras.train.resume import FREE, continued, short_hash
 from miras.train.run_folder import RunFolder

@@ -10,7 +10,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from miras.config import config_hash, from_json
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.train import RunConfig
 from miras.train.checkpoint import saved_steps
 from miras.train.metrics import Metrics, read_metrics

@@ -12,7 +12,7 @@ import pytest
 import tests.train.test_run_folder as run_folder
 from miras.cli.main import main
 from miras.config import plugins
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.train import TrainConfig, sinks, train
 from miras.train.metrics import read_metrics
 from miras.train.sinks import Opening, Sinks, find

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from miras.config import config_hash, from_json, to_json
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.train import RunConfig, TrainConfig
 from miras.train.optimizer import schedule
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from miras.analysis.ablate.grid import Grid
 from miras.config import difference_of, plugins
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.runtime.files import expanded, is_leftover, write_whole
 from miras.train.run_folder import RunFolder, cannot_write
 

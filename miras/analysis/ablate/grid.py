@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from miras.config import config_hash, override, require, sweep, to_dict
-from miras.config.errors import ConfigError, UnknownPartError
 from miras.config.sweep import Sweep
+from miras.errors import ConfigError, UnknownPartError
 
 if TYPE_CHECKING:
     from miras.train import RunConfig

@@ -15,7 +15,7 @@ import time
 from miras.analysis.ablate.folder import GridFolder
 from miras.analysis.ablate.outcome import OUTCOME, Outcome
 from miras.config import config_hash, from_json, plugins
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.runtime.files import write_whole
 from miras.runtime.terminal import tolerant_output
 

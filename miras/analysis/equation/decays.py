@@ -6,7 +6,7 @@ import jax
 
 from miras.analysis.equation.gates import is_one
 from miras.analysis.equation.setting import Setting
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.parts.formula import Line, Symbols
 
 

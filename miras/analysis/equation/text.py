@@ -7,7 +7,7 @@ r"""LaTeX to Unicode: the subset that parts write their formulas in, as a termin
 import re
 import unicodedata
 
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 
 _GREEK = dict(
     zip(

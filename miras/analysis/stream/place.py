@@ -12,8 +12,8 @@ import numpy as np
 from miras.analysis.stream.blocks import SIZE, blocks
 from miras.analysis.stream.read import Bucket
 from miras.config import require
-from miras.config.errors import ConfigError
 from miras.data import Tokenizer
+from miras.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from flax import nnx
 from miras.array_typing import Array
 from miras.attention.cache import reserve
 from miras.config import require
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.models import Health, LanguageModel, Session
 from miras.models.language_model import check_state, check_tokens
 

@@ -9,7 +9,7 @@ import abc
 
 import numpy as np
 
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.runtime.files import expanded
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from miras.config.errors import ConfigError
 from miras.data.tokenizers.piece_decoder import BYTE_PIECE, PieceDecoder, is_local
 from miras.data.tokenizers.tokenizer import Tokenizer
+from miras.errors import ConfigError
 
 _BOS_NAMES = ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>", "[CLS]")
 _LINE = "a\n"

@@ -1,9 +1,9 @@
 """Which tokens the rows of a config hold: those of its tokenizer, or symbols of its task."""
 
 from miras.config import to_dict
-from miras.config.errors import ConfigError
 from miras.data.config import DataConfig
 from miras.data.tokenizers.tokenizer import make_tokenizer
+from miras.errors import ConfigError
 
 
 def vocabulary(data: DataConfig) -> int:

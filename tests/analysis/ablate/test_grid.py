@@ -8,7 +8,7 @@ import miras
 from miras.analysis.ablate import make_grid
 from miras.analysis.ablate.grid import Trainable
 from miras.config import sweep
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.train import RunConfig
 
 

@@ -8,7 +8,7 @@ import pytest
 from miras.analysis.ablate import ablate, jobs
 from miras.analysis.ablate.folder import GridFolder
 from miras.analysis.ablate.jobs import Watcher, train_all
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 
 pytestmark = pytest.mark.multiprocess
 

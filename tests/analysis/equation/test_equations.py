@@ -10,7 +10,7 @@ import miras
 from miras.analysis.equation import compose, setting_of, text
 from miras.analysis.equation.gates import is_one, symbol, symbols
 from miras.config import override
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.layers import LayerConfig
 from miras.presets import PRESETS
 from miras.testing.rules import rules_with

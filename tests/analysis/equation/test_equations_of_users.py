@@ -11,7 +11,7 @@ import pytest
 import miras
 from miras import testing
 from miras.analysis.equation import text
-from miras.config.errors import ConfigError
+from miras.errors import ConfigError
 from miras.parts.formula import AlgorithmFormula, BiasFormula, Line, number
 from miras.testing.formula import check_formula
 from tests.contract.space import REGISTRIES

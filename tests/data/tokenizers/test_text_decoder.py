@@ -7,9 +7,9 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miras.config.errors import ConfigError
 from miras.data import make_tokenizer
 from miras.data.tokenizers.text_decoder import TextDecoder
+from miras.errors import ConfigError
 from tests.data.tokenizers.all_kinds import KINDS, make
 
 PARTS = [" ", "  ", "\n", "\t", "def", "return x", ".", ",", "don't", "é", "e\u0301", "日本", "🎉"]
