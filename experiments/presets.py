@@ -28,7 +28,7 @@ from miras.runtime.figures import png, write_picture
 from miras.runtime.files import write_whole
 from miras.runtime.terminal import tolerant_output
 from miras.train import RunConfig, TrainConfig, train
-from miras.train.metrics import read_metrics
+from miras.train.loggers.jsonl import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,8 +9,8 @@ from miras.analysis.ablate.jobs import _start
 from miras.cli.eval import _write
 from miras.cli.inspect import _write as write_page
 from miras.errors import ConfigError
-from miras.train.metrics import Metrics
-from miras.train.run_folder import RunFolder
+from miras.train.loggers.jsonl import Metrics
+from miras.train.runs.run_folder import RunFolder
 
 
 class Some:

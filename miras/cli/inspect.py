@@ -84,8 +84,8 @@ def _run(args: argparse.Namespace, load: "Callable[[str], Run]") -> int:
 
 
 def _content(path: str, field: str) -> bytes:
-    from miras.data.files import text_blocks
-    from miras.data.sources import one_file
+    from miras.data.text.sources import one_file
+    from miras.data.text.splitting import text_blocks
 
     return b"".join(text_blocks(one_file(path, field)))
 

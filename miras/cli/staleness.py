@@ -106,7 +106,7 @@ def _measure(
     from miras.errors import fail
     from miras.runtime.figures import write_picture
     from miras.runtime.files import write_whole
-    from miras.train.run_folder import cannot_write
+    from miras.train.runs.run_folder import cannot_write
 
     check_text(config.data, "staleness")
     tokenizer = make_tokenizer(config.data.tokenizer)
@@ -169,7 +169,7 @@ def _config_of_run(folder: str, words: list[str], source: str | None) -> "RunCon
     """A run's config with what does not touch its parameters changed."""
     import jax
 
-    from miras.train.run_folder import RunFolder
+    from miras.train.runs.run_folder import RunFolder
     from miras.train.state import structure
 
     own = RunFolder(folder).read_own_config()

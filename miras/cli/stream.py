@@ -44,8 +44,8 @@ def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
     from miras.analysis.stream.read import read
     from miras.analysis.stream.saving import Saving
     from miras.data import check_text
-    from miras.data.files import text_blocks
-    from miras.data.sources import one_file
+    from miras.data.text.sources import one_file
+    from miras.data.text.splitting import text_blocks
     from miras.runtime import signals
 
     path = _check(args.file, args.session)

@@ -67,13 +67,14 @@ def run_config(
     """
     from miras.data import vocabulary
     from miras.presets import preset
-    from miras.train import RunConfig, origin
+    from miras.train import RunConfig
+    from miras.train.runs import provenance
 
     config = override(RunConfig(model=preset(name)), *assignments)
     if source is not None:
         config = override(config, f"data.source={source}")
     if not any(word.partition("=")[0].strip() in ("vocab", "model.vocab") for word in assignments):
-        data = config.data if kept is None else origin.own(kept, config).data
+        data = config.data if kept is None else provenance.own(kept, config).data
         config = override(config, f"model.vocab={vocabulary(data)}")
     return config
 
@@ -100,8 +101,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> "tuple[RunConfig, str]":
     """The run's config and its folder."""
-    from miras.train.run_folder import RunFolder, default_folder
-    from miras.train.sinks import load_own
+    from miras.train.loggers.base import load_own
+    from miras.train.runs.run_folder import RunFolder, default_folder
 
     require(args.source is not None or not args.partial, "--partial belongs to --from RUN.")
     name, assignments = split(args.words)
@@ -126,10 +127,10 @@ def _from_run(
     args: argparse.Namespace, name: str | None, assignments: list[str], saved: "RunConfig | None"
 ) -> "tuple[str, RunConfig]":
     """The name and config of a run that starts with the parameters of another one."""
-    from miras.train.checkpoint import saved_steps
+    from miras.train.checkpoints.checkpointer import saved_steps
     from miras.train.config import Parent
-    from miras.train.parent import split_source
-    from miras.train.run_folder import RunFolder
+    from miras.train.runs.initial_parameters import split_source
+    from miras.train.runs.run_folder import RunFolder
 
     run, step = split_source(args.source)
     if step is None and saved is not None and saved.parent and saved.parent.run == run:

@@ -11,6 +11,7 @@ installed package names as an entry point of the axis's group:
 Entry points are looked at when a name is unknown, or when names are listed, and not before.
 """
 
+import importlib
 import importlib.metadata
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
@@ -28,11 +29,14 @@ class Registry(Generic[P]):
     Attributes:
         axis: as errors call it.
         group: of the entry points through which installed packages add members.
+        members: the package that registers the built-in members, where it is not the one that
+            defines the axis; imported when a kind is first looked up.
     """
 
-    def __init__(self, axis: str, group: str):
+    def __init__(self, axis: str, group: str, members: str = ""):
         self.axis = axis
         self.group = group
+        self.members = members
         self._members: dict[str, type[P]] = {}
         self._tried: set[str] = set()  # entry points that were loaded, or could not be
         self._broken: dict[str, str] = {}  # of these the ones that could not, with the reason
@@ -50,6 +54,8 @@ class Registry(Generic[P]):
             raise ConfigError(f"{self.axis} {kind!r} is no name: use letters, digits and _ only.")
 
         def decorate(cls: type[M]) -> type[M]:
+            if not cls.__module__.startswith("miras."):
+                self._import_members()  # whose names are taken
             if kind in self._members:
                 taken = self._members[kind]
                 same = (taken.__module__, taken.__qualname__) == (cls.__module__, cls.__qualname__)
@@ -66,6 +72,7 @@ class Registry(Generic[P]):
 
     def names(self) -> list[str]:
         """The registered kinds, in the order of registration, those of installed packages last."""
+        self._import_members()
         self._load_entry_points()
         return list(self._members)
 
@@ -76,6 +83,7 @@ class Registry(Generic[P]):
             UnknownPartError: naming the legal kinds and the nearest match; for a kind of an
                 installed package that cannot be loaded, naming the package and the reason.
         """
+        self._import_members()
         known = isinstance(kind, str)
         if known and kind not in self._members:
             self._load_entry_points()
@@ -85,6 +93,10 @@ class Registry(Generic[P]):
             raise UnknownPartError(f"{self.axis} {kind!r} is not there: {self._broken[kind]}")
         others = "".join(f" Note: {reason}" for reason in self._broken.values())
         raise UnknownPartError(f"{unknown(self.axis, kind, self._members)}{others}")
+
+    def _import_members(self) -> None:
+        if self.members:
+            importlib.import_module(self.members)
 
     def _load_entry_points(self) -> None:
         """Import what installed packages name in the group, each once; remember what fails."""

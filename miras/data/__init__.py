@@ -1,11 +1,20 @@
-"""Rows of text from files or TFDS, or of a task, read with a position that can be restored."""
+"""Rows of text from files or TFDS, or of a task, read with a position that can be restored.
 
-from miras.data.config import DataConfig
-from miras.data.loader import make_loader
-from miras.data.local_text import LocalText
-from miras.data.tokenizers.text_decoder import TextDecoder
-from miras.data.tokenizers.tokenizer import ByteTokenizer, Tokenizer, make_tokenizer
-from miras.data.tokenizers.vocabulary import check_text, vocabulary
+The names are imported when they are first used, so that a config of data needs neither Grain nor
+TFDS.
+"""
+
+from typing import TYPE_CHECKING
+
+from miras.runtime import lazy
+
+if TYPE_CHECKING:
+    from miras.data.config import DataConfig
+    from miras.data.loader import make_loader
+    from miras.data.text.local_text import LocalText
+    from miras.data.tokenizers.base import ByteTokenizer, Tokenizer, make_tokenizer
+    from miras.data.tokenizers.text_decoder import TextDecoder
+    from miras.data.vocabulary import check_text, vocabulary
 
 __all__ = [
     "ByteTokenizer",
@@ -18,3 +27,15 @@ __all__ = [
     "make_tokenizer",
     "vocabulary",
 ]
+
+lazy.package(
+    __name__,
+    {
+        ".config": ("DataConfig",),
+        ".loader": ("make_loader",),
+        ".text.local_text": ("LocalText",),
+        ".tokenizers.base": ("ByteTokenizer", "Tokenizer", "make_tokenizer"),
+        ".tokenizers.text_decoder": ("TextDecoder",),
+        ".vocabulary": ("check_text", "vocabulary"),
+    },
+)

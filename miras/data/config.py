@@ -9,8 +9,8 @@ import pathlib
 
 from miras.config import Config, added, require
 from miras.config.choices import shown
+from miras.data.task import Task
 from miras.runtime.files import expanded
-from miras.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy as np
 from miras.data.config import DataConfig
 from miras.data.packing import Batch, check_identity
 from miras.data.task_rows import prepare
-from miras.data.tokenizers.tokenizer import make_tokenizer
-from miras.data.tokenizers.vocabulary import vocabulary
+from miras.data.tokenizers.base import make_tokenizer
+from miras.data.vocabulary import vocabulary
 
 
 def make_task_loader(

@@ -16,10 +16,10 @@ import tensorflow_datasets as tfds
 
 from miras.config import to_dict
 from miras.data.config import DataConfig
-from miras.data.corpus import SPLITS, open_documents
-from miras.data.prepared import OfflineInfo, discard_damaged, prepared
-from miras.data.tokenizers.tokenizer import make_tokenizer
-from miras.tasks import Material, Opened, seeded
+from miras.data.task import Material, Opened, seeded
+from miras.data.text.corpus import SPLITS, open_documents
+from miras.data.tfds_cache import OfflineInfo, discard_damaged, prepared
+from miras.data.tokenizers.base import make_tokenizer
 
 
 class TaskRows(tfds.core.GeneratorBasedBuilder):
@@ -84,7 +84,7 @@ class TaskRows(tfds.core.GeneratorBasedBuilder):
 
 
 def open_task(data: DataConfig, role: str) -> Opened:
-    """The task of a config, opened for one of `miras.tasks.base.ROLES`.
+    """The task of a config, opened for one of `miras.data.task.ROLES`.
 
     Raises:
         ConfigError: for text, a tokenizer or files that cannot be used.

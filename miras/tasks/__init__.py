@@ -1,7 +1,7 @@
 """Tasks that tell what a memory holds: rows of any length, with answers that are known."""
 
+from miras.data.task import Documents, Example, Material, Opened, Task, register, seeded
 from miras.tasks.babilong import BABILong
-from miras.tasks.base import Documents, Example, Material, Opened, Task, register, seeded
 from miras.tasks.mqar import MQAR
 from miras.tasks.niah import NIAH
 from miras.tasks.selective_copy import SelectiveCopy

@@ -6,8 +6,8 @@ import functools
 import numpy as np
 
 from miras.config import require
+from miras.data.task import Documents, Example, Material, Opened, Task, check_length, register
 from miras.tasks.background import Question, row, sentences
-from miras.tasks.base import Documents, Example, Material, Opened, Task, check_length, register
 from miras.tasks.stories import Story, read_stories
 
 

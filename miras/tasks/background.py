@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from miras.config import require
+from miras.data.task import Documents, Example, check_length
 from miras.errors import ConfigError
-from miras.tasks.base import Documents, Example, check_length
 
 if TYPE_CHECKING:
-    from miras.data.tokenizers.tokenizer import Tokenizer
+    from miras.data.tokenizers.base import Tokenizer
 
 # Up to the end of a sentence or a line; what has neither ends somewhere.
 _SENTENCE = re.compile(r"\s*\S(?:.{0,400}?(?:(?<=[.!?])\s|\n)|.{0,400})", re.DOTALL)

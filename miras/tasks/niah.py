@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 
 from miras.config import require
+from miras.data.task import Example, Material, Opened, Task, register
 from miras.tasks.background import Question, row, sentences
-from miras.tasks.base import Example, Material, Opened, Task, register
 
 NOISE = (
     "The grass is green. ",

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from miras.config import require
-from miras.tasks.base import Example, Material, Opened, Task, check_length, register
+from miras.data.task import Example, Material, Opened, Task, check_length, register
 
 _WINDOW = 4  # with a depth, the tokens lie in one fourth of the context
 

@@ -5,6 +5,9 @@ import pathlib
 import re
 from typing import NamedTuple
 
+from miras.data.text.folders import LeftOut
+from miras.data.text.sources import one_file
+from miras.data.text.splitting import text_blocks
 from miras.errors import ConfigError
 
 _LINE = re.compile(r"(\d+) (.*)")
@@ -75,10 +78,6 @@ def read_stories(folder: str, number: int, train: bool) -> Stories:
 
 def _read(paths: list[pathlib.Path]) -> tuple[bytes, list[list[Story]]]:
     """The bytes of the first of some files, and its stories."""
-    from miras.data.files import text_blocks  # which imports the tasks
-    from miras.data.folders import LeftOut
-    from miras.data.sources import one_file
-
     path, *others = paths
     file = one_file(
         path, others=[LeftOut(other.name, "other file of the task") for other in others]

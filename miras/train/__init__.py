@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from miras.runtime import lazy
 
 if TYPE_CHECKING:
-    from miras.train.answers import Answers
+    from miras.train.accuracy import Answers
     from miras.train.config import Parent, RunConfig, TrainConfig
     from miras.train.evaluate import HeldOut, evaluate_run
     from miras.train.load import Run, load_run
@@ -32,7 +32,7 @@ __all__ = [
 lazy.package(
     __name__,
     {
-        ".answers": ("Answers",),
+        ".accuracy": ("Answers",),
         ".config": ("Parent", "RunConfig", "TrainConfig"),
         ".evaluate": ("HeldOut", "evaluate_run"),
         ".load": ("Run", "load_run"),

@@ -10,8 +10,8 @@ from miras.config import Config, added, require
 from miras.config.choices import shown
 from miras.data import DataConfig
 from miras.models import LanguageModelConfig
+from miras.train.loggers.base import check_name
 from miras.train.optimizers import AdamW, Optimizer
-from miras.train.sinks import check_name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from flax import nnx
 from miras.config import override, require
 from miras.data import DataConfig, check_text, make_loader, vocabulary
 from miras.runtime import signals
-from miras.train.answers import Answers, evaluate_answers, make_answers_step
+from miras.train.accuracy import Answers, evaluate_answers, make_answers_step
 from miras.train.load import Run
 from miras.train.state import Params
 from miras.train.step import Batch, Totals, make_eval_step

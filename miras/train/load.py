@@ -10,10 +10,10 @@ from miras.config.trust import trusting
 from miras.data import Tokenizer, make_tokenizer
 from miras.errors import ConfigError
 from miras.models import LanguageModel
-from miras.train import checkpoint
+from miras.train.checkpoints import checkpointer
 from miras.train.config import RunConfig
 from miras.train.optimizer import optimizer_of
-from miras.train.run_folder import RunFolder
+from miras.train.runs.run_folder import RunFolder
 from miras.train.state import abstract, create, structure
 
 
@@ -56,13 +56,13 @@ def load_run(
     with trusting(trust_plugins):
         config = folder.read_own_config()
     empty = ConfigError(f"{folder.path} holds no checkpoint yet: train it first.")
-    if not checkpoint.saved_steps(folder.checkpoints):
+    if not checkpointer.saved_steps(folder.checkpoints):
         raise empty
     tokenizer = make_tokenizer(config.data.tokenizer)
     graphdef, params = structure(config.model)
     optimizer = optimizer_of(config.train, params)
     like = jax.eval_shape(lambda: create(config.model, optimizer, config.train.seed))
-    restored = checkpoint.restore(folder.checkpoints, abstract(like), step=step)
+    restored = checkpointer.restore(folder.checkpoints, abstract(like), step=step)
     if restored is None:
         raise empty
     model = nnx.merge(graphdef, restored.state.params)

@@ -14,25 +14,27 @@ from rich.console import Console
 
 from miras.config import require, to_dict
 from miras.config.trust import trusting
-from miras.data import make_loader, readings, vocabulary
+from miras.data import make_loader, vocabulary
+from miras.data.text import read_report
 from miras.errors import ConfigError
 from miras.runtime import signals
 from miras.runtime.figures import write_picture
 from miras.runtime.files import write_whole
 from miras.runtime.terminal import tolerant
-from miras.train import checkpoint, origin, parent
-from miras.train.answers import Answers
-from miras.train.checkpoint import Checkpoints
+from miras.train.accuracy import Answers
+from miras.train.checkpoints import checkpointer
+from miras.train.checkpoints.checkpointer import Checkpoints
 from miras.train.config import RunConfig
 from miras.train.evaluate import HeldOut, make_measure, sample
-from miras.train.heading import heading
-from miras.train.metrics import read_metrics
+from miras.train.interval_means import Window
+from miras.train.loggers.base import Opening, Sinks, find
+from miras.train.loggers.jsonl import read_metrics
 from miras.train.nonfinite import NonFiniteError, locate
 from miras.train.optimizer import optimizer_of, schedule
 from miras.train.plot import loss_curves
 from miras.train.progress import Reporter
-from miras.train.run_folder import RunFolder
-from miras.train.sinks import Opening, Sinks, find
+from miras.train.runs import initial_parameters, provenance
+from miras.train.runs.run_folder import RunFolder
 from miras.train.state import Params, TrainState, abstract, begin, create, place, structure
 from miras.train.step import (
     Batch,
@@ -41,7 +43,7 @@ from miras.train.step import (
     make_train_step,
     nats_per_target,
 )
-from miras.train.window import Window
+from miras.train.summary import heading
 
 
 class Result(NamedTuple):
@@ -90,30 +92,30 @@ def train(
     console = console or Console()
     with trusting(trust_plugins):
         config = folder.check(config)
-        digest = None if folder.config.exists() else origin.tokenizer_hash(config)
+        digest = None if folder.config.exists() else provenance.tokenizer_hash(config)
         session = Session(_own(folder, config), folder, console)
     with folder.locked():
         with trusting(trust_plugins):
             folder.check(config)  # another process may have been first
         folder.write_config(config, digest)
         try:
-            write_whole(folder.data, readings.to_json(session.read))
+            write_whole(folder.data, read_report.to_json(session.read))
             with signals.handled(), tolerant(console):
                 result = session.run()
             if not folder.origin.exists():  # of an earlier version; the checkpoint knew its data
-                origin.keep(folder.path, config, origin.tokenizer_hash(config))
+                provenance.keep(folder.path, config, provenance.tokenizer_hash(config))
             return result
         except OSError as error:
             raise ConfigError(
                 f"the run in {folder.path} stopped at a disk error ({error}); "
-                f"{checkpoint.last_good(folder.checkpoints)}: free space or make the folder "
+                f"{checkpointer.last_good(folder.checkpoints)}: free space or make the folder "
                 "writable, and give the same command to go on."
             ) from error
 
 
 def _own(folder: RunFolder, config: RunConfig) -> RunConfig:
     """The config with the folder's own tokenizer; a task stays as given, which names its rows."""
-    data = dataclasses.replace(origin.own(folder.path, config).data, task=config.data.task)
+    data = dataclasses.replace(provenance.own(folder.path, config).data, task=config.data.task)
     return dataclasses.replace(config, data=data)
 
 
@@ -137,7 +139,7 @@ class Session:
         self.optimizer = optimizer_of(self.recipe, params)
         self.schedule = schedule(self.recipe)
         align = config.model.align
-        with readings.collect() as self.read:
+        with read_report.collect() as self.read:
             self.data = make_loader(config.data, "train", align=align)
             self.held_out = list(sample(config.data, align, self.recipe.eval_batches))
         self.train_step = make_train_step(self.graphdef, self.optimizer)
@@ -149,12 +151,12 @@ class Session:
         folder, total = self.folder, self.recipe.steps
         make = jax.jit(lambda: create(self.config.model, self.optimizer, self.recipe.seed))
         like = abstract(jax.eval_shape(make))
-        restored = checkpoint.restore(folder.checkpoints, like, self.data)
+        restored = checkpointer.restore(folder.checkpoints, like, self.data)
         start = 0 if restored is None else restored.step
         with contextlib.ExitStack() as stack:
             reporter = stack.enter_context(Reporter(self.console, total, start, folder.log))
             if restored is not None and restored.damaged:
-                aside = checkpoint.set_aside(folder.checkpoints, restored.damaged)
+                aside = checkpointer.set_aside(folder.checkpoints, restored.damaged)
                 reporter.warn(f"warning: {aside}; going on from step {start}.")
             checkpoints = Checkpoints(folder.checkpoints, self.recipe.keep)
             stack.callback(checkpoints.close)
@@ -188,20 +190,20 @@ class Session:
             held_out=self.measure(state.params, self.held_out),
         )
 
-    def _first_parameters(self, like: Params) -> tuple[Params, parent.Fit] | None:
+    def _first_parameters(self, like: Params) -> tuple[Params, initial_parameters.Fit] | None:
         """What a new run takes of another one; None where it takes nothing.
 
         Raises:
             ConfigError: where the parameters do not fit, after a table of those.
         """
         source = self.config.parent
-        if source is None or checkpoint.saved_steps(self.folder.checkpoints):
+        if source is None or checkpointer.saved_steps(self.folder.checkpoints):
             return None
-        found = parent.parameters(source)
-        fit = parent.compare(found, like)
+        found = initial_parameters.parameters(source)
+        fit = initial_parameters.compare(found, like)
         if not fit.whole:
-            self.console.print(parent.table(fit))
-        parent.require_fit(fit, source)
+            self.console.print(initial_parameters.table(fit))
+        initial_parameters.require_fit(fit, source)
         return found, fit
 
     def _begin(self, own: TrainState, reporter: Reporter) -> TrainState:
@@ -213,7 +215,7 @@ class Session:
         taken = f"starting with {len(fit.taken)} parameters of {source.run} at step {source.step}"
         reporter.say(f"{taken}." if fit.whole else f"{taken}; not taken: {fit.summary}.")
         make = jax.jit(lambda params: begin(params, self.optimizer, self.recipe.seed))
-        return make(parent.merge(found, own.params, fit))
+        return make(initial_parameters.merge(found, own.params, fit))
 
     def _steps(
         self,
@@ -327,7 +329,7 @@ class Session:
         raise NonFiniteError(
             f"step {taken.step} is not finite (loss {nats_per_target(measured.totals):g}, gradient "
             f"norm {measured.gradient_norm:g}), first in {place}; the step was not applied and "
-            f"{checkpoint.last_good(self.folder.checkpoints)}: try a lower train.learning_rate "
+            f"{checkpointer.last_good(self.folder.checkpoints)}: try a lower train.learning_rate "
             "or train.clip, in another folder."
         )
 

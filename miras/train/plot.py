@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from miras.runtime.figures import plain, png
 from miras.runtime.files import write_whole
-from miras.train.metrics import Line
+from miras.train.loggers.jsonl import Line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

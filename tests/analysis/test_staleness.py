@@ -17,9 +17,9 @@ from miras.data import DataConfig, make_loader, make_tokenizer
 from miras.errors import ConfigError
 from miras.layers.norm import l2_normalise
 from miras.train import RunConfig
-from miras.train.checkpoint import Checkpoints
+from miras.train.checkpoints.checkpointer import Checkpoints
 from miras.train.optimizer import decay_mask, make_optimizer
-from miras.train.run_folder import RunFolder
+from miras.train.runs.run_folder import RunFolder
 from miras.train.state import create, structure
 
 SMALL = ("width=16", "heads=2", "remat=false")

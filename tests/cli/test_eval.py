@@ -9,7 +9,7 @@ import pytest
 
 from miras.cli.main import main
 from miras.train import load_run
-from miras.train.metrics import read_metrics
+from miras.train.loggers.jsonl import read_metrics
 
 SMALL = (
     "rule.memory=matrix", "bias=dot", "retention=none", "width=16", "layers=1", "heads=2",

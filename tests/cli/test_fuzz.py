@@ -20,9 +20,9 @@ from miras.errors import ConfigError
 from miras.models.session import load_notes
 from miras.presets import PRESETS, preset
 from miras.train import RunConfig
-from miras.train.checkpoint import saved_steps
-from miras.train.metrics import read_metrics
-from miras.train.run_folder import RunFolder
+from miras.train.checkpoints.checkpointer import saved_steps
+from miras.train.loggers.jsonl import read_metrics
+from miras.train.runs.run_folder import RunFolder
 
 
 def fuzz(examples: int):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from miras.cli.main import main
-from miras.train.checkpoint import Checkpoints, saved_steps
-from miras.train.run_folder import RunFolder
+from miras.train.checkpoints.checkpointer import Checkpoints, saved_steps
+from miras.train.runs.run_folder import RunFolder
 
 SMALL = (
     "rule.memory=matrix", "bias=dot", "retention=none", "width=16", "layers=1", "heads=2",

@@ -17,7 +17,7 @@ from miras.cli.main import main
 from miras.config import config_hash
 from miras.models import Sampling, load_session, steps
 from miras.train import load_run
-from miras.train.run_folder import RunFolder
+from miras.train.runs.run_folder import RunFolder
 
 _RUN = pathlib.Path(__file__).with_name("run_3e02ed6.zip")
 

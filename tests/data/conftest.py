@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from miras.data.prepared import OfflineInfo
+from miras.data.tfds_cache import OfflineInfo
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import json
 import pyarrow
 from pyarrow import parquet
 
-from miras.data.files import read_documents
-from miras.data.sources import survey
+from miras.data.text.sources import survey
+from miras.data.text.splitting import read_documents
 
 
 def texts(source, **kwargs):

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miras.data import DataConfig
-from miras.data.corpus import open_documents, validation_mask
-from miras.data.documents import Documents
-from miras.data.local_text import prepare
+from miras.data.text.corpus import open_documents, validation_mask
+from miras.data.text.documents import Documents
+from miras.data.text.local_text import prepare
 from miras.errors import ConfigError
 
 
@@ -110,7 +110,7 @@ def test_an_interrupted_preparation_leaves_nothing_that_passes_for_a_data_set(tm
         (texts / f"{n}.txt").write_bytes(b"text %d" % n)
     script = (
         "import pathlib, time\n"
-        "from miras.data import local_text\n"
+        "from miras.data.text import local_text\n"
         "def slow(files):\n"
         "    yield 'a', b'partial'\n"
         "    pathlib.Path('writing').touch()\n"
@@ -139,7 +139,7 @@ def test_a_failed_preparation_is_tried_again(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("miras.data.local_text.read_documents", broken)
+        patch.setattr("miras.data.text.local_text.read_documents", broken)
         with pytest.raises(ValueError, match=r"No space left on device.*MIRAS_CACHE"):
             prepare(str(tmp_path / "a.txt"), tmp_path / "cache")
     assert prepared(tmp_path / "cache") == []

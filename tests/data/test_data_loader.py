@@ -9,7 +9,7 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from miras.data import ByteTokenizer, DataConfig, make_loader
-from miras.data.corpus import open_documents
+from miras.data.text.corpus import open_documents
 from miras.errors import ConfigError
 
 SMALL = {"sequence": 32, "batch": 4, "validation": 0.2}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miras.data.files import PIECE_BYTES, cut, find_files, piece_bytes, read_documents
+from miras.data.text.splitting import PIECE_BYTES, cut, find_files, piece_bytes, read_documents
 from miras.errors import ConfigError
 
 
@@ -82,7 +82,7 @@ def test_a_file_alone_becomes_documents_of_at_most_64_kib_or_so(tmp_path):
 
 
 def test_a_file_too_long_for_one_record_is_cut_even_among_others(tmp_path, monkeypatch):
-    monkeypatch.setattr("miras.data.files.LONG_FILE_BYTES", 300_000)
+    monkeypatch.setattr("miras.data.text.splitting.LONG_FILE_BYTES", 300_000)
     (tmp_path / "a").write_bytes(b"a short line\n")
     (tmp_path / "b").write_bytes(b"a long line of b\n" * 20_000)
     (tmp_path / "c").write_bytes(b"c" * 300_000)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from miras.data import DataConfig, make_loader
-from miras.data.files import read_documents, text_blocks
-from miras.data.sources import one_file, survey
+from miras.data.text.sources import one_file, survey
+from miras.data.text.splitting import read_documents, text_blocks
 from miras.errors import ConfigError
 
 COMPRESS = {

@@ -5,8 +5,8 @@ import pytest
 from pyarrow import parquet
 
 from miras.data import DataConfig, make_loader
-from miras.data.corpus import open_documents
-from miras.data.sources import survey
+from miras.data.text.corpus import open_documents
+from miras.data.text.sources import survey
 from miras.errors import ConfigError
 from tests.data.sources_read import reasons, texts, write_rows
 

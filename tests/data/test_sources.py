@@ -21,10 +21,10 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from pyarrow import feather
 
 from miras.data import DataConfig
-from miras.data.corpus import open_documents
-from miras.data.files import read_documents, text_blocks
-from miras.data.readings import collect
-from miras.data.sources import one_file, survey
+from miras.data.text.corpus import open_documents
+from miras.data.text.read_report import collect
+from miras.data.text.sources import one_file, survey
+from miras.data.text.splitting import read_documents, text_blocks
 from miras.errors import ConfigError
 from miras.runtime.notices import notices
 from tests.data.sources_read import reasons, texts, write_rows
@@ -245,7 +245,7 @@ def test_a_json_document_is_text(tmp_path):
 
 
 def test_the_identity_of_plain_text_is_as_in_runs_of_the_first_version(tmp_path):
-    from miras.data.local_text import _corpus_hash
+    from miras.data.text.local_text import _corpus_hash
 
     (tmp_path / "a.txt").write_bytes(b"caf\xe9\n" * 3)
     (tmp_path / "b.json").write_bytes(b'{"a": 1}\n')
@@ -276,7 +276,7 @@ def test_what_was_read_is_told_once(tmp_path, cache, caplog):
 
 
 def test_the_command_line_says_a_line_once(capsys):
-    log = logging.getLogger("miras.data.readings")
+    log = logging.getLogger("miras.data.text.read_report")
     with notices():
         for _ in range(2):
             log.warning("texts: 4 files read, %s", "1 left out (1 hidden)")

@@ -7,7 +7,7 @@ from flax import nnx
 
 from miras.analysis.eval.evaluate import _rows
 from miras.tasks import Opened
-from miras.train.answers import evaluate_answers, make_answers_step
+from miras.train.accuracy import evaluate_answers, make_answers_step
 
 
 class Fixed(nnx.Module):

@@ -15,8 +15,8 @@ from orbax.checkpoint import v1 as ocp
 
 from miras.data import make_loader
 from miras.errors import ConfigError
-from miras.train.checkpoint import Checkpoints, restore
-from miras.train.seal import DamagedError, Seal
+from miras.train.checkpoints.checkpointer import Checkpoints, restore
+from miras.train.checkpoints.manifest import DamagedError, Seal
 from miras.train.state import TrainState, abstract, place
 
 FLIPS = 3  # in each file

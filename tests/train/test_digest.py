@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miras.train.digest import digest
+from miras.train.checkpoints.digest import digest
 
 DTYPES = ["float32", "bfloat16", "float16", "int32", "uint32", "int8", "uint8", "bool", "complex64"]
 
@@ -84,7 +84,7 @@ def test_the_definition():
 MESH = """
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec as P
-from miras.train.digest import digest
+from miras.train.checkpoints.digest import digest
 mesh = jax.make_mesh((2, 2), ("a", "b"))
 x = jnp.sin(jnp.arange(32.0)).reshape(4, 8)
 specs = [P(), P("a"), P(None, "b"), P("b", "a"), P(("a", "b"))]

@@ -14,7 +14,7 @@ from flax import nnx
 
 from miras.config import to_json
 from miras.train import load_run, train
-from miras.train.metrics import read_metrics
+from miras.train.loggers.jsonl import read_metrics
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 

@@ -13,12 +13,13 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from miras.errors import ConfigError
-from miras.train import NonFiniteError, checkpoint, evaluate_run, load_run, loop, train
-from miras.train.metrics import Metrics, read_metrics
-from miras.train.run_folder import RunFolder
+from miras.train import NonFiniteError, evaluate_run, load_run, loop, train
+from miras.train.checkpoints import checkpointer as checkpoint
+from miras.train.loggers.jsonl import Metrics, read_metrics
+from miras.train.runs.run_folder import RunFolder
 from miras.train.state import abstract
 
-# What tensorstore's threads still say once a failure was told; see `miras.train.quiet`.
+# What the threads of tensorstore log after a failure; see `miras.train.checkpoints.silence`.
 ends_badly = pytest.mark.filterwarnings(
     "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
 )

@@ -11,7 +11,7 @@ from miras.cli.train import run_config
 from miras.config import override
 from miras.errors import ConfigError
 from miras.train import evaluate_run, load_run, train
-from miras.train.run_folder import RunFolder
+from miras.train.runs.run_folder import RunFolder
 from tests.data.tokenizers.all_kinds import make
 
 

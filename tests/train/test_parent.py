@@ -11,8 +11,8 @@ from flax import nnx
 from miras.cli.main import main
 from miras.errors import ConfigError
 from miras.train import Parent, load_run, train
-from miras.train.checkpoint import saved_steps
-from miras.train.parent import split_source
+from miras.train.checkpoints.checkpointer import saved_steps
+from miras.train.runs.initial_parameters import split_source
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from miras.cli.main import main
 from miras.config import Config
 from miras.errors import ConfigError
 from miras.train import RunConfig, train
-from miras.train.resume import FREE, continued, short_hash
-from miras.train.run_folder import RunFolder
+from miras.train.runs.resume import FREE, continued, short_hash
+from miras.train.runs.run_folder import RunFolder
 from tests.train.test_loop import assert_same
 
 CHANGED = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v * 0.5}

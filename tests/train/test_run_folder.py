@@ -12,10 +12,10 @@ from tensorboardX.proto.event_pb2 import Event
 from miras.config import config_hash, from_json
 from miras.errors import ConfigError
 from miras.train import RunConfig
-from miras.train.checkpoint import saved_steps
-from miras.train.metrics import Metrics, read_metrics
+from miras.train.checkpoints.checkpointer import saved_steps
+from miras.train.loggers.jsonl import Metrics, read_metrics
 from miras.train.plot import plot_loss
-from miras.train.run_folder import RunFolder
+from miras.train.runs.run_folder import RunFolder
 
 
 def test_the_config_and_its_hash_are_saved(tiny, tmp_path):

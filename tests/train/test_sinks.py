@@ -13,9 +13,10 @@ import tests.train.test_run_folder as run_folder
 from miras.cli.main import main
 from miras.config import plugins
 from miras.errors import ConfigError
-from miras.train import TrainConfig, sinks, train
-from miras.train.metrics import read_metrics
-from miras.train.sinks import Opening, Sinks, find
+from miras.train import TrainConfig, train
+from miras.train.loggers import base as sinks
+from miras.train.loggers.base import Opening, Sinks, find
+from miras.train.loggers.jsonl import read_metrics
 from tests.test_docs import ROOT, runnable
 
 VALUES = {"loss": 1.5, "norm": [1.0, 2.0]}

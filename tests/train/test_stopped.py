@@ -14,8 +14,9 @@ import pytest
 from miras.cli.main import main
 from miras.config import to_dict
 from miras.runtime import signals
-from miras.train import checkpoint, loop, train
-from miras.train.metrics import read_metrics
+from miras.train import loop, train
+from miras.train.checkpoints import checkpointer as checkpoint
+from miras.train.loggers.jsonl import read_metrics
 
 
 @pytest.fixture(scope="module")

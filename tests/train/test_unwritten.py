@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from miras.cli.main import main
-from miras.train import checkpoint, loop, train
+from miras.train import loop, train
+from miras.train.checkpoints import checkpointer as checkpoint
 
 
 class Closed(io.StringIO):

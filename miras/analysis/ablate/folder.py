@@ -1,7 +1,7 @@
 """A grid's folder: which grid it belongs to, who works in it, and where things lie.
 
 grid.json  results.jsonl  table.csv  table.md  effects.csv  plot.png  lock
-runs/SLUG/         one training run each, see `miras.train.run_folder`, and its outcome.json
+runs/SLUG/         one training run each, see `miras.train.runs.run_folder`, and its outcome.json
 logs/SLUG.log      what a run's process said
 compiled/          programs that the seeds of a cell share, while the grid is worked on
 plugins/           code of the user's own that the cells need, see `miras.config.plugins`
@@ -18,7 +18,7 @@ from miras.analysis.ablate.grid import Grid
 from miras.config import difference_of, plugins
 from miras.errors import ConfigError
 from miras.runtime.files import expanded, is_leftover, write_whole
-from miras.train.run_folder import RunFolder, cannot_write
+from miras.train.runs.run_folder import RunFolder, cannot_write
 
 _OURS_BEFORE_GRID = {"lock", "grid.json.new", "plugins"}
 

@@ -182,7 +182,7 @@ class Trainable:
         from rich.console import Console
 
         from miras.train.loop import Session
-        from miras.train.run_folder import RunFolder
+        from miras.train.runs.run_folder import RunFolder
 
         try:
             Session(config, RunFolder(""), Console(quiet=True))

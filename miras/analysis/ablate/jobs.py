@@ -22,7 +22,7 @@ from miras.analysis.ablate.outcome import Outcome, read_outcome
 from miras.config import config_hash, require, to_json
 from miras.runtime import signals
 from miras.runtime.files import check_target
-from miras.train.metrics import read_metrics
+from miras.train.loggers.jsonl import read_metrics
 
 # -u: what a killed one has printed is kept.
 COMMAND = (sys.executable, "-u", "-m", "miras.analysis.ablate.worker")

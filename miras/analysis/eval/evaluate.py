@@ -8,10 +8,10 @@ from miras.analysis.eval.results import Cell, Results, cell_of
 from miras.config import require, to_dict
 from miras.data import vocabulary
 from miras.data.config import DataConfig
+from miras.data.task import check_depth
 from miras.data.task_rows import open_task
 from miras.runtime import signals
 from miras.tasks import Example, Opened, Task, seeded
-from miras.tasks.base import check_depth
 from miras.train import Run
 
 _FINE = 10**6  # depths that differ by less share their rows' seeds

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from miras.config import require
-from miras.data.tokenizers.tokenizer import Tokenizer
+from miras.data.tokenizers.base import Tokenizer
 
 
 class TextDecoder:

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from miras.data.tokenizers.base import Tokenizer
 from miras.data.tokenizers.piece_decoder import BYTE_PIECE, PieceDecoder, is_local
-from miras.data.tokenizers.tokenizer import Tokenizer
 from miras.errors import ConfigError
 
 _BOS_NAMES = ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>", "[CLS]")

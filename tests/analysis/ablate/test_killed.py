@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from miras.train.checkpoint import saved_steps
+from miras.train.checkpoints.checkpointer import saved_steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 

@@ -11,9 +11,9 @@ from flax import nnx
 import miras
 from miras.models import LanguageModel
 from miras.train import RunConfig
-from miras.train.checkpoint import Checkpoints
+from miras.train.checkpoints.checkpointer import Checkpoints
 from miras.train.optimizer import decay_mask, make_optimizer
-from miras.train.run_folder import RunFolder
+from miras.train.runs.run_folder import RunFolder
 from miras.train.state import create, structure
 
 SMALL = ("layers=2", "width=16", "heads=2", "chunk=4", "remat=false")

@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from miras.config import config_hash, from_json, plugins, to_json
 from miras.errors import ConfigError
 from miras.runtime.files import check_target, expanded, is_leftover, write_whole
-from miras.train import origin
-from miras.train.checkpoint import saved_steps
+from miras.train.runs import provenance
+from miras.train.checkpoints.checkpointer import saved_steps
 from miras.train.config import RunConfig
-from miras.train.resume import continued, short_hash
+from miras.train.runs.resume import continued, short_hash
 
-_OURS_BEFORE_CONFIG = {"lock", "config_hash", "config.json.new", "plugins", *origin.NAMES}
+_OURS_BEFORE_CONFIG = {"lock", "config_hash", "config.json.new", "plugins", *provenance.NAMES}
 
 
 class RunFolder:
@@ -56,12 +56,12 @@ class RunFolder:
             ConfigError: for a plugin that has changed, that cannot be loaded, or that the user has
                 not trusted (`miras.config.trust`).
         """
-        origin.check_plugins(self.path)
+        provenance.check_plugins(self.path)
         plugins.restore(self.plugins)
 
     def read_own_config(self) -> RunConfig:
         """As `read_config`, with the folder's own tokenizer and absolute paths (`origin`)."""
-        return origin.own(self.path, self.read_config())
+        return provenance.own(self.path, self.read_config())
 
     def read_config(self) -> RunConfig:
         """The config that the run was started with; its plugins are loaded.
@@ -102,7 +102,7 @@ class RunFolder:
             raise ConfigError(f"{self.path} is a file: give a folder for the run.")
         if self.config.exists():
             saved = self.read_config()
-            origin.check_path(self.path, saved)
+            provenance.check_path(self.path, saved)
             done = max(saved_steps(self.checkpoints), default=0)
             return continued(saved, config, done, str(self.path))
         if self.path.is_dir() and not all(map(_is_ours, self.path.iterdir())):
@@ -164,7 +164,7 @@ class RunFolder:
         try:
             plugins.save(self.plugins, config)
             if new:
-                origin.keep(self.path, config, tokenizer)
+                provenance.keep(self.path, config, tokenizer)
             write_whole(self.hash, config_hash(config) + "\n")
             write_whole(self.config, to_json(config) + "\n")
         except OSError as error:

@@ -14,11 +14,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from miras.data import local_text
 from miras.data.config import DataConfig
-from miras.data.documents import Documents
-from miras.data.readings import Reading, printable, tell
-from miras.data.tfds_text import open_tfds
+from miras.data.text import local_text
+from miras.data.text.documents import Documents
+from miras.data.text.read_report import Reading, printable, tell
+from miras.data.text.tfds_text import open_tfds
 from miras.errors import ConfigError
 from miras.runtime.files import write_whole
 

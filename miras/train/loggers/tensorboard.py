@@ -10,7 +10,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
 from tensorboardX.summary import scalar
 
-from miras.train.sinks import Opening, scalars
+from miras.train.loggers.base import Opening, scalars
 
 
 class TensorBoard:

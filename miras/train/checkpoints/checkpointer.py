@@ -16,9 +16,9 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from miras.errors import ConfigError
-from miras.train.digest import digest
-from miras.train.quiet import quiet, settle
-from miras.train.seal import DamagedError, Seal
+from miras.train.checkpoints.digest import digest
+from miras.train.checkpoints.manifest import DamagedError, Seal
+from miras.train.checkpoints.silence import quiet, settle
 from miras.train.state import TrainState
 
 _STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # as the checkpointer writes a step

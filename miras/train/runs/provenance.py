@@ -24,7 +24,7 @@ from miras.train.config import RunConfig
 
 NAMES = ("origin.json", "tokenizer.model", "tokenizer.json")
 _BUILT_IN = "byte"
-_log = logging.getLogger("miras.train.origin")
+_log = logging.getLogger(__name__)
 
 
 def keep(folder: pathlib.Path, config: RunConfig, expected: str | None) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from miras.data.files import cut, piece_bytes
+from miras.data.text.splitting import cut, piece_bytes
 from miras.errors import ConfigError
 
 _READ_AT_ONCE = 1024

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from miras.data.text_file import TextFile, open_decompressed
+from miras.data.text.text_file import TextFile, open_decompressed
 from miras.errors import ConfigError
 
 JSON_LINES = (".jsonl", ".ndjson")

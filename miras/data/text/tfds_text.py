@@ -10,7 +10,7 @@ from tensorflow_datasets.core import constants
 from tensorflow_datasets.core.read_only_builder import builder_from_files
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 
-from miras.data.documents import Documents, Pieces
+from miras.data.text.documents import Documents, Pieces
 from miras.errors import ConfigError
 
 

@@ -4,7 +4,7 @@ import os
 import pathlib
 import sysconfig
 
-from miras.data.text_file import TextFile
+from miras.data.text.text_file import TextFile
 from miras.errors import ConfigError
 
 _NOT_SOURCES = frozenset(

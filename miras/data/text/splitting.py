@@ -11,10 +11,10 @@ import logging
 from collections.abc import Iterator
 from typing import IO
 
-from miras.data.readings import printable
-from miras.data.records import rows
-from miras.data.sources import find_files
-from miras.data.text_file import UNREADABLE, TextFile, unreadable
+from miras.data.text.read_report import printable
+from miras.data.text.records import rows
+from miras.data.text.sources import find_files
+from miras.data.text.text_file import UNREADABLE, TextFile, unreadable
 
 __all__ = ["TextFile", "cut", "find_files", "piece_bytes", "read_documents", "text_blocks"]
 

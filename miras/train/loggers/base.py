@@ -18,12 +18,12 @@ from miras.config import plugins, unknown
 from miras.errors import ConfigError
 
 _BUILT_IN = {  # name: (module, class, package, what installs it)
-    "jsonl": ("miras.train.metrics", "JsonLines", "json", ""),
+    "jsonl": ("miras.train.loggers.jsonl", "JsonLines", "json", ""),
     "tensorboard": (
-        "miras.train.tensorboard", "TensorBoard", "tensorboardX", "tensorboardX",
+        "miras.train.loggers.tensorboard", "TensorBoard", "tensorboardX", "tensorboardX",
     ),
-    "wandb": ("miras.train.trackers", "WandB", "wandb", "wandb"),
-    "trackio": ("miras.train.trackers", "Trackio", "trackio", "trackio"),
+    "wandb": ("miras.train.loggers.trackers", "WandB", "wandb", "wandb"),
+    "trackio": ("miras.train.loggers.trackers", "Trackio", "trackio", "trackio"),
 }  # fmt: skip
 _OWN = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)")
 

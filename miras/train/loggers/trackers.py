@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from miras.runtime.files import write_whole
-from miras.train.sinks import Opening, scalars
+from miras.train.loggers.base import Opening, scalars
 
 
 class WandB:

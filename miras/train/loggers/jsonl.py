@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from miras.runtime.files import check_target, write_whole
-from miras.train.sinks import Opening
+from miras.train.loggers.base import Opening
 
 Line = dict[str, Any]
 
@@ -37,7 +37,7 @@ class Metrics:
         self._jsonl = jsonl.open("a", encoding="utf-8")
         self._events = None
         if tensorboard is not None:
-            from miras.train.tensorboard import TensorBoard
+            from miras.train.loggers.tensorboard import TensorBoard
 
             self._events = TensorBoard(Opening(tensorboard.parent, {}, after))
 

@@ -16,7 +16,7 @@ from miras.config import Config, require
 from miras.config.registry import Registry
 
 if TYPE_CHECKING:
-    from miras.data.tokenizers.tokenizer import Tokenizer
+    from miras.data.tokenizers.base import Tokenizer
 
 ROLES = ("train", "validation", "eval")
 """What rows are for; each role draws from seeds of its own."""
@@ -99,7 +99,7 @@ class Task(Config):
         ConfigError: for a value out of range.
     """
 
-    registry: ClassVar[Registry[Task]] = Registry("task", "miras.tasks")
+    registry: ClassVar[Registry[Task]] = Registry("task", "miras.tasks", members="miras.tasks")
 
     examples: int = 4096
     depths: tuple[float, ...] | None = None

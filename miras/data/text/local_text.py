@@ -13,11 +13,11 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from miras.data.files import PIECE_BYTES, read_documents
-from miras.data.prepared import OfflineInfo, discard_damaged, prepared
-from miras.data.readings import Reading, printable
-from miras.data.sources import survey
-from miras.data.text_file import TextFile
+from miras.data.text.read_report import Reading, printable
+from miras.data.text.sources import survey
+from miras.data.text.splitting import PIECE_BYTES, read_documents
+from miras.data.text.text_file import TextFile
+from miras.data.tfds_cache import OfflineInfo, discard_damaged, prepared
 from miras.errors import ConfigError
 
 SPLIT = "documents"

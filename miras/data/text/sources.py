@@ -15,12 +15,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from miras.data import readings
-from miras.data.folders import LeftOut, Walked, matching, walk
-from miras.data.formats import HEAD_BYTES, recognise
-from miras.data.records import JSON_LINES, is_json_lines, lacks_field
-from miras.data.standard_library import standard_library
-from miras.data.text_file import (
+from miras.data.text import read_report
+from miras.data.text.folders import LeftOut, Walked, matching, walk
+from miras.data.text.formats import HEAD_BYTES, recognise
+from miras.data.text.records import JSON_LINES, is_json_lines, lacks_field
+from miras.data.text.standard_library import standard_library
+from miras.data.text.text_file import (
     UNREADABLE,
     TextFile,
     compression,
@@ -46,16 +46,18 @@ class Found(NamedTuple):
     files: list[TextFile]
     left_out: list[LeftOut]
 
-    def reading(self, source: str, digest: str = "") -> readings.Reading:
+    def reading(self, source: str, digest: str = "") -> read_report.Reading:
         """The report of it."""
         empty = sum(left.reason == "empty" for left in self.left_out)
-        counted = readings.count(left.reason for left in self.left_out)
+        counted = read_report.count(left.reason for left in self.left_out)
         names: dict[str, list[str]] = {reason: [] for reason in counted}
         for left in self.left_out:
             if len(names[left.reason]) < _NAMES:
-                names[left.reason].append(readings.printable(left.name))
+                names[left.reason].append(read_report.printable(left.name))
         read = len(self.files) - empty
-        return readings.Reading(readings.printable(source), read, counted, names, digest=digest)
+        return read_report.Reading(
+            read_report.printable(source), read, counted, names, digest=digest
+        )
 
 
 def find_files(source: str, field: str = "text") -> list[TextFile]:
@@ -117,7 +119,7 @@ def one_file(
         what = "is a directory" if os.path.isdir(path) else "is no file: No such file"
         raise ConfigError(f"{os.fspath(source)!r} {what}: give the path of a text.")
     files, left_out = _lone(path, field)
-    readings.tell(Found(files, [*left_out, *others]).reading(os.fspath(source)))
+    read_report.tell(Found(files, [*left_out, *others]).reading(os.fspath(source)))
     return files[0]
 
 
@@ -156,7 +158,7 @@ def _sorted_out(source: str, root: pathlib.Path, walked: Walked, field: str) -> 
         else:
             files.append(found)
     if not files:
-        why = readings.left_out(readings.count(left.reason for left in left_out))
+        why = read_report.left_out(read_report.count(left.reason for left in left_out))
         first = next((f"; {left.error}" for left in left_out if left.error), ": give text files.")
         raise ConfigError(
             f"data source {source!r} is an empty corpus: it matches no text file, {why}{first}"
@@ -210,7 +212,7 @@ def _as_text(file: TextFile, head: bytes, alone: bool) -> TextFile | LeftOut:
     elif b"\0" in head:
         if not alone:
             return LeftOut(file.name, "binary")
-        _LOG.warning("%s is binary, and is read byte by byte", readings.printable(str(path)))
+        _LOG.warning("%s is binary, and is read byte by byte", read_report.printable(str(path)))
     suffix = path.with_suffix("").suffix if compression(path) else path.suffix
     lines = suffix.lower() == ".json" and is_json_lines(head, file.field)
     if lines or suffix.lower() in JSON_LINES:

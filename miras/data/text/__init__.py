@@ -1,0 +1,1 @@
+"""Text as data: which files a source names, how they are read, and the documents they become."""

@@ -1,0 +1,1 @@
+"""Loggers: where the measurements of a run are written."""
