@@ -2,14 +2,15 @@
 
     python -m benchmarks.call_path
 
-runs `miras train yaad bias=l2`, one step of a small model, with TPU kernels in jax's interpreter, and
-prints two call chains as docs/architecture.md has them: to the memory's equation, where the step is
-traced, and to the kernel's body. A line is a file, with the functions of it on the chain. Then, by
-package, all files of which a function ran on the way.
+runs `miras train yaad bias=l2`, one step of a small model, with TPU kernels in jax's interpreter.
+It prints two call chains, which docs/architecture.md explains: to the memory's equation, where the
+step is traced, and to the kernel's body. A line is a file and its functions on the chain. Then it
+counts, by package, all files of which a function ran before the kernel's body.
 """
 
 import collections
 import contextlib
+import itertools
 import os
 import pathlib
 import sys
@@ -20,7 +21,8 @@ from typing import Any
 import miras
 
 ROOT = pathlib.Path(miras.__file__).parent
-COMMAND = "train yaad bias=l2 steps=1 width=16 layers=1 heads=1 chunk=16 sequence=32 batch=1 remat=false"
+COMMAND = "train yaad bias=l2 steps=1"
+SMALL = "width=16 layers=1 heads=1 chunk=16 sequence=32 batch=1 eval_batches=1 remat=false"
 Chain = list[tuple[str, str]]  # files and functions, the caller first
 
 
@@ -81,7 +83,7 @@ def record() -> Recorder:
     dispatch.BACKENDS["auto"] = dispatch.BACKENDS["pallas"]  # which it is where there is a TPU
     recorder = Recorder()
     with tempfile.TemporaryDirectory() as folder, interpreted():
-        command = [*COMMAND.split(), "eval_batches=1", "--out", f"{folder}/run"]
+        command = [*COMMAND.split(), *SMALL.split(), "--out", f"{folder}/run"]
         with contextlib.redirect_stdout(sys.stderr):
             sys.setprofile(recorder)
             try:
@@ -92,8 +94,9 @@ def record() -> Recorder:
 
 
 def package(file: str) -> str:
-    """The package of a file, which for one beside the packages is its name."""
-    return file.partition("/")[0]
+    """The package of a file; backends count as a package each."""
+    parts = file.split("/")[:-1]
+    return ".".join(parts[: 2 if parts[:1] == ["backends"] else 1])
 
 
 def text(recorder: Recorder) -> str:
@@ -107,7 +110,7 @@ def text(recorder: Recorder) -> str:
             runs[-1][1].append(name)
         files = list(dict.fromkeys(file for file, _ in runs))
         packages = [package(file) for file, _ in runs]
-        crossings = [pair for pair in zip(packages, packages[1:]) if pair[0] != pair[1]]
+        crossings = [pair for pair in itertools.pairwise(packages) if pair[0] != pair[1]]
         lines += [f"to the {end}: {len(files)} files, {len(crossings)} crossings of packages"]
         lines += [f"  {file}: {', '.join(dict.fromkeys(names))}" for file, names in runs]
         lines += ["  " + " ".join(" -> ".join(pair) + ";" for pair in crossings), ""]
