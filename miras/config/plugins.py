@@ -11,6 +11,7 @@ the user says so (`miras.config.trust`). Installed packages need none of this: s
 `miras.config.registry`.
 """
 
+import ast
 import dataclasses
 import importlib
 import os
@@ -21,7 +22,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from miras.config import Config, trust
+from miras.config import Config, old_imports, trust
 from miras.errors import ConfigError
 from miras.runtime.files import expanded, write_whole
 
@@ -66,7 +67,8 @@ def _run(path: pathlib.Path, text: str) -> None:
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # where dataclasses look for it
     try:
-        exec(compile(text, str(path), "exec"), module.__dict__)
+        tree = old_imports.translate(ast.parse(text, str(path)))
+        exec(compile(tree, str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         frames = traceback.extract_tb(error.__traceback__)

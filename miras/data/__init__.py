@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from miras.data.config import DataConfig
     from miras.data.loader import make_loader
     from miras.data.text.local_text import LocalText
-    from miras.data.tokenizers.base import ByteTokenizer, Tokenizer, make_tokenizer
+    from miras.data.tokenizers.base import Tokenizer
+    from miras.data.tokenizers.byte import ByteTokenizer
+    from miras.data.tokenizers.make_tokenizer import make_tokenizer
     from miras.data.tokenizers.text_decoder import TextDecoder
     from miras.data.vocabulary import check_text, vocabulary
 
@@ -34,7 +36,9 @@ lazy.package(
         ".config": ("DataConfig",),
         ".loader": ("make_loader",),
         ".text.local_text": ("LocalText",),
-        ".tokenizers.base": ("ByteTokenizer", "Tokenizer", "make_tokenizer"),
+        ".tokenizers.base": ("Tokenizer",),
+        ".tokenizers.byte": ("ByteTokenizer",),
+        ".tokenizers.make_tokenizer": ("make_tokenizer",),
         ".tokenizers.text_decoder": ("TextDecoder",),
         ".vocabulary": ("check_text", "vocabulary"),
     },

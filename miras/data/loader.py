@@ -16,7 +16,8 @@ from miras.data.packing import Batch, Layout, PackedDataset, TokenizedDocument
 from miras.data.task_loader import make_task_loader
 from miras.data.text.corpus import open_documents
 from miras.data.text.documents import Documents
-from miras.data.tokenizers.base import Tokenizer, make_tokenizer
+from miras.data.tokenizers.base import Tokenizer
+from miras.data.tokenizers.make_tokenizer import make_tokenizer
 from miras.errors import ConfigError
 
 _LANES = 128  # enough that neighbouring batches hardly share a document

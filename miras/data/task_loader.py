@@ -13,7 +13,7 @@ import numpy as np
 from miras.data.config import DataConfig
 from miras.data.packing import Batch, check_identity
 from miras.data.task_rows import prepare
-from miras.data.tokenizers.base import make_tokenizer
+from miras.data.tokenizers.make_tokenizer import make_tokenizer
 from miras.data.vocabulary import vocabulary
 
 

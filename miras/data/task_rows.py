@@ -19,7 +19,7 @@ from miras.data.config import DataConfig
 from miras.data.task import Material, Opened, seeded
 from miras.data.text.corpus import SPLITS, open_documents
 from miras.data.tfds_cache import OfflineInfo, discard_damaged, prepared
-from miras.data.tokenizers.base import make_tokenizer
+from miras.data.tokenizers.make_tokenizer import make_tokenizer
 
 
 class TaskRows(tfds.core.GeneratorBasedBuilder):

@@ -2,7 +2,7 @@
 
 from miras.config import to_dict
 from miras.data.config import DataConfig
-from miras.data.tokenizers.base import make_tokenizer
+from miras.data.tokenizers.make_tokenizer import make_tokenizer
 from miras.errors import ConfigError
 
 

@@ -1,6 +1,6 @@
-"""The tokenizer contract and the built-in byte tokenizer.
+"""The contract of a tokenizer; each tokenizer has a file of its own.
 
-Tokenizers read from files are in ``tokenizer_files``; how ids are laid out in rows is ``packing``.
+`make_tokenizer` chooses one by name; `miras.data.packing` arranges ids in rows.
 """
 
 from __future__ import annotations
@@ -8,9 +8,6 @@ from __future__ import annotations
 import abc
 
 import numpy as np
-
-from miras.errors import ConfigError
-from miras.runtime.files import expanded
 
 
 class Tokenizer(abc.ABC):
@@ -22,12 +19,12 @@ class Tokenizer(abc.ABC):
     Attributes:
         vocab_size: number of ids, ``bos_id`` included; ids lie in [0, vocab_size).
         bos_id: the id put before every document; ``encode`` never adds it.
-        byte_lengths: float32 [vocab_size], the bytes of text each id stands for; 0 for ``bos_id``
+        byte_lengths: float32 [vocab_size], bytes of text that each id represents; 0 for ``bos_id``
             and every other control id. Bits per byte divide by these.
-        fingerprint: a string that differs between tokenizers that encode differently.
-        local: whether the bytes that an id adds to a text depend on the id before it and on
-            whether something that can be seen stands before it, and on nothing else. Text is then
-            shown as it is generated; otherwise at its end.
+        fingerprint: a string that is unique to the encoding.
+        local: whether the bytes that an id adds to a text depend only on the previous id and on
+            whether any visible text precedes it. Text is then shown as it is generated, otherwise
+            when it is complete.
     """
 
     local: bool = True
@@ -41,67 +38,16 @@ class Tokenizer(abc.ABC):
         """Returns the ids of ``text``, int32 [n]; no document start is added."""
 
     def encode_next(self, text: bytes | str) -> np.ndarray:
-        """Returns the ids of ``text`` after other text, as ``encode``.
+        """Returns the ids of ``text`` as a continuation of other text, int32 [n].
 
-        Without the space that some tokenizers put before a text.
+        Unlike ``encode``, it omits the space that some tokenizers insert before a text.
         """
         return self.encode(text)
 
     @abc.abstractmethod
     def decode_bytes(self, ids) -> bytes:
-        """Returns the text of ``ids`` as bytes; control ids stand for nothing."""
+        """Returns the text of ``ids`` as bytes; control ids have no text."""
 
     def decode(self, ids) -> str:
         """Returns the text of ``ids``; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
-
-
-class ByteTokenizer(Tokenizer):
-    """Ids 0..255 are the bytes and 256 starts a document; every input round-trips exactly."""
-
-    def __init__(self) -> None:
-        self.vocab_size = 257
-        self.bos_id = 256
-        self.byte_lengths = np.append(np.ones(256, np.float32), np.float32(0))
-        self.fingerprint = "byte"
-
-    def encode(self, text: bytes | str) -> np.ndarray:
-        """Returns the bytes of ``text`` (UTF-8 if a string), int32 [n]."""
-        raw = text.encode("utf-8") if isinstance(text, str) else text
-        return np.frombuffer(raw, np.uint8).astype(np.int32)
-
-    def decode_bytes(self, ids) -> bytes:
-        """Returns the bytes; ids outside 0..255 are dropped."""
-        ids = np.asarray(ids, np.int64).reshape(-1)
-        return ids[(ids >= 0) & (ids < 256)].astype(np.uint8).tobytes()
-
-
-def make_tokenizer(spec: str) -> Tokenizer:
-    """Returns the tokenizer that ``spec`` names.
-
-    Args:
-        spec: ``"byte"``, the path of a SentencePiece ``.model``, or the path of a Hugging Face
-            ``tokenizer.json``.
-
-    Raises:
-        ConfigError: the file is missing, is of neither kind, cannot be read, or its library is not
-            installed.
-    """
-    if spec == "byte":
-        return ByteTokenizer()
-    # Imported here because the two libraries behind it are optional.
-    from miras.data.tokenizers import tokenizer_files
-
-    path = expanded(spec)
-    loaders = {
-        ".model": tokenizer_files.SentencePieceTokenizer,
-        ".json": tokenizer_files.HuggingFaceTokenizer,
-    }
-    if path.suffix not in loaders:
-        raise ConfigError(
-            f"tokenizer {spec!r} is not known: give 'byte', the path of a SentencePiece '.model' "
-            "file, or the path of a Hugging Face tokenizers '.json' file."
-        )
-    if not path.is_file():
-        raise ConfigError(f"tokenizer file {spec!r} does not exist: check the path, or use 'byte'.")
-    return loaders[path.suffix](path)

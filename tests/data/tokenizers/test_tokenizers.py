@@ -184,7 +184,7 @@ def test_an_undecodable_file_is_refused(tmp_path, name, content, kind):
 def test_a_missing_file_or_unknown_kind_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.model' does not exist"):
         make_tokenizer(str(tmp_path / "none.model"))
-    with pytest.raises(ConfigError, match=r"'bpe' is not known.*'byte'"):
+    with pytest.raises(ConfigError, match=r"'bpe' is unknown.*'byte'"):
         make_tokenizer("bpe")
 
 
