@@ -53,7 +53,7 @@ format: $(VENV)/.installed  ## Mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-table: $(VENV)/.installed  ## Train all presets side by side (README's table; about 25 minutes)
+table: $(VENV)/.installed  ## Train all presets side by side (experiments/README.md; about 25 minutes)
 	$(BIN)/python -m experiments.presets
 
 clean:  ## Remove the environment and all runs

@@ -1,7 +1,7 @@
 """All presets side by side: equal parameters, equal steps, equal text.
 
 Command:   python -m experiments.presets            (or `make table`)
-Cost:      about 25 minutes on 2 cores for the eight presets of the README; --steps shortens it,
+Cost:      about 25 minutes on 2 cores for the eight default presets; --steps shortens it,
            --only names other presets, whose rows join those already kept for the same steps.
 Expected:  held-out bits per byte of 2.48 to 2.53 for the five deep memories, of 2.79 to 2.83 for
            the three matrices. One seed each; a few hundredths are noise. Kept in
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-README = (
+DEFAULT = (
     "linear_attention", "retnet", "deltanet", "ttt_mlp", "titans_lmm", "moneta", "yaad", "memora",
 )  # fmt: skip
 
@@ -114,10 +114,10 @@ def main() -> None:
     parser.add_argument(
         "--only",
         nargs="+",
-        default=README,
+        default=DEFAULT,
         choices=list(PRESETS),
         metavar="PRESET",
-        help="presets to run (default: the eight of the README)",
+        help="presets to run (default: eight of them)",
     )
     parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
     args = parser.parse_args()

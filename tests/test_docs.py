@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 
@@ -19,8 +20,9 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "PACKAGE.md",
     ROOT / "experiments" / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 SMALL = {  # what is replaced where a page's command takes minutes
@@ -44,7 +46,7 @@ def runnable(page: pathlib.Path) -> list[tuple[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_block_runs(page, tmp_path, tmp_path_factory):
     bin_folder = tmp_path_factory.mktemp("bin")
     command = bin_folder / "miras"
@@ -65,10 +67,20 @@ def test_every_page_is_found():
     assert {"README.md", "concepts.md", "data.md", "training.md"} <= {page.name for page in PAGES}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_relative_link_leads_somewhere(page):
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_page_on_the_command_line_has_every_command():
+    path = ROOT / "docs" / "cli_hook.py"
+    hook = runpy.run_path(str(path))
+    page = hook["on_page_markdown"]((ROOT / "docs" / "cli.md").read_text())
+    assert hook["MARK"] not in page
+    for command in ("train", "eval", "describe", "generate", "stream", "ablate", "inspect"):
+        assert f"## miras {command}\n" in page
+    assert "| `--out DIR` |" in page
 
 
 @pytest.mark.parametrize("task", recall.TASKS)
@@ -100,9 +112,22 @@ def test_the_recipe_for_mqar_is_the_one_that_was_measured():
             assert all(word.removeprefix("rule.") in page for word in change)
 
 
-def test_the_readme_has_the_kept_results():
+def test_the_experiments_page_has_the_presets_side_by_side():
     kept = json.loads((ROOT / "experiments" / "results" / "presets.json").read_text())
-    assert presets.table(kept["rows"]) in (ROOT / "README.md").read_text()
+    assert presets.table(kept["rows"]) in (ROOT / "experiments" / "README.md").read_text()
+
+
+def test_the_readme_has_the_kept_ratios_to_peers():
+    kept = (ROOT / "benchmarks" / "results" / "peers.md").read_text()
+    peer, number = r"(titans-pytorch|qwen3-next)(?:, chunk (16))?[^|]*", r"([\d.,]+)"
+    row = rf"^\| {peer}\| {number} \| {number} \| {number} \|$"
+    told = re.findall(row, (ROOT / "README.md").read_text(), re.MULTILINE)
+    for peer, chunk, tokens, time, memory in told:
+        start = f"| {peer} | {chunk or 64} | forward + backward | {tokens.replace(',', '')} |"
+        (line,) = [line for line in kept.splitlines() if line.startswith(start)]
+        cells = [cell.strip() for cell in line.split("|")]
+        assert (cells[7], cells[11]) == (time, memory)
+    assert len(told) == 6
 
 
 def test_the_page_on_precision_has_the_kept_results():
