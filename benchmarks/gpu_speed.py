@@ -85,7 +85,7 @@ def inputs_of(model: str, shape: tuple[int, ...]) -> Any:
 
 def attends(model: str) -> bool:
     """Whether a preset's rule is attention."""
-    return miras.preset(model).rule.kinds()["memory"] == "kv"
+    return miras.preset(model).rule.memory.keeps_tokens
 
 
 def documents(batch: int, length: int) -> jax.Array:

@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 128])
     rules = {}  # Titans around attention and hybrids have the rule of another preset
     for name in PRESETS:
-        if miras.preset(name).rule.kinds()["memory"] != "kv":
+        if not miras.preset(name).rule.memory.keeps_tokens:
             rules.setdefault(miras.preset(name).rule, name)
     names = list(rules.values())
     parser.add_argument("--presets", nargs="+", default=names, choices=names)

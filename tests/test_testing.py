@@ -98,8 +98,8 @@ BROKEN = {
     ),
     "gate_of_another_axis": (
         "bias",
-        {"gates": lambda self: (Gate("log_decay", 0.9, "log_unit", False),)},
-        "'threshold' only",
+        {"gates": lambda self: (Gate("log_decay", 0.9, "log_unit", False, role="decay"),)},
+        "gates with roles",
     ),
     "loss_per_coordinate": ("bias", loss(lambda r: 0.5 * r * r), "one number a token"),
     "loss_sees_other_tokens": (

@@ -9,9 +9,7 @@ import jax
 from flax import nnx
 
 from miras.array_typing import Weights
-from miras.memory import KV
 from miras.models import LanguageModel, LanguageModelConfig
-from miras.optim import Muon, Newton
 from miras.rule.rule import Rule
 
 CONTEXT = 2048  # tokens before the one whose attention is counted
@@ -107,8 +105,9 @@ def memory_flops(config: LanguageModelConfig, context: int = CONTEXT) -> float:
     `context` tokens, or its window.
     """
     rule, chunk = config.rule, config.chunk
-    if isinstance(rule.memory, KV):
-        seen = min(context, rule.memory.window or context) + rule.memory.persistent
+    cache = rule.memory.token_cache
+    if cache is not None:
+        seen = min(context, cache.window or context) + cache.persistent
         return attention_flops(config, seen)
     weights = _weights(config)
     written = {name: leaf for name, leaf in weights.items() if name not in rule.memory.fixed}
@@ -126,7 +125,7 @@ def memory_flops(config: LanguageModelConfig, context: int = CONTEXT) -> float:
             )
         flops += gradient * (config.refine + 1) * window
         flops += _read_and_write(rule, size, products * (config.refine + 1))
-        flops += _algorithm(rule, leaf.shape, chunk)
+        flops += rule.algorithm.flops(leaf.shape, chunk)
     return config.heads * flops
 
 
@@ -145,17 +144,3 @@ def _read_and_write(rule: Rule, size: int, products: float) -> float:
     if rule.read == "snapshot":
         return 2.0 * size * (1 + states)
     return 2.0 * size * (1 + momentum) + products + 2.0 * size * states
-
-
-def _algorithm(rule: Rule, shape: tuple[int, ...], chunk: int) -> float:
-    """What an algorithm does with a weight beside the rest, for one token."""
-    algorithm = rule.algorithm
-    if isinstance(algorithm, Muon) and len(shape) == 2:
-        small, large = min(shape), max(shape)
-        once = algorithm.steps * (4 * small * small * large + 2 * small**3)
-        return once if algorithm.acts == "token" else once / chunk
-    if isinstance(algorithm, Newton):
-        rows = shape[0]
-        product = 2 * rows * rows + 4 * chunk * rows  # H_t times a vector, in dual form
-        return 2 * rows * rows + algorithm.iterations * product
-    return 0.0

@@ -11,7 +11,6 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from miras.config import to_dict
-from miras.memory import KV
 from miras.models import LanguageModelConfig
 from miras.models.config import LETTERS
 from miras.presets import PRESETS, Preset
@@ -53,7 +52,7 @@ def _model(config: LanguageModelConfig) -> Iterator[tuple[str, str]]:
     state = f"{found.state_bytes:,} bytes per sequence"
     grows = f", and {found.growth_bytes:,} more for each token"
     yield "state", state + (grows if found.growth_bytes else ", of any length")
-    grown = "A" in config.letters or isinstance(config.rule.memory, KV)
+    grown = "A" in config.letters or config.rule.memory.keeps_tokens
     behind = f" behind {CONTEXT:,} tokens" if grown else ""
     yield "FLOPs", f"{_round(found.flops)} per token forward{behind}"
 
@@ -110,14 +109,14 @@ def _beside(config: LanguageModelConfig) -> Iterator[tuple[str, str]]:
 
 def form(config: LanguageModelConfig) -> str:
     """Whether the model computes the online rule, and how."""
-    kinds = config.rule.kinds()
+    rule = config.rule
     if config.exact:
         return "exact, in closed form"
-    if kinds["memory"] == "kv" or kinds["algorithm"] == "newton":
+    if rule.memory.keeps_tokens or rule.algorithm.online:
         return "exact"
-    if config.chunk == 1 and config.rule.read == "token":
+    if config.chunk == 1 and rule.read == "token":
         return "exact, token by token"
-    if kinds["bias"] == "dot" and config.rule.memory.is_linear and config.rule.read == "token":
+    if rule.bias.slope == 0 and rule.memory.is_linear and rule.read == "token":
         return "exact"  # the gradient does not look at the memory
     refined = f", refined {config.refine} times" if config.refine else ""
     return f"chunks of {config.chunk}{refined}"

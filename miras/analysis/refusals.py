@@ -1,6 +1,6 @@
 """The smallest case of every refusal, with a way out: what docs/legality.md is made of.
 
-Why each is refused stands in `miras.rule.legality`; no condition stands here.
+Why each is invalid is in the parts' `conditions` and in `miras.rule.legality`.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from miras.config import coerce, field_types
+from miras.parts.part import Condition
 from miras.rule import legality
-from miras.rule.legality import Verdict
 from miras.rule.rule import Rule
 
 _COLUMNS = ("combination", "why", "instead")
@@ -42,7 +42,7 @@ class Refusal:
         changes = {name: value for name, value in self.fix.items() if name not in self.call}
         return {**self.rule, **changes}, call
 
-    def verdicts(self) -> Iterator[Verdict]:
+    def verdicts(self) -> Iterator[Condition]:
         """Every condition on it, in the order in which they are looked at."""
         rule = _unchecked(self.rule)
         yield from legality.of_rule(rule)
@@ -50,7 +50,7 @@ class Refusal:
         yield from legality.of_semantics(rule, options["refine"], options["exact"])
         yield from legality.of_call(rule, options["terms"], options["k_write"])
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Condition:
         """The condition that it does not meet."""
         return next(verdict for verdict in self.verdicts() if not verdict.legal)
 

@@ -17,7 +17,7 @@ from miras.attention.dispatch import fused
 from miras.attention.softmax import attend, blocks_of, in_blocks, in_front
 from miras.config import require
 from miras.engine.masking import along, compact
-from miras.memory import KV
+from miras.memory import TokenCache
 from miras.rule.rule import Rule
 
 if TYPE_CHECKING:
@@ -61,10 +61,10 @@ class KVState:
 
 
 def initial_kv_state(
-    memory: KV, batch: int, heads: int, dk: int, dv: int, dtype=jnp.float32
+    cache: TokenCache, batch: int, heads: int, dk: int, dv: int, dtype=jnp.float32
 ) -> KVState:
     """The state before the first token: no places, or a window's."""
-    places = 0 if memory.window is None else memory.window - 1
+    places = 0 if cache.window is None else cache.window - 1
     return KVState(
         k=jnp.zeros((batch, places, heads, dk), dtype),
         v=jnp.zeros((batch, places, heads, dv), dtype),
@@ -73,7 +73,7 @@ def initial_kv_state(
         length=jnp.full(batch, places, jnp.int32),
         last_id=jnp.zeros(batch, jnp.int32),
         last_segment=jnp.zeros(batch, jnp.int32),
-        grows=memory.window is None,
+        grows=cache.window is None,
     )
 
 
@@ -133,21 +133,23 @@ def run(rule: Rule, call: "Call", *, backend: "Backend") -> tuple[Array, KVState
     Returns:
         y [B, T, H, Dv], the state after the last token, and an inner loss of 0 [B, T, H].
     """
-    memory = rule.memory
-    assert isinstance(memory, KV)
+    cache = rule.memory.token_cache
+    assert cache is not None
     q, k, v, state = call.q, call.k, call.v, call.state
     plain = backend == "reference"
     fresh = state is None and call.mask is None and backend in ("auto", "pallas")
     batch, length, heads, dk = q.shape
     if state is None:
-        state = initial_kv_state(memory, batch, heads, dk, v.shape[-1], k.dtype)
+        state = initial_kv_state(cache, batch, heads, dk, v.shape[-1], k.dtype)
     assert isinstance(state, KVState)
     check_room(state, length)
-    return _attend(memory, call.W0, q, k, v, state, call.segment_ids, call.mask, plain, fresh)
+    return _attend(cache, call.W0, q, k, v, state, call.segment_ids, call.mask, plain, fresh)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 8, 9))
-def _attend(memory: KV, W0: Weights, q, k, v, state: KVState, segment_ids, mask, plain, fresh):
+def _attend(
+    cache: TokenCache, W0: Weights, q, k, v, state: KVState, segment_ids, mask, plain, fresh
+):
     batch, length, heads, dk = q.shape
     rows, ids = None, segment_ids
     if mask is not None:
@@ -164,16 +166,16 @@ def _attend(memory: KV, W0: Weights, q, k, v, state: KVState, segment_ids, mask,
     begin = state.length if state.reserved else jnp.full(batch, state.visible.shape[1])
     held = {name: _held(getattr(state, name), x, begin, state.reserved) for name, x in new.items()}
 
-    scale = dk**-0.5 if memory.scale is None else memory.scale
-    window = memory.window
+    scale = dk**-0.5 if cache.scale is None else cache.scale
+    window = cache.window
     own = None if segment_ids is None else segment
-    front = (W0["k"], W0["v"]) if memory.persistent else None
+    front = (W0["k"], W0["v"]) if cache.persistent else None
     y = fused(q, k, v, front, window=window, segment=own, scale=scale) if fresh else None
     if y is None and (plain or window is None or length < 2 * window):
         place = begin[:, None] + jnp.arange(length)
-        y = _direct(memory, W0, q, held, place, segment, scale, plain)
+        y = _direct(cache, W0, q, held, place, segment, scale, plain)
     elif y is None:
-        y = _banded(memory, W0, q, held, segment, scale)
+        y = _banded(cache, W0, q, held, segment, scale)
 
     if window is not None and rows is not None:
         last = rows.count[:, None] + jnp.arange(window - 1)  # behind those that were held
@@ -205,18 +207,18 @@ def _held(kept: Array, new: Array, begin: Array, reserved: bool) -> Array:
     return jax.vmap(put)(kept, new, begin)
 
 
-def _direct(memory: KV, W0: Weights, q, held, place, segment, scale, plain) -> Array:
+def _direct(cache: TokenCache, W0: Weights, q, held, place, segment, scale, plain) -> Array:
     """All queries, each at its place [B, T], against all keys."""
     other = jnp.arange(held["visible"].shape[1])
     sees = other <= place[:, :, None]
-    if memory.window is not None:
-        sees &= other > place[:, :, None] - memory.window
-    return _among(memory, W0, q, held, sees, segment, scale, plain)
+    if cache.window is not None:
+        sees &= other > place[:, :, None] - cache.window
+    return _among(cache, W0, q, held, sees, segment, scale, plain)
 
 
-def _banded(memory: KV, W0: Weights, q, held, segment, scale) -> Array:
+def _banded(cache: TokenCache, W0: Weights, q, held, segment, scale) -> Array:
     """A window of w in blocks of w tokens: query t of a block sees keys t to t + w - 1 of two."""
-    window = memory.window
+    window = cache.window
     assert window is not None
     batch, length = segment.shape
     count = blocks_of(length, window)
@@ -225,11 +227,11 @@ def _banded(memory: KV, W0: Weights, q, held, segment, scale) -> Array:
     pairs = {name: in_blocks(x, window, pairs=True, count=count) for name, x in held.items()}
     token, key = jnp.arange(window)[:, None], jnp.arange(2 * window)[None, :]
     sees = ((token <= key) & (key < token + window))[None]
-    y = _among(memory, W0, q, pairs, sees, own, scale, plain=False)
+    y = _among(cache, W0, q, pairs, sees, own, scale, plain=False)
     return y.reshape(batch, count * window, *y.shape[2:])[:, :length]
 
 
-def _among(memory: KV, W0: Weights, q, held, sees, segment, scale, plain) -> Array:
+def _among(cache: TokenCache, W0: Weights, q, held, sees, segment, scale, plain) -> Array:
     """Among held tokens those at places that `sees` [.., T, S] allows, visible and of one segment.
 
     Persistent tokens stand in front of all.
@@ -237,6 +239,6 @@ def _among(memory: KV, W0: Weights, q, held, sees, segment, scale, plain) -> Arr
     sees = sees & (segment[:, :, None] == held["segment"][:, None, :])
     sees &= held["visible"][:, None, :]
     keys, values = held["k"].astype(q.dtype), held["v"].astype(q.dtype)
-    if memory.persistent:
+    if cache.persistent:
         keys, values, sees = in_front(keys, values, sees, W0["k"], W0["v"])
     return attend(q, keys, values, sees, scale, plain=plain)

@@ -190,9 +190,8 @@ def _gradient(rule: Rule, fixed, at: Weights, tokens: Tokens, window: Window | N
     if rule.order == "decay_first":
         at = _decay(rule, tokens, at)
     if window is not None:
-        thresholds = window.threshold
         each = [
-            _one(rule, fixed, at, k, None, v, None if thresholds is None else thresholds[i])
+            _one(rule, fixed, at, k, None, v, {name: x[i] for name, x in window.gates.items()})
             for i, (k, v) in enumerate(zip(window.k, window.v))
         ]
         total = {name: jnp.zeros_like(leaf) for name, leaf in at.items()}
@@ -202,14 +201,15 @@ def _gradient(rule: Rule, fixed, at: Weights, tokens: Tokens, window: Window | N
             total = {name: tokens.gates["lr"][0] * leaf for name, leaf in total.items()}
         return total, each[-1][1]
     total, loss = {name: jnp.zeros_like(leaf) for name, leaf in at.items()}, 0.0
-    threshold = None if tokens.threshold is None else tokens.threshold[0]
+    gates = {name: x[0] for name, x in tokens.for_gradients.items()}
     for term in tokens.terms:
         here = at
         if rule.algorithm.sequential:
             here = jax.tree.map(jnp.subtract, at, total)
-        g, term_loss = _one(rule, fixed, here, term.k[0], term.k_write, term.v[0], threshold)
-        pairs = rule.memory.associations(term.k, term.v, tokens.gates)
-        if pairs is not None:
+        g, term_loss = _one(rule, fixed, here, term.k[0], term.k_write, term.v[0], gates)
+        if rule.memory.associates:
+            own = rule.memory.own_gates(tokens.for_gradients)
+            pairs = rule.memory.associations(term.k, term.v, own, tokens.log_decays)
             g = {name: -jnp.outer(x[0], e[0]) for name, (x, e) in pairs.items()}
         rate = term.rate[0]
         g = {name: rate * leaf if rate.shape[0] > 1 else rate[0] * leaf for name, leaf in g.items()}
@@ -220,19 +220,20 @@ def _gradient(rule: Rule, fixed, at: Weights, tokens: Tokens, window: Window | N
     return total, loss
 
 
-def _one(rule: Rule, fixed, at: Weights, k, k_write, v, threshold):
+def _one(rule: Rule, fixed, at: Weights, k, k_write, v, gates):
     """The gradient of one association at given weights, and its loss."""
-    threshold = None if threshold is None else threshold[None]
+    gates = {name: x[None] for name, x in gates.items()}
+    of_bias = rule.bias.own_gates(gates)
 
     def read(W: Weights, x: Array) -> Array:
         return rule.memory.apply(Plain(W, fixed), x[None, :])
 
     pred, vjp = jax.vjp(lambda W: read(W, k), at)
-    residual = rule.bias.residual(pred, v[None], threshold)
+    residual = rule.bias.residual(pred, v[None], of_bias)
     if k_write is not None:  # the same error, written along another key
         _, vjp = jax.vjp(lambda W: read(W, k_write[0]), at)
     (g,) = vjp(residual)
-    return g, rule.bias.loss(pred, v[None], threshold)[0]
+    return g, rule.bias.loss(pred, v[None], of_bias)[0]
 
 
 def _advance(rule: Rule, memory: Memory, G: Weights, tokens: Tokens, R: Weights) -> Memory:
@@ -266,14 +267,12 @@ def _advance(rule: Rule, memory: Memory, G: Weights, tokens: Tokens, R: Weights)
 
 
 def _pushed(window: Window, tokens: Tokens) -> Window:
-    """The window with the token behind it: w rows."""
+    """The window with the token after it: w rows."""
     (term,) = tokens.terms
     join = lambda a, b: jnp.concatenate([a, b])  # noqa: E731
-    threshold = window.threshold
-    if threshold is not None:
-        threshold = join(threshold, tokens.threshold)
+    gates = {name: join(window.gates[name], x) for name, x in tokens.for_gradients.items()}
     k, v = join(window.k, term.k), join(window.v, term.v)
-    return Window(k, v, join(window.weight, tokens.weight), threshold)
+    return Window(k, v, join(window.weight, tokens.weight), gates)
 
 
 def _newton(rule: Rule, fixed, A: Weights, R: Weights, tokens: Tokens, q: Array):
@@ -289,4 +288,4 @@ def _newton(rule: Rule, fixed, A: Weights, R: Weights, tokens: Tokens, q: Array)
         "H": A["H"] + jnp.outer(x[0], (term.rate * x)[0]),
     }
     y = phi(q) @ inverse_positive(A["H"] + ridge) @ A["w1"]
-    return A, y[0], rule.bias.loss(pred, term.v, None)[0]
+    return A, y[0], rule.bias.loss(pred, term.v, rule.bias.own_gates(tokens.for_gradients))[0]

@@ -7,4 +7,6 @@ from miras.bias.l2 import L2
 from miras.bias.lp import L1, Lp
 from miras.bias.robust import Robust
 
-__all__ = ["L1", "L2", "Bias", "Dot", "Huber", "Lp", "Robust", "register"]
+__all__ = ["DEFAULT", "L1", "L2", "Bias", "Dot", "Huber", "Lp", "Robust", "register"]
+
+DEFAULT: Bias = L2()

@@ -1,6 +1,7 @@
 """Dot-product bias: the similarity that Hebbian rules and linear attention maximise."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -15,13 +16,14 @@ from miras.parts.formula import BiasFormula
 class Dot(Bias):
     """loss = -<pred, v>; residual -v. MIRAS (2504.13173), table 1."""
 
+    separable: ClassVar[bool] = True
     slope: ClassVar[float | None] = 0.0
 
-    def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+    def loss(self, pred: Array, target: Array, gates: Mapping[str, Array]) -> Array:
         """-<pred, v>, [C]."""
         return -jnp.sum(pred * target, axis=-1)
 
-    def residual(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+    def residual(self, pred: Array, target: Array, gates: Mapping[str, Array]) -> Array:
         """-v, [C, dv]."""
         return -target
 

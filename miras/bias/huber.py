@@ -1,6 +1,7 @@
 """Huber biases: squared error for small residuals, bounded influence for large ones."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 import jax.numpy as jnp
@@ -41,11 +42,11 @@ class Huber(Bias):
 
     def gates(self) -> tuple[Gate, ...]:
         """The threshold delta_t > 0."""
-        return (Gate("threshold", self.delta, "positive", self.data_dependent),)
+        return (Gate("threshold", self.delta, "positive", self.data_dependent, symbol=r"\delta"),)
 
-    def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+    def loss(self, pred: Array, target: Array, gates: Mapping[str, Array]) -> Array:
         """The loss per token, [C]; for the mixture the value of the branch taken."""
-        assert threshold is not None
+        threshold = gates["threshold"]
         r, delta = pred - target, threshold[:, None]
         half_square = 0.5 * r * r
         if self.variant == "coordinate":
@@ -59,10 +60,9 @@ class Huber(Bias):
             return jnp.where(length <= threshold, square, threshold * (length - 0.5 * threshold))
         return jnp.where(length <= threshold, square, threshold * jnp.sum(jnp.abs(r), axis=-1))
 
-    def residual(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+    def residual(self, pred: Array, target: Array, gates: Mapping[str, Array]) -> Array:
         """The variant's direction, [C, dv]."""
-        assert threshold is not None
-        r, delta = pred - target, threshold[:, None]
+        r, delta = pred - target, gates["threshold"][:, None]
         if self.variant == "coordinate":
             return jnp.clip(r, -delta, delta)
         far = delta * (direction(r) if self.variant == "norm" else jnp.sign(r))

@@ -1,6 +1,7 @@
 """Squared-error bias: the delta rule's loss."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -15,13 +16,14 @@ from miras.parts.formula import BiasFormula
 class L2(Bias):
     """loss = 1/2 ||r||^2 with r = pred - v; residual r. MIRAS (2504.13173), table 1."""
 
+    separable: ClassVar[bool] = True
     slope: ClassVar[float | None] = 1.0
 
-    def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+    def loss(self, pred: Array, target: Array, gates: Mapping[str, Array]) -> Array:
         """1/2 ||r||^2, [C]."""
         return 0.5 * jnp.sum((pred - target) ** 2, axis=-1)
 
-    def residual(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+    def residual(self, pred: Array, target: Array, gates: Mapping[str, Array]) -> Array:
         """r, [C, dv]."""
         return pred - target
 

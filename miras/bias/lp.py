@@ -1,6 +1,7 @@
 """l_p biases: Moneta's loss, and the value-less l_1."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 
@@ -52,11 +53,11 @@ class Lp(Bias):
         require(self.sharpness > 0, f"Lp.sharpness={self.sharpness} must be positive.")
         require(self.eps > 0, f"Lp.eps={self.eps} must be positive.")
 
-    def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+    def loss(self, pred: Array, target: Array, gates: Mapping[str, Array]) -> Array:
         """||r||_p^p / p, [C]."""
         return _loss(pred - target, self.p)
 
-    def residual(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+    def residual(self, pred: Array, target: Array, gates: Mapping[str, Array]) -> Array:
         """sign(r) |r|^(p-1), [C, dv]."""
         return _residual(pred - target, self.p, self.smooth, self.sharpness, self.eps)
 
@@ -103,11 +104,11 @@ class L1(Bias):
         """Check ranges."""
         require(self.sharpness > 0, f"L1.sharpness={self.sharpness} must be positive.")
 
-    def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+    def loss(self, pred: Array, target: Array, gates: Mapping[str, Array]) -> Array:
         """||r||_1, [C]."""
         return _loss(pred - target, 1.0)
 
-    def residual(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+    def residual(self, pred: Array, target: Array, gates: Mapping[str, Array]) -> Array:
         """sign(r), [C, dv]."""
         return _residual(pred - target, 1.0, self.smooth, self.sharpness, eps=1.0)
 

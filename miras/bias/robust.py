@@ -1,6 +1,7 @@
 """Robust bias: the worst case over a bounded shift of the value."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from miras.array_typing import Array
 from miras.bias.base import Bias, register
@@ -27,13 +28,13 @@ class Robust(Bias):
         """Check ranges."""
         require(self.radius >= 0, f"Robust.radius={self.radius} must not be negative.")
 
-    def loss(self, pred: Array, target: Array, threshold: Array | None) -> Array:
+    def loss(self, pred: Array, target: Array, gates: Mapping[str, Array]) -> Array:
         """1/2 ||r||^2 + radius ||r|| + 1/2 radius^2, [C]."""
         length = norm(pred - target)[:, 0]
         return 0.5 * (length + self.radius) ** 2
 
-    def residual(self, pred: Array, target: Array, threshold: Array | None) -> Array:
-        """R + radius r / ||r||, [C, dv]."""
+    def residual(self, pred: Array, target: Array, gates: Mapping[str, Array]) -> Array:
+        """r + radius r / ||r||, [C, dv]."""
         r = pred - target
         return r + self.radius * direction(r)
 

@@ -8,7 +8,7 @@ each, both <= 1: where one of them underflows the product does too. Nothing depe
 token, not even in its rounding.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from miras.array_typing import Array
 from miras.memory import Memory
 from miras.optim.coefficients import MIN_LOG
+from miras.parts.gate import Side
 
 BLOCK = 4
 
@@ -35,7 +36,7 @@ class Sums(NamedTuple):
     at: Array
 
     def rest(self) -> Array:
-        """From behind token t to the end, [C, D]."""
+        """From after token t to the end, [C, D]."""
         t, i = _places(self.log.shape[0])
         return _summed(i > t, self.log)
 
@@ -98,7 +99,7 @@ def before(sums: Sums | None, decay_first: bool) -> Sums | None:
     return sums._replace(own=jnp.zeros_like(sums.log), at=_shifted(sums.at, 1))
 
 
-def decay_of(memory: Memory, name: str, log_decays: dict[str, Array]) -> Decay:
+def decay_of(memory: Memory, name: str, log_decays: Mapping[Side, Array]) -> Decay:
     """The decay of a weight under log decays by side, [C] for "head" and [C, D] else, >= MIN_LOG.
 
     A side that the weight lacks acts on it by its channels' geometric mean. Weights under a decay

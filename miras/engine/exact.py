@@ -9,6 +9,8 @@ of DeltaNet (2406.06484, section 3.2), here with whatever coefficients, terms an
 c', W_0' those of the state at which the error is read, a the bias's slope.
 """
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 
 from miras.array_typing import Array, Weights
@@ -20,7 +22,12 @@ from miras.rule.rule import Rule
 
 
 def exact_gradients(
-    rule: Rule, name: str, trail: Trail, terms: tuple[Term, ...], fixed: Weights
+    rule: Rule,
+    name: str,
+    trail: Trail,
+    terms: tuple[Term, ...],
+    fixed: Weights,
+    gates: Mapping[str, Array],
 ) -> Gradients:
     """The gradients of C tokens, each at the weights just before it.
 
@@ -30,7 +37,9 @@ def exact_gradients(
         trail: how that weight stands before each token; its writes are not looked at.
         terms: of the tokens.
         fixed: weights that only the outer loop trains.
+        gates: those that gradients depend on, by name [C, ...].
     """
+    gates = rule.bias.own_gates(gates)
     slope = rule.bias.slope
     assert slope is not None
     reader = DualForm({name: trail._replace(writes=())}, fixed)
@@ -70,7 +79,7 @@ def exact_gradients(
     E = E.reshape(size, count, -1)
     pred = pred.reshape(size, count, -1)
     writes = tuple(Write(X, E[:, j]) for j, X in enumerate(keys))
-    losses = [rule.bias.loss(pred[:, j], term.v, None) for j, term in enumerate(terms)]
+    losses = [rule.bias.loss(pred[:, j], term.v, gates) for j, term in enumerate(terms)]
     return Gradients({name: writes}, {name: "linear"}, sum(losses[1:], losses[0]))
 
 

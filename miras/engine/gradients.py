@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ from miras.bias import Bias
 from miras.engine.devices import varying_alike
 from miras.engine.readers import Kind, OwnSteps, Write, Writes
 from miras.memory import Memory, Reader
+from miras.parts.gate import Side
 from miras.rule.rule import Rule
 
 
@@ -49,12 +50,19 @@ class Gradients(NamedTuple):
 
 
 def gradients(
-    rule: Rule, reader: Reader, terms: tuple[Term, ...], threshold: Array | None
+    rule: Rule, reader: Reader, terms: tuple[Term, ...], gates: Mapping[str, Array]
 ) -> Gradients:
     """The gradients at the weights that a reader gives, term by term.
 
     Under a sequential algorithm each term also sees the token's own earlier ones.
+
+    Args:
+        rule: the four parts.
+        reader: the weights at which gradients are taken.
+        terms: of K tokens.
+        gates: those that gradients depend on, by name [K, ...].
     """
+    gates = rule.bias.own_gates(gates)
     writes: Writes = {}
     kinds: dict[str, Kind] = {}
     loss = jnp.zeros(terms[0].k.shape[0], terms[0].v.dtype)
@@ -64,9 +72,9 @@ def gradients(
             rule.memory,
             at,
             term.k,
-            functools.partial(_residual, rule.bias, term, threshold),
+            functools.partial(_residual, rule.bias, term, gates),
         )
-        loss = loss + rule.bias.loss(pred, term.v, threshold)
+        loss = loss + rule.bias.loss(pred, term.v, gates)
         for name, write in found.items():
             X = write.X
             if term.k_write is not None:
@@ -77,9 +85,9 @@ def gradients(
     return Gradients(writes, kinds, loss)
 
 
-def _residual(bias: Bias, term: Term, threshold: Array | None, pred: Array) -> Array:
+def _residual(bias: Bias, term: Term, gates: Mapping[str, Array], pred: Array) -> Array:
     """What a gradient starts with; one rate for all of a token's gradients scales it here, once."""
-    residual = bias.residual(pred, term.v, threshold)
+    residual = bias.residual(pred, term.v, gates)
     return term.rate * residual if _per_token(term) else residual
 
 
@@ -88,12 +96,17 @@ def _per_token(term: Term) -> bool:
 
 
 def associated(
-    rule: Rule, term: Term, gates: dict[str, Array]
-) -> tuple[Writes, dict[str, Kind]] | None:
-    """What a memory that is written by association takes, whatever it holds; None for others."""
-    pairs = rule.memory.associations(term.k, term.v, gates)
-    if pairs is None:
-        return None
+    rule: Rule, term: Term, gates: Mapping[str, Array], decays: Mapping[Side, Array]
+) -> tuple[Writes, dict[str, Kind]]:
+    """What a memory that is written by association takes, whatever it holds.
+
+    Args:
+        rule: whose memory `associates`.
+        term: of K tokens.
+        gates: those that gradients depend on, by name [K, ...].
+        decays: log decays by side.
+    """
+    pairs = rule.memory.associations(term.k, term.v, rule.memory.own_gates(gates), decays)
     writes: Writes = {name: (Write(x, -term.rate * e),) for name, (x, e) in pairs.items()}
     return writes, dict.fromkeys(pairs, "linear")
 
@@ -119,20 +132,24 @@ class Tapped:
     outputs: dict[str, Array] = dataclasses.field(default_factory=dict)
 
     def linear(self, name: str, x: Array) -> Array:
-        """X @ W + tap."""
+        """x @ W + tap."""
         return self._tap("linear", name, x, self.base.linear(name, x))
 
     def scale(self, name: str, x: Array) -> Array:
-        """X * W + tap."""
+        """x * W + tap."""
         return self._tap("scale", name, x, self.base.scale(name, x))
 
     def shift(self, name: str, x: Array) -> Array:
-        """X + W + tap."""
+        """x + W + tap."""
         return self._tap("shift", name, x, self.base.shift(name, x))
 
     def fixed(self, name: str) -> Array:
         """A fixed weight."""
         return self.base.fixed(name)
+
+    def gate(self, name: str) -> Array:
+        """A gate of the memory."""
+        return self.base.gate(name)
 
     def _tap(self, kind: Kind, name: str, x: Array, y: Array) -> Array:
         assert name not in self.inputs, f"memory weight {name!r} is read twice in one apply"
@@ -142,7 +159,7 @@ class Tapped:
 
 @jax.custom_jvp
 def _tapped(y: Array, tap: Array) -> Array:
-    """Y, with the derivatives of y + tap at tap 0."""
+    """y, with the derivatives of y + tap at tap 0."""
     del tap
     return y
 

@@ -43,14 +43,16 @@ class Plain:
         weights: leaves [in, out] or [out].
         constants: weights that the memory declares as fixed.
         decays: by weight name: token t reads alpha_t * W.
+        gates: that the memory declares, of the tokens that are read, [C, ...].
     """
 
     weights: Weights
     constants: Weights
     decays: Mapping[str, Decay] | None = None
+    gates: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
     def linear(self, name: str, x: Array) -> Array:
-        """X @ W."""
+        """x @ W."""
         if self.decays is None:
             return x @ self.weights[name]
         decay = self.decays[name]
@@ -58,16 +60,20 @@ class Plain:
         return self._scaled(name, x @ self.weights[name])
 
     def scale(self, name: str, x: Array) -> Array:
-        """X * W."""
+        """x * W."""
         return self._scaled(name, x * self.weights[name])
 
     def shift(self, name: str, x: Array) -> Array:
-        """X + W."""
+        """x + W."""
         return x + self._scaled(name, jnp.broadcast_to(self.weights[name], x.shape))
 
     def fixed(self, name: str) -> Array:
         """A fixed weight."""
         return self.constants[name]
+
+    def gate(self, name: str) -> Array:
+        """A gate of the memory."""
+        return self.gates[name]
 
     def _scaled(self, name: str, y: Array) -> Array:
         if self.decays is None:
@@ -108,10 +114,12 @@ class DualForm:
     Attributes:
         trails: by weight name.
         constants: weights that the memory declares as fixed.
+        gates: that the memory declares, of the tokens that are read, [C, ...].
     """
 
     trails: dict[str, Trail]
     constants: Weights
+    gates: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
     def linear(self, name: str, x: Array) -> Array:
         """x_t @ W_t."""
@@ -139,6 +147,10 @@ class DualForm:
         """A fixed weight."""
         return self.constants[name]
 
+    def gate(self, name: str) -> Array:
+        """A gate of the memory."""
+        return self.gates[name]
+
     def _vector(self, name: str, gradients: list[Array]) -> Array:
         """W_t of a weight [out], for all tokens: [C, out]."""
         trail = self.trails[name]
@@ -164,10 +176,17 @@ def _weighted(weights: Array, x: Array, W: Array) -> Array:
 
 @dataclasses.dataclass
 class PerToken:
-    """Reads weights given for each token: leaves [C, in, out] or [C, out]."""
+    """Reads weights given for each token.
+
+    Attributes:
+        weights: leaves [C, in, out] or [C, out].
+        constants: weights that the memory declares as fixed.
+        gates: that the memory declares, of the tokens that are read, [C, ...].
+    """
 
     weights: Weights
     constants: Weights
+    gates: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
     def linear(self, name: str, x: Array) -> Array:
         """x_t @ W_t."""
@@ -184,6 +203,10 @@ class PerToken:
     def fixed(self, name: str) -> Array:
         """A fixed weight."""
         return self.constants[name]
+
+    def gate(self, name: str) -> Array:
+        """A gate of the memory."""
+        return self.gates[name]
 
 
 @dataclasses.dataclass
@@ -217,3 +240,7 @@ class OwnSteps:
     def fixed(self, name: str) -> Array:
         """A fixed weight."""
         return self.base.fixed(name)
+
+    def gate(self, name: str) -> Array:
+        """A gate of the memory."""
+        return self.base.gate(name)

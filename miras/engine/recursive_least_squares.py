@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from miras.array_typing import Array, Leaf, Weights
-from miras.engine.gradients import Gradients, Term
+from miras.engine.gradients import Gradients
 from miras.engine.readers import Plain, Write
 from miras.engine.systems import inverse_positive
+from miras.engine.tokens import Tokens
 from miras.engine.trajectory import Linear
 from miras.optim import Newton
 from miras.rule.rule import Rule
@@ -29,14 +30,16 @@ def start(rule: Rule, fast: Weights) -> Weights:
     }
 
 
-def writes(rule: Rule, snapshot: Weights, term: Term, fixed: Weights) -> Gradients:
+def writes(rule: Rule, snapshot: Weights, tokens: Tokens, fixed: Weights) -> Gradients:
     """G takes k^T v and H takes k^T k; the loss is that of the solution before the chunk."""
-    at_start = Plain(snapshot, fixed)
+    (term,), at_start = tokens.terms, Plain(snapshot, fixed)
     x = rule.memory.features(at_start, term.k)
     pred = at_start.linear("w1", solve(rule, lambda z: z @ snapshot["H"], None, x))
     found = {"w1": (Write(x, -term.rate * term.v),), "H": (Write(x, -term.rate * x),)}
     kinds = {"w1": "linear", "H": "linear"}
-    return Gradients(found, kinds, rule.bias.loss(pred, term.v, None))  # pyright: ignore
+    return Gradients(
+        found, kinds, rule.bias.loss(pred, term.v, rule.bias.own_gates(tokens.for_gradients))
+    )  # pyright: ignore
 
 
 def read(rule: Rule, path: Linear, q: Array) -> Array:

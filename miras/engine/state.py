@@ -5,6 +5,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from miras.array_typing import Array, Weights
 from miras.config import config_hash
@@ -12,6 +13,7 @@ from miras.engine import recursive_least_squares as least_squares
 from miras.engine.tokens import Window
 from miras.engine.trajectory import Memory
 from miras.optim import Newton
+from miras.parts.gate import Gate
 from miras.rule.rule import Rule
 
 
@@ -112,12 +114,13 @@ def initial_state(
     if size:
         heads = next(iter(fast.values())).shape[0]
         shape = (batch, heads, size)
-        has_threshold = any(gate.name == "threshold" for gate in rule.gates)
         window = Window(
             k=jnp.zeros((*shape, dk), dtype),
             v=jnp.zeros((*shape, dv), dtype),
             weight=jnp.zeros(shape, dtype),
-            threshold=jnp.ones(shape, dtype) if has_threshold else None,
+            gates={
+                gate.name: _empty(rule, gate, shape, dk, dv, dtype) for gate in rule.gradient_gates
+            },
         )
     return State(
         A=memory.A,
@@ -131,3 +134,11 @@ def initial_state(
         segment=jnp.zeros(batch, jnp.int32),
         made=made,
     )
+
+
+def _empty(
+    rule: Rule, gate: Gate, shape: tuple[int, ...], dk: int, dv: int, dtype: DTypeLike
+) -> Array:
+    """A gate of a window that holds no token."""
+    widths = {"head": (), "key": (dk,), "value": (dv,), "slot": (rule.memory.slots or 0,)}
+    return jnp.full((*shape, *widths[gate.side]), gate.neutral, dtype)

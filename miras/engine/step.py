@@ -17,7 +17,7 @@ from miras.engine.decay import decay_of
 from miras.engine.exact import exact_gradients
 from miras.engine.gradients import Gradients, associated, gradients
 from miras.engine.readers import Plain
-from miras.engine.tokens import Tokens, Window, band, behind, next_window, tokens_of
+from miras.engine.tokens import Tokens, Window, band, next_window, tokens_of, with_window
 from miras.engine.trajectory import Linear, Memory, Steps, following, last, link, trajectory
 from miras.memory import Reader
 from miras.optim import Newton
@@ -132,7 +132,7 @@ def chunk_step(
         y = _last_read(rule, fixed, end.A, tile, y)
     window = None
     if fast.window is not None:
-        window = next_window(tokens, fast.window)
+        window = next_window(rule, tokens, fast.window)
     size = tile.write.shape[0]
     loss = tile.write * found.loss[-size:]
     return Fast(end.A, end.S, end.V, R, L, window, sweeps), y, loss, moved
@@ -198,16 +198,18 @@ def _learn(
 ) -> tuple[Gradients, Steps, tuple[Memory, ...]]:
     """The gradients that move the memory, the steps with them, and the sweeps' new memories."""
     if isinstance(rule.algorithm, Newton):
-        found = least_squares.writes(rule, fast.R, tokens.terms[0], fixed)
+        found = least_squares.writes(rule, fast.R, tokens, fixed)
         return found, _with(steps, found), ()
     if how.exact:
         ((name, _),) = fast.A.items()
         nothing = steps._replace(writes={name: ()}, kinds={name: "linear"})
         before = Linear(rule, Memory(fast.A, fast.S, fast.V), nothing, fixed).before()
-        found = exact_gradients(rule, name, before.trails[name], tokens.terms, fixed)  # pyright: ignore
+        found = exact_gradients(  # pyright: ignore
+            rule, name, before.trails[name], tokens.terms, fixed, tokens.for_gradients
+        )
         return found, _with(steps, found), ()
     decays = steps.decays if rule.order == "decay_first" else None
-    tokens = tokens if fast.window is None else behind(fast.window, tokens)
+    tokens = tokens if fast.window is None else with_window(fast.window, tokens)
     found = _at(rule, Plain(fast.R, fixed, decays), tokens)
     moved, sweeps = _with(steps, found), []
     for sweep in fast.sweeps:
@@ -223,12 +225,12 @@ def _with(steps: Steps, found: Gradients) -> Steps:
 
 
 def _at(rule: Rule, reader: Reader, tokens: Tokens) -> Gradients:
-    """The gradients of the tokens, behind those of a window, at the weights that a reader gives."""
-    found = gradients(rule, reader, tokens.terms, tokens.threshold)
-    direct = associated(rule, tokens.terms[0], tokens.gates)
-    if direct is None:
+    """The gradients of the tokens, after those of a window, at the weights that a reader gives."""
+    found = gradients(rule, reader, tokens.terms, tokens.for_gradients)
+    if not rule.memory.associates:
         return found
-    return Gradients(*direct, found.loss)
+    (term,) = tokens.terms
+    return Gradients(*associated(rule, term, tokens.for_gradients, tokens.log_decays), found.loss)
 
 
 def _read(rule: Rule, fixed: Weights, fast: Fast, path, steps: Steps, q: Array) -> Array:

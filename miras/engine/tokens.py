@@ -8,6 +8,7 @@ from miras.array_typing import Array, Weights
 from miras.engine.gradients import Term
 from miras.engine.readers import Plain
 from miras.optim.coefficients import MIN_LOG
+from miras.parts.gate import Side
 from miras.rule.rule import Rule
 
 
@@ -16,7 +17,8 @@ class Tokens(NamedTuple):
 
     Attributes:
         terms: the associations of each token.
-        threshold: delta_t [C], None without.
+        for_gradients: the gates that gradients depend on, by name [C, ...]; with those of a
+            window's tokens before them where the terms are, see `with_window`.
         log_decays: by side: [C] for "head", [C, D] for channels; 0 where masked.
         log_momentum: [C], 0 where masked; None without momentum.
         rate: eta_t [C] where it scales the update, else None.
@@ -26,8 +28,8 @@ class Tokens(NamedTuple):
     """
 
     terms: tuple[Term, ...]
-    threshold: Array | None
-    log_decays: dict[str, Array]
+    for_gradients: dict[str, Array]
+    log_decays: dict[Side, Array]
     log_momentum: Array | None
     rate: Array | None
     weight: Array | None
@@ -36,12 +38,19 @@ class Tokens(NamedTuple):
 
 
 class Window(NamedTuple):
-    """The last w - 1 written tokens: leaves [w - 1, ...], the latest last; weight 0 where none."""
+    """The last w - 1 written tokens: leaves [w - 1, ...], the latest last.
+
+    Attributes:
+        k: keys.
+        v: values.
+        weight: of each token; 0 where there is none.
+        gates: those that a token's gradient depends on, by name; neutral where there is none.
+    """
 
     k: Array
     v: Array
     weight: Array
-    threshold: Array | None
+    gates: dict[str, Array]
 
 
 def tokens_of(
@@ -78,15 +87,15 @@ def tokens_of(
         along = None if k_write is None else part(k_write, j)
         terms.append(Term(part(k, j), along, part(v, j), rate, rate_in))
 
-    log_decays = {}
-    for name, side_name in _decay_gates(rule, gates):
+    log_decays: dict[Side, Array] = {}
+    for name, side_name in rule.retention.decays:
         gate = gates[name]
         masked = write if gate.ndim == 1 else write[:, None]
         log_decays[side_name] = jnp.where(masked > 0, jnp.maximum(gate, MIN_LOG), 0.0)
     mu = gates.get("log_momentum")
     return Tokens(
         terms=tuple(terms),
-        threshold=gates.get("threshold"),
+        for_gradients={gate.name: gates[gate.name] for gate in rule.gradient_gates},
         log_decays=log_decays,
         log_momentum=None if mu is None else jnp.where(write > 0, mu, 0.0),
         rate=None if at_gradient else gates["lr"],
@@ -108,17 +117,9 @@ def _features(rule: Rule, fixed: Weights, k: Array) -> Array:
 
 def _clamped(rule: Rule, gates: dict[str, Array]) -> dict[str, Array]:
     """Log decays per channel held above the retention's `min_log_decay`."""
-    low = getattr(rule.retention, "min_log_decay", MIN_LOG)
-    per_channel = {g.name for g in rule.retention.gates() if g.side != "head"}
+    low = rule.retention.min_log_decay
+    per_channel = {name for name, side in rule.retention.decays if side != "head"}
     return {n: jnp.maximum(g, low) if n in per_channel else g for n, g in gates.items()}
-
-
-def _decay_gates(rule: Rule, gates: dict[str, Array]) -> list[tuple[str, str]]:
-    """(gate, side) of each log decay; one computed by the retention itself is per head."""
-    declared = [(g.name, g.side) for g in rule.retention.gates() if "decay" in g.name]
-    if declared or "log_decay" not in gates:
-        return declared  # pyright: ignore
-    return [("log_decay", "head")]
 
 
 def _rank(weight: Array) -> Array:
@@ -147,7 +148,7 @@ def band(rule: Rule, window: Window | None, tokens: Tokens) -> Array | None:
     return jnp.where(inside & past, weight[None, :], 0.0) * step[:, None]
 
 
-def behind(window: Window, tokens: Tokens) -> Tokens:
+def with_window(window: Window, tokens: Tokens) -> Tokens:
     """The tokens with those of the window before them, for gradients."""
     (term,) = tokens.terms
     join = lambda a, b: jnp.concatenate([a, b])  # noqa: E731
@@ -158,16 +159,13 @@ def behind(window: Window, tokens: Tokens) -> Tokens:
         join(jnp.ones((window.k.shape[0], 1), term.rate.dtype), term.rate),
         None,
     )
-    threshold = tokens.threshold
-    if threshold is not None:
-        assert window.threshold is not None
-        threshold = join(window.threshold, threshold)
-    return tokens._replace(terms=(whole,), threshold=threshold)
+    gates = {name: join(window.gates[name], gate) for name, gate in tokens.for_gradients.items()}
+    return tokens._replace(terms=(whole,), for_gradients=gates)
 
 
-def next_window(tokens: Tokens, window: Window) -> Window:
+def next_window(rule: Rule, tokens: Tokens, window: Window) -> Window:
     """The last w - 1 written tokens after a run."""
-    whole = behind(window, tokens)
+    whole = with_window(window, tokens)
     (term,) = whole.terms
     assert tokens.weight is not None
     weight = jnp.concatenate([window.weight, tokens.weight])
@@ -176,7 +174,10 @@ def next_window(tokens: Tokens, window: Window) -> Window:
     wanted = rank[-1] - size + 1 + jnp.arange(size)
     chosen = (rank[None, :] == wanted[:, None]) & (weight > 0)[None, :]
     pick = chosen.astype(weight.dtype)
-    threshold = None if whole.threshold is None else pick @ whole.threshold
-    if threshold is not None:
-        threshold = jnp.where(jnp.any(chosen, axis=1), threshold, 1.0)
-    return Window(pick @ term.k, pick @ term.v, pick @ weight, threshold)
+    some = jnp.any(chosen, axis=1)
+    gates = {}
+    for gate in rule.gradient_gates:
+        held = pick @ whole.for_gradients[gate.name]
+        there = some.reshape(-1, *[1] * (held.ndim - 1))
+        gates[gate.name] = jnp.where(there, held, gate.neutral)
+    return Window(pick @ term.k, pick @ term.v, pick @ weight, gates)

@@ -5,8 +5,8 @@ from typing import Literal
 
 from miras.backends.xla.loop import SaveEvery
 from miras.config import Config, require
-from miras.memory import KV
-from miras.optim import NonParametric
+from miras.memory import attention
+from miras.optim import without_steps
 from miras.rule.precision import Precision
 from miras.rule.rule import Rule
 
@@ -82,12 +82,12 @@ class LayerConfig(Config):
             )
         if self.decay_by_depth:
             require(
-                any(g.name == "log_decay" and g.side == "head" for g in rule.retention.gates()),
+                any(gate.side == "head" for gate in rule.gates_of("decay")),
                 "layer.decay_by_depth needs a retention with a decay per head, such as l2.",
             )
         if self.lr_by_position:
             require(
-                any(gate.name == "lr" and gate.side == "head" for gate in rule.gates),
+                any(gate.side == "head" for gate in rule.gates_of("rate")),
                 "layer.lr_by_position needs a learning rate per head.",
             )
             require(
@@ -143,5 +143,6 @@ class AttentionConfig(Config):
 
     def rule(self, *, windowed: bool = True) -> Rule:
         """The kv memory that it is."""
-        memory = KV(window=self.window if windowed else None, persistent=self.persistent)
-        return Rule(memory=memory, algorithm=NonParametric())
+        window = self.window if windowed else None
+        memory = attention(window=window, persistent=self.persistent)
+        return Rule(memory=memory, algorithm=without_steps())

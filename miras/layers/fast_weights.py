@@ -23,7 +23,6 @@ from miras.layers.config import LayerConfig, MemoryConfig
 from miras.layers.gates import GateProjections
 from miras.layers.keys import Associations
 from miras.layers.param import param
-from miras.memory import KV
 from miras.sequence.arrays import check_float
 from miras.sequence.checks import AnyState
 from miras.sequence.read import answer
@@ -116,11 +115,11 @@ class FastWeights(nnx.Module):
 
     def init_state(self, batch: int, dtype=jnp.float32) -> AnyState:
         """The state before the first token; `dtype` is that of the tokens."""
-        rule, memory = self.memory.rule, self.memory.rule.memory
+        rule, cache = self.memory.rule, self.memory.rule.memory.token_cache
         check_float("a layer's state", dtype)
-        if isinstance(memory, KV):
+        if cache is not None:
             dk = self.head * (1 + self.doubled)
-            return initial_kv_state(memory, batch, self.heads, dk, self.head, dtype)
+            return initial_kv_state(cache, batch, self.heads, dk, self.head, dtype)
         kept = self.memory.precision.kept(jnp.promote_types(jnp.float32, dtype))
         widths = self.head, self.head
         W0 = self.initial_weights()
@@ -165,7 +164,7 @@ class FastWeights(nnx.Module):
         if self.config.decay_by_depth:
             gates |= self._slower(gates, depth, batch, length)
         if self.config.lr_by_position:
-            gates["lr"] = self._rate(gates, segments_of(segment_ids, state, x), state, mask)
+            gates |= self._rate(gates, segments_of(segment_ids, state, x), state, mask)
         W0, memory = self.initial_weights(), self.memory
         y, after, loss = scan_with_loss(
             memory.rule,
@@ -206,7 +205,7 @@ class FastWeights(nnx.Module):
     ) -> dict[str, Array]:
         """The log decays per head, times 1 - depth + 1e-5."""
         retention = self.memory.rule.retention
-        (decay,) = (gate for gate in retention.gates() if gate.side == "head")
+        (decay,) = (g for g in retention.gates() if g.role == "decay" and g.side == "head")
         held = jnp.asarray(decay.constant(self.heads), jnp.float32)
         log_decay = gates.get(decay.name, held) * (1 - depth + 1e-5)
         return {decay.name: jnp.broadcast_to(log_decay, (batch, length, self.heads))}
@@ -217,16 +216,17 @@ class FastWeights(nnx.Module):
         segments: Array,
         before: AnyState | None,
         mask: Array | None,
-    ) -> Array:
-        """Eta_t times max(0, 1 / (1 + position in the chunk) + correction), [B, T, H]."""
-        (rate,) = (gate for gate in self.memory.rule.gates if gate.name == "lr")
+    ) -> dict[str, Array]:
+        """eta_t times max(0, 1 / (1 + position in the chunk) + correction), [B, T, H]."""
+        rate = self.memory.rule.rate
+        assert rate is not None
         held = jnp.asarray(rate.constant(self.heads), jnp.float32)
         start = jnp.zeros(segments.shape[0], jnp.int32), segments[:, 0]
         if isinstance(before, State):
             start = before.position, before.segment
         chunk = self.memory.chunk
         at = positions(segments, *start, segments.shape[1], chunk, mask).position
-        return gates.get("lr", held) * self._by_position()[at][..., None]
+        return {rate.name: gates.get(rate.name, held) * self._by_position()[at][..., None]}
 
     def _health(self, call: Written) -> Health:
         _, gates, before, after, loss, mask = call

@@ -62,10 +62,10 @@ class GateProjections(nnx.Module):
         self.kernels = nnx.Dict()
         self.biases = nnx.Dict()
         head = width // heads
-        channels = {"key": head, "value": head, "slot": getattr(rule.memory, "count", None)}
+        channels = {"key": head, "value": head, "slot": rule.memory.slots}
         for gate in self.learned:
             shape = (heads,)
-            if gate.name == "lr" and terms is not None:
+            if gate.role == "rate" and terms is not None:
                 shape += (terms,)
             axes = ("heads", *[None] * (len(shape) - 1))
             if gate.side == "head":

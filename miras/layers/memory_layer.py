@@ -24,7 +24,6 @@ from miras.layers.norm import RMSNorm
 from miras.layers.param import Linear
 from miras.layers.projections import Projections, flat
 from miras.layers.rope import rotate
-from miras.memory import KV
 from miras.sequence.arrays import check_float
 from miras.sequence.checks import AnyState
 
@@ -69,10 +68,10 @@ class MemoryLayer(nnx.Module):
         require(width % heads == 0, f"width={width} must be a multiple of heads={heads}.")
         config = config or LayerConfig()
         self.config, head = config, width // heads
-        kv = memory.rule.memory
+        cache = memory.rule.memory.token_cache
         # Persistent tokens have no position: [rotated, plain] meets them with its plain half, and
         # sqrt(2) keeps the scores' scale of 1 / sqrt(dk).
-        self.doubled = config.rope and isinstance(kv, KV) and kv.persistent > 0
+        self.doubled = config.rope and cache is not None and cache.persistent > 0
         self.keys = Keys(config, memory.rule, width, heads, rngs)
         self.qkv = Projections(config, self.keys.streams, width, heads, rngs)
         self.fast = FastWeights(memory, config, width, heads, rngs, doubled=self.doubled)

@@ -1,6 +1,6 @@
 """Memory structures: the first of the four choices."""
 
-from miras.memory.base import Memory, Reader, register
+from miras.memory.base import Memory, Reader, TokenCache, channel_sides, register
 from miras.memory.features import Features
 from miras.memory.gated_mlp import GatedMLP
 from miras.memory.kv import KV
@@ -10,6 +10,7 @@ from miras.memory.slots import Slots
 from miras.memory.vector import Vector
 
 __all__ = [
+    "DEFAULT",
     "KV",
     "MLP",
     "Features",
@@ -18,6 +19,16 @@ __all__ = [
     "Memory",
     "Reader",
     "Slots",
+    "TokenCache",
     "Vector",
+    "attention",
+    "channel_sides",
     "register",
 ]
+
+DEFAULT: Memory = Matrix()
+
+
+def attention(*, window: int | None = None, persistent: int = 0) -> Memory:
+    """The memory that is softmax attention; see `KV`."""
+    return KV(window=window, persistent=persistent)

@@ -1,15 +1,18 @@
 """The contract of a memory: what is written, and how it is read."""
 
 import dataclasses
-from typing import ClassVar, Protocol
+import functools
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple, Protocol
 
 import jax
 
 from miras.array_typing import Array, Weights
-from miras.config import Config
 from miras.config.registry import Registry
+from miras.errors import ConfigError
 from miras.parts.formula import MemoryFormula, Symbols
-from miras.parts.gate import Gate, Side
+from miras.parts.gate import Side
+from miras.parts.part import Part
 
 
 class Reader(Protocol):
@@ -20,31 +23,50 @@ class Reader(Protocol):
     """
 
     def linear(self, name: str, x: Array) -> Array:
-        """X @ W[name]: [C, in] to [C, out]."""
+        """x @ W[name]: [C, in] to [C, out]."""
         ...
 
     def scale(self, name: str, x: Array) -> Array:
-        """X * W[name]: [C, out] to [C, out]."""
+        """x * W[name]: [C, out] to [C, out]."""
         ...
 
     def shift(self, name: str, x: Array) -> Array:
-        """X + W[name]: [C, out] to [C, out]."""
+        """x + W[name]: [C, out] to [C, out]."""
         ...
 
     def fixed(self, name: str) -> Array:
         """A weight that the inner loop reads and never writes."""
         ...
 
+    def gate(self, name: str) -> Array:
+        """A gate that the memory declares, of the tokens at hand: [C], or [C, D] per channel."""
+        ...
+
+
+class TokenCache(NamedTuple):
+    """How a memory that keeps its tokens attends to them.
+
+    Attributes:
+        window: tokens that a query sees, its own among them; None for all.
+        scale: of the scores; None for 1 / sqrt(dk).
+        persistent: learned tokens that every query sees, the weights "k" and "v".
+    """
+
+    window: int | None
+    scale: float | None
+    persistent: int
+
 
 @dataclasses.dataclass(frozen=True)
-class Memory(Config):
+class Memory(Part):
     """Memory structure M(W, x).
 
     To add one: subclass with frozen fields, implement `init` and `apply`, decorate with
     `@miras.memory.register("kind")`. Each weight name may be read once in `apply`, through the
-    reader only. Names listed by `fixed` stay as they are while the memory learns. `sides` says
-    which weights gates per channel act on. `formula` and `sources` write it for `miras describe`.
-    `miras.testing.check_memory` checks the whole.
+    reader only; `read.gate(name)` gives the gates that `gates` declares, in the read of a key those
+    of its token and in the read of a query those of its. Names listed by `fixed` stay as they are
+    while the memory learns. `sides` says which weights gates per channel act on. `formula` and
+    `sources` write it for `miras describe`. `miras.testing.check_memory` checks the whole.
     """
 
     registry: ClassVar[Registry["Memory"]] = Registry("memory", "miras.memory")
@@ -76,6 +98,26 @@ class Memory(Config):
         return (None, None)
 
     @property
+    def slots(self) -> int | None:
+        """How many slots gates per slot have a value for; None for a memory without slots."""
+        return None
+
+    @property
+    def token_cache(self) -> TokenCache | None:
+        """How the memory attends to the tokens themselves; None for one that has weights."""
+        return None
+
+    @property
+    def keeps_tokens(self) -> bool:
+        """Whether the memory keeps tokens instead of weights: it is attention."""
+        return self.token_cache is not None
+
+    @property
+    def associates(self) -> bool:
+        """Whether tokens are written by `associations` instead of along a gradient."""
+        return False
+
+    @property
     def is_linear(self) -> bool:
         """Whether M(W, x) = features(x) @ w1, the memory that closed forms are known for."""
         return False
@@ -85,28 +127,36 @@ class Memory(Config):
         del read
         return x
 
-    def gates(self) -> tuple[Gate, ...]:
-        """The gates that the memory consumes; see `associations`."""
-        return ()
-
     def associations(
-        self, k: Array, v: Array, gates: dict[str, Array]
-    ) -> dict[str, tuple[Array, Array]] | None:
-        """What a dot bias writes where that is not its gradient: (key, value) by weight, or None.
+        self, k: Array, v: Array, gates: Mapping[str, Array], decays: Mapping[Side, Array]
+    ) -> dict[str, tuple[Array, Array]]:
+        """What a token writes where that is not a gradient: (key, value) by weight.
 
         Slots that the token itself chooses (ABC, GSA) are written so: w <- w + eta key^T value.
+
+        Args:
+            k: keys [C, dk].
+            v: values [C, dv].
+            gates: the memory's own gates, [C] or [C, D].
+            decays: the retention's log decays by side, [C] for "head" and [C, D] for channels.
         """
-        del k, v, gates
-        return None
+        raise NotImplementedError
 
     def formula(self, gates: Symbols) -> MemoryFormula | None:
         """What `miras.equations` writes of M; None where only the member's name is known."""
         del gates
         return None
 
-    def sources(self) -> tuple[str, ...]:
-        """Papers of the formula, each with its equation, table or section."""
-        return ()
+
+@functools.cache
+def channel_sides(memory: Memory) -> frozenset[str]:
+    """The sides that some weight of a memory has: what gates per channel can act on."""
+    try:
+        weights = jax.eval_shape(lambda: memory.init(jax.random.key(0), 8, 8))
+    except ConfigError:  # a memory of other widths: gates are checked when it is called
+        return frozenset()
+    named = (memory.sides(name) for name in weights if name not in memory.fixed)
+    return frozenset(side for sides in named for side in sides if side is not None)
 
 
 register = Memory.registry.register

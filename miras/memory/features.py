@@ -13,7 +13,7 @@ from miras.config import require
 from miras.memory.base import Memory, Reader, register
 from miras.memory.matrix import Matrix
 from miras.parts.formula import Line, MemoryFormula
-from miras.parts.gate import Side
+from miras.parts.gate import Gate, Side
 
 Map = Literal["elu", "relu2", "polynomial", "taylor"]
 
@@ -47,8 +47,8 @@ class Features(Memory):
         """Check ranges and the memory inside."""
         require(1 <= self.degree <= 4, f"Features.degree={self.degree} must be in [1, 4].")
         require(
-            self.inner.kind not in ("features", "kv"),  # pyright: ignore
-            f"a features memory cannot hold {self.inner.kind!r}: "  # pyright: ignore
+            not isinstance(self.inner, Features) and not self.inner.keeps_tokens,
+            f"a features memory cannot hold {self.inner.kind!r}: "
             "use matrix, mlp, gated_mlp or slots.",
         )
 
@@ -78,6 +78,15 @@ class Features(Memory):
         if self.map in ("elu", "relu2"):
             return self.inner.sides(name)
         return tuple(None if side == "key" else side for side in self.inner.sides(name))
+
+    @property
+    def slots(self) -> int | None:
+        """Those of the inner memory."""
+        return self.inner.slots
+
+    def gates(self) -> tuple[Gate, ...]:
+        """Those that the inner memory reads; associations are not made behind a map."""
+        return () if self.inner.associates else self.inner.gates()
 
     @property
     def is_linear(self) -> bool:

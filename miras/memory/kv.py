@@ -1,13 +1,15 @@
 """kv memory: all past tokens as they are, which is softmax attention."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import jax
 
 from miras.array_typing import Weights
 from miras.config import require
-from miras.memory.base import Memory, register
+from miras.memory.base import Memory, TokenCache, register
 from miras.parts.formula import Line, MemoryFormula, number
+from miras.parts.part import Composition, Condition
 
 
 @register("kv")
@@ -55,6 +57,32 @@ class KV(Memory):
             "k": jax.random.normal(of_k, (self.persistent, dk)),
             "v": jax.random.normal(of_v, (self.persistent, dv)),
         }
+
+    @property
+    def token_cache(self) -> TokenCache:
+        """The fields."""
+        return TokenCache(self.window, self.scale, self.persistent)
+
+    def conditions(self, rule: Composition) -> Iterator[Condition]:
+        """No algorithm, the l2 bias, nothing that forgets, reads after each token."""
+        algorithm, bias, retention = rule.algorithm, rule.bias, rule.retention
+        yield Condition(
+            not algorithm.parametric,
+            f"memory 'kv' does not go with algorithm {algorithm.kind!r}, since 'kv' keeps all "
+            "tokens and learns nothing, and every other memory has to",
+            "use memory 'kv' with algorithm 'nonparametric', or neither",
+        )
+        yield Condition(
+            bias.slope == 1 and retention.keeps_all,
+            "memory 'kv' is the minimiser of a kernel-weighted l2 bias over tokens that it keeps, "
+            f"not of {bias.kind!r} under {retention.kind!r}",
+            "use bias 'l2' and retention 'none'",
+        )
+        yield Condition(
+            rule.order == "learn_first" and rule.read == "token",
+            "memory 'kv' decays nothing and reads after each token",
+            "use order='learn_first' and read='token'",
+        )
 
     def formula(self, gates) -> MemoryFormula:
         """Attention."""

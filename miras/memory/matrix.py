@@ -1,6 +1,7 @@
 """Matrix memory: the outer-product state of linear attention and of the delta rule."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,8 @@ class Matrix(Memory):
             learned as well (TTT, 2407.04620). No closed form is known for it then.
     """
 
+    separable: ClassVar[bool] = True
+
     biases: bool = added(False)
 
     def init(self, key: jax.Array, dk: int, dv: int) -> Weights:
@@ -30,7 +33,7 @@ class Matrix(Memory):
         return weights | ({"b1": jnp.zeros(dv, jnp.float32)} if self.biases else {})
 
     def apply(self, read: Reader, x: Array) -> Array:
-        """X @ w1 [+ b1]."""
+        """x @ w1 [+ b1]."""
         y = read.linear("w1", x)
         return read.shift("b1", y) if self.biases else y
 
@@ -44,7 +47,7 @@ class Matrix(Memory):
         return not self.biases
 
     def formula(self, gates) -> MemoryFormula:
-        """X W."""
+        """x W."""
         if not self.is_linear:
             return MemoryFormula(
                 answer=lambda W, x: f"M({W}, {x})", lines=(Line("M(W, x)", "x W_1 + b_1"),)

@@ -101,7 +101,7 @@ class MLP(Memory):
         return (out,) if name.startswith("b") else ("key" if name == "w1" else None, out)
 
     def apply(self, read: Reader, x: Array) -> Array:
-        """X + norm(MLP(x))."""
+        """x + norm(MLP(x))."""
         z = self._layer(read, 1, x)
         for i in range(2, self.depth + 1):
             z = self._layer(read, i, ACTIVATIONS[self.activation](z))

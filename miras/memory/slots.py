@@ -1,6 +1,7 @@
 """Slot memory: k slots, each a key and a value, read by softmax."""
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import jax
@@ -11,6 +12,7 @@ from miras.config import require
 from miras.memory.base import Memory, Reader, register
 from miras.parts.formula import Line, MemoryFormula, number
 from miras.parts.gate import Gate, Side
+from miras.parts.part import Composition, Condition
 
 
 @register("slots")
@@ -53,19 +55,54 @@ class Slots(Memory):
         """Both have a dimension of slots."""
         return ("key", "slot") if name == "w1" else ("slot", "value")
 
+    @property
+    def slots(self) -> int:
+        """`count`."""
+        return self.count
+
+    @property
+    def associates(self) -> bool:
+        """Unless slots are learned by gradients."""
+        return self.write != "gradient"
+
+    def conditions(self, rule: Composition) -> Iterator[Condition]:
+        """Of slots that the token chooses: a dot bias, one write a token."""
+        yield from super().conditions(rule)
+        algorithm, known = rule.algorithm, f"memory 'slots' with write={self.write!r}"
+        if self.associates:
+            yield Condition(
+                rule.bias.slope == 0 and algorithm.lr_at == "gradient" and algorithm.window == 1,
+                f"{known} is written by association, as a dot bias does, each with its lr",
+                "use bias 'dot' with gd or momentum, or write='gradient'",
+            )
+            yield Condition(
+                rule.order == "learn_first" and algorithm.terms == 1,
+                f"{known} is written once a token, without a look at its state",
+                "use order='learn_first' and algorithm 'gd', or write='gradient'",
+            )
+        if self.write == "tied":
+            yield Condition(
+                any(side == "slot" for _, side in rule.retention.decays),
+                f"{known} writes what its slots forget, but retention {rule.retention.kind!r} here "
+                "has no decay per slot",
+                "use retention 'l2' with granularity='slot'",
+            )
+
     def gates(self) -> tuple[Gate, ...]:
         """phi_t in (0, 1) where the token chooses its slots."""
         if self.write != "gate":
             return ()
-        return (Gate("slot", 1 / (1 + self.count), "bounded", True, upper=1.0, side="slot"),)
+        return (
+            Gate(
+                "slot", 1 / (1 + self.count), "bounded", True, upper=1.0, side="slot", symbol=r"\pi"
+            ),
+        )
 
     def associations(
-        self, k: Array, v: Array, gates: dict[str, Array]
-    ) -> dict[str, tuple[Array, Array]] | None:
+        self, k: Array, v: Array, gates: Mapping[str, Array], decays: Mapping[Side, Array]
+    ) -> dict[str, tuple[Array, Array]]:
         """(k, phi) and (phi, v)."""
-        if self.write == "gradient":
-            return None
-        phi = gates["slot"] if self.write == "gate" else -jnp.expm1(gates["log_decay"])
+        phi = gates["slot"] if self.write == "gate" else -jnp.expm1(decays["slot"])
         return {"w1": (k, phi), "w2": (phi, v)}
 
     def apply(self, read: Reader, x: Array) -> Array:

@@ -23,7 +23,7 @@ class Vector(Memory):
         return {"w1": jnp.zeros(dv, jnp.float32)}
 
     def apply(self, read: Reader, x: Array) -> Array:
-        """X * w1."""
+        """x * w1."""
         return read.scale("w1", x)
 
     def sides(self, name: str) -> tuple[Side | None, ...]:
@@ -32,7 +32,7 @@ class Vector(Memory):
         return ("key",)
 
     def formula(self, gates) -> MemoryFormula:
-        """X * w, element by element."""
+        """x * w, element by element."""
         return MemoryFormula(
             answer=lambda W, x: rf"{x} \odot {W}", gradient=lambda x, e: rf"{x} \odot {wrap(e)}"
         )

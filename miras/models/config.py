@@ -7,7 +7,7 @@ from typing import Literal
 from miras.backends.xla.loop import SaveEvery, check_save_every
 from miras.config import Config, require
 from miras.layers import AttentionConfig, LayerConfig, MemoryConfig
-from miras.memory import KV
+from miras.memory import TokenCache
 from miras.rule import legality
 from miras.rule.precision import Precision
 from miras.rule.rule import Rule
@@ -81,7 +81,7 @@ class LanguageModelConfig(Config):
         self._check_pattern()
         self._check_architecture()
         self.layer.check_rule(self.rule)
-        self.precision.check_memory(self.rule.kinds()["memory"])
+        self.precision.check_memory(self.rule.memory)
 
     def _check_pattern(self) -> None:
         letters = self.letters
@@ -108,8 +108,9 @@ class LanguageModelConfig(Config):
             return
         named = f"model.architecture={self.architecture!r}"
         require(
-            self.rule.kinds()["memory"] != "kv",
-            f"{named} puts a memory beside attention, which memory 'kv' is itself: use "
+            not self.rule.memory.keeps_tokens,
+            f"{named} puts a memory beside attention, which memory {self.rule.memory.kind!r} is "
+            "itself: use "
             "architecture='lmm', or another memory.",
         )
         if self.architecture == "mac":
@@ -156,17 +157,17 @@ class LanguageModelConfig(Config):
         """What each token adds to a sequence's state; 0 but for attention without a window."""
         number = 2 if self.dtype == "bfloat16" else 4
         token = 2 * self.width * number + 5  # k, v, a flag and a segment
-        whole = sum(memory.window is None for memory in self._attended())
+        whole = sum(cache.window is None for cache in self._attended())
         return self.layers // len(self.letters) * whole * token
 
-    def _attended(self) -> Iterator[KV]:
+    def _attended(self) -> Iterator[TokenCache]:
         """The attention of one group's layers."""
         for letter in self.letters:
             memory = self.rule.memory
             if letter != "M":
                 memory = self.attention.rule(windowed=letter == "S").memory
-            if isinstance(memory, KV):
-                yield memory
+            if memory.token_cache is not None:
+                yield memory.token_cache
 
     @property
     def mlp_width(self) -> int:

@@ -255,7 +255,7 @@ def _state(
     template = reserved(template, header["reserved"])
     leaves = []
     for name, like in _named(template):
-        leaf = tensors.get(name)
+        leaf = tensors.get(name, tensors.get(name.replace("window.gates.", "window.")))
         if leaf is None:
             raise _damaged(path, f"it has no {name}, which another version may not have written")
         if leaf.shape != like.shape or leaf.dtype != like.dtype:

@@ -4,7 +4,7 @@ The outer optimiser, which trains the model's parameters, is optax and lives in 
 """
 
 from miras.optim.adaptive import Adaptive
-from miras.optim.base import Algorithm, register
+from miras.optim.base import Algorithm, LeastSquares, register
 from miras.optim.coefficients import Coefficients
 from miras.optim.gd import GD
 from miras.optim.implicit import Implicit
@@ -16,11 +16,13 @@ from miras.optim.nonparametric import NonParametric
 from miras.optim.omega import Omega
 
 __all__ = [
+    "DEFAULT",
     "GD",
     "Adaptive",
     "Algorithm",
     "Coefficients",
     "Implicit",
+    "LeastSquares",
     "Momentum",
     "MultiStep",
     "Muon",
@@ -29,4 +31,12 @@ __all__ = [
     "NonParametric",
     "Omega",
     "register",
+    "without_steps",
 ]
+
+DEFAULT: Algorithm = GD()
+
+
+def without_steps() -> Algorithm:
+    """The algorithm of a memory that keeps tokens; see `NonParametric`."""
+    return NonParametric()

@@ -5,18 +5,35 @@ model's own parameters is optax and lives in `miras.train`.
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from miras.array_typing import Array, Leaf
-from miras.config import Config, require
+from miras.config import require
 from miras.config.registry import Registry
+from miras.memory import channel_sides
 from miras.optim.coefficients import Coefficients
 from miras.parts.formula import AlgorithmFormula, Line, Symbols
 from miras.parts.gate import Gate
+from miras.parts.part import Composition, Condition, Part
+
+
+class LeastSquares(NamedTuple):
+    """How an algorithm solves for the minimiser over the whole history instead of stepping there.
+
+    Attributes:
+        ridge: of the regulariser, > 0.
+        solver: "cg", conjugate gradient on all tokens of a chunk at once, or "exact".
+        iterations: of "cg".
+    """
+
+    ridge: float
+    solver: Literal["cg", "exact"]
+    iterations: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Algorithm(Config):
+class Algorithm(Part):
     """Memory algorithm: from a token's gradient to the step U_t added to the dual state.
 
         G_t = sum_i weight_i g_i    over the last `window` tokens; g_t alone for a window of 1
@@ -45,6 +62,7 @@ class Algorithm(Config):
     window: ClassVar[int] = 1  # tokens whose losses make up one step
     online: ClassVar[bool] = False  # sees every token in full: a chunk is a size of tiles only
     averaged: ClassVar[bool] = False  # W_t is the snapshot plus r_t times the chunk's steps so far
+    parametric: ClassVar[bool] = True  # it moves weights; False beside a memory that keeps tokens
 
     lr: float = 0.1
     max_lr: float = 1.0
@@ -73,7 +91,7 @@ class Algorithm(Config):
     @property
     def restarts(self) -> bool:
         """Whether S counts within a chunk, and begins anew with the next."""
-        has_momentum = any(gate.name == "log_momentum" for gate in self.gates())
+        has_momentum = any(gate.role == "momentum" for gate in self.gates())
         return self.averaged or (self.acts == "chunk" and not has_momentum)
 
     @property
@@ -91,6 +109,60 @@ class Algorithm(Config):
         """Where eta_t enters: it scales the gradient that buffers see, or the step they give."""
         return "gradient"
 
+    @property
+    def least_squares(self) -> LeastSquares | None:
+        """How W_t is solved for; None for an algorithm that takes steps."""
+        return None
+
+    def conditions(self, rule: Composition) -> Iterator[Condition]:
+        """Of steps inside a token, of steps once a chunk, and of rates per channel."""
+        yield from super().conditions(rule)
+        memory, retention = rule.memory, rule.retention
+        if self.sequential and self.terms > 1:
+            yield Condition(
+                retention.linked is None,
+                f"algorithm {self.kind!r} takes its own steps inside a token in the linear "
+                f"geometry, not in that of {retention.kind!r}",
+                "use retention 'none' or 'l2', or algorithm 'gd'",
+            )
+        if self.acts == "chunk":
+            yield Condition(
+                rule.read == "snapshot",
+                f"algorithm {self.kind!r} with every='chunk' writes at the chunk's end, so reads "
+                "inside it see the snapshot",
+                "use read='snapshot', or every='token'",
+            )
+            yield Condition(
+                retention.linked is None or (retention.proximal and retention.linked == "chunk"),
+                f"algorithm {self.kind!r} with every='chunk' adds its step once a chunk, to a "
+                f"state that is linear until then, which that of {retention.kind!r} here is not",
+                "use every='token', or a retention that is linear, or proximal with "
+                "link_every='chunk'",
+            )
+        if self.granularity != "head":
+            asked = f"{self.kind}.granularity={self.granularity!r} scales"
+            yield Condition(
+                memory.is_linear and self.granularity in channel_sides(memory),
+                f"{asked} rows or columns of a linear memory's gradient, which memory "
+                f"{memory.kind!r} has none of",
+                "use granularity='head', or memory 'matrix'",
+            )
+            yield Condition(
+                self.lr_at == "gradient" and self.window == 1,
+                f"{asked} each token's gradient, but the lr of {self.kind!r} here scales a step or "
+                "a window",
+                "use granularity='head'",
+            )
+
+    def _needs_least_squares(self, rule: Composition) -> Condition:
+        """What a closed form of one step or of all needs."""
+        return Condition(
+            rule.memory.is_linear and rule.bias.slope == 1,
+            f"algorithm {self.kind!r} is a closed form for least squares in a linear memory, not "
+            f"for {rule.memory.kind!r} with {rule.bias.kind!r}",
+            "use memory 'matrix' with bias 'l2', or algorithm 'gd'",
+        )
+
     def gates(self) -> tuple[Gate, ...]:
         """eta_t."""
         return (
@@ -101,6 +173,8 @@ class Algorithm(Config):
                 self.data_dependent,
                 upper=self.max_lr,
                 side=self.granularity,
+                role="rate",
+                symbol=r"\eta",
             ),
         )
 
@@ -151,6 +225,16 @@ class Algorithm(Config):
         """What an algorithm that acts per chunk adds at the chunk's end, and the new V."""
         raise NotImplementedError
 
+    def flops(self, shape: tuple[int, ...], chunk: int) -> float:
+        """FLOPs of a token's step on one weight of this shape, beside sums of gradients.
+
+        Args:
+            shape: [in, out] or [out].
+            chunk: tokens of a chunk.
+        """
+        del shape, chunk
+        return 0.0
+
     def formula(self, gates: Symbols, G: str, rate: str) -> AlgorithmFormula | None:
         r"""What `miras.equations` writes of `step`; None where only the member's name is known.
 
@@ -177,10 +261,6 @@ class Algorithm(Config):
             v: the value.
         """
         del keep, rate, k, v
-        return ()
-
-    def sources(self) -> tuple[str, ...]:
-        """Papers of the formula, each with its equation, table or section."""
         return ()
 
 

@@ -1,12 +1,14 @@
 """Gradient descent: one step on each token's own loss."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import ClassVar
 
 from miras.config import added
 from miras.optim.base import Algorithm, register
 from miras.optim.coefficients import Coefficients, products
 from miras.parts.formula import AlgorithmFormula, wrap
+from miras.parts.part import Composition, Condition
 
 
 @register("gd")
@@ -29,11 +31,24 @@ class GD(Algorithm):
     """
 
     local: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
 
     averaged: bool = added(False)
 
+    def conditions(self, rule: Composition) -> Iterator[Condition]:
+        """Of averages: a retention that forgets nothing."""
+        yield from super().conditions(rule)
+        if self.averaged:
+            yield Condition(
+                rule.retention.keeps_all,
+                f"algorithm {self.kind!r} with averaged=True counts W_t from the chunk's snapshot, "
+                f"W_r + r_t sum_s U_s, of which retention {rule.retention.kind!r} would forget a "
+                "part",
+                "use retention 'none', or averaged=False",
+            )
+
     def coefficients(self, log_decay, log_momentum, rate, write, band) -> Coefficients:
-        """C = the decay products."""
+        """c = the decay products."""
         c, beta = products(log_decay, write.shape[0], write.dtype)
         return Coefficients(c, beta)
 

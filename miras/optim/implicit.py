@@ -1,6 +1,7 @@
 """Implicit gradient descent: Longhorn's proximal step in closed form."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from miras.array_typing import Array
 from miras.optim.base import register
 from miras.optim.gd import GD
 from miras.parts.formula import Line, raised
+from miras.parts.part import Composition, Condition
 
 
 @register("implicit")
@@ -26,8 +28,13 @@ class Implicit(GD):
 
     takes_terms: ClassVar[bool] = False  # the minimiser over several terms is another
 
+    def conditions(self, rule: Composition) -> Iterator[Condition]:
+        """Least squares in a linear memory."""
+        yield self._needs_least_squares(rule)
+        yield from super().conditions(rule)
+
     def effective(self, gates: dict[str, Array], k: Array) -> dict[str, Array]:
-        """Eta_t / (1 + eta_t k.k) in place of eta_t."""
+        """eta_t / (1 + eta_t k.k) in place of eta_t."""
         lr = gates["lr"]
         if self.granularity == "key":
             return {**gates, "lr": lr / (1 + jnp.sum(lr * k * k, axis=-1, keepdims=True))}
@@ -37,7 +44,7 @@ class Implicit(GD):
         return {**gates, "lr": lr / (1 + lr * square)}
 
     def rate_formula(self, rate: str, k: str) -> tuple[str, tuple[Line, ...]]:
-        """Epsilon_t."""
+        """epsilon_t."""
         square = rf"{rate} {k} {raised(k)}"
         when = ""
         if self.granularity == "key":

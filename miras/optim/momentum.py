@@ -1,6 +1,7 @@
 """Gradient descent with momentum: Titans' past and momentary surprise, and Nesterov's form."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 
@@ -13,8 +14,8 @@ from miras.parts.gate import Gate
 
 
 def momentum_gate(value: float, learned: bool) -> Gate:
-    """Log mu_t."""
-    return Gate("log_momentum", value, "log_unit", learned)
+    """log mu_t."""
+    return Gate("log_momentum", value, "log_unit", learned, role="momentum", symbol=r"\mu")
 
 
 @register("momentum")
@@ -25,6 +26,8 @@ class Momentum(Algorithm):
     Attributes:
         momentum: mu where it is not given per token, and where a learned one starts; in (0, 1).
     """
+
+    separable: ClassVar[bool] = True
 
     momentum: float = 0.9
 
@@ -44,7 +47,7 @@ class Momentum(Algorithm):
         return (*super().gates(), momentum_gate(self.momentum, self.data_dependent))
 
     def coefficients(self, log_decay, log_momentum, rate, write, band) -> Coefficients:
-        """C = La diag(write) Lm and p = La (write * m): masked tokens leave A as it is."""
+        """c = La diag(write) Lm and p = La (write * m): masked tokens leave A as it is."""
         La, beta = products(log_decay, write.shape[0], write.dtype)
         Lm, m = products(log_momentum, write.shape[0], write.dtype)
         return Coefficients(c=La @ (write[:, None] * Lm), beta=beta, p=La @ (write * m), n=Lm, m=m)
@@ -75,7 +78,7 @@ class Nesterov(Momentum):
     """
 
     def coefficients(self, log_decay, log_momentum, rate, write, band) -> Coefficients:
-        """C = La diag(write) (diag(mu) Lm + 1)."""
+        """c = La diag(write) (diag(mu) Lm + 1)."""
         size = write.shape[0]
         La, beta = products(log_decay, size, write.dtype)
         Lm, m = products(log_momentum, size, write.dtype)
@@ -86,7 +89,7 @@ class Nesterov(Momentum):
         )
 
     def step(self, S, V, G, momentum, rate):
-        """Mu_t S_t - eta_t g_t."""
+        """mu_t S_t - eta_t g_t."""
         S = momentum * S - G
         return S, None, momentum * S - G
 

@@ -34,7 +34,7 @@ class MultiStep(GD):
 
     @property
     def terms(self) -> int:
-        """N."""
+        """n."""
         return self.steps
 
     def sources(self) -> tuple[str, ...]:

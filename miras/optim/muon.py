@@ -147,6 +147,14 @@ class Muon(Transformed):
         """-f NewtonSchulz(S)."""
         return -rate * newton_schulz(S, self.steps, self.quintics), V
 
+    def flops(self, shape: tuple[int, ...], chunk: int) -> float:
+        """The iterations' products, of a matrix."""
+        if len(shape) != 2:
+            return 0.0
+        small, large = min(shape), max(shape)
+        once = self.steps * (4 * small * small * large + 2 * small**3)
+        return once if self.acts == "token" else once / chunk
+
     def formula(self, gates, G, rate) -> AlgorithmFormula:
         """S_t, and its orthogonalisation."""
         S, lines = self.accumulated(gates, G)

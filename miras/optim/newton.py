@@ -1,12 +1,14 @@
 """Newton's method: the exact minimiser over the whole history, as recursive least squares."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from miras.config import require
-from miras.optim.base import register
+from miras.optim.base import LeastSquares, register
 from miras.optim.gd import GD
 from miras.parts.formula import Line, number, raised, times
+from miras.parts.part import Composition, Condition
 
 
 @register("newton")
@@ -31,6 +33,7 @@ class Newton(GD):
 
     takes_terms: ClassVar[bool] = False
     online: ClassVar[bool] = True
+    separable: ClassVar[bool] = False
 
     lr: float = 1.0
     max_lr: float = 2.0
@@ -48,6 +51,36 @@ class Newton(GD):
             "Newton.averaged=True does not apply: its solution has no steps to average. Use "
             "averaged=False, or algorithm 'gd'.",
         )
+
+    @property
+    def least_squares(self) -> LeastSquares:
+        """The fields."""
+        return LeastSquares(self.ridge, self.solver, self.iterations)
+
+    def conditions(self, rule: Composition) -> Iterator[Condition]:
+        """Least squares in a linear memory, with past tokens weighed by a scalar per head."""
+        yield self._needs_least_squares(rule)
+        retention = rule.retention
+        by_head = all(gate.side == "head" for gate in (*retention.gates(), *self.gates()))
+        yield Condition(
+            retention.linked is None and by_head,
+            "algorithm 'newton' weighs past tokens by one number per head, not by channel or in "
+            f"the geometry of {retention.kind!r}",
+            "use retention 'none' or 'l2', and granularity='head' in both parts",
+        )
+        yield Condition(
+            rule.order == "learn_first" and rule.read == "token",
+            "algorithm 'newton' solves for W after every token, so order and read have no other "
+            "meaning",
+            "use order='learn_first' and read='token'",
+        )
+        yield from super().conditions(rule)
+
+    def flops(self, shape: tuple[int, ...], chunk: int) -> float:
+        """H's own product, and the solver's with H_t in dual form."""
+        rows = shape[0]
+        product = 2 * rows * rows + 4 * chunk * rows
+        return 2 * rows * rows + self.iterations * product
 
     def solution(self, keep, rate: str, k: str, v: str) -> tuple[Line, ...]:
         """H_t, G_t and the solve."""

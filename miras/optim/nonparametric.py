@@ -1,9 +1,12 @@
 """No algorithm: a memory that keeps every token has nothing to optimise."""
 
 import dataclasses
+from collections.abc import Iterator
+from typing import ClassVar
 
 from miras.optim.base import Algorithm, register
 from miras.parts.gate import Gate
+from miras.parts.part import Composition, Condition
 
 
 @register("nonparametric")
@@ -14,7 +17,19 @@ class NonParametric(Algorithm):
     For the `kv` memory only, which is softmax attention.
     """
 
+    parametric: ClassVar[bool] = False
+
     data_dependent: bool = False
+
+    def conditions(self, rule: Composition) -> Iterator[Condition]:
+        """A memory that keeps tokens."""
+        yield Condition(
+            rule.memory.keeps_tokens,
+            f"memory {rule.memory.kind!r} does not go with algorithm 'nonparametric', since 'kv' "
+            "keeps all tokens and learns nothing, and every other memory has to",
+            "use memory 'kv' with algorithm 'nonparametric', or neither",
+        )
+        yield from super().conditions(rule)
 
     def gates(self) -> tuple[Gate, ...]:
         """None."""

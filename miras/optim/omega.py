@@ -51,7 +51,17 @@ class Windowed(Algorithm):
         gates = super().gates()
         if self.window > 1:
             learned = self.data_dependent and self.weight < 1
-            gates += (Gate("weight", self.weight, "bounded", learned, upper=1.0),)
+            gates += (
+                Gate(
+                    "weight",
+                    self.weight,
+                    "bounded",
+                    learned,
+                    upper=1.0,
+                    role="weight",
+                    symbol=r"\gamma",
+                ),
+            )
         if self.momentum is not None:
             gates += (momentum_gate(self.momentum, self.data_dependent),)
         return gates
@@ -75,7 +85,7 @@ class Omega(Windowed):
         return () if self.momentum is None else ("S",)
 
     def coefficients(self, log_decay, log_momentum, rate: Any, write, band) -> Coefficients:
-        """C = La diag(write) Lm diag(eta) band."""
+        """c = La diag(write) Lm diag(eta) band."""
         size = write.shape[0]
         La, beta = products(log_decay, size, write.dtype)
         scaled = jnp.diag(write * rate) if band is None else (write * rate)[:, None] * band
@@ -86,7 +96,7 @@ class Omega(Windowed):
         return Coefficients(La @ (write[:, None] * n), beta, La @ (write * m), n, m)
 
     def step(self, S, V, G, momentum, rate):
-        """Mu_t S_{t-1} - eta_t G_t."""
+        """mu_t S_{t-1} - eta_t G_t."""
         if self.momentum is None:
             return None, None, -rate * G
         S = momentum * S - rate * G

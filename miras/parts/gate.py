@@ -1,7 +1,8 @@
-"""Gate: what a part of a rule wants to know about each token.
+"""Gate: an input of a rule that each token has a value of.
 
 Parts declare gates; `miras.scan` takes their values; `miras.layers.gates` builds the projections
-that make them from the token. Nothing here projects anything.
+that make them from the token. Nothing here projects anything. The engine finds a gate by its role,
+never by its name.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import numpy as np
 
 Range = Literal["bounded", "log_unit", "positive"]
 Side = Literal["head", "key", "value", "slot"]
+Role = Literal["rate", "decay", "momentum", "weight"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +31,11 @@ class Gate:
         side: what it has a value for: "head" is one per head, [B, T, H]; "key", "value" and "slot"
             one per channel of that side of the memory, [B, T, H, D].
         slopes: of a "log_unit" gate: "alibi" gives head h of H the log -2^(-8 (h + 1) / H) instead.
+        role: what the engine does with it: "rate" is eta_t, which scales a token's gradients or
+            its step; "decay" is log alpha_t, which scales the past; "momentum" is log mu_t;
+            "weight" is the weight of a token in a window. None: only its part
+            reads it.
+        symbol: LaTeX of it in `miras.equations`; made of the name if not given.
     """
 
     name: str
@@ -39,6 +46,18 @@ class Gate:
     spread: float = 1.0
     side: Side = "head"
     slopes: Literal["spread", "alibi"] = "spread"
+    role: Role | None = None
+    symbol: str = ""
+
+    @property
+    def neutral(self) -> float:
+        """The value of a token that is not there, in the gate's own units.
+
+        No decay, a rate and a weight of 0; for other gates where they start.
+        """
+        if self.range == "log_unit" or self.role in ("rate", "weight"):
+            return 0.0
+        return self.value
 
     def constant(self, heads: int) -> np.ndarray:
         """The held value per head, [H], in the gate's own units (a log for "log_unit")."""

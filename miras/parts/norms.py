@@ -6,7 +6,7 @@ from miras.array_typing import Array
 
 
 def power(x: Array, exponent: float) -> Array:
-    """X ** exponent for x >= 0; exact and cheap for whole exponents, gradient 0 at 0 otherwise."""
+    """x ** exponent for x >= 0; exact and cheap for whole exponents, gradient 0 at 0 otherwise."""
     if exponent == int(exponent):
         return x ** int(exponent)
     positive = x > 0
@@ -21,7 +21,7 @@ def norm(r: Array) -> Array:
 
 
 def direction(r: Array) -> Array:
-    """R / ||r||_2 over the last axis, and 0 at 0: [C, D] to [C, D]."""
+    """r / ||r||_2 over the last axis, and 0 at 0: [C, D] to [C, D]."""
     length = norm(r)
     return r / jnp.where(length > 0, length, 1.0)
 

@@ -11,6 +11,7 @@ from miras.retention.none import NoRetention
 from miras.retention.projection import Projection, Rows
 
 __all__ = [
+    "DEFAULT",
     "KL",
     "L2",
     "Bregman",
@@ -26,3 +27,5 @@ __all__ = [
     "register",
     "register_potential",
 ]
+
+DEFAULT: Retention = NoRetention()

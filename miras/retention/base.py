@@ -1,21 +1,24 @@
 """The contract of a retention gate: how the past is kept, and on which geometry."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from miras.array_typing import Array, Leaf
-from miras.config import Config, require
+from miras.config import require
 from miras.config.registry import Registry
+from miras.memory import channel_sides
 from miras.optim.coefficients import MIN_LOG
 from miras.parts.formula import RetentionFormula, Symbols
-from miras.parts.gate import Gate
+from miras.parts.gate import Gate, Side
+from miras.parts.part import Composition, Condition, Part
 
 LinkEvery = Literal["chunk", "token"]
 Granularity = Literal["head", "key", "value", "key_value", "slot"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Retention(Config):
+class Retention(Part):
     """Retention gate: how A_t comes of alpha_t A_{t-1} + U_t, and W_t of A_t.
 
     Three geometries:
@@ -37,6 +40,15 @@ class Retention(Config):
     the chunk's last token, or on its first where the member sets `lag = True`: then that token
     takes one true step and the chunk's other gradients are taken after it. With chunk = 1 both are
     the definition.
+
+    `effective` and `prox` are given the gates of the whole rule by name, the retention's own and
+    `lr`, which a retention that `uses_rate` computes its own from.
+
+    Attributes:
+        lag: see above.
+        proximal: see above.
+        ties_keys: whether `key` makes the keys that tokens are written along.
+        uses_rate: whether `effective` computes with the rate `lr`, one per head.
     """
 
     registry: ClassVar[Registry["Retention"]] = Registry("retention", "miras.retention")
@@ -53,16 +65,69 @@ class Retention(Config):
         """Whether weights may start at 0; False where 0 stays 0 or the map has no slope there."""
         return True
 
-    def gates(self) -> tuple[Gate, ...]:
-        """The gates consumed; without a `log_decay` nothing is forgotten."""
-        return ()
+    @property
+    def ties_keys(self) -> bool:
+        """Whether `key` makes the keys that tokens are written along."""
+        return False
+
+    @property
+    def uses_rate(self) -> bool:
+        """Whether `effective` computes with the algorithm's rate `lr`, one per head."""
+        return False
+
+    @property
+    def decays(self) -> tuple[tuple[str, Side], ...]:
+        """(name, side) of the effective gates that are log decays; without any nothing decays."""
+        return tuple((gate.name, gate.side) for gate in self.gates() if gate.role == "decay")
+
+    @property
+    def min_log_decay(self) -> float:
+        """Log decays per channel are held above it."""
+        return MIN_LOG
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether W_t = W_{t-1} + U_t: nothing is forgotten and nothing mapped."""
+        return self.linked is None and not self.gates()
+
+    def conditions(self, rule: Composition) -> Iterator[Condition]:
+        """One rate per head where it is used, and channels for decays per channel to act on."""
+        if self.uses_rate:
+            yield self._one_rate(rule)
+        known = channel_sides(rule.memory)
+        sides = " or ".join(f"granularity={side!r}" for side in ("head", *sorted(known)))
+        for gate in self.gates():
+            if gate.role == "decay":
+                yield Condition(
+                    gate.side == "head" or gate.side in known,
+                    f"{self.kind}.granularity={gate.side!r} decays {gate.side} channels, which "
+                    f"memory {rule.memory.kind!r} has none of",
+                    f"use {sides}",
+                )
+        yield from super().conditions(rule)
+
+    def _one_rate(self, rule: Composition) -> Condition:
+        algorithm = rule.algorithm
+        return Condition(
+            algorithm.granularity == "head",
+            f"{algorithm.kind}.granularity={algorithm.granularity!r} gives each channel an lr of "
+            f"its own, but retention {self.kind!r} is computed from one lr per head",
+            "use granularity='head'",
+        )
 
     def effective(self, gates: dict[str, Array]) -> dict[str, Array]:
-        """The gates as the linear recursion uses them, and further ones for `prox`."""
+        """The gates as the linear recursion uses them, and further ones for `prox`.
+
+        Args:
+            gates: of the whole rule by name, [..., D] per channel and [...] else.
+
+        Returns:
+            All of them, the rate and the decays as the recursion uses them.
+        """
         return gates
 
     def key(self, gates: dict[str, Array], k: Array) -> Array:
-        """The key that is written along: the token's own, but where writing is tied to decay."""
+        """The key that is written along: the token's own unless the retention `ties_keys`."""
         del gates
         return k
 
@@ -91,10 +156,6 @@ class Retention(Config):
         del gates
         return None
 
-    def sources(self) -> tuple[str, ...]:
-        """Papers of the formula, each with its equation, table or section."""
-        return ()
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Decaying(Retention):
@@ -120,7 +181,7 @@ class Decaying(Retention):
     slopes: Literal["spread", "alibi"] = "spread"
     data_dependent: bool = True
     granularity: Granularity = "head"
-    min_log_decay: float = MIN_LOG
+    min_log_decay: float = MIN_LOG  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def validate(self) -> None:
         """Check ranges."""
@@ -138,7 +199,7 @@ class Decaying(Retention):
         return {"min_log_decay": -5.0} if nothing else {}
 
     def gates(self) -> tuple[Gate, ...]:
-        """Log alpha_t, and that of the value channels."""
+        """log alpha_t, and that of the value channels."""
         sides = {"key_value": ("key", "value")}.get(self.granularity, (self.granularity,))
         return tuple(
             Gate(
@@ -149,6 +210,8 @@ class Decaying(Retention):
                 spread=self.spread,
                 slopes=self.slopes,
                 side=side,  # pyright: ignore[reportArgumentType]
+                role="decay",
+                symbol=r"\beta" if side == "value" else r"\alpha",
             )
             for side in sides
         )

@@ -88,7 +88,7 @@ class Bregman(Decaying):
         return POTENTIALS[self.potential].inverse(A)
 
     def unlink(self, W: Leaf) -> Leaf:
-        """F'."""
+        """f'."""
         return POTENTIALS[self.potential].slope(W)
 
     def constrain(self, W: Leaf) -> Leaf:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from miras.array_typing import Array, Leaf
 from miras.config import require
 from miras.parts.formula import Line, RetentionFormula, number
+from miras.parts.gate import Side
 from miras.retention.base import LinkEvery, Retention, register
 
 
@@ -72,8 +73,18 @@ class ElasticNet(Retention):
         """Under form="proximal"."""
         return self.form == "proximal"
 
+    @property
+    def uses_rate(self) -> bool:
+        """Also under "ftrl", whose threshold is derived for one rate."""
+        return True
+
+    @property
+    def decays(self) -> tuple[tuple[str, Side], ...]:
+        """lam under "proximal", which `effective` makes of the rate."""
+        return (("log_decay", "head"),) if self.proximal else ()
+
     def effective(self, gates: dict[str, Array]) -> dict[str, Array]:
-        """Log lam for the decay, zeta for the rate, and gamma."""
+        """log lam for the decay, zeta for the rate, and gamma."""
         if not self.proximal:
             return gates
         eta = gates["lr"]

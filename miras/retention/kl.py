@@ -54,6 +54,11 @@ class KL(Decaying):
         """`link_every`."""
         return self.link_every
 
+    @property
+    def uses_rate(self) -> bool:
+        """`coupled`."""
+        return self.coupled
+
     def effective(self, gates: dict[str, Array]) -> dict[str, Array]:
         """Coupled: log(1 - lam) = log(alpha / (alpha + eta)), eta' = alpha eta / (alpha + eta)."""
         if not self.coupled:
@@ -64,11 +69,11 @@ class KL(Decaying):
         return {**gates, "log_decay": log_keep, "lr": eta * jnp.exp(log_keep)}
 
     def link(self, A: Leaf) -> Leaf:
-        """C softmax(A) along the axis."""
+        """c softmax(A) along the axis."""
         return self.scale * jax.nn.softmax(A, axis=min(self.axis, A.ndim - 1))
 
     def unlink(self, W: Leaf) -> Leaf:
-        """Log W."""
+        """log W."""
         return jnp.log(jnp.maximum(W, jnp.finfo(W.dtype).tiny))
 
     def constrain(self, W: Leaf) -> Leaf:

@@ -1,12 +1,15 @@
 """l2 retention: weight decay, local and global, of RetNet, GLA, Mamba-2, Titans and Yaad."""
 
 import dataclasses
+from collections.abc import Iterator
+from typing import ClassVar
 
 import jax.numpy as jnp
 
 from miras.array_typing import Array
 from miras.config import require
 from miras.parts.formula import RetentionFormula
+from miras.parts.part import Composition, Condition
 from miras.retention.base import Decaying, register
 
 
@@ -26,6 +29,8 @@ class L2(Decaying):
             step of length eta_t, exp(-A dt) (Mamba-2, 2405.21060).
     """
 
+    separable: ClassVar[bool] = True
+
     tied: bool = False
     discretised: bool = False
 
@@ -41,6 +46,35 @@ class L2(Decaying):
             not self.discretised or self.granularity == "head",
             f"L2.discretised=True needs granularity='head', not {self.granularity!r}.",
         )
+
+    @property
+    def ties_keys(self) -> bool:
+        """`tied`."""
+        return self.tied
+
+    @property
+    def uses_rate(self) -> bool:
+        """`discretised`."""
+        return self.discretised
+
+    def conditions(self, rule: Composition) -> Iterator[Condition]:
+        """Of steps of a length, and of writes along the decay."""
+        memory, algorithm = rule.memory, rule.algorithm
+        if self.discretised:
+            yield Condition(
+                algorithm.lr_at == "gradient" and algorithm.granularity == "head",
+                "l2.discretised=True takes eta_t for the length of a step, one for each head, "
+                f"which the lr of {algorithm.kind!r} here is not",
+                "use algorithm 'gd' with granularity='head', or discretised=False",
+            )
+        if self.tied:
+            yield Condition(
+                memory.is_linear and algorithm.takes_terms,
+                "l2.tied=True writes along 1 - alpha_t in a linear memory, whose gradient is an "
+                f"outer product with the key, not {memory.kind!r} with {algorithm.kind!r}",
+                "use memory 'matrix' with algorithm 'gd', or tied=False",
+            )
+        yield from super().conditions(rule)
 
     def effective(self, gates: dict[str, Array]) -> dict[str, Array]:
         """eta_t log alpha_t in place of log alpha_t, where discretised."""

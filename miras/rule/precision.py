@@ -6,6 +6,7 @@ from typing import Literal
 from jax.typing import DTypeLike
 
 from miras.config import Config, require
+from miras.memory import Memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +46,12 @@ class Precision(Config):
         """The dtype of a state, given the one that its step is computed in."""
         return computed if self.state == "float32" else self.state
 
-    def check_memory(self, kind: str) -> None:
-        """Refuse anything but the defaults for attention, which keeps tokens and takes no steps."""
+    def check_memory(self, memory: Memory) -> None:
+        """Raise `ConfigError` for anything but the defaults beside attention."""
         require(
-            kind != "kv" or self == FULL,
-            "precision is of a memory that learns: memory 'kv' keeps its tokens in their own dtype "
-            "and takes the defaults only; leave precision out.",
+            not memory.keeps_tokens or self == FULL,
+            f"precision is of a memory that learns: memory {memory.kind!r} keeps its tokens in "
+            "their own dtype and takes the defaults only; leave precision out.",
         )
 
 

@@ -7,12 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from miras.array_typing import Weights
-from miras.bias import L2, Bias
+from miras.bias import DEFAULT as BIAS
+from miras.bias import Bias
 from miras.config import Config, require
-from miras.memory import Matrix, Memory
-from miras.optim import GD, Algorithm
-from miras.parts.gate import Gate
-from miras.retention import NoRetention, Retention
+from miras.memory import DEFAULT as MEMORY
+from miras.memory import Memory
+from miras.optim import DEFAULT as ALGORITHM
+from miras.optim import Algorithm
+from miras.parts.gate import Gate, Role
+from miras.retention import DEFAULT as RETENTION
+from miras.retention import Retention
 from miras.rule import legality
 
 
@@ -40,20 +44,27 @@ class Rule(Config):
             "snapshot" reads W_r, the memory before the chunk (LaCT's apply-then-update).
 
     Raises:
-        ConfigError: for a combination that has no meaning, with the reason.
+        ConfigError: for a combination that is invalid, with the reason.
     """
 
-    memory: Memory = Matrix()
-    bias: Bias = L2()
-    retention: Retention = NoRetention()
-    algorithm: Algorithm = GD()
+    memory: Memory = MEMORY
+    bias: Bias = BIAS
+    retention: Retention = RETENTION
+    algorithm: Algorithm = ALGORITHM
     order: Literal["learn_first", "decay_first"] = "learn_first"
     read: Literal["token", "snapshot"] = "token"
 
     def validate(self) -> None:
-        """Refuse combinations that have no meaning."""
-        for verdict in legality.of_rule(self):
-            require(verdict.legal, verdict.reason)
+        """Raise `ConfigError` for an invalid combination."""
+        for condition in legality.of_rule(self):
+            require(condition.legal, condition.reason)
+        names = [gate.name for gate in self.gates]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        require(
+            twice is None,
+            f"gate {twice!r} is declared by two parts of {self.kinds()}: give one of them another "
+            "name.",
+        )
 
     def kinds(self) -> dict[str, str]:
         """The registered name of each part."""
@@ -66,6 +77,20 @@ class Rule(Config):
         parts = (self.algorithm, self.retention, self.bias, self.memory)
         return tuple(gate for part in parts for gate in part.gates())
 
+    def gates_of(self, role: Role) -> tuple[Gate, ...]:
+        """The gates of a role."""
+        return tuple(gate for gate in self.gates if gate.role == role)
+
+    @property
+    def gradient_gates(self) -> tuple[Gate, ...]:
+        """The gates that a token's gradient depends on: those of the bias and of the memory."""
+        return (*self.bias.gates(), *self.memory.gates())
+
+    @property
+    def rate(self) -> Gate | None:
+        """The gate that scales gradients or steps; None for an algorithm without steps."""
+        return next(iter(self.gates_of("rate")), None)
+
     @property
     def reads_linearly(self) -> bool:
         """Whether reads inside a chunk follow a linear recursion other than the dual state's."""
@@ -74,14 +99,7 @@ class Rule(Config):
     @property
     def forms_weights(self) -> bool:
         """Whether W_t has to be formed for each token, since it is not linear in the gradients."""
-        if self.retention.linked == "token":
-            return True
-        if self.algorithm.acts == "chunk":
-            return False
-        per_channel = any(
-            gate.side != "head" for gate in self.retention.gates() if "decay" in gate.name
-        )
-        return not self.algorithm.linear or (per_channel and not self.algorithm.local)
+        return legality.forms_weights(self)
 
     def init_raw(self, key: jax.Array, dk: int, dv: int | None = None, heads: int = 1) -> Weights:
         """Initial weights before the retention's constraint, as an outer optimiser trains them."""

@@ -14,7 +14,7 @@ from miras.attention.cache import KVState
 from miras.config import require, unknown
 from miras.config.choices import shown
 from miras.engine.state import State, initial_state, made_by
-from miras.memory import KV
+from miras.memory import TokenCache
 from miras.parts.gate import Gate
 from miras.rule import legality
 from miras.rule.precision import FULL, Precision
@@ -66,12 +66,12 @@ def gate_shape(rule: Rule, gate: Gate, call: Call) -> tuple[int, ...]:
     """The shape of a gate in this call."""
     shape = call.q.shape[:3]
     terms = terms_of(call)
-    if gate.name == "lr" and terms is not None:
+    if gate.role == "rate" and terms is not None:
         shape += (terms,)
     if gate.side == "head":
         return shape
-    slots = getattr(rule.memory, "count", None)
-    return (*shape, {"key": call.k.shape[-1], "value": call.v.shape[-1], "slot": slots}[gate.side])
+    widths = {"key": call.k.shape[-1], "value": call.v.shape[-1], "slot": rule.memory.slots}
+    return (*shape, widths[gate.side])
 
 
 def check(rule: Rule, call: Call, chunk: int, refine: int, exact: bool) -> None:
@@ -99,7 +99,7 @@ def check_precision(rule: Rule, precision: object, backend: str) -> None:
         "miras.Precision(matmul='bfloat16').",
     )
     assert isinstance(precision, Precision)
-    precision.check_memory(rule.kinds()["memory"])
+    precision.check_memory(rule.memory)
     require(
         backend != "reference" or precision == FULL,
         'backend="reference" is the oracle and rounds nothing: use "xla" or "auto" with a '
@@ -216,7 +216,7 @@ def _check_average(rule: Rule, call: Call, chunk: int) -> None:
     require(
         rule.algorithm.averaged,
         "average scales the mean of a chunk's steps, which algorithm "
-        f"{rule.kinds()['algorithm']!r} does not take here: use 'gd' with "
+        f"{rule.algorithm.kind!r} does not take here: use 'gd' with "
         "averaged=True, or give no average.",
     )
     require(
@@ -246,8 +246,8 @@ def _check_memory(rule: Rule, call: Call, chunk: int, refine: int, exact: bool) 
         check_finite(f"W0[{name!r}]", leaf)
     if call.state is None:
         return
-    if isinstance(rule.memory, KV):
-        _check_kept(rule.memory, call.state, (batch, heads, dk, dv))
+    if rule.memory.token_cache is not None:
+        _check_kept(rule.memory.token_cache, call.state, (batch, heads, dk, dv))
         _check_kinds(call.state)
         return
     made, own = getattr(call.state, "made", None), made_by(rule, chunk, exact)
@@ -298,9 +298,9 @@ def _shapes(state: AnyState) -> str:
     return str(jax.tree.map(np.shape, state))
 
 
-def _check_kept(memory: KV, state: AnyState, sizes: tuple[int, int, int, int]) -> None:
+def _check_kept(cache: TokenCache, state: AnyState, sizes: tuple[int, int, int, int]) -> None:
     batch, heads, dk, dv = sizes
-    places = None if memory.window is None else memory.window - 1
+    places = None if cache.window is None else cache.window - 1
     require(
         isinstance(state, KVState)
         and state.k.shape[0] == batch
@@ -309,5 +309,5 @@ def _check_kept(memory: KV, state: AnyState, sizes: tuple[int, int, int, int]) -
         and state.grows == (places is None)
         and places in (None, state.k.shape[1]),
         "state is of another rule or batch: this call needs the state that a kv memory with "
-        f"window={memory.window}, B={batch}, H={heads}, Dk={dk}, Dv={dv} returned.",
+        f"window={cache.window}, B={batch}, H={heads}, Dk={dk}, Dv={dv} returned.",
     )

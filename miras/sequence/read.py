@@ -34,9 +34,9 @@ def read(rule: Rule, W0: Weights, q: Queries, state: State) -> Array:
         ConfigError: for a kv memory, and for queries that are no numbers or not finite.
     """
     require(
-        rule.kinds()["memory"] != "kv" and isinstance(state, State),
-        "read needs the state of a memory with weights: memory 'kv' keeps tokens, which "
-        "miras.scan attends to.",
+        not rule.memory.keeps_tokens and isinstance(state, State),
+        f"read needs the state of a memory with weights: memory {rule.memory.kind!r} keeps tokens, "
+        "which miras.scan attends to.",
     )
     q = as_array("q", q)
     check_float("q", q.dtype)

@@ -163,7 +163,7 @@ def scan_with_loss(
     refine = min(refine, chunk)
     check_save_every(save_every, "save_every")
     check_precision(rule, precision, backend)
-    if rule.kinds()["memory"] == "kv":
+    if rule.memory.keeps_tokens:
         return attention.run(rule, call, backend=backend)
     return _run(
         rule,
@@ -194,8 +194,8 @@ def _run(rule, call: Call, *, backend, **options):
         made = call.state.made
         call = call._replace(state=dataclasses.replace(call.state, made=None))
     if mask is not None:
-        positive = {gate.name for gate in rule.gates if gate.range == "positive"}
-        gates = {name: where(mask, x, float(name in positive)) for name, x in gates.items()}
+        neutral = {gate.name: gate.neutral for gate in rule.gates}
+        gates = {name: where(mask, x, neutral[name]) for name, x in gates.items()}
         streams = {name: getattr(call, name) for name in ("q", "k", "v", "k_write")}
         call = call._replace(**jax.tree.map(lambda x: where(mask, x, 0), streams))
     y, state, loss = BACKENDS[backend](

@@ -18,7 +18,10 @@ from miras.testing.expect import (
     name_of,
 )
 from miras.testing.formula import check_formula
+from miras.testing.inputs import span
 from miras.testing.rules import check_rules
+
+Gates = dict[str, Array]
 
 
 def check_bias(
@@ -44,27 +47,33 @@ def check_bias(
         AssertionError: saying what is broken.
     """
     check_config(bias, Bias)
-    names = {gate.name for gate in bias.gates()}
+    roles = {gate.name: gate.role for gate in bias.gates() if gate.role is not None}
     expect(
-        names <= {"threshold"},
-        f"{name_of(bias)} declares {sorted(names)}: a loss is given 'threshold' only.",
+        not roles,
+        f"{name_of(bias)} declares gates with roles, {roles}: those of a bias have none, as only "
+        "the bias reads them.",
     )
     with double_precision_op_by_op():
         rng = np.random.default_rng(0)
         pred, target = jnp.asarray(rng.normal(size=(2, 5, 3)))
-        threshold = jnp.asarray(rng.uniform(0.5, 2.5, 5)) if names else None
-        _check_shapes(bias, pred, target, threshold)
-        _check_tokens(bias, pred, target, threshold)
-        _check_residual(bias, pred, target, threshold, is_gradient)
-        _check_finite(bias, pred, target, threshold)
-        _check_descent(bias, pred, target, threshold)
+        gates = {
+            gate.name: jnp.asarray(
+                rng.uniform(*span(gate), (5,) if gate.side == "head" else (5, 3))
+            )
+            for gate in bias.gates()
+        }
+        _check_shapes(bias, pred, target, gates)
+        _check_tokens(bias, pred, target, gates)
+        _check_residual(bias, pred, target, gates, is_gradient)
+        _check_finite(bias, pred, target, gates)
+        _check_descent(bias, pred, target, gates)
     check_formula("bias", bias, beside)
     check_rules(beside, rules, bias=bias)
 
 
-def _check_shapes(bias: Bias, pred: Array, target: Array, threshold: Array | None) -> None:
+def _check_shapes(bias: Bias, pred: Array, target: Array, gates: Gates) -> None:
     for dtype in (jnp.float32, jnp.float64):
-        args = jax.tree.map(lambda x, d=dtype: x.astype(d), (pred, target, threshold))
+        args = jax.tree.map(lambda x, d=dtype: x.astype(d), (pred, target, gates))
         loss = jax.eval_shape(bias.loss, *args)
         expect(
             (loss.shape, loss.dtype) == (pred.shape[:1], dtype),
@@ -79,19 +88,19 @@ def _check_shapes(bias: Bias, pred: Array, target: Array, threshold: Array | Non
         )
 
 
-def _check_tokens(bias: Bias, pred: Array, target: Array, threshold: Array | None) -> None:
-    whole = bias.loss(pred, target, threshold), bias.residual(pred, target, threshold)
-    cut = jax.tree.map(lambda x: x[:2], (pred, target, threshold))
+def _check_tokens(bias: Bias, pred: Array, target: Array, gates: Gates) -> None:
+    whole = bias.loss(pred, target, gates), bias.residual(pred, target, gates)
+    cut = jax.tree.map(lambda x: x[:2], (pred, target, gates))
     alone = bias.loss(*cut), bias.residual(*cut)
     first = jax.tree.map(lambda x: x[:2], whole)
     expect_close(alone, first, f"{name_of(bias)}: a token's loss depends on other tokens")
 
 
 def _check_residual(
-    bias: Bias, pred: Array, target: Array, threshold: Array | None, is_gradient: bool
+    bias: Bias, pred: Array, target: Array, gates: Gates, is_gradient: bool
 ) -> None:
-    slope = jax.grad(lambda p: jnp.sum(bias.loss(p, target, threshold)))(pred)
-    residual = bias.residual(pred, target, threshold)
+    slope = jax.grad(lambda p: jnp.sum(bias.loss(p, target, gates)))(pred)
+    residual = bias.residual(pred, target, gates)
     if is_gradient:
         hint = "; pass is_gradient=False if that is meant"
         what = f"{name_of(bias)}: the residual is not d loss / d pred{hint}"
@@ -104,7 +113,7 @@ def _check_residual(
         expect_close(residual, line, what)
 
 
-def _check_finite(bias: Bias, pred: Array, target: Array, threshold: Array | None) -> None:
+def _check_finite(bias: Bias, pred: Array, target: Array, gates: Gates) -> None:
     for place, at in {
         "at a prediction that is right": target,
         "at zero": jnp.zeros_like(pred),
@@ -114,20 +123,20 @@ def _check_finite(bias: Bias, pred: Array, target: Array, threshold: Array | Non
         loss = jax.grad(lambda p, v, d: jnp.sum(bias.loss(p, v, d)), argnums=(0, 1))
         inner = jax.grad(lambda p, v, d: jnp.sum(jnp.sin(bias.residual(p, v, d))), argnums=(0, 1))
         found = {
-            "loss": bias.loss(at, aim, threshold),
-            "residual": bias.residual(at, aim, threshold),
-            "gradient of the loss": loss(at, aim, threshold),
-            "gradient of the residual": inner(at, aim, threshold),
+            "loss": bias.loss(at, aim, gates),
+            "residual": bias.residual(at, aim, gates),
+            "gradient of the loss": loss(at, aim, gates),
+            "gradient of the residual": inner(at, aim, gates),
         }
         for what, value in found.items():
             expect_finite(value, f"{name_of(bias)}: the {what} {place}")
 
 
-def _check_descent(bias: Bias, pred: Array, target: Array, threshold: Array | None) -> None:
-    start = bias.loss(pred, target, threshold)
+def _check_descent(bias: Bias, pred: Array, target: Array, gates: Gates) -> None:
+    start = bias.loss(pred, target, gates)
     for _ in range(10):
-        pred = pred - 0.02 * bias.residual(pred, target, threshold)
-    end = bias.loss(pred, target, threshold)
+        pred = pred - 0.02 * bias.residual(pred, target, gates)
+    end = bias.loss(pred, target, gates)
     expect(
         jnp.all(end < start), f"{name_of(bias)}: steps along -residual raise it: {start}, {end}."
     )

@@ -22,9 +22,11 @@ from miras.testing.expect import (
     name_of,
 )
 from miras.testing.formula import check_formula
+from miras.testing.inputs import span
 from miras.testing.rules import check_rules
 
 _DK = 3
+Gates = dict[str, Array]
 
 
 def check_memory(
@@ -59,11 +61,12 @@ def check_memory(
             W = {n: w + 0.3 * jnp.asarray(rng.normal(size=w.shape)) for n, w in W.items()}
             x = jnp.asarray(rng.normal(size=(4, _DK)))
             v = jnp.asarray(rng.normal(size=(4, dv)))
-            _check_apply(memory, W, x, dv)
-            _check_linear(memory, W, x)
-            _check_associations(memory, W, x, v)
-            _check_gradients(memory, W, x, v)
-            _check_learning(memory, W, x, v)
+            gates = _gates_of(memory, x.shape[0], dv)
+            _check_apply(memory, W, x, dv, gates)
+            _check_linear(memory, W, x, gates)
+            _check_associations(memory, W, x, v, gates)
+            _check_gradients(memory, W, x, v, gates)
+            _check_learning(memory, W, x, v, gates)
     check_formula("memory", memory, beside)
     check_rules(beside, rules, memory=memory)
 
@@ -94,7 +97,7 @@ def _check_init(memory: Memory) -> tuple[int, Weights]:
 
 
 def _check_sides(memory: Memory, weights: Weights, dv: int) -> None:
-    widths = {"key": _DK, "value": dv, "slot": getattr(memory, "count", None)}
+    widths = {"key": _DK, "value": dv, "slot": memory.slots}
     for name, leaf in weights.items():
         if name in memory.fixed:
             continue
@@ -117,6 +120,7 @@ class _Counting:
     """Reads plain weights and counts how often each is read, as written and as fixed."""
 
     weights: Weights
+    gates: dict[str, Array]
     written: list[str] = dataclasses.field(default_factory=list)
     held: list[str] = dataclasses.field(default_factory=list)
 
@@ -141,9 +145,16 @@ class _Counting:
         self.held.append(name)
         return self.weights[name]
 
+    def gate(self, name: str) -> Array:
+        expect(
+            name in self.gates,
+            f"read.gate({name!r}): the memory declares {sorted(self.gates)}.",
+        )
+        return self.gates[name]
 
-def _check_apply(memory: Memory, W: Weights, x: Array, dv: int) -> None:
-    counting = _Counting(W)
+
+def _check_apply(memory: Memory, W: Weights, x: Array, dv: int, gates: Gates) -> None:
+    counting = _Counting(W, gates)
     y = memory.apply(counting, x)
     expect(
         y.shape == (x.shape[0], dv) and y.dtype == x.dtype,
@@ -161,20 +172,32 @@ def _check_apply(memory: Memory, W: Weights, x: Array, dv: int) -> None:
         f"{name_of(memory)}.apply reads {sorted(set(counting.held))} by read.fixed, but `fixed` "
         f"names {sorted(memory.fixed)}.",
     )
-    alone = memory.apply(_plain(memory, W), x[:1])
+    first = {name: gate[:1] for name, gate in gates.items()}
+    alone = memory.apply(_plain(memory, W, first), x[:1])
     expect_close(alone, y[:1], f"{name_of(memory)}: a token's answer depends on other tokens")
-    expect_finite(memory.apply(_plain(memory, W), 0 * x), f"{name_of(memory)} at a key of 0")
+    expect_finite(memory.apply(_plain(memory, W, gates), 0 * x), f"{name_of(memory)} at a key of 0")
 
 
-def _plain(memory: Memory, W: Weights) -> Reader:
+def _plain(memory: Memory, W: Weights, gates: Gates) -> Reader:
     held = {n: W[n] for n in memory.fixed}
-    return Plain({n: w for n, w in W.items() if n not in held}, held)
+    return Plain({n: w for n, w in W.items() if n not in held}, held, gates=gates)
 
 
-def _check_linear(memory: Memory, W: Weights, x: Array) -> None:
+def _gates_of(memory: Memory, tokens: int, dv: int) -> dict[str, Array]:
+    """The memory's gates, each at another value for each token."""
+    widths = {"head": (), "key": (_DK,), "value": (dv,), "slot": (memory.slots or 0,)}
+    found = {}
+    for gate in memory.gates():
+        low, high = span(gate)
+        values = jnp.linspace(low, high, tokens).reshape(-1, *[1] * len(widths[gate.side]))
+        found[gate.name] = jnp.broadcast_to(values, (tokens, *widths[gate.side]))
+    return found
+
+
+def _check_linear(memory: Memory, W: Weights, x: Array, gates: Gates) -> None:
     if not memory.is_linear:
         return
-    reader = _plain(memory, W)
+    reader = _plain(memory, W, gates)
     written = set(W) - set(memory.fixed)
     expect(written == {"w1"}, f"{name_of(memory)} is linear, so it writes 'w1' only: {written}.")
     line = memory.features(reader, x) @ W["w1"]
@@ -182,14 +205,12 @@ def _check_linear(memory: Memory, W: Weights, x: Array) -> None:
     expect_close(memory.apply(reader, x), line, what)
 
 
-def _check_associations(memory: Memory, W: Weights, x: Array, v: Array) -> None:
-    width = {"head": (), "key": x.shape[1:], "value": v.shape[1:],
-             "slot": (getattr(memory, "count", 0),)}  # fmt: skip
-    half = {g.name: jnp.full((x.shape[0], *width[g.side]), 0.5) for g in memory.gates()}
-    half.setdefault("log_decay", jnp.full((x.shape[0], *width["slot"]), -0.5))
-    pairs = memory.associations(x, v, half)
-    if pairs is None:
+def _check_associations(memory: Memory, W: Weights, x: Array, v: Array, gates: Gates) -> None:
+    if not memory.associates:
         return
+    width = {"head": (), "key": x.shape[1:], "value": v.shape[1:], "slot": (memory.slots or 0,)}
+    decays = {side: jnp.full((x.shape[0], *shape), -0.5) for side, shape in width.items()}
+    pairs = memory.associations(x, v, gates, decays)  # pyright: ignore[reportArgumentType]
     written = set(W) - set(memory.fixed)
     expect(set(pairs) == written, f"{name_of(memory)}.associations writes {set(pairs)}: {written}.")
     for name, (key, value) in pairs.items():
@@ -201,12 +222,14 @@ def _check_associations(memory: Memory, W: Weights, x: Array, v: Array) -> None:
         )
 
 
-def _check_gradients(memory: Memory, W: Weights, x: Array, v: Array) -> None:
+def _check_gradients(memory: Memory, W: Weights, x: Array, v: Array, gates: Gates) -> None:
     """Sum_s X_s^T E_s is the gradient of the sum of squared errors, and differentiates further."""
     held = {n: W[n] for n in memory.fixed}
 
     def from_factors(W: Weights) -> Weights:
-        writes, kinds, _ = factored(memory, _plain(memory, {**W, **held}), x, lambda pred: pred - v)
+        writes, kinds, _ = factored(
+            memory, _plain(memory, {**W, **held}, gates), x, lambda pred: pred - v
+        )
         whole = {
             "linear": lambda X, E: X.T @ E,
             "scale": lambda X, E: jnp.sum(X * E, axis=0),
@@ -215,23 +238,23 @@ def _check_gradients(memory: Memory, W: Weights, x: Array, v: Array) -> None:
         return {n: whole[kinds[n]](write.X, write.E) for n, write in writes.items()}
 
     fast = {n: w for n, w in W.items() if n not in held}
-    plain = jax.grad(lambda W: _error(memory, {**W, **held}, x, v))(fast)
+    plain = jax.grad(lambda W: _error(memory, {**W, **held}, x, v, gates))(fast)
     what = f"{name_of(memory)}: the factored gradient is not jax.grad's"
     expect_close(from_factors(fast), plain, what)
     outer = jax.grad(lambda W: sum(jnp.sum(jnp.sin(g)) for g in from_factors(W).values()))(fast)
     expect_finite(outer, f"{name_of(memory)}: the gradient of its gradient")
 
 
-def _error(memory: Memory, W: Weights, x: Array, v: Array) -> Array:
-    return 0.5 * jnp.sum((memory.apply(_plain(memory, W), x) - v) ** 2)
+def _error(memory: Memory, W: Weights, x: Array, v: Array, gates: Gates) -> Array:
+    return 0.5 * jnp.sum((memory.apply(_plain(memory, W, gates), x) - v) ** 2)
 
 
-def _check_learning(memory: Memory, W: Weights, x: Array, v: Array) -> None:
+def _check_learning(memory: Memory, W: Weights, x: Array, v: Array, gates: Gates) -> None:
     held = {n: W[n] for n in memory.fixed}
     fast = {n: w for n, w in W.items() if n not in held}
     errors = []
     for _ in range(4):
-        error, g = jax.value_and_grad(lambda W: _error(memory, {**W, **held}, x, v))(fast)
+        error, g = jax.value_and_grad(lambda W: _error(memory, {**W, **held}, x, v, gates))(fast)
         errors.append(float(error))
         square = sum(jnp.sum(leaf * leaf) for leaf in g.values())
         rate = 0.01 * error / jnp.maximum(square, 1e-12)  # one part in a hundred, to first order

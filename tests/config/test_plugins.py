@@ -22,7 +22,7 @@ class Mine(miras.bias.Bias):
     """sum log cosh r."""
     scale: float = 1.0
 
-    def loss(self, pred, target, threshold):
+    def loss(self, pred, target, gates):
         z = (pred - target) / self.scale
         return self.scale**2 * jnp.sum(jnp.logaddexp(z, -z), axis=-1)
 '''

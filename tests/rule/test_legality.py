@@ -1,8 +1,8 @@
 """Every condition on a rule and on a call: refused before anything is traced, with a way out."""
 
 import ast
+import functools
 import importlib
-import inspect
 import pathlib
 import types
 
@@ -12,7 +12,6 @@ import pytest
 
 import miras
 from miras.analysis.refusals import REFUSALS, Refusal, markdown
-from miras.rule import legality
 from miras.testing import random_inputs
 
 CASES = {
@@ -86,33 +85,48 @@ def words(parts) -> set[str]:
     return {str(leaf) for leaf in jax.tree.leaves(dict(parts))}
 
 
-def conditions() -> dict[int, str]:
-    """Each condition of `miras.rule.legality`: the line of its yield, and its function."""
-    tree = ast.parse(inspect.getsource(legality))
+def sources() -> list[pathlib.Path]:
+    """The files in which conditions are stated: across axes, and those of the parts."""
+    package = pathlib.Path(miras.__file__).parent
+    axes = ("memory", "bias", "retention", "optim")
+    files = (path for axis in axes for path in sorted((package / axis).glob("*.py")))
+    return [package / "rule" / "legality.py", *files]
+
+
+def _place(path: pathlib.Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+@functools.cache
+def conditions() -> dict[tuple[str, int], str]:
+    """Each condition: the file and line of its yield, and its function."""
     return {
-        node.lineno: function.name
-        for function in tree.body
+        (_place(path), node.lineno): function.name
+        for path in sources()
+        for function in ast.walk(ast.parse(path.read_text()))
         if isinstance(function, ast.FunctionDef)
+        and (function.name == "conditions" or path.name == "legality.py")
         for node in ast.walk(function)
         if isinstance(node, ast.Yield)
     }
 
 
-def condition_of(case: Refusal) -> int:
-    """The line of the condition that a case does not meet."""
+def condition_of(case: Refusal) -> tuple[str, int]:
+    """The file and line of the condition that a case does not meet."""
     verdicts = case.verdicts()
     next(verdict for verdict in verdicts if not verdict.legal)
     innermost = verdicts
     while isinstance(innermost.gi_yieldfrom, types.GeneratorType):
         innermost = innermost.gi_yieldfrom
+    name = _place(pathlib.Path(innermost.gi_code.co_filename))
     line = innermost.gi_frame.f_lineno
-    return max(start for start in conditions() if start <= line)
+    return max(place for place in conditions() if place[0] == name and place[1] <= line)
 
 
 def test_every_condition_has_a_case():
     assert len(conditions()) >= 25
     met = {condition_of(case) for case in CASES.values()}
-    missing = {f"line {line}, {name}" for line, name in conditions().items() if line not in met}
+    missing = {f"{place}, {name}" for place, name in conditions().items() if place not in met}
     assert not missing, "give each a case in miras/analysis/refusals.py"
 
 

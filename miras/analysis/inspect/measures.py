@@ -86,14 +86,16 @@ def surprise(rule: Rule, at: Weights, fixed: Weights, tokens: Tokens) -> Array:
 
 def gradient(rule: Rule, at: Weights, fixed: Weights, term: Term, tokens: Tokens) -> Weights:
     """The gradient of one association's loss at given weights; written along `k_write` if given."""
-    pairs = rule.memory.associations(term.k, term.v, tokens.gates)
-    if pairs is not None:
+    if rule.memory.associates:
+        own = rule.memory.own_gates(tokens.for_gradients)
+        pairs = rule.memory.associations(term.k, term.v, own, tokens.log_decays)
         return {name: -jnp.outer(x[0], e[0]) for name, (x, e) in pairs.items()}
 
     def read(W: Weights, x: Array) -> Array:
         return rule.memory.apply(Plain(W, fixed), x)
 
-    residual = rule.bias.residual(read(at, term.k), term.v, tokens.threshold)
+    own = rule.bias.own_gates(tokens.for_gradients)
+    residual = rule.bias.residual(read(at, term.k), term.v, own)
     along = term.k if term.k_write is None else term.k_write
     (g,) = jax.vjp(lambda W: read(W, along), at)[1](residual)
     return g

@@ -50,11 +50,11 @@ class Trace(NamedTuple):
 
 def check_memories(config: LanguageModelConfig, name: str) -> None:
     """Raise `ConfigError` for a model without a memory that has weights."""
-    memory = config.rule.kinds()["memory"]
+    memory = config.rule.memory
     require(
-        "M" in config.letters and memory != "kv",
+        "M" in config.letters and not memory.keeps_tokens,
         f"{name} has no memory to look into, since its layers attend to tokens that they keep "
-        f"(pattern {config.pattern!r}, memory {memory!r}): give a run with a memory that has "
+        f"(pattern {config.pattern!r}, memory {memory.kind!r}): give a run with a memory that has "
         "weights, such as yaad.",
     )
 

@@ -36,7 +36,7 @@ def own():
         del registry._members[kind]
 
 
-def _loss(self, pred, target, threshold):
+def _loss(self, pred, target, gates):
     return jnp.sum(jnp.logaddexp(pred - target, target - pred) - jnp.log(2.0), axis=-1)
 
 

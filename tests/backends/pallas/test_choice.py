@@ -28,7 +28,7 @@ def run(rule, chunk=8, T=16, **options):
 class Ranked(L2):
     """A bias whose derivative sorts."""
 
-    def residual(self, pred, target, threshold=None):
+    def residual(self, pred, target, gates=None):
         """What no kernel can have."""
         return jnp.sort(pred - target, axis=-1)
 

@@ -15,19 +15,12 @@ from miras.engine.step import Fast, Tile
 from miras.engine.tile import Constants
 from miras.rule.rule import Rule
 
-# Members under which column j of all weights and buffers depends on value j alone.
-ALONE = {
-    "memory": ("matrix",),
-    "bias": ("dot", "l2"),
-    "retention": ("none", "l2"),
-    "algorithm": ("gd", "momentum", "multi_step"),
-}
-
 
 def independent(rule: Rule) -> bool:
     """Whether the rule's memory may be taken apart by columns; no gate is one per column then."""
-    members = all(kind in ALONE.get(axis, (kind,)) for axis, kind in rule.kinds().items())
-    return members and not any(gate.side == "value" for gate in rule.gates)
+    parts = (rule.memory, rule.bias, rule.retention, rule.algorithm)
+    by_column = any(gate.side == "value" for gate in rule.gates)
+    return all(part.separable for part in parts) and not by_column
 
 
 def in_columns(loop: Callable[..., Any], count: int) -> Callable[..., Any]:

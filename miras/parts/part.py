@@ -1,0 +1,107 @@
+"""Part: what the four axes have in common: gates, conditions, sources."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from miras.config import Config
+from miras.parts.gate import Gate
+
+
+class Condition(NamedTuple):
+    """One condition on a rule, or on a call of `miras.scan` with it.
+
+    Attributes:
+        legal: whether it holds.
+        why: what was asked, and why it is invalid.
+        instead: what to take instead.
+    """
+
+    legal: bool
+    why: str
+    instead: str
+
+    @property
+    def reason(self) -> str:
+        """Both in a sentence."""
+        return f"{self.why}: {self.instead}."
+
+
+class Composition(Protocol):
+    """What a part sees of the rule that it belongs to; see `miras.Rule`."""
+
+    @property
+    def memory(self) -> Any:
+        """The memory."""
+        ...
+
+    @property
+    def bias(self) -> Any:
+        """The attentional bias."""
+        ...
+
+    @property
+    def retention(self) -> Any:
+        """The retention gate."""
+        ...
+
+    @property
+    def algorithm(self) -> Any:
+        """The memory algorithm."""
+        ...
+
+    @property
+    def order(self) -> str:
+        """Which comes first: "learn_first" or "decay_first"."""
+        ...
+
+    @property
+    def read(self) -> str:
+        """What queries see: "token" or "snapshot"."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Part(Config):
+    """Base of memories, biases, retention gates and algorithms.
+
+    A part declares its gates and is given all of them, by name, wherever it is called: in values,
+    gradients, the reference and kernels. It describes itself by class attributes and properties of
+    its axis's base class, and states in `conditions` what it needs of the other parts. The engine,
+    the backends and the layers know no part by its class or name.
+
+    Attributes:
+        kind: the name under which the class is registered.
+        separable: whether column j of every weight and buffer, and entry j of every answer and
+            residual, depends on entry j of the values alone. False is always safe.
+    """
+
+    kind: ClassVar[str]
+    separable: ClassVar[bool] = False
+
+    def gates(self) -> tuple[Gate, ...]:
+        """The gates that the part is given at each token."""
+        return ()
+
+    def own_gates(self, gates: Mapping[str, Any]) -> dict[str, Any]:
+        """The part's own among the gates of a rule, by name."""
+        return {gate.name: gates[gate.name] for gate in self.gates()}
+
+    def conditions(self, rule: Composition) -> Iterator[Condition]:
+        """What the part needs of the other parts, of the order and of the read.
+
+        `Rule` raises `ConfigError` for the first one that does not hold. Members extend those of
+        their base class.
+        """
+        for gate in self.gates():
+            if gate.side == "slot":
+                yield Condition(
+                    rule.memory.slots is not None,
+                    f"{self.kind}'s gate {gate.name!r} has a value for each slot, but memory "
+                    f"{rule.memory.kind!r} has no slots",
+                    "use granularity='head', or memory 'slots'",
+                )
+
+    def sources(self) -> tuple[str, ...]:
+        """Papers of the formula, each with its equation, table or section."""
+        return ()
