@@ -1,6 +1,6 @@
 """Memory structures: the first of the four choices."""
 
-from miras.memory.base import Memory, Reader, TokenCache, channel_sides, register
+from miras.memory.base import Memory, Reader, TokenCache, register
 from miras.memory.features import Features
 from miras.memory.gated_mlp import GatedMLP
 from miras.memory.kv import KV
@@ -22,7 +22,6 @@ __all__ = [
     "TokenCache",
     "Vector",
     "attention",
-    "channel_sides",
     "register",
 ]
 

@@ -98,6 +98,11 @@ class Memory(Part):
         return (None, None)
 
     @property
+    def channel_sides(self) -> frozenset[str]:
+        """The sides that some weight of the memory has: what gates per channel can act on."""
+        return _channel_sides(self)
+
+    @property
     def slots(self) -> int | None:
         """How many slots gates per slot have a value for; None for a memory without slots."""
         return None
@@ -149,8 +154,7 @@ class Memory(Part):
 
 
 @functools.cache
-def channel_sides(memory: Memory) -> frozenset[str]:
-    """The sides that some weight of a memory has: what gates per channel can act on."""
+def _channel_sides(memory: Memory) -> frozenset[str]:
     try:
         weights = jax.eval_shape(lambda: memory.init(jax.random.key(0), 8, 8))
     except ConfigError:  # a memory of other widths: gates are checked when it is called

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from miras.array_typing import Array, Leaf
 from miras.config import require
 from miras.config.registry import Registry
-from miras.memory import channel_sides
 from miras.optim.coefficients import Coefficients
 from miras.parts.formula import AlgorithmFormula, Line, Symbols
 from miras.parts.gate import Gate
@@ -142,7 +141,7 @@ class Algorithm(Part):
         if self.granularity != "head":
             asked = f"{self.kind}.granularity={self.granularity!r} scales"
             yield Condition(
-                memory.is_linear and self.granularity in channel_sides(memory),
+                memory.is_linear and self.granularity in memory.channel_sides,
                 f"{asked} rows or columns of a linear memory's gradient, which memory "
                 f"{memory.kind!r} has none of",
                 "use granularity='head', or memory 'matrix'",

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal
 from miras.array_typing import Array, Leaf
 from miras.config import require
 from miras.config.registry import Registry
-from miras.memory import channel_sides
 from miras.optim.coefficients import MIN_LOG
 from miras.parts.formula import RetentionFormula, Symbols
 from miras.parts.gate import Gate, Side
@@ -94,7 +93,7 @@ class Retention(Part):
         """One rate per head where it is used, and channels for decays per channel to act on."""
         if self.uses_rate:
             yield self._one_rate(rule)
-        known = channel_sides(rule.memory)
+        known = rule.memory.channel_sides
         sides = " or ".join(f"granularity={side!r}" for side in ("head", *sorted(known)))
         for gate in self.gates():
             if gate.role == "decay":
