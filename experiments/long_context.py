@@ -30,7 +30,7 @@ import numpy as np
 from flax import nnx
 
 import miras
-from miras.analysis.stream import read
+from miras.analysis.stream import read_stream
 from miras.analysis.stream.read import PIECE
 from miras.array_typing import Array
 from miras.models import LanguageModel, prefill
@@ -85,7 +85,7 @@ def measure(name: str, tokens: int) -> dict:
             told = count
             track.append((count, resident(), bucket.loss))
 
-    found = read(model, text(tokens), np.ones(257), tell=tell)
+    found = read_stream(model, text(tokens), np.ones(257), progress=tell)
     seconds = time.perf_counter() - began
     early = next(size for count, size, _ in track if count >= min(EARLY, tokens // 20))
     return {

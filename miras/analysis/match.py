@@ -1,9 +1,8 @@
-"""Models of equal size: the widths at which a model has a given number of parameters.
+"""Models of equal size: finds the width at which a model has a given number of parameters.
 
-Presets differ in the size of their learned memories, so at equal widths they are not equally large.
+Presets of equal width differ in size, since their learned memories do.
 """
 
-import argparse
 import dataclasses
 import math
 import re
@@ -20,66 +19,67 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 def match(
     config: "LanguageModelConfig", parameters: int, *, fixed_width: bool = False
 ) -> "LanguageModelConfig":
-    """The config with the width, and then the SwiGLU's, that bring it nearest to a size.
+    """The config whose `width` and `mlp_ratio` bring it nearest to a number of parameters.
 
-    The width goes in steps of 8 channels a head; layers, heads and all else stay.
+    The width is a multiple of 8 channels per head; no other field changes.
 
     Args:
         config: the model.
-        parameters: how many it shall have, > 0.
-        fixed_width: change the SwiGLU alone.
+        parameters: the number to reach, > 0.
+        fixed_width: change `mlp_ratio` only.
 
     Raises:
-        ConfigError: where the nearest is more than 1 % off.
+        ConfigError: if the nearest model differs by more than 1 %.
     """
     require(parameters > 0, f"parameters={parameters} must be above 0.")
     narrow = config if fixed_width else _widest_below(config, parameters)
     found = _with_swiglu(narrow, parameters)
-    size = _size(found)
+    size = size_of(found)
     change = "layers, heads or vocab" + (" or width" if fixed_width else "")
     require(
         abs(size - parameters) <= 0.01 * parameters,
-        f"no width brings {config.layers} layers of this model within 1 % of {parameters:,} "
-        f"parameters: the nearest has {size:,}; change {change}.",
+        f"no width gives {config.layers} layers of this model {parameters:,} parameters to within "
+        f"1 %, and the nearest has {size:,}: change {change}.",
     )
     return found
 
 
 def _widest_below(config: "LanguageModelConfig", parameters: int) -> "LanguageModelConfig":
-    """At the config's own SwiGLU ratio, by bisection."""
+    """The largest width below the size at the config's own `mlp_ratio`, by bisection."""
     step = 8 * config.heads
 
     def at(n: int) -> "LanguageModelConfig":
         return dataclasses.replace(config, width=n * step)
 
     low, high = 1, 2
-    while _size(at(high)) < parameters:
+    while size_of(at(high)) < parameters:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _size(at(middle)) < parameters else (low, middle)
+        low, high = (middle, high) if size_of(at(middle)) < parameters else (low, middle)
     return at(low)
 
 
 def _with_swiglu(config: "LanguageModelConfig", parameters: int) -> "LanguageModelConfig":
-    """The size is linear in the SwiGLU's hidden width, which goes in steps of 8."""
+    """Solve for the SwiGLU's hidden width, a multiple of 8, in which the size is linear."""
 
     def at(hidden: int) -> "LanguageModelConfig":
         return dataclasses.replace(config, mlp_ratio=hidden / config.width)
 
-    first = _size(at(8))
-    slope = _size(at(16)) - first
+    first = size_of(at(8))
+    slope = size_of(at(16)) - first
     return at(max(8, 8 + 8 * round((parameters - first) / slope)))
 
 
-def _size(config: "LanguageModelConfig") -> int:
+def size_of(config: "LanguageModelConfig") -> int:
+    """The number of parameters of a model."""
     from miras.analysis.costs import costs
 
     return costs(config).parameters
 
 
-def number(text: str) -> int:
-    """A number such as 25M, 1.3B or 340000.
+def parse_size(text: str) -> int:
+    """Parse a number of parameters such as 25M, 1.3B or 340000.
 
     Raises:
         ConfigError: for anything else.
@@ -87,38 +87,7 @@ def number(text: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmb]?)", text.strip().lower())
     require(
         found is not None and math.isfinite(float(found[1])),
-        f"{text!r} is no number of parameters: write it as 25M, 1.3B or 340000.",
+        f"{text!r} is not a number of parameters: write it as 25M, 1.3B or 340000.",
     )
     assert found is not None
     return round(float(found[1]) * _UNITS[found[2]])
-
-
-def add_parser(commands) -> None:
-    """Make the command known."""
-    parser = commands.add_parser(
-        "match",
-        help="find the width at which a preset has a number of parameters",
-        description="Print the fields with which a preset has a number of parameters, to within "
-        "1 %, to be given to `miras train`.",
-        epilog="Example: `miras match yaad --params 25M layers=12 heads=8`.",
-    )
-    parser.add_argument(
-        "words", nargs="+", metavar="PRESET [KEY=VALUE ...]", help="a preset and fields to keep"
-    )
-    parser.add_argument("--params", required=True, metavar="N", help="such as 25M")
-    parser.set_defaults(run=_run)
-
-
-def _run(args: argparse.Namespace) -> int:
-    from miras.config import override
-    from miras.presets import preset
-
-    name, *assignments = args.words
-    require("=" not in name, f"{name!r} stands where a preset has to: write `miras match PRESET`.")
-    config = override(preset(name), *(word.removeprefix("model.") for word in assignments))
-    fixed = any(word.partition("=")[0].split(".")[-1] == "width" for word in assignments)
-    found = match(config, number(args.params), fixed_width=fixed)
-    fields = [*assignments, f"width={found.width}", f"mlp_ratio={found.mlp_ratio:.6g}"]
-    words = " ".join(dict.fromkeys(fields))
-    print(f"miras train {name} {words}   # {_size(found):,} parameters")
-    return 0

@@ -1,14 +1,12 @@
-"""The command `miras eval`: a run's bits per byte, or its answers to a task.
-
-What needs jax's models or reads text is imported when the command runs, as in `cli`.
-"""
+"""The command `miras eval`: measures a run on held-out text, or on a task."""
 
 import argparse
-import functools
 import pathlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from miras.cli.options import add_data, add_overrides, add_run_folder, add_seed
+from miras.cli.output import print_line
+from miras.cli.runs import load_run
 from miras.config import override, require, to_dict
 from miras.config.choices import shown
 from miras.errors import ConfigError
@@ -18,73 +16,74 @@ from miras.runtime.files import expanded
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from miras.analysis.eval.results import Results
+    from miras.analysis.eval.results import TaskResults
     from miras.tasks import Task
     from miras.train import Run
 
 _LENGTHS, _DEPTHS, _EXAMPLES = "1k,4k", "0,0.25,0.5,0.75,1", 20
-_OF_TASKS = ("lengths", "depths", "examples", "seed", "out")
+_TASK_OPTIONS = ("lengths", "depths", "examples", "seed", "out")
 
 
-def add_parser(commands: Any, load: "Callable[[str], Run]") -> None:
-    """Add the command to a parser's `add_subparsers()`.
-
-    Args:
-        commands: as argparse makes them.
-        load: reads a run from its folder.
-    """
+def add_parser(commands: Any) -> None:
+    """Add the command to a parser's `add_subparsers()`."""
     parser = commands.add_parser(
         "eval",
         help="measure a run on held-out text, or on a task by length and depth",
-        description="Bits per byte and perplexity of a run on held-out text; or, with --task, how "
-        "many of its answers are right at each length and depth: a table, a heat map and JSON.",
+        description="Measure a run's bits per byte and perplexity on held-out text. With --task, "
+        "measure the share of right answers at each length and depth instead, and write a table, a "
+        "heat map and a JSON file.",
         epilog="Examples: `miras eval runs/yaad`, `miras eval runs/yaad --task niah form=uuid "
         "--lengths 1k,4k,16k --examples 50`.",
     )
-    parser.add_argument("folder", metavar="RUN", help="folder of the run")
+    add_run_folder(parser)
+    add_overrides(parser, "a field of the task, as in form=uuid")
+    add_data(parser, "held-out text, or a task's background text (default: the run's data)")
     parser.add_argument(
-        "words", nargs="*", metavar="KEY=VALUE", help="a field of the task, as in form=uuid"
+        "--batches",
+        type=int,
+        metavar="N",
+        help="number of batches of held-out text (default: all)",
     )
-    parser.add_argument(
-        "--data",
-        metavar="PATH|tfds:NAME",
-        help="text to measure on, or a task's background (default: the run's own)",
-    )
-    parser.add_argument(
-        "--batches", type=int, metavar="N", help="batches to read (default: all held-out text)"
-    )
+    _add_task_options(parser)
+    parser.set_defaults(run=_run)
+
+
+def _add_task_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", metavar="NAME", help="mqar, niah, babilong, selective_copy, ...")
     parser.add_argument(
-        "--lengths", metavar="N,N,...", help=f"tokens of a row; 1k is 1024 (default: {_LENGTHS})"
+        "--lengths", metavar="N,N,...", help=f"tokens per row; 1k is 1024 (default: {_LENGTHS})"
     )
     parser.add_argument(
         "--depths",
         metavar="D,D,...",
-        help="where in a row that which is asked for stands, from 0, its start, to 1 (default: "
+        help="position of the fact that is asked for, from 0 (start of the row) to 1 (default: "
         f"{_DEPTHS})",
     )
     parser.add_argument(
         "--examples",
         type=int,
         metavar="N",
-        help=f"rows of each length and depth (default: {_EXAMPLES})",
+        help=f"rows per length and depth (default: {_EXAMPLES})",
     )
-    parser.add_argument("--seed", type=int, help="another seed, other rows (default: 0)")
+    add_seed(parser, "seed of the rows (default: 0)")
     parser.add_argument(
         "--out", metavar="DIR", help="folder for TASK.json and TASK.png (default: RUN/eval)"
     )
-    parser.set_defaults(run=lambda args: _run(args, load))
 
 
-def _run(args: argparse.Namespace, load: "Callable[[str], Run]") -> int:
-    if args.task is None:
-        given = [f"--{name}" for name in _OF_TASKS if getattr(args, name) is not None]
-        for word in [*given, *map(repr, args.words)]:
-            raise ConfigError(f"{word} is of use to a task only: give --task as well.")
-        return _held_out(args, load(args.folder))
-    require(args.batches is None, "--batches is of no use to a task: give --examples.")
-    lengths = [length_of(word) for word in (args.lengths or _LENGTHS).split(",")]
-    depths = [_depth_of(word) for word in (args.depths or _DEPTHS).split(",")]
+def _run(args: argparse.Namespace) -> int:
+    if args.task is not None:
+        return _evaluate_task(args)
+    given = [f"--{name}" for name in _TASK_OPTIONS if getattr(args, name) is not None]
+    for argument in [*given, *map(repr, args.overrides)]:
+        raise ConfigError(f"{argument} applies to a task only: give --task as well.")
+    return _evaluate_held_out(args)
+
+
+def _evaluate_task(args: argparse.Namespace) -> int:
+    require(args.batches is None, "--batches does not apply to a task: give --examples.")
+    lengths = [parse_length(word) for word in (args.lengths or _LENGTHS).split(",")]
+    depths = [_parse_depth(word) for word in (args.depths or _DEPTHS).split(",")]
     examples = _EXAMPLES if args.examples is None else args.examples
 
     from rich.console import Console
@@ -93,10 +92,12 @@ def _run(args: argparse.Namespace, load: "Callable[[str], Run]") -> int:
     from miras.analysis.eval.evaluate import evaluate_task
     from miras.runtime.files import check_target
 
-    run = load(args.folder)
-    task = _task(args.task, args.words, run)
+    run = load_run(args.folder)
+    task = _task(args.task, args.overrides, run)
     if args.data is not None and task.vocabulary() is not None:
-        raise ConfigError(f"--data is of no use to task {args.task!r}, which has no text in it.")
+        raise ConfigError(
+            f"--data does not apply to task {args.task!r}, which has no text: leave it out."
+        )
     folder = pathlib.Path(args.folder, "eval") if args.out is None else pathlib.Path(args.out)
     path = expanded(folder) / f"{to_dict(task)['kind']}.json"
     check_target(path)
@@ -114,20 +115,18 @@ def _run(args: argparse.Namespace, load: "Callable[[str], Run]") -> int:
             source=args.data,
             progress=bar.advance,
         )
-    say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    say(report.heading(results))
+    print_line(console, report.heading(results))
     console.print(report.table(results))
-    say(report.caption(results))
-    written = _write(results, path)
-    say(f"written: {written}")
+    print_line(console, report.caption(results))
+    print_line(console, f"written: {_write(results, path)}")
     return 0
 
 
-def length_of(word: str) -> int:
-    """Tokens from a number, where k stands for 1024.
+def parse_length(word: str) -> int:
+    """A number of tokens; the suffix k multiplies by 1024.
 
     Raises:
-        ConfigError: for what is no such number of at least 1.
+        ConfigError: for anything but such a number of at least 1.
     """
     text = word.strip().lower()
     number = text.removesuffix("k")
@@ -141,8 +140,8 @@ def length_of(word: str) -> int:
     return tokens
 
 
-def _depth_of(word: str) -> float:
-    from miras.data.task import check_depth
+def _parse_depth(word: str) -> float:
+    from miras.tasks.base import check_depth
 
     try:
         depth = float(word)
@@ -152,22 +151,22 @@ def _depth_of(word: str) -> float:
     return depth
 
 
-def _task(name: str, words: list[str], run: "Run") -> "Task":
-    """The task as the run was trained on it, if it was, with the fields that are given."""
+def _task(name: str, overrides: list[str], run: "Run") -> "Task":
+    """The task with overrides; its other fields are the run's if it was trained on that task."""
     from miras.tasks import Task
 
     task, own = Task.registry.build(name), run.config.data.task
     if own is not None and to_dict(own)["kind"] == to_dict(task)["kind"]:
         task = own
-    return override(task, *(word.removeprefix("task.") for word in words))
+    return override(task, *(word.removeprefix("task.") for word in overrides))
 
 
-def _write(results: "Results", path: pathlib.Path) -> str:
+def _write(results: "TaskResults", path: pathlib.Path) -> str:
     from miras.analysis.eval.plot import heat_map
     from miras.errors import fail
     from miras.runtime.figures import write_picture
     from miras.runtime.files import write_whole
-    from miras.train.runs.run_folder import cannot_write
+    from miras.train.run_folder import cannot_write
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,12 +178,13 @@ def _write(results: "Results", path: pathlib.Path) -> str:
     return f"{path} and {path.stem}.png" if drawn else str(path)
 
 
-def _held_out(args: argparse.Namespace, run: "Run") -> int:
+def _evaluate_held_out(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
     from miras.train import HeldOut, evaluate_run
 
+    run = load_run(args.folder)
     with signals.handled():
         found = evaluate_run(run, args.data, args.batches)
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -202,7 +202,7 @@ def _held_out(args: argparse.Namespace, run: "Run") -> int:
 
 
 class _Bar:
-    """A bar of the tokens read, on a terminal; silent elsewhere."""
+    """A progress bar of the tokens read; hidden unless the output is a terminal."""
 
     def __init__(self, console: "Console", total: int):
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -226,5 +226,5 @@ class _Bar:
         self._progress.stop()
 
     def advance(self, tokens: int) -> None:
-        """So many more were read."""
+        """Add tokens to those read."""
         self._progress.advance(self._task, tokens)

@@ -1,11 +1,13 @@
-"""`miras generate`: continue a text with a run's model, at once or over many calls of a session."""
+"""The command `miras generate`: continues a text with a run's model, in one call or a session."""
 
 import argparse
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from miras.cli.options import add_run_folder, add_seed
+from miras.cli.runs import load_run
 from miras.runtime import signals
 
 if TYPE_CHECKING:
@@ -15,77 +17,83 @@ if TYPE_CHECKING:
     from miras.train import Run
 
 
-def add_parser(commands, load: Callable[[str], "Run"]) -> None:
-    """Make the command known.
-
-    Args:
-        commands: where parsers of commands are added.
-        load: reads a run from its folder.
-    """
+def add_parser(commands: Any) -> None:
+    """Add the command to a parser's `add_subparsers()`."""
     parser = commands.add_parser(
         "generate",
         help="continue a text",
         description="Continue a text with a run's model.",
-        epilog="With --session the memories are kept in a file: the same command goes on where the "
-        "last one ended, with the new prompt after all that was read and written so far. Bytes of "
-        "a character that is not whole are then kept for the next call.",
+        epilog="With --session, the model's state is saved to a file: the same command continues "
+        "where the last one ended, and its prompt follows all that was read and generated before. "
+        "Bytes of an incomplete character are then kept for the next call.",
     )
-    parser.add_argument("folder", metavar="RUN", help="folder of the run")
-    parser.add_argument("--prompt", default="", metavar="TEXT", help="the beginning of the text")
+    add_run_folder(parser)
+    parser.add_argument("--prompt", default="", metavar="TEXT", help="the text to continue")
     parser.add_argument(
-        "--length", type=int, default=256, metavar="N", help="tokens to add (default: 256)"
+        "--length",
+        type=int,
+        default=256,
+        metavar="N",
+        help="number of tokens to generate (default: 256)",
     )
     parser.add_argument(
-        "--session", metavar="FILE", help="go on from a saved state, and save it at the end"
+        "--session",
+        metavar="FILE",
+        help="continue from the state in this file, if it exists, and save the new state to it",
     )
     parser.add_argument(
-        "--temperature", type=float, default=1.0, help="0 takes the likeliest (default: 1)"
+        "--temperature", type=float, default=1.0, help="0 takes the most likely token (default: 1)"
     )
-    parser.add_argument("--top-k", type=int, metavar="K", help="only the K likeliest tokens")
     parser.add_argument(
-        "--top-p", type=float, metavar="P", help="only the likeliest tokens of probability P"
+        "--top-k", type=int, metavar="K", help="sample from the K most likely tokens"
     )
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another text")
-    parser.set_defaults(run=lambda args: _run(args, load))
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        metavar="P",
+        help="sample from the most likely tokens with total probability P",
+    )
+    add_seed(parser, "seed of the sampling (default: 0)", default=0)
+    parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
+def _run(args: argparse.Namespace) -> int:
     from miras.data import TextDecoder, check_text
     from miras.models import Sampling, Session, save_session, steps
     from miras.models.decoding import check_length
     from miras.models.session import check_session_file
 
-    how = Sampling(args.temperature, args.top_k, args.top_p, args.seed)
+    sampling = Sampling(args.temperature, args.top_k, args.top_p, args.seed)
     check_length(args.length)
     if args.session is not None:
         check_session_file(args.session)
     prompt = os.fsencode(args.prompt)  # any bytes, as a file may hold
-    run = load(args.folder)
+    run = load_run(args.folder)
     check_text(run.config.data, "generating")
-    now, text = _resumed(args.session, run)
-    how = dataclasses.replace(how, vocab=run.tokenizer.vocab_size)
+    session, text = _resumed(args.session, run)
+    sampling = dataclasses.replace(sampling, vocab=run.tokenizer.vocab_size)
     decoder = TextDecoder(run.tokenizer, text)
-    encode = run.tokenizer.encode if now is None else run.tokenizer.encode_next
+    encode = run.tokenizer.encode if session is None else run.tokenizer.encode_next
     ids = encode(prompt)
-    now = _read_prompt(run, ids, now)
+    session = _read_prompt(run, ids, session)
     print(decoder.feed_text(prompt, ids), end="", flush=True)
     try:
         with signals.handled():
-            for step in steps(run.model, now.logits, now.state, args.length, how):
-                now = Session(step.state, step.logits, now.tokens + 1)
+            for step in steps(run.model, session.logits, session.state, args.length, sampling):
+                session = Session(step.state, step.logits, session.tokens + 1)
                 print(decoder.feed(step.token), end="", flush=True)
                 signals.check()
-    finally:  # an interrupt costs nothing either
-        whole = args.session is None or not run.tokenizer.local
-        left = decoder.finish() if whole else ""
+    finally:  # also after an interrupt
+        ends_here = args.session is None or not run.tokenizer.local
+        rest = decoder.finish() if ends_here else ""
         if args.session is not None:
-            save_session(args.session, run.model, now, {"text": decoder.state})
-        print(left, flush=True)
+            save_session(args.session, run.model, session, {"text": decoder.state})
+        print(rest, flush=True)
     return 0
 
 
 def _resumed(path: str | None, run: "Run") -> tuple["Session | None", Mapping[str, Any] | None]:
-    """The session that a file holds and where its text stands; None where there is none."""
+    """The session in a file and the state of its text decoder; None if there is no such file."""
     from miras.data.tokenizers.text_decoder import within_text
     from miras.models.session import load_notes, resumed
 
@@ -97,7 +105,7 @@ def _resumed(path: str | None, run: "Run") -> tuple["Session | None", Mapping[st
 
 
 def _read_prompt(run: "Run", ids: "np.ndarray", session: "Session | None") -> "Session":
-    """The state behind the prompt: of a new text, or of one that goes on."""
+    """The session after the prompt, which begins a text or continues the session's."""
     import jax.numpy as jnp
 
     from miras.models import Session, prefill

@@ -1,55 +1,55 @@
-"""The command `miras inspect`: a run and a text in, a page out.
-
-What needs jax is imported when the command runs, as in `cli`.
-"""
+"""The command `miras inspect`: writes a page with a run's memories at each token of a text."""
 
 import argparse
 import os
 import pathlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from miras.cli.options import add_run_folder
+from miras.cli.output import print_line
+from miras.cli.runs import load_run
 from miras.config import require
 from miras.errors import ConfigError
 from miras.runtime.files import expanded
 
 if TYPE_CHECKING:
     from miras.data import Tokenizer
-    from miras.train import Run
 
 LIMIT = 2048
 
 
-def add_parser(commands: Any, load: "Callable[[str], Run]") -> None:
-    """Add the command to a parser's `add_subparsers()`; `load` reads a run's folder."""
+def add_parser(commands: Any) -> None:
+    """Add the command to a parser's `add_subparsers()`."""
     parser = commands.add_parser(
         "inspect",
-        help="show what a run's memories do with a text, token by token, as a page",
-        description="An HTML page that shows, by layer and head, over the tokens of a text: "
-        "surprise, gates, the memory's norm, and how well it holds each token, when it is written "
-        "and at the end. The page is one file and loads nothing.",
+        help="write a page that shows a run's memories at each token of a text",
+        description="Write an HTML page that shows, for each layer, head and token of a text, the "
+        "surprise, the gates, the memory's norm, and the memory's error on the token right after "
+        "its write and at the end. The page is a single file without external resources.",
         epilog='Example: `miras inspect runs/first --text "import os, import sys"`.',
     )
-    parser.add_argument("folder", metavar="RUN", help="folder of the run")
+    add_run_folder(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--text", metavar="TEXT", help="the text to read")
-    source.add_argument("--file", metavar="PATH", help="a file that holds the text")
-    parser.add_argument("--out", metavar="PAGE.html", help="default: RUN/inspect.html")
+    source.add_argument("--file", metavar="PATH", help="a file with the text")
+    parser.add_argument(
+        "--out", metavar="PAGE.html", help="file to write (default: RUN/inspect.html)"
+    )
     parser.add_argument(
         "--limit",
         type=int,
         default=LIMIT,
         metavar="N",
-        help=f"most tokens that a page may hold (default: {LIMIT})",
+        help=f"maximum number of tokens on the page (default: {LIMIT})",
     )
-    parser.set_defaults(run=lambda args: _run(args, load))
+    parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace, load: "Callable[[str], Run]") -> int:
+def _run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from miras.analysis.inspect.page import Heading, page
-    from miras.analysis.inspect.spelling import spelled
+    from miras.analysis.inspect.token_text import visible_tokens
     from miras.analysis.inspect.trace import check_memories, trace
     from miras.runtime.files import check_target
 
@@ -57,10 +57,11 @@ def _run(args: argparse.Namespace, load: "Callable[[str], Run]") -> int:
     require(args.text != "", "the text is empty: give one with --text or --file.")
     out = expanded(args.out or pathlib.Path(args.folder) / "inspect.html")
     require(
-        not os.path.isdir(out), f"{out} is a folder: give the name of a page, as {out}/page.html."
+        not os.path.isdir(out),
+        f"{out} is a folder: give the name of a file, such as {out}/page.html.",
     )
     check_target(out)
-    run = load(args.folder)
+    run = load_run(args.folder)
     check_memories(run.config.model, args.folder)
     field = run.config.data.field
     text = os.fsencode(args.text) if args.file is None else _content(args.file, field)
@@ -72,14 +73,10 @@ def _run(args: argparse.Namespace, load: "Callable[[str], Run]") -> int:
         found = trace(run.model, ids, lambda n: status.update(f"token {n:,} of {len(ids):,}"))
     name = os.path.basename(os.path.abspath(args.folder))
     heading = Heading(name, run.step, run.config.model)
-    content = page(heading, found, spelled(run.tokenizer, ids))
+    content = page(heading, found, visible_tokens(run.tokenizer, ids))
     _write(out, content)
-    console.print(
-        f"written: {out} ({len(content.encode()) / 1e3:,.0f} kB), open it in a browser",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    size = f"{len(content.encode()) / 1e3:,.0f} kB"
+    print_line(console, f"written: {out} ({size}), open it in a browser")
     return 0
 
 
@@ -91,19 +88,19 @@ def _content(path: str, field: str) -> bytes:
 
 
 def _tokens(tokenizer: "Tokenizer", text: bytes, vocab: int, limit: int) -> list[int]:
-    """The document start and the text's ids."""
+    """The document-start id and the ids of the text."""
     ids = [int(i) for i in tokenizer.encode(text)]
-    require(bool(ids), "the run's tokenizer makes no tokens of this text: give another.")
+    require(bool(ids), "the run's tokenizer encodes this text to no tokens: give another text.")
     foreign = [i for i in ids if not 0 <= i < vocab]
     require(
         not foreign,
-        f"the text holds token {foreign[0] if foreign else None}, which the model's vocabulary of "
-        f"{vocab} lacks: give a text without it, or a run of this tokenizer's vocabulary.",
+        f"the text has token {foreign[0] if foreign else None}, outside the model's vocabulary of "
+        f"{vocab}: give a text without it, or a run with this tokenizer's vocabulary.",
     )
     require(
         len(ids) <= limit,
-        f"the text has {len(ids):,} tokens, more than the {limit:,} that a page may hold: give a "
-        f"shorter one, or --limit {len(ids)}.",
+        f"the text has {len(ids):,} tokens, more than the limit of {limit:,}: give a shorter text, "
+        f"or --limit {len(ids)}.",
     )
     return [tokenizer.bos_id, *ids]
 

@@ -1,181 +1,237 @@
-"""The command `miras staleness`: arguments in, table and files out.
-
-What needs jax or reads text is imported when the command runs, as in `cli`.
-"""
+"""The command `miras staleness`: measures the distance of a model's memories to the online rule."""
 
 import argparse
 import json
 import os
 import pathlib
 import shlex
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from miras.cli.options import add_data, add_overrides
+from miras.cli.output import print_line
+from miras.cli.runs import load_run, run_config, with_source
 from miras.config import override, require
 from miras.errors import ConfigError
 from miras.runtime.files import expanded
 
 if TYPE_CHECKING:
-    from miras.train import Run, RunConfig
+    from rich.console import Console
+
+    from miras.analysis.staleness.report import StalenessReport
+    from miras.analysis.staleness.text import HeldOutText
+    from miras.data import Tokenizer
+    from miras.train import RunConfig
 
 CHUNKS, REFINES = (1, 4, 16, 64, 256), (0, 1, 2, 3)
 
 
-class Sources(NamedTuple):
-    """How the command line makes what all its commands start from.
+class _Request(NamedTuple):
+    """What to measure.
 
     Attributes:
-        new: the config of a run from a preset, assignments and a data source.
-        load: a run from its folder.
+        model: the preset or folder, as it was given.
+        command: the command line that repeats the measurement.
+        config: the run's config.
+        folder: the run's folder; None for a new model.
+        chunks: to measure.
+        refines: to measure.
+        all_chunks: whether a chunk longer than the text is an error.
+        length: tokens of each document; None for the default.
+        out: folder of the results.
     """
 
-    new: "Callable[[str, list[str], str | None], RunConfig]"
-    load: "Callable[[str], Run]"
+    model: str
+    command: str
+    config: "RunConfig"
+    folder: str | None
+    chunks: tuple[int, ...]
+    refines: tuple[int, ...]
+    all_chunks: bool
+    length: int | None
+    out: pathlib.Path
 
 
-def add_parser(commands: Any, sources: Sources) -> None:
+def add_parser(commands: Any) -> None:
     """Add the command to a parser's `add_subparsers()`."""
     parser = commands.add_parser(
         "staleness",
-        help="tell how far a model is from its online rule, by chunk and refine",
-        description="The distance of a model's memories to the online rule (chunk=1), its bits per "
-        "byte and its time, for each chunk and number of refinements. Nothing is trained.",
+        help="measure how far a model is from its online rule, by chunk and refine",
+        description="Measure the distance of a model's memories to the online rule (chunk=1), its "
+        "bits per byte and its time per token, for each chunk and number of refinements. Nothing "
+        "is trained.",
         epilog="Examples: `miras staleness titans_lmm`, `miras staleness runs/mine --length 512`, "
         "`miras staleness yaad width=64 --chunks 1,8,64 --refine 0,1`.",
     )
     parser.add_argument("model", metavar="PRESET|RUN", help="a preset, or the folder of a run")
-    parser.add_argument(
-        "words", nargs="*", metavar="KEY=VALUE", help="fields of the run, as in width=256"
-    )
-    parser.add_argument(
-        "--data", metavar="PATH|tfds:NAME", help="text to measure on (default: the run's own)"
-    )
+    add_overrides(parser, "a field of the run's config, as in width=256")
+    add_data(parser, "text whose held-out part is read (default: the run's data)")
     parser.add_argument(
         "--length",
         metavar="N",
-        help="tokens of each held-out document (default: 1024, for a run those of its rows)",
+        help="tokens per held-out document (default: 1024; for a run, its sequence length)",
     )
-    parser.add_argument("--chunks", metavar="N,...", help=f"default: {_joined(CHUNKS)}")
-    parser.add_argument("--refine", metavar="N,...", help=f"default: {_joined(REFINES)}")
+    parser.add_argument(
+        "--chunks", metavar="N,...", help=f"chunks to measure (default: {_joined(CHUNKS)})"
+    )
+    parser.add_argument(
+        "--refine",
+        metavar="N,...",
+        help=f"numbers of refinements to measure (default: {_joined(REFINES)})",
+    )
     parser.add_argument(
         "--out",
         metavar="DIR",
         help="folder of the results (default: runs/staleness-PRESET, or RUN)",
     )
-    parser.set_defaults(run=lambda args: _run(args, sources))
+    parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace, sources: Sources) -> int:
+def _run(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    request, console = _request(args), Console()
+    report = _measure(request, console)
+    _print(report, console)
+    print_line(console, f"written: {_write(report, request.out)}")
+    return 0
+
+
+def _request(args: argparse.Namespace) -> _Request:
+    """The checked arguments; nothing is measured yet."""
     from miras.analysis.staleness.plan import make_plan
     from miras.presets import PRESETS
     from miras.runtime.files import check_target
 
-    chunks = _numbers("--chunks", args.chunks, CHUNKS)
-    refines = _numbers("--refine", args.refine, REFINES)
-    length = None if args.length is None else _number("--length", args.length)
+    chunks = _parse_integers("--chunks", args.chunks, CHUNKS)
+    refines = _parse_integers("--refine", args.refine, REFINES)
+    length = None if args.length is None else _parse_integer("--length", args.length)
     require(length is None or length >= 1, f"--length {length} must be at least 1.")
     folder = None
     if args.model not in PRESETS and (os.sep in args.model or os.path.exists(args.model)):
         folder = args.model
-        config = _config_of_run(folder, args.words, args.data)
+        config = _config_of_run(folder, args.overrides, args.data)
     else:
-        config = sources.new(args.model, args.words, args.data)
+        config = run_config(args.model, args.overrides, args.data)
     make_plan(config.model, chunks, refines)
     out = expanded(args.out or folder or f"runs/staleness-{args.model}")
     _check_folder(out)
     check_target(out / "staleness.json")
-    return _measure(args, sources, config, folder, chunks, refines, length, out)
+    return _Request(
+        model=args.model,
+        command=_command(args),
+        config=config,
+        folder=folder,
+        chunks=chunks,
+        refines=refines,
+        all_chunks=args.chunks is not None,
+        length=length,
+        out=out,
+    )
 
 
-def _measure(
-    args: argparse.Namespace,
-    sources: Sources,
-    config: "RunConfig",
-    folder: str | None,
-    chunks: tuple[int, ...],
-    refines: tuple[int, ...],
-    length: int | None,
-    out: pathlib.Path,
-) -> int:
-    from rich.console import Console
-
+def _measure(request: _Request, console: "Console") -> "StalenessReport":
     from miras.analysis.staleness import measure, report, text
-    from miras.analysis.staleness.plan import Setting, make_plan
-    from miras.analysis.staleness.plot import plot
-    from miras.data import check_text, make_tokenizer
-    from miras.errors import fail
-    from miras.runtime.figures import write_picture
-    from miras.runtime.files import write_whole
-    from miras.train.runs.run_folder import cannot_write
+    from miras.analysis.staleness.plan import ChunkSetting, make_plan
+    from miras.data import check_text
 
+    config = request.config
     check_text(config.data, "staleness")
+    found = _text(request, _tokenizer(config))
+    chunks = text.fitting(request.chunks, found.length)
+    require(
+        not request.all_chunks or len(chunks) == len(request.chunks),
+        f"--chunks {_joined(request.chunks)} has chunks longer than the text of {found.length} "
+        f"tokens, which all give the same result: leave out those above {found.length}, or raise "
+        "--length.",
+    )
+    plan = make_plan(config.model, chunks, request.refines)
+    params, step = _parameters(config, request.folder)
+    made = report.StalenessReport(
+        name=request.model,
+        step=step,
+        trained_on=config.data.sequence if request.folder is not None else None,
+        command=request.command,
+        source=config.data.source,
+        config=config.model,
+        plan=plan,
+        text=found,
+        results={},
+    )
+    print_line(console, report.heading(made))
+    if len(chunks) < len(request.chunks):
+        print_line(
+            console,
+            f"chunks above {found.length} are left out, since no row is longer: raise --length to "
+            "measure them.",
+        )
+    total = len(plan.settings)
+    with console.status(f"measuring {total} settings") as status:
+
+        def progress(setting: ChunkSetting, n: int) -> None:
+            status.update(f"measuring {setting} ({n} of {total})")
+
+        results = measure.measure(config.model, params, plan, found, progress)
+    return made._replace(results=results)
+
+
+def _tokenizer(config: "RunConfig") -> "Tokenizer":
+    from miras.data import make_tokenizer
+
     tokenizer = make_tokenizer(config.data.tokenizer)
     require(
         config.model.vocab >= tokenizer.vocab_size,
         f"model.vocab={config.model.vocab} is too small for tokenizer {config.data.tokenizer!r}: "
         f"use model.vocab={tokenizer.vocab_size}.",
     )
-    usual = text.LENGTH if folder is None else config.data.sequence
-    found = text.held_out(config.data, tokenizer, length or usual, exactly=length is not None)
-    fitting = text.fitting(chunks, found.length)
-    require(
-        args.chunks is None or len(fitting) == len(chunks),
-        f"--chunks {args.chunks} has chunks longer than the text of {found.length} tokens, which "
-        f"are all the same: leave out those above {found.length}, or raise --length.",
-    )
-    plan = make_plan(config.model, fitting, refines)
-    params, step = _parameters(sources, config, folder)
+    return tokenizer
 
-    console = Console()
-    say = lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
-    made = report.Report(
-        name=args.model,
-        step=step,
-        trained_on=config.data.sequence if folder is not None else None,
-        command=_command(args),
-        source=config.data.source,
-        config=config.model,
-        plan=plan,
-        text=found,
-        cells={},
-    )
-    say(report.heading(made))
-    if len(fitting) < len(chunks):
-        say(f"chunks above {found.length} are left out, as no row is longer: --length reads more.")
-    total = len(plan.settings)
-    with console.status(f"measuring {total} settings") as status:
 
-        def tell(setting: Setting, n: int) -> None:
-            status.update(f"measuring {setting} ({n} of {total})")
+def _text(request: _Request, tokenizer: "Tokenizer") -> "HeldOutText":
+    from miras.analysis.staleness import text
 
-        made = made._replace(cells=measure.measure(config.model, params, plan, found, tell))
+    data, length = request.config.data, request.length
+    default = text.LENGTH if request.folder is None else data.sequence
+    return text.held_out(data, tokenizer, length or default, exactly=length is not None)
+
+
+def _print(report: "StalenessReport", console: "Console") -> None:
+    from miras.analysis.staleness.report import notes, table
+
     console.print()
-    console.print(report.table(made))
-    for line in report.notes(made):
-        say(line)
+    console.print(table(report))
+    for line in notes(report):
+        print_line(console, line)
+
+
+def _write(report: "StalenessReport", out: pathlib.Path) -> str:
+    """Write the report and its figure; the names of the files."""
+    from miras.analysis.staleness.plot import plot
+    from miras.analysis.staleness.report import as_json
+    from miras.errors import fail
+    from miras.runtime.figures import write_picture
+    from miras.runtime.files import write_whole
+    from miras.train.run_folder import cannot_write
+
     try:
         out.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(report.as_json(made), indent=1, allow_nan=False)
+        content = json.dumps(as_json(report), indent=1, allow_nan=False)
         write_whole(out / "staleness.json", content + "\n")
     except OSError as error:
         raise ConfigError(cannot_write(out, error)) from error
     warn = lambda reason: fail(reason, 0)  # noqa: E731
-    drawn = write_picture(out / "staleness.png", lambda: plot(made), warn)
-    say(f"written: {out / 'staleness.json'}" + (f", {out / 'staleness.png'}" if drawn else ""))
-    return 0
+    drawn = write_picture(out / "staleness.png", lambda: plot(report), warn)
+    return f"{out / 'staleness.json'}" + (f", {out / 'staleness.png'}" if drawn else "")
 
 
-def _config_of_run(folder: str, words: list[str], source: str | None) -> "RunConfig":
-    """A run's config with what does not touch its parameters changed."""
+def _config_of_run(folder: str, overrides: list[str], source: str | None) -> "RunConfig":
+    """A run's config with overrides that keep the shapes of its parameters."""
     import jax
 
-    from miras.train.runs.run_folder import RunFolder
+    from miras.train.run_folder import RunFolder
     from miras.train.state import structure
 
     own = RunFolder(folder).read_own_config()
-    config = override(own, *words)
-    if source is not None:
-        config = override(config, f"data.source={source}")
+    config = with_source(override(own, *overrides), source)
     if config.model != own.model:
         shapes = [
             jax.tree.map(lambda leaf: leaf.shape, structure(c.model)[1].to_pure_dict())
@@ -183,26 +239,26 @@ def _config_of_run(folder: str, words: list[str], source: str | None) -> "RunCon
         ]
         require(
             shapes[0] == shapes[1],
-            f"{' '.join(words)} changes the parameters that {folder} has trained: leave it out, or "
-            "measure a new model of a preset.",
+            f"{' '.join(overrides)} changes the shapes of the parameters in {folder}: leave it "
+            "out, or measure a preset.",
         )
     return config
 
 
-def _parameters(sources: Sources, config: "RunConfig", folder: str | None) -> tuple[Any, int]:
-    """Parameters, and the updates they have seen."""
+def _parameters(config: "RunConfig", folder: str | None) -> tuple[Any, int]:
+    """The parameters, and the number of updates that trained them."""
     from flax import nnx
 
     from miras.analysis.staleness.measure import new_parameters
 
     if folder is None:
         return new_parameters(config.model, config.train.seed), 0
-    run = sources.load(folder)
+    run = load_run(folder)
     return nnx.to_pure_dict(nnx.state(run.model, nnx.Param)), run.step
 
 
 def _check_folder(out: pathlib.Path) -> None:
-    """Refuse a place that cannot be a folder; nothing is made yet."""
+    """Raise if the folder cannot be created or written; nothing is created yet."""
     parent = out
     try:
         while not parent.exists() and parent != parent.parent:
@@ -225,20 +281,20 @@ def _command(args: argparse.Namespace) -> str:
         if (value := getattr(args, name)) is not None
         for word in (f"--{name}", value)
     ]
-    return shlex.join(["miras", "staleness", args.model, *args.words, *options])
+    return shlex.join(["miras", "staleness", args.model, *args.overrides, *options])
 
 
 def _joined(numbers: tuple[int, ...]) -> str:
     return ",".join(map(str, numbers))
 
 
-def _numbers(option: str, text: str | None, default: tuple[int, ...]) -> tuple[int, ...]:
+def _parse_integers(option: str, text: str | None, default: tuple[int, ...]) -> tuple[int, ...]:
     if text is None:
         return default
-    return tuple(_number(option, part) for part in text.split(","))
+    return tuple(_parse_integer(option, part) for part in text.split(","))
 
 
-def _number(option: str, text: str) -> int:
+def _parse_integer(option: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:

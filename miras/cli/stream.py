@@ -1,91 +1,91 @@
-"""`miras stream`: reads a file of any length through a run's model and says how it fared."""
+"""The command `miras stream`: reads a file of any length with a run's model."""
 
 import argparse
 import pathlib
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from miras.cli.options import add_run_folder
+from miras.cli.runs import load_run
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from miras.analysis.stream.read import Bucket, Reading
-    from miras.train import Run
+    from miras.analysis.stream.read import Bucket, StreamResult
 
 
-def add_parser(commands, load: Callable[[str], "Run"]) -> None:
-    """Make the command known.
-
-    Args:
-        commands: where parsers of commands are added.
-        load: reads a run from its folder.
-    """
+def add_parser(commands: Any) -> None:
+    """Add the command to a parser's `add_subparsers()`."""
     parser = commands.add_parser(
         "stream",
         help="read a file of any length in constant memory",
-        description="Read a file through a run's model as one text, whatever its length, in "
-        "constant memory; print the loss and the memories' health by position.",
+        description="Read a file of any length as one text with a run's model, in constant memory, "
+        "and print the loss and the health of the memories by position.",
     )
-    parser.add_argument("folder", metavar="RUN", help="folder of the run")
-    parser.add_argument("file", metavar="FILE", help="the text, in any form that --data takes")
+    add_run_folder(parser)
+    parser.add_argument("file", metavar="FILE", help="the text, in any file format of --data")
     parser.add_argument(
         "--session",
         metavar="FILE",
-        help="go on from a saved state, and save it as the text is read, as `miras generate` does: "
-        "a reading that was stopped goes on with the same command",
+        help="continue from the state in this file, if it exists, and save the state to it while "
+        "reading; the same command resumes after an interrupt. `miras generate` takes the file too",
     )
-    parser.set_defaults(run=lambda args: _run(args, load))
+    parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace, load: Callable[[str], "Run"]) -> int:
+def _run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from miras.analysis.stream.place import Reader
-    from miras.analysis.stream.read import read
-    from miras.analysis.stream.saving import Saving
+    from miras.analysis.stream.read import read_stream
+    from miras.analysis.stream.session_saver import SessionSaver
+    from miras.analysis.stream.token_stream import TokenStream
     from miras.data import check_text
     from miras.data.text.sources import one_file
     from miras.data.text.splitting import text_blocks
     from miras.runtime import signals
 
     path = _check(args.file, args.session)
-    run = load(args.folder)
+    run = load_run(args.folder)
     check_text(run.config.data, "streaming")
     file = one_file(path, run.config.data.field)
-    saving = Saving(args.session, run.model)
-    session, place = saving.session, saving.place
-    reader = Reader(run.tokenizer, text_blocks(file), fresh=session is None, place=place)
+    saver = SessionSaver(args.session, run.model)
+    session, position = saver.session, saver.position
+    stream = TokenStream(
+        run.tokenizer, text_blocks(file), starts_document=session is None, position=position
+    )
     start = 0 if session is None else session.tokens
     size, console = path.stat().st_size, Console()
 
-    told = "{task.completed:,.0f} of {task.total:,.0f} bytes  {task.fields[loss]}"
-    columns = (BarColumn(), TextColumn(told), TimeRemainingColumn())
+    text = "{task.completed:,.0f} of {task.total:,.0f} bytes  {task.fields[loss]}"
+    columns = (BarColumn(), TextColumn(text), TimeRemainingColumn())
     with (
         signals.handled(),
-        Progress(*columns, console=console, transient=True) as progress,
+        Progress(*columns, console=console, transient=True) as bar,
     ):
-        task = progress.add_task("", total=size, loss="")
+        task = bar.add_task("", total=size, loss="")
 
-        def tell(count: int, bucket: "Bucket") -> None:
+        def progress(count: int, bucket: "Bucket") -> None:
             loss = f"{count:,} tokens  loss {bucket.loss:.3f}"
-            progress.update(task, completed=reader.offset, loss=loss)
+            bar.update(task, completed=stream.offset, loss=loss)
 
-        def keep(now: "Reading") -> None:
-            count = now.session.tokens
-            where = saving.after_piece(now.session, reader.place(count - start, now.buckets))
-            signals.check(f" after {count:,} tokens{where}")
+        def checkpoint(result: "StreamResult") -> None:
+            count = result.session.tokens
+            reached = stream.position(count - start, result.buckets)
+            resume = saver.after_piece(result.session, reached)
+            signals.check(f" after {count:,} tokens{resume}")
 
-        found = read(
+        result = read_stream(
             run.model,
-            reader.tokens(),
+            stream.tokens(),
             run.tokenizer.byte_lengths,
             session=session,
-            buckets=place.buckets if place else (),
-            tell=tell,
-            keep=keep,
+            buckets=position.buckets if position else (),
+            progress=progress,
+            checkpoint=checkpoint,
         )
-    saving.at_end(found.session, reader.last)
-    for table in tables(found.buckets):
+    saver.at_end(result.session, stream.last)
+    for table in tables(result.buckets):
         console.print(table)
     return 0
 
@@ -96,15 +96,15 @@ def _check(name: str, session: str | None) -> pathlib.Path:
     from miras.runtime.files import expanded
 
     path = expanded(name)
-    require(path.is_file(), f"{name} is no file: give a text to read.")
-    require(path.stat().st_size > 0, f"{name} is empty: give a text with at least one byte.")
+    require(path.is_file(), f"{name} is not a file: give a file with text.")
+    require(path.stat().st_size > 0, f"{name} is empty: give a file with at least one byte.")
     if session is not None:
         check_session_file(session)
     return path
 
 
 def tables(buckets: list["Bucket"]) -> Iterator["Table"]:
-    """The loss by position, and the memories' health and gates, means over layers."""
+    """Tables by position of the loss, and of the memories' health and gates (means over layers)."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

@@ -47,7 +47,7 @@ class Health(NamedTuple):
     gates: dict[str, Array]
 
 
-class Written(NamedTuple):
+class MemoryCall(NamedTuple):
     """One call of a layer's memories, for what measures it.
 
     Attributes:
@@ -190,7 +190,7 @@ class FastWeights(nnx.Module):
             return y, after, None
         before = self.init_state(batch) if state is None else state
         measure = FastWeights._health if health is True else health
-        return y, after, measure(self, Written(streams, gates, before, after, loss, mask))
+        return y, after, measure(self, MemoryCall(streams, gates, before, after, loss, mask))
 
     def _average(self) -> Array | None:
         """max(0, 1 / (1 + i) + correction of position i), [C], where the rule averages."""
@@ -228,7 +228,7 @@ class FastWeights(nnx.Module):
         at = positions(segments, *start, segments.shape[1], chunk, mask).position
         return {rate.name: gates.get(rate.name, held) * self._by_position()[at][..., None]}
 
-    def _health(self, call: Written) -> Health:
+    def _health(self, call: MemoryCall) -> Health:
         _, gates, before, after, loss, mask = call
         norm = ratio = jnp.zeros(())
         if isinstance(after, State):
@@ -248,7 +248,7 @@ class FastWeights(nnx.Module):
         )
 
 
-Measure = Callable[[FastWeights, Written], Any]
+Measure = Callable[[FastWeights, MemoryCall], Any]
 
 
 def segments_of(segment_ids: Array | None, before: AnyState | None, x: Array) -> Array:

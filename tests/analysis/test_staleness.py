@@ -10,8 +10,8 @@ from flax import nnx
 
 import miras
 from miras.analysis.staleness.measure import measure, new_parameters
-from miras.analysis.staleness.plan import ONLINE, Setting, make_plan
-from miras.analysis.staleness.text import Text, fitting, held_out
+from miras.analysis.staleness.plan import ONLINE, ChunkSetting, make_plan
+from miras.analysis.staleness.text import HeldOutText, fitting, held_out
 from miras.cli.main import main
 from miras.data import DataConfig, make_loader, make_tokenizer
 from miras.errors import ConfigError
@@ -46,7 +46,7 @@ def texts(tmp_path_factory):
     return folder
 
 
-def rows(length: int) -> Text:
+def rows(length: int) -> HeldOutText:
     tokens = np.random.default_rng(0).integers(0, 16, (2, length + 1)).astype(np.int32)
     ones = np.ones((2, length))
     batch = {
@@ -56,7 +56,7 @@ def rows(length: int) -> Text:
         "mask": ones.astype(bool),
         "target_bytes": ones.astype(np.float32),
     }
-    return Text(batch, 2, length)
+    return HeldOutText(batch, 2, length)
 
 
 def measured(config, chunks, refines, text):
@@ -70,10 +70,10 @@ def test_a_deep_memory_nears_online_with_every_sweep():
     plan, _, cells = measured(config, (1, 4), (0, 1, 3), rows(16))
     assert plan.reason is None
     assert not plan.exact
-    assert list(cells) == [ONLINE, Setting(8), *(Setting(4, n) for n in (0, 1, 3))]
+    assert list(cells) == [ONLINE, ChunkSetting(8), *(ChunkSetting(4, n) for n in (0, 1, 3))]
     assert cells[ONLINE].by_layer == (0.0,)
-    stale, once, online = (cells[Setting(4, n)] for n in (0, 1, 3))
-    assert cells[Setting(8)].distance > stale.distance > 1e-3
+    stale, once, online = (cells[ChunkSetting(4, n)] for n in (0, 1, 3))
+    assert cells[ChunkSetting(8)].distance > stale.distance > 1e-3
     assert once.distance < stale.distance / 3
     assert online.distance < ROUNDING
     expected = pytest.approx(cells[ONLINE].bits_per_byte, abs=1e-5)
@@ -113,21 +113,21 @@ def test_figures_agree_with_a_direct_scan():
             return np.asarray(y, np.float64)
 
         online = outputs(1)
-        for setting in (Setting(8), Setting(8, 1)):
+        for setting in (ChunkSetting(8), ChunkSetting(8, 1)):
             y = outputs(setting.chunk, setting.refine)
             expected = np.linalg.norm(y - online) / np.linalg.norm(online)
             assert expected > 1e-5
             assert cells[setting].by_layer[layer] == pytest.approx(expected, rel=1e-2)
-    assert cells[Setting(8, exact=True)].distance < ROUNDING
+    assert cells[ChunkSetting(8, exact=True)].distance < ROUNDING
 
 
 def test_a_rule_that_refines_nothing_is_told_once_and_measured_without():
     config = miras.override(miras.preset("moneta"), *SMALL)
     plan = make_plan(config, (16, 4), (0, 2, 1))
-    assert plan.grid == (Setting(4), Setting(16))
+    assert plan.grid == (ChunkSetting(4), ChunkSetting(16))
     assert plan.left_out == (1, 2)
     assert "link_every='token'" in (plan.reason or "")
-    assert plan.settings == (ONLINE, Setting(16), Setting(4))
+    assert plan.settings == (ONLINE, ChunkSetting(16), ChunkSetting(4))
 
 
 def test_rates_by_position_are_refused():
@@ -190,7 +190,7 @@ def test_a_run_is_measured_in_its_own_folder(texts, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "trained for 7 steps" in told
     assert "trained on rows of 32" in told
-    assert "exact=True is the online rule in closed form" in told
+    assert "exact=True computes the online rule in closed form" in told
     found = json.loads((tmp_path / "staleness.json").read_text())
     assert all(cell["distance"] < ROUNDING for cell in found["cells"])  # dot: never stale
     batch = held_out(config.data, BYTES, 32).batch

@@ -1,5 +1,6 @@
 """A streamed text is cut between characters, and its blocks have the tokens of the whole."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -8,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miras.analysis.stream.blocks import blocks
-from miras.analysis.stream.place import Reader, place_of
 from miras.analysis.stream.read import Bucket
+from miras.analysis.stream.token_stream import TokenStream, parse_position
 from miras.data import make_tokenizer
 from miras.errors import ConfigError
 from tests.data.tokenizers.all_kinds import KINDS, make
@@ -89,7 +90,7 @@ def tokenizer(request, tmp_path_factory):
 def test_tokens_of_blocks_are_the_tokens_of_the_text(tokenizer, words, spaces, size):
     spaces = [" ", *spaces]
     text = "".join(word + spaces[n % len(spaces)] for n, word in enumerate(words)) + "x"
-    reader = Reader(tokenizer, [text.encode()], fresh=True, size=size)
+    reader = TokenStream(tokenizer, [text.encode()], starts_document=True, size=size)
     ids = np.concatenate(list(reader.tokens()))
     assert ids[0] == tokenizer.bos_id
     assert ids[1:].tolist() == tokenizer.encode(text).tolist()
@@ -99,25 +100,26 @@ def test_tokens_of_blocks_are_the_tokens_of_the_text(tokenizer, words, spaces, s
 @given(text=TEXTS, size=st.integers(1, 30), data=st.data(), fresh=st.booleans())
 def test_a_reader_goes_on_with_the_same_tokens(tokenizer, text, size, data, fresh):
     raw = text.encode()
-    whole = np.concatenate(list(Reader(tokenizer, [raw], fresh=fresh, size=size).tokens()))
+    stream = functools.partial(TokenStream, tokenizer, size=size)
+    whole = np.concatenate(list(stream([raw], starts_document=fresh).tokens()))
     taken = data.draw(st.integers(0, len(whole)))
-    first, held = Reader(tokenizer, [raw], fresh=fresh, size=size), 0
+    first, held = stream([raw], starts_document=fresh), 0
     for ids in first.tokens():
         held += len(ids)
         if held >= taken:
             break
-    place = place_of(first.place(taken, []).notes())
-    rest = list(Reader(tokenizer, [raw], fresh=True, place=place, size=size).tokens())
+    place = parse_position(first.position(taken, []).notes())
+    rest = list(stream([raw], starts_document=True, position=place).tokens())
     np.testing.assert_array_equal(np.concatenate([whole[:0], *rest]), whole[taken:])
-    again = Reader(tokenizer, [raw], fresh=True, place=place, size=size)
+    again = stream([raw], starts_document=True, position=place)
     seen = 0
     for ids in again.tokens():  # stopped again
         seen += len(ids)
-    end = place_of(again.place(seen, []).notes())
-    rest = list(Reader(tokenizer, [raw], fresh=True, place=end, size=size).tokens())
+    end = parse_position(again.position(seen, []).notes())
+    rest = list(stream([raw], starts_document=True, position=end).tokens())
     assert sum(map(len, rest)) == 0
-    other = Reader(tokenizer, [b"\xff" + raw], fresh=True, place=place, size=size)
-    with pytest.raises(ConfigError, match="within another text"):
+    other = stream([b"\xff" + raw], starts_document=True, position=place)
+    with pytest.raises(ConfigError, match="of another text"):
         list(other.tokens())
 
 
@@ -130,10 +132,10 @@ def test_a_reader_goes_on_with_the_same_tokens(tokenizer, text, size, data, fres
     ],
 )  # fmt: skip
 def test_a_forged_place_is_refused(change):
-    reader = Reader(make_tokenizer("byte"), [b"a text"], fresh=True)
+    reader = TokenStream(make_tokenizer("byte"), [b"a text"], starts_document=True)
     list(reader.tokens())
-    notes = reader.place(3, [Bucket(1, 1024, 2, 0.5, 2.0, {"decay": 0.1})]).notes()
-    assert place_of(notes).notes() == notes
+    notes = reader.position(3, [Bucket(1, 1024, 2, 0.5, 2.0, {"decay": 0.1})]).notes()
+    assert parse_position(notes).notes() == notes
     for wrong in (notes | change, [], None, 3):
-        with pytest.raises(ConfigError, match="place in a text cannot be read"):
-            place_of(wrong)
+        with pytest.raises(ConfigError, match="position in the session cannot be read"):
+            parse_position(wrong)

@@ -9,7 +9,7 @@ import pytest
 import miras
 from miras.analysis.costs import costs
 from miras.analysis.match import match, number
-from miras.analysis.stream import saving
+from miras.analysis.stream import session_saver
 from miras.cli.main import main
 from miras.models import load_session
 from miras.train import load_run
@@ -95,9 +95,9 @@ def test_streaming_goes_on_from_a_session(run, tmp_path, capsys):
 
 def stopped(monkeypatch, pieces: int, stop) -> None:
     """Saves after every piece, and calls `stop` once so many were saved."""
-    monkeypatch.setattr(saving, "PAUSE", 0.0)
-    monkeypatch.setattr(saving, "_SHARE", 0.0)
-    save, done = saving.save_session, []
+    monkeypatch.setattr(session_saver, "PAUSE", 0.0)
+    monkeypatch.setattr(session_saver, "_SHARE", 0.0)
+    save, done = session_saver.save_session, []
 
     def counted(*args):
         save(*args)
@@ -105,7 +105,7 @@ def stopped(monkeypatch, pieces: int, stop) -> None:
         if len(done) == pieces:
             stop()
 
-    monkeypatch.setattr(saving, "save_session", counted)
+    monkeypatch.setattr(session_saver, "save_session", counted)
 
 
 @pytest.mark.parametrize("how", ["killed", "signal"])
@@ -130,7 +130,7 @@ def test_a_reading_that_was_stopped_goes_on(run, tmp_path, capsys, monkeypatch, 
     monkeypatch.undo()
     path.write_text("another text " * 400)
     assert main(argv) == 2
-    assert "within another text" in capsys.readouterr().err
+    assert "of another text" in capsys.readouterr().err
     path.write_text("see the old sea 🌊 again\n" * 150)
     assert written(capsys, *argv) == whole
     ends = [load_session(file, load_run(run).model) for file in (one, two)]

@@ -10,7 +10,7 @@ import pytest
 
 import miras
 from miras.analysis.stream.read import _step as read_step
-from miras.analysis.stream.read import read
+from miras.analysis.stream.read import read_stream
 from miras.models import (
     Session,
     decode_step,
@@ -313,7 +313,7 @@ def test_no_room_is_told_of():
 def test_a_model_that_keeps_all_tokens_is_streamed_in_few_programs():
     model, text = build("transformer"), np.asarray(tokens(300, B=1))[0]
     before = read_step._cache_size()
-    found = read(model, [text], np.ones(model.config.vocab), piece=32)
+    found = read_stream(model, [text], np.ones(model.config.vocab), piece=32)
     # Whole pieces with room for 256 tokens and for 512, and what is left.
     assert read_step._cache_size() - before <= 3
     close(found.session.logits, forward(model, text[None])[0][:, -1])
@@ -321,7 +321,7 @@ def test_a_model_that_keeps_all_tokens_is_streamed_in_few_programs():
 
 def test_a_buckets_health_weighs_calls_by_their_targets():
     model, text = build("titans_lmm"), np.asarray(tokens(2100, B=1))[0]
-    found = read(model, [text], np.ones(model.config.vocab), piece=768)
+    found = read_stream(model, [text], np.ones(model.config.vocab), piece=768)
     norms, state = [], None
     for first in range(0, 2100, 768):
         _, state, health = model.observe(text[None, first : first + 768], state=state)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from miras.analysis.eval.answers import RowScore, make_predictor, score_rows
 from miras.analysis.eval.evaluate import evaluate_task
-from miras.analysis.eval.reading import Score, reader, score
-from miras.analysis.eval.results import Cell, cell_of, together
+from miras.analysis.eval.results import CellScore, cell_score, merge
 from miras.data import DataConfig, make_tokenizer
 from miras.models import LanguageModel, LanguageModelConfig, generate
 from miras.rule.rule import Rule
@@ -48,14 +48,14 @@ def knowing(rows, wrong=()):
 def test_a_reader_that_knows_is_right_and_one_wrong_token_is_not(kind, piece, opened):
     rows = [opened(kind).example(seeded(n, "eval"), 450, 0.5) for n in range(3)]
     read, seen = knowing(rows)
-    scores = score(read, rows, piece)
-    assert scores == [Score(len(row.targets), len(row.targets)) for row in rows]
+    scores = score_rows(read, rows, piece)
+    assert scores == [RowScore(len(row.targets), len(row.targets)) for row in rows]
     assert all(found.exact for found in scores)
     assert [start for start, _, _ in seen] == list(range(0, 450, piece))
     assert all(start + size + rest == 450 for start, size, rest in seen)
 
     read, _ = knowing(rows, wrong=[(1, 0), (2, len(rows[2].targets) - 1)])
-    scores = score(read, rows, piece)
+    scores = score_rows(read, rows, piece)
     assert [found.exact for found in scores] == [True, False, False]
     assert scores[1].hits == len(rows[1].targets) - 1
 
@@ -74,7 +74,7 @@ def test_pieces_with_a_carried_state_read_as_the_whole_row_does(memory):
         for read, next_ in zip(tokens, likeliest, strict=True)
     ]
     for piece in (16, 50):
-        assert [found.hits for found in score(reader(model), rows, piece)] == [50, 50]
+        assert [found.hits for found in score_rows(make_predictor(model), rows, piece)] == [50, 50]
 
 
 def test_exact_match_is_that_of_greedy_decoding():
@@ -92,7 +92,7 @@ def test_exact_match_is_that_of_greedy_decoding():
         )
         for prompt, answer in zip(prompts, wanted, strict=True)
     ]
-    exact = [found.exact for found in score(reader(model), rows, 8)]
+    exact = [found.exact for found in score_rows(make_predictor(model), rows, 8)]
     assert exact == [True, False, True, False, True, False]
 
 
@@ -120,7 +120,13 @@ def test_every_cell_has_its_own_rows_and_only_what_is_right_counts(kind, run, ma
 
     advanced = []
     results = evaluate_task(
-        run(kind), make(kind), (512, 448), (1.0, 0.0, 0.5), 6, read=read, progress=advanced.append
+        run(kind),
+        make(kind),
+        (512, 448),
+        (1.0, 0.0, 0.5),
+        6,
+        predict=read,
+        progress=advanced.append,
     )
     assert (results.lengths, results.depths) == ((448, 512), (0.0, 0.5, 1.0))
     assert {length: len(set(found)) for length, found in rows.items()} == {448: 18, 512: 18}
@@ -134,7 +140,7 @@ def test_every_cell_has_its_own_rows_and_only_what_is_right_counts(kind, run, ma
     again = {}
     evaluate_task(
         run(kind), make(kind), [448], [0.5], 6, seed=1,
-        read=lambda tokens, *_: (again.setdefault(tokens.tobytes(), tokens) * 0 - 1, 0),
+        predict=lambda tokens, *_: (again.setdefault(tokens.tobytes(), tokens) * 0 - 1, 0),
     )  # fmt: skip
     assert not {row.tobytes() for tokens in again.values() for row in tokens} & set(rows[448])
 
@@ -144,12 +150,12 @@ def test_the_interval_is_wilsons():
     for exact, n in ((0, 5), (5, 5), (3, 20), (50, 100)):
         share, z2 = exact / n, 1.959964**2
         roots = np.roots([1 + z2 / n, -(2 * share + z2 / n), share**2])
-        low, high = Cell(n, exact, exact, n).interval
+        low, high = CellScore(n, exact, exact, n).interval
         np.testing.assert_allclose(sorted(roots), [low, high], atol=1e-9)
 
 
 def test_cells_add_up():
-    first = cell_of([Score(2, 2), Score(1, 2)])
-    assert first == Cell(2, 1, 3, 4)
+    first = cell_score([RowScore(2, 2), RowScore(1, 2)])
+    assert first == CellScore(2, 1, 3, 4)
     assert (first.exact_match, first.accuracy) == (0.5, 0.75)
-    assert together([first, Cell(3, 3, 6, 6)]) == Cell(5, 4, 9, 10)
+    assert merge([first, CellScore(3, 3, 6, 6)]) == CellScore(5, 4, 9, 10)

@@ -1,9 +1,9 @@
-"""Ablation: a grid of configs, each trained under several seeds, and what each choice does.
+"""Ablation: train a grid of configs under several seeds and estimate the effect of each choice.
 
-`grid` says which cells there are, `jobs` trains them in processes of their own (`worker`, which
-leaves an `outcome`), `results` has the statistics, `records`, `report` and `plot` tell them, and
-`progress` what goes on; `folder` is what lies on disk, `ablation` does it all, and `command` is
-`miras ablate`. What a point of a grid is stands in `miras.config.sweep`.
+`grid` builds the cells of the grid, `jobs` trains them in processes (`worker`, which writes an
+`outcome`), `results` computes statistics, `records`, `report` and `plot` write them, `progress`
+shows what is running, `folder` defines the files on disk, and `ablation` runs it all.
+`miras.config.sweep` defines the points of a grid.
 """
 
 from typing import TYPE_CHECKING
@@ -12,16 +12,16 @@ from miras.runtime import lazy
 
 if TYPE_CHECKING:
     from miras.analysis.ablate.ablation import ablate
-    from miras.analysis.ablate.grid import Cell, Grid, Illegal, make_grid
-    from miras.analysis.ablate.results import Results
+    from miras.analysis.ablate.grid import AblationGrid, GridCell, IllegalCell, make_grid
+    from miras.analysis.ablate.results import GridResults
 
-__all__ = ["Cell", "Grid", "Illegal", "Results", "ablate", "make_grid"]
+__all__ = ["AblationGrid", "GridCell", "GridResults", "IllegalCell", "ablate", "make_grid"]
 
 lazy.package(
     __name__,
     {
         ".ablation": ("ablate",),
-        ".grid": ("Cell", "Grid", "Illegal", "make_grid"),
-        ".results": ("Results",),
+        ".grid": ("GridCell", "AblationGrid", "IllegalCell", "make_grid"),
+        ".results": ("GridResults",),
     },
 )

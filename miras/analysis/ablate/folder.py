@@ -1,10 +1,10 @@
-"""A grid's folder: which grid it belongs to, who works in it, and where things lie.
+"""A grid's folder: its files, the grid it belongs to, and the lock of the process that uses it.
 
 grid.json  results.jsonl  table.csv  table.md  effects.csv  plot.png  lock
-runs/SLUG/         one training run each, see `miras.train.runs.run_folder`, and its outcome.json
-logs/SLUG.log      what a run's process said
-compiled/          programs that the seeds of a cell share, while the grid is worked on
-plugins/           code of the user's own that the cells need, see `miras.config.plugins`
+runs/SLUG/         a training run, see `miras.train.run_folder`, and its outcome.json
+logs/SLUG.log      the output of a run's process
+compiled/          compiled programs that the seeds of a cell share, while the grid is trained
+plugins/           user code that the cells need, see `miras.config.plugins`
 """
 
 import contextlib
@@ -14,17 +14,17 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from miras.analysis.ablate.grid import Grid
+from miras.analysis.ablate.grid import AblationGrid
 from miras.config import difference_of, plugins
 from miras.errors import ConfigError
 from miras.runtime.files import expanded, is_leftover, write_whole
-from miras.train.runs.run_folder import RunFolder, cannot_write
+from miras.train.run_folder import RunFolder, cannot_write
 
 _OURS_BEFORE_GRID = {"lock", "grid.json.new", "plugins"}
 
 
 class GridFolder:
-    """The paths in a grid's folder. Making one touches nothing."""
+    """The paths in a grid's folder. Creating the object does not touch the disk."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = expanded(path)
@@ -39,11 +39,11 @@ class GridFolder:
         self.compiled = self.path / "compiled"
         self.plugins = self.path / "plugins"
 
-    def check(self, grid: Grid) -> None:
-        """Refuse a folder that is another grid's, or something else; nothing is written.
+    def check(self, grid: AblationGrid) -> None:
+        """Check that the folder is new, empty or this grid's; nothing is written.
 
         Raises:
-            ConfigError: showing what differs.
+            ConfigError: for any other folder, with the difference.
         """
         try:
             found = list(self.path.iterdir()) if self.path.is_dir() else []
@@ -54,13 +54,13 @@ class GridFolder:
                 "with --out."
             ) from error
         if is_file:
-            raise ConfigError(f"{self.path} is a file: give a folder for the results.")
+            raise ConfigError(f"{self.path} is a file: give a folder with --out.")
         if self.grid.exists():
             saved = self._read()
             if _work(saved) != _work(grid.identity()):
                 raise ConfigError(
-                    f"{self.path} holds another grid ({'; '.join(_changes(saved, grid))}): give "
-                    "the same command to go on with it, or another folder with --out."
+                    f"{self.path} holds another grid ({'; '.join(_changes(saved, grid))}): repeat "
+                    "its command to resume it, or give another folder with --out."
                 )
         elif {p.name for p in found if not is_leftover(p.name)} - _OURS_BEFORE_GRID:
             raise ConfigError(
@@ -68,16 +68,18 @@ class GridFolder:
             )
 
     @contextlib.contextmanager
-    def opened(self, grid: Grid) -> Iterator[None]:
-        """Hold the folder for this process, with the grid and the folders of its parts in it.
+    def opened(self, grid: AblationGrid) -> Iterator[None]:
+        """Lock the folder for this process, and create its files and subfolders.
 
         Raises:
             ConfigError: for another grid's folder, one in use, or one that cannot be written.
         """
         self.check(grid)
         with RunFolder(self.path).locked():
-            self.check(grid)  # another process may have been first
-            shutil.rmtree(self.compiled, ignore_errors=True)  # a killed one's, perhaps in part
+            self.check(grid)  # another process may have written it before the lock
+            shutil.rmtree(
+                self.compiled, ignore_errors=True
+            )  # perhaps incomplete, from a killed process
             try:
                 for folder in (self.runs, self.logs, self.compiled):
                     folder.mkdir(exist_ok=True)
@@ -94,18 +96,18 @@ class GridFolder:
             saved = json.loads(self.grid.read_text())
         except (ValueError, OSError) as error:
             raise ConfigError(
-                f"{self.grid} cannot be read ({error}): it is damaged; give another folder."
+                f"{self.grid} is damaged and cannot be read ({error}): give another folder with --out."
             ) from error
         return saved if isinstance(saved, dict) else {}
 
 
 def _work(identity: dict[str, Any]) -> dict[str, Any]:
-    """What decides the work: the cells' hashes, and not their fields as one version lists them."""
+    """What defines the grid: the cells' hashes, without the config, whose fields vary by version."""
     return {name: value for name, value in identity.items() if name != "config"}
 
 
-def _changes(saved: dict[str, Any], grid: Grid) -> list[str]:
-    """What differs between a saved grid and one at hand, as "what: old -> new"."""
+def _changes(saved: dict[str, Any], grid: AblationGrid) -> list[str]:
+    """The differences between a saved grid and this one, as "field: old -> new"."""
     new = grid.identity()
     lines = [
         f"{name}: {saved.get(name)} -> {new[name]}"
@@ -118,9 +120,9 @@ def _changes(saved: dict[str, Any], grid: Grid) -> list[str]:
         for path in {**before, **after}
         if before.get(path) != after.get(path)
     ]
-    if before == after:  # another text, or a preset that is not what it was
+    if before == after:  # another text, or another version of the preset
         lines += difference_of(saved.get("config", {}), new["config"])
-    return lines or ["the order of its values, or what its parts mean in this version of miras"]
+    return lines or ["the order of its values, or its parts in this version of miras"]
 
 
 def _values(identity: dict[str, Any]) -> dict[str, str]:

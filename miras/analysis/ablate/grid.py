@@ -1,7 +1,6 @@
-"""The cells of a grid, which of them are legal, and what tells one grid from another.
+"""The cells of a grid, legal and illegal, and the identity of a grid.
 
-A cell is a config; whether it is legal shows when it is built, before anything is trained. How
-cells are trained stands in `jobs`.
+A cell is a config. An illegal one raises ConfigError when it is built, before anything is trained.
 """
 
 import dataclasses
@@ -17,17 +16,17 @@ from miras.errors import ConfigError, UnknownPartError
 if TYPE_CHECKING:
     from miras.train import RunConfig
 
-PRESET = "(preset)"  # the level of a field that a point leaves alone
+PRESET = "(preset)"  # the level of a field that a point does not set
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class GridCell:
     """A legal combination.
 
     Attributes:
-        name: its levels as one would say them, "bias=l2, chunk=16".
+        name: its levels, such as "bias=l2, chunk=16".
         levels: the value of each axis, as text.
-        config: its run at the first seed.
+        config: its run with the first seed.
     """
 
     name: str
@@ -36,13 +35,13 @@ class Cell:
 
 
 @dataclasses.dataclass(frozen=True)
-class Illegal:
-    """A combination that cannot be.
+class IllegalCell:
+    """An illegal combination.
 
     Attributes:
-        name: as a cell's.
-        levels: as a cell's.
-        reason: the sentence of the `ConfigError`.
+        name: as of a legal cell.
+        levels: as of a legal cell.
+        reason: the message of the `ConfigError`.
     """
 
     name: str
@@ -51,15 +50,15 @@ class Illegal:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Run:
-    """One training run: a cell at a seed. The same only as itself, so it may key a dict.
+class GridRun:
+    """One training run: a cell with a seed. Compared by identity, so that it can be a dict key.
 
     Attributes:
         cell: its index among the grid's legal cells.
-        name: the cell's.
+        name: of the cell.
         seed: `train.seed`.
-        config: all that decides its outcome.
-        slug: name of its folder, unique.
+        config: of the run.
+        slug: unique name of its folder.
     """
 
     cell: int
@@ -70,28 +69,28 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class Grid:
-    """What to train.
+class AblationGrid:
+    """The cells and seeds to train.
 
     Attributes:
-        title: what the cells are variations of, as a preset's name.
+        title: of the grid, such as the preset that it varies.
         axes: the fields that vary, with their values as text, in the order given.
-        fixed: the fields that are set alike in all cells, with the value.
-        seeds: runs of each cell.
+        fixed: the fields with the same value in all cells.
+        seeds: number of runs per cell.
         cells: the legal combinations.
-        illegal: the others.
+        illegal: the illegal combinations.
     """
 
     title: str
     axes: dict[str, tuple[str, ...]]
     fixed: dict[str, str]
     seeds: int
-    cells: tuple[Cell, ...]
-    illegal: tuple[Illegal, ...]
+    cells: tuple[GridCell, ...]
+    illegal: tuple[IllegalCell, ...]
 
     @functools.cached_property
-    def runs(self) -> tuple[Run, ...]:
-        """Every cell at the first seed, then every cell at the second, and so on."""
+    def runs(self) -> tuple[GridRun, ...]:
+        """Every cell with the first seed, then every cell with the second, and so on."""
         return tuple(
             _run(number, cell, i)
             for i in range(self.seeds)
@@ -99,7 +98,7 @@ class Grid:
         )
 
     def identity(self) -> dict[str, Any]:
-        """The grid as plain JSON values: two grids with one identity are the same work."""
+        """The grid as JSON values; two grids with equal identities train the same runs."""
         return {
             "title": self.title,
             "seeds": self.seeds,
@@ -118,27 +117,28 @@ def make_grid(
     seeds: int,
     title: str = "ablation",
     check: "Callable[[RunConfig], None] | None" = None,
-) -> Grid:
-    """Build the config of every point, and set aside those that cannot be.
+) -> AblationGrid:
+    """Build the config of every point, and separate the legal from the illegal ones.
 
     Args:
-        points: as `miras.config.sweep` makes them.
-        build: a run's config from a point's assignments; `functools.partial(override, base)`.
-        seeds: runs of each cell, >= 1. Run i has `train.seed` and `data.seed` greater by i.
-        title: what the cells are variations of.
-        check: raises `ConfigError` for a config that could be built and not trained; `Trainable()`
-            if not given.
+        points: from `miras.config.sweep`.
+        build: makes a run's config from a point's overrides, as `functools.partial(override,
+            base)` does.
+        seeds: number of runs per cell, >= 1. Run i adds i to `train.seed` and `data.seed`.
+        title: of the grid.
+        check: raises `ConfigError` for a config that can be built but not trained;
+            `TrainableCheck()` if not given.
 
     Raises:
-        ConfigError: where no point is legal, two are the same, a part has a name that is not
-            registered, or the points set seeds.
+        ConfigError: if no point is legal, two are the same, a part is not registered, or the
+            points set seeds.
     """
     require(seeds >= 1, f"seeds={seeds} must be at least 1.")
     require(bool(points), "a grid has no points: give at least one.")
-    check = Trainable() if check is None else check
+    check = TrainableCheck() if check is None else check
     axes, fixed = _axes(points)
-    cells: list[Cell] = []
-    illegal: list[Illegal] = []
+    cells: list[GridCell] = []
+    illegal: list[IllegalCell] = []
     for point in points:
         levels = {path: sweep.text(point[path]) if path in point else PRESET for path in axes}
         name = ", ".join(f"{path}={value}" for path, value in levels.items()) or PRESET
@@ -146,20 +146,20 @@ def make_grid(
             config = build(*sweep.assignments(point))
             _seeded(config, seeds - 1)
             check(config)
-        except UnknownPartError:  # a slip of the pen, and no combination that was meant
+        except UnknownPartError:  # a typing error, not a combination to skip
             raise
         except ConfigError as error:
-            illegal.append(Illegal(name, levels, " ".join(str(error).split())))
+            illegal.append(IllegalCell(name, levels, " ".join(str(error).split())))
         else:
-            cells.append(Cell(name, levels, config))
-    _refuse_none_legal(cells, illegal)
-    _refuse_swept_seeds(cells)
-    _refuse_same(cells)
-    return Grid(title, axes, fixed, seeds, tuple(cells), tuple(illegal))
+            cells.append(GridCell(name, levels, config))
+    _check_any_legal(cells, illegal)
+    _check_seeds(cells)
+    _check_distinct(cells)
+    return AblationGrid(title, axes, fixed, seeds, tuple(cells), tuple(illegal))
 
 
-class Trainable:
-    """Raises `ConfigError` for a run that would be refused once it starts; writes nothing.
+class TrainableCheck:
+    """Raises `ConfigError` for a config whose run would raise it when it starts; writes nothing.
 
     The model is built from shapes alone, and each text is opened once.
     """
@@ -168,17 +168,17 @@ class Trainable:
         self._seen: dict[Any, str | None] = {}
 
     def __call__(self, config: "RunConfig") -> None:
-        """Try one config."""
+        """Check one config."""
         from miras.train.state import structure
 
         structure(config.model)
         key = (config.data, config.train, config.model.align, config.model.vocab)
         if key not in self._seen:
-            self._seen[key] = self._refusal(config)
+            self._seen[key] = self._reason(config)
         reason = self._seen[key]
         require(reason is None, str(reason))
 
-    def _refusal(self, config: "RunConfig") -> str | None:
+    def _reason(self, config: "RunConfig") -> str | None:
         from rich.console import Console
 
         from miras.train.loop import Session
@@ -191,16 +191,16 @@ class Trainable:
         return None
 
 
-def grouped(illegal: Iterable[Illegal]) -> dict[str, list[Illegal]]:
-    """Illegal combinations by reason, in order."""
-    groups: dict[str, list[Illegal]] = {}
+def grouped(illegal: Iterable[IllegalCell]) -> dict[str, list[IllegalCell]]:
+    """Illegal cells by reason, in order."""
+    groups: dict[str, list[IllegalCell]] = {}
     for cell in illegal:
         groups.setdefault(cell.reason, []).append(cell)
     return groups
 
 
 def _axes(points: Sweep) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """The fields that vary over the points, and those that do not."""
+    """The fields that vary over the points, and the fields that do not."""
     paths = dict.fromkeys(path for point in points for path in point)
     values = {
         path: tuple(dict.fromkeys(sweep.text(p[path]) if path in p else PRESET for p in points))
@@ -216,19 +216,19 @@ def _seeded(config: "RunConfig", i: int) -> "RunConfig":
     )
 
 
-def _run(number: int, cell: Cell, i: int) -> Run:
+def _run(number: int, cell: GridCell, i: int) -> GridRun:
     config = _seeded(cell.config, i)
-    words = re.sub(r"[^A-Za-z0-9.+]+", "-", "-".join(cell.levels.values())).strip("-.")[:60]
+    levels = re.sub(r"[^A-Za-z0-9.+]+", "-", "-".join(cell.levels.values())).strip("-.")[:60]
     seed = config.train.seed
-    slug = f"{words or 'preset'}-seed{seed}-{config_hash(config)}"
-    return Run(number, cell.name, seed, config, slug)
+    slug = f"{levels or 'preset'}-seed{seed}-{config_hash(config)}"
+    return GridRun(number, cell.name, seed, config, slug)
 
 
-def _refuse_none_legal(cells: list[Cell], illegal: list[Illegal]) -> None:
+def _check_any_legal(cells: list[GridCell], illegal: list[IllegalCell]) -> None:
     if cells:
         return
-    groups: dict[str, list[Illegal]] = {}
-    for cell in illegal:  # what is wrong stands before the colon, what is legal behind it
+    groups: dict[str, list[IllegalCell]] = {}
+    for cell in illegal:  # the error is before the colon, the fix after it
         groups.setdefault(cell.reason.partition(":")[0], []).append(cell)
     if len(groups) == 1:
         raise ConfigError(illegal[0].reason)
@@ -236,23 +236,25 @@ def _refuse_none_legal(cells: list[Cell], illegal: list[Illegal]) -> None:
         f"{', '.join(cell.name for cell in cells)}: {cells[0].reason.removesuffix('.')}"
         for cells in groups.values()
     )
-    raise ConfigError(f"none of the {len(illegal)} cells is legal ({reasons}).")
+    raise ConfigError(
+        f"none of the {len(illegal)} cells is legal ({reasons}): give at least one legal value."
+    )
 
 
-def _refuse_swept_seeds(cells: list[Cell]) -> None:
+def _check_seeds(cells: list[GridCell]) -> None:
     bases = {(cell.config.train.seed, cell.config.data.seed) for cell in cells}
     require(
         len(bases) == 1,
-        "seeds are no axis, since every cell is trained under the same ones: give their number "
+        "seeds cannot be an axis, since every cell is trained with the same ones: give their number "
         "with --seeds, and the first as train.seed=N.",
     )
 
 
-def _refuse_same(cells: list[Cell]) -> None:
-    known: dict[str, Cell] = {}
+def _check_distinct(cells: list[GridCell]) -> None:
+    known: dict[str, GridCell] = {}
     for cell in cells:
         same = known.setdefault(config_hash(cell.config), cell)
         require(
             same is cell,
-            f"{same.name} and {cell.name} are the same model trained alike: leave one out.",
+            f"{same.name} and {cell.name} are the same model and training: leave one out.",
         )

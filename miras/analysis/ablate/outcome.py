@@ -1,4 +1,4 @@
-"""How a run ended, as it lies on disk: a process of its own writes it, the grid's reads it."""
+"""How a run ended: the run's process writes a file, the grid's process reads it."""
 
 import dataclasses
 import json
@@ -14,16 +14,16 @@ class Outcome:
 
     Attributes:
         config_hash: of the run's config.
-        status: "done"; "diverged" where a step was not finite, which would come again; "failed" for
-            all else, which the next call tries again.
-        reason: why it is not done.
+        status: "done"; "diverged" after a step that was not finite, which would recur; "failed"
+            after any other error, which the next call retries.
+        reason: of a status other than "done".
         bits_per_byte: on held-out text after the last step, or of the answers to a task; None
             unless done.
-        accuracy: share of the targets that are right, of a task; None of text, and unless done.
-        steps: updates that the run was to take.
-        seconds: of the process that ended it, compilation included.
-        resumed_from: the step that process went on from; None where it took all steps.
-        parameters: trained numbers; None unless done.
+        accuracy: share of a task's targets that are right; None for text, and unless done.
+        steps: number of updates in the config.
+        seconds: wall time of the last process, including compilation.
+        resumed_from: the step that process resumed from; None if it took all steps.
+        parameters: number of trained parameters; None unless done.
     """
 
     config_hash: str
@@ -37,12 +37,12 @@ class Outcome:
     parameters: int | None = None
 
     def to_json(self) -> str:
-        """One line."""
+        """The outcome as one line of JSON."""
         return json.dumps(dataclasses.asdict(self)) + "\n"
 
 
 def read_outcome(folder: pathlib.Path, config_hash: str) -> Outcome | None:
-    """The outcome in a run's folder; None where there is none of this config."""
+    """The outcome in a run's folder; None if there is none of this config."""
     try:
         data: Any = json.loads((folder / OUTCOME).read_text())
         outcome = Outcome(**data)

@@ -1,9 +1,9 @@
-"""The picture of a grid: the main effects of each axis, and its cells from best to worst."""
+"""The figure of a grid: the main effects of each axis, and the cells from best to worst."""
 
 from typing import TYPE_CHECKING
 
 from miras.analysis.ablate.report import heading
-from miras.analysis.ablate.results import Effect, Estimate, Results, Row
+from miras.analysis.ablate.results import Effect, Estimate, GridResults, Row
 from miras.runtime.figures import plain, png
 
 if TYPE_CHECKING:
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 _INK, _FAINT, _GRID = "#333333", "#999999", "#e4e4e4"
 _BEST, _NEAR, _FAR = "#c8553d", "#e2a08f", "#5b86b4"
-_SHOWN = 40  # cells
-_ROW, _PANEL, _FRAME = 0.27, 0.55, 1.35  # inches: a row, what a panel adds, and the figure
+_MAX_CELLS = 40
+_ROW, _PANEL, _FRAME = 0.27, 0.55, 1.35  # inches: per row, per panel, per figure
 
 
-def plot(results: Results) -> bytes:
+def plot(results: GridResults) -> bytes:
     """Draw the results as a PNG."""
-    rows = [row for row in results.rows if row.score is not None][:_SHOWN]
+    rows = [row for row in results.rows if row.score is not None][:_MAX_CELLS]
     axes_of = _by_axis(results)
     left = sum(_ROW * len(effects) + _PANEL for effects in axes_of.values())
     right = _ROW * len(rows) + _PANEL
@@ -45,7 +45,7 @@ def plot(results: Results) -> bytes:
     return png(draw, (narrow + wide, height))
 
 
-def _by_axis(results: Results) -> dict[str, list[Effect]]:
+def _by_axis(results: GridResults) -> dict[str, list[Effect]]:
     found: dict[str, list[Effect]] = {}
     for effect in results.effects:
         found.setdefault(effect.axis, []).append(effect)
@@ -53,24 +53,24 @@ def _by_axis(results: Results) -> dict[str, list[Effect]]:
 
 
 def _panels(figure: "Figure | SubFigure", sizes: list[int], below: float) -> "list[Axes]":
-    """Panels of so many rows each, one under another, and so many inches of nothing below."""
+    """Panels with the given numbers of rows, stacked, and `below` inches of empty space below."""
     inches = [_ROW * size + _PANEL for size in sizes]
     grid = figure.add_gridspec(len(sizes) + 1, 1, height_ratios=[*inches, max(below, 1e-3)])
     return [figure.add_subplot(grid[n, 0]) for n in range(len(sizes))]
 
 
 def _effects(
-    figure: "SubFigure", axes_of: dict[str, list[Effect]], results: Results, below: float
+    figure: "SubFigure", axes_of: dict[str, list[Effect]], results: GridResults, below: float
 ) -> None:
-    """One panel an axis, all on one scale, each level's value to its right."""
+    """One panel per axis, all with one scale, and each level's value on the right."""
     panels = _panels(figure, [len(effects) for effects in axes_of.values()], below)
     for axes, (name, effects) in zip(panels, axes_of.items()):
         for y, effect in enumerate(effects):
             if effect.effect is None:
-                axes.text(0, y, "cannot tell", color=_FAINT, fontsize=8, ha="center", va="center",
+                axes.text(0, y, "not estimable", color=_FAINT, fontsize=8, ha="center", va="center",
                           bbox={"color": "white", "pad": 1}, zorder=3)  # fmt: skip
                 continue
-            colour = _told_apart(effect.effect)
+            colour = _effect_colour(effect.effect)
             _interval(axes, effect.effect, y, colour)
             _value(axes, y, f"{effect.effect.mean:+.3f}".replace("-", "−"))
         axes.axvline(0, color=_FAINT, linewidth=1, zorder=1)
@@ -82,14 +82,18 @@ def _effects(
     most = max(map(abs, _range([*means, *(-mean for mean in means), 0.0], found)))
     for axes, effects in zip(panels, axes_of.values()):
         axes.set_xlim(-most, most)
-        _mark_cut(axes, [(effect.effect, _told_apart(effect.effect)) if effect.effect else None
+        _mark_cut(axes, [(effect.effect, _effect_colour(effect.effect)) if effect.effect else None
                          for effect in effects])  # fmt: skip
-    better = "less" if results.score.less_is_better else "more"
-    how = "" if results.balanced else ", additive model"
-    panels[-1].set_xlabel(f"main effect{how}\n{results.score.name}, {better} is better", color=_INK)
+    better = "less" if results.metric.less_is_better else "more"
+    model = "" if results.balanced else ", additive model"
+    panels[-1].set_xlabel(
+        f"main effect{model}\n{results.metric.name}, {better} is better", color=_INK
+    )
 
 
-def _cells(figure: "Figure | SubFigure", rows: list[Row], results: Results, below: float) -> None:
+def _cells(
+    figure: "Figure | SubFigure", rows: list[Row], results: GridResults, below: float
+) -> None:
     (axes,) = _panels(figure, [len(rows)], below)
     for y, row in enumerate(rows):
         assert row.score is not None
@@ -108,15 +112,15 @@ def _cells(figure: "Figure | SubFigure", rows: list[Row], results: Results, belo
     some = f", best {len(rows)} of {len(results.rows)}" if len(rows) < len(results.rows) else ""
     title = f"{names or 'held-out text'}{some}"
     axes.set_title(plain(title), loc="left", color=_INK, fontsize=10, fontweight="bold", pad=4)
-    axes.set_xlabel(f"held-out {results.score.name}\n{_key(rows)}", color=_INK)
+    axes.set_xlabel(f"held-out {results.metric.name}\n{_key(rows)}", color=_INK)
 
 
 def _key(rows: list[Row]) -> str:
-    """What is drawn, in words."""
+    """The legend, in words."""
     if any(row.score is not None and row.score.half is not None for row in rows):
-        near = ", pale: not told apart from the best" if any(map(_is_near, rows)) else ""
+        near = ", pale: not significantly worse than the best" if any(map(_is_near, rows)) else ""
         return f"mean, 95 % interval and each seed{near}"
-    return "one seed each, so no interval"
+    return "one seed each, no interval"
 
 
 def _label(row: Row) -> str:
@@ -125,10 +129,10 @@ def _label(row: Row) -> str:
 
 
 def _is_near(row: Row) -> bool:
-    """Whether the interval of the difference to the best holds 0."""
-    if row.rank in (None, 1) or row.behind is None or row.behind.half is None:
+    """Whether the interval of the gap to the best contains 0."""
+    if row.rank in (None, 1) or row.gap is None or row.gap.half is None:
         return False
-    return row.behind.mean <= row.behind.half
+    return row.gap.mean <= row.gap.half
 
 
 def _colour(row: Row) -> str:
@@ -137,8 +141,8 @@ def _colour(row: Row) -> str:
     return _BEST if row.rank == 1 else _NEAR if _is_near(row) else _FAR
 
 
-def _told_apart(effect: Estimate) -> str:
-    """Blue, or grey where the interval holds 0."""
+def _effect_colour(effect: Estimate) -> str:
+    """Blue; grey if the interval contains 0."""
     return _FAINT if effect.half is not None and abs(effect.mean) <= effect.half else _FAR
 
 
@@ -152,7 +156,7 @@ def _interval(axes: "Axes", found: Estimate, y: float, colour: str, hollow: bool
 
 
 def _mark_cut(axes: "Axes", rows: list[tuple[Estimate, str] | None]) -> None:
-    """An arrowhead at the edge where an interval goes on beyond it."""
+    """An arrowhead at each edge that an interval crosses."""
     low, high = axes.get_xlim()
     for y, row in enumerate(rows):
         if row is None or row[0].half is None:
@@ -166,12 +170,12 @@ def _mark_cut(axes: "Axes", rows: list[tuple[Estimate, str] | None]) -> None:
 
 def _value(axes: "Axes", y: float, text: str) -> None:
     """A number to the right of a row."""
-    place = axes.get_yaxis_transform()
-    axes.text(1.02, y, text, color=_INK, fontsize=8.5, va="center", transform=place)
+    transform = axes.get_yaxis_transform()
+    axes.text(1.02, y, text, color=_INK, fontsize=8.5, va="center", transform=transform)
 
 
 def _range(values: list[float], found: list[Estimate]) -> tuple[float, float]:
-    """What to draw: all values, and intervals as far as they leave the values apart."""
+    """The axis limits: all values, and intervals as far as values stay distinguishable."""
     low, high = min(values), max(values)
     reach = max(high - low, 1e-3)
     ends = [end for estimate in found for end in _ends(estimate)]
@@ -186,7 +190,7 @@ def _ends(found: Estimate) -> tuple[float, float]:
 
 
 def _rows_of(axes: "Axes", labels: list[str]) -> None:
-    """Rows from the top down, with their names."""
+    """Label the rows, from top to bottom."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_yticks(range(len(labels)), [plain(label) for label in labels], fontsize=8.5)

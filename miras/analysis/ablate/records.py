@@ -1,4 +1,4 @@
-"""Results written down for programs: lines of JSON for runs, CSV for cells and effects."""
+"""Results for programs: JSON lines of runs, CSV files of cells and effects."""
 
 import csv
 import io
@@ -6,14 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from miras.analysis.ablate.grid import Grid, Run
+from miras.analysis.ablate.grid import AblationGrid, GridRun
 from miras.analysis.ablate.outcome import Outcome
-from miras.analysis.ablate.results import Estimate, Results
+from miras.analysis.ablate.results import Estimate, GridResults
 from miras.config import config_hash
 
 
-def jsonl(grid: Grid, outcomes: Mapping[Run, Outcome]) -> str:
-    """One line for every run that has ended, in the grid's order."""
+def jsonl(grid: AblationGrid, outcomes: Mapping[GridRun, Outcome]) -> str:
+    """One line for every finished run, in the grid's order."""
     lines = []
     for run in grid.runs:
         if (outcome := outcomes.get(run)) is None:
@@ -37,11 +37,11 @@ def jsonl(grid: Grid, outcomes: Mapping[Run, Outcome]) -> str:
     return "".join(lines)
 
 
-def table_csv(results: Results) -> str:
-    """Every cell, illegal ones too, with its levels in columns of their own."""
+def table_csv(results: GridResults) -> str:
+    """Every cell, legal or illegal, with one column per axis."""
     grid = results.grid
     names = [
-        *("rank", "cell", *grid.axes, "status", results.score.field, "half_interval"),
+        *("rank", "cell", *grid.axes, "status", results.metric.field, "half_interval"),
         *("behind_best", "behind_half_interval", "seeds_done", "seeds", "parameters"),
         *("seconds_per_run", "reason"),
     ]
@@ -52,7 +52,7 @@ def table_csv(results: Results) -> str:
             [
                 *(row.rank, row.cell.name, *row.cell.levels.values()),
                 *("incomplete" if row.rank is None else "done", *_pair(row.score)),
-                *(*_pair(row.behind), len(row.values), grid.seeds, row.parameters),
+                *(*_pair(row.gap), len(row.values), grid.seeds, row.parameters),
                 *(None if row.seconds is None else round(row.seconds, 1), "; ".join(reasons)),
             ]
         )
@@ -65,8 +65,8 @@ def table_csv(results: Results) -> str:
     return _csv(lines)
 
 
-def effects_csv(results: Results) -> str:
-    """Every level of every axis."""
+def effects_csv(results: GridResults) -> str:
+    """The effect of every level of every axis."""
     lines: list[list[Any]] = [
         ["axis", "level", "cells", "adjusted_mean", "effect", "effect_half_interval"]
     ]

@@ -1,6 +1,6 @@
-"""Results told to people: as Markdown, and on a terminal.
+"""Results for people: tables and notes in Markdown and on a terminal.
 
-Numbers are made in `results`, files for programs in `records`, the picture in `plot`.
+`results` computes the numbers, `records` writes files for programs, `plot` draws the figure.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,22 +9,22 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from miras.analysis.ablate.grid import Grid, grouped
-from miras.analysis.ablate.results import Effect, Estimate, Results, Row
+from miras.analysis.ablate.grid import AblationGrid, grouped
+from miras.analysis.ablate.results import Effect, Estimate, GridResults, Row
 
 _NONE = "–"
 
 
 class _Column(NamedTuple):
-    """A column of a table: its name, whether it holds numbers, and its text for a row."""
+    """A column of a table: its name, whether it holds numbers, and the text of a row's entry."""
 
     name: str
-    numbers: bool
+    numeric: bool
     show: Callable[[Any], str]
 
 
-def markdown(results: Results) -> str:
-    """The tables and all that has to be said of them."""
+def markdown(results: GridResults) -> str:
+    """The tables, notes and failures in Markdown."""
     grid = results.grid
     fixed = f", with {', '.join(f'{k}={v}' for k, v in grid.fixed.items())}" if grid.fixed else ""
     parts = [f"# Ablation of {grid.title}", f"{heading(results)}{fixed}.", "## Cells"]
@@ -45,81 +45,80 @@ def markdown(results: Results) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def tables(results: Results) -> Iterator[Table]:
-    """Cells and main effects for a terminal."""
+def tables(results: GridResults) -> Iterator[Table]:
+    """Tables of cells and main effects for a terminal."""
     yield _rich_table(_cell_columns(results), results.rows)
     if results.effects:
         yield _rich_table(_effect_columns(results), results.effects)
 
 
-def heading(results: Results) -> str:
-    """How much there is."""
+def heading(results: GridResults) -> str:
+    """The number of cells and seeds."""
     grid = results.grid
     illegal = f" and {_count(len(grid.illegal), 'illegal one')}" if grid.illegal else ""
     return f"{_count(len(grid.cells), 'cell')}{illegal}, {_count(grid.seeds, 'seed')} each"
 
 
-def notes(results: Results) -> Iterator[str]:
-    """How to read the tables."""
+def notes(results: GridResults) -> Iterator[str]:
+    """Explanations of the tables."""
     grid = results.grid
-    better = "lower" if results.score.less_is_better else "higher"
+    better = "lower" if results.metric.less_is_better else "higher"
     interval = (
-        "± is the half-width of the 95 % interval by Student's t over the seeds"
+        "± is the half-width of the 95 % confidence interval (Student's t over the seeds)"
         if grid.seeds > 1
-        else "one seed has no interval, so small differences mean nothing"
+        else "one seed gives no interval, so small differences are not significant"
     )
     yield (
-        f"Held-out {results.score.name}, {better} is better; {interval}. Behind the best: the "
-        "difference to the cell of rank 1, taken seed by seed."
+        f"Held-out {results.metric.name}, {better} is better; {interval}. Gap to best: the "
+        "difference to the cell of rank 1, averaged over the differences of each seed."
     )
     if not results.effects:
         return
-    sign = "Negative" if results.score.less_is_better else "Positive"
+    sign = "Negative" if results.metric.less_is_better else "Positive"
     if results.balanced:
-        how = "the mean of the cells with that level, less the mean of all"
+        method = "the mean of the cells with that level, minus the mean of all cells"
     else:
         every = " × ".join(str(len(values)) for values in grid.axes.values())
-        how = (
-            "the design is unbalanced: effects are taken from the "
-            f"{_count(results.complete, 'complete cell')} of {every} combinations, as those of an "
-            "additive model fitted by least squares, so they compare levels as if all cells were "
-            "there and axes did not interact"
+        method = (
+            "the design is unbalanced, so effects are those of an additive model, fitted by least "
+            f"squares to the {_count(results.complete, 'complete cell')} of {every} combinations; "
+            "they assume that axes do not interact"
         )
-    yield f"Main effects: {how}. {sign} is better."
+    yield f"Main effects: {method}. {sign} is better."
     if any(effect.effect is None for effect in results.effects):
         yield (
-            f"{_NONE}: the cells cannot tell, since none has the level, or it always goes with one "
-            "of another axis."
+            f"{_NONE}: not estimable, since no complete cell has the level, or every such cell has "
+            "the same level of another axis."
         )
     if results.explained is not None:
         yield (
-            f"Main effects account for {results.explained:.0%} of the variance between cells; the "
-            "rest is interaction of axes, and noise."
+            f"Main effects explain {results.explained:.0%} of the variance between cells; the rest "
+            "is interaction between axes, and noise."
         )
 
 
-def illegal_lines(grid: Grid) -> Iterator[str]:
-    """What was skipped, by reason, for a terminal."""
+def illegal_lines(grid: AblationGrid) -> Iterator[str]:
+    """One line for each reason for which cells are illegal."""
     for reason, cells in grouped(grid.illegal).items():
         names = "; ".join(cell.name for cell in cells[:3])
         more = f"; and {len(cells) - 3} more" if len(cells) > 3 else ""
         yield f"skipped {names}{more}: {reason}"
 
 
-def _failures(results: Results) -> Iterator[str]:
+def _failures(results: GridResults) -> Iterator[str]:
     for row in results.rows:
         for run, reason in results.unfinished(row):
             yield f"{run.name}, seed {run.seed}: {reason}"
 
 
-def _cell_columns(results: Results) -> list[_Column]:
+def _cell_columns(results: GridResults) -> list[_Column]:
     grid = results.grid
     columns = [_Column("rank", True, lambda row: _NONE if row.rank is None else str(row.rank))]
     for axis in grid.axes:
         columns.append(_Column(axis, False, lambda row, axis=axis: row.cell.levels[axis]))
-    columns.append(_Column(results.score.name, True, lambda row: _estimate(row.score)))
+    columns.append(_Column(results.metric.name, True, lambda row: _estimate(row.score)))
     if len(grid.cells) > 1:
-        columns.append(_Column("behind the best", True, lambda row: _behind(row)))
+        columns.append(_Column("gap to best", True, lambda row: _gap(row)))
     if any(row.rank is None for row in results.rows):
         columns.append(_Column("seeds", True, lambda row: f"{len(row.values)} of {grid.seeds}"))
     columns.append(
@@ -128,7 +127,7 @@ def _cell_columns(results: Results) -> list[_Column]:
     return columns
 
 
-def _effect_columns(results: Results) -> list[_Column]:
+def _effect_columns(results: GridResults) -> list[_Column]:
     def mean(effect: Effect) -> str:
         value = results.adjusted(effect)
         return _NONE if value is None else f"{value:.4f}"
@@ -142,8 +141,8 @@ def _effect_columns(results: Results) -> list[_Column]:
     ]
 
 
-def _behind(row: Row) -> str:
-    return _NONE if row.rank == 1 else _estimate(row.behind, signed=True)
+def _gap(row: Row) -> str:
+    return _NONE if row.rank == 1 else _estimate(row.gap, signed=True)
 
 
 def _estimate(found: Estimate | None, signed: bool = False) -> str:
@@ -165,7 +164,7 @@ def _markdown_table(columns: Sequence[_Column], rows: Sequence[Any]) -> str:
     escape = lambda text: text.replace("|", "\\|")  # noqa: E731
     lines = [
         [escape(column.name) for column in columns],
-        ["---:" if column.numbers else "---" for column in columns],
+        ["---:" if column.numeric else "---" for column in columns],
         *([escape(column.show(row)) for column in columns] for row in rows),
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -175,7 +174,7 @@ def _rich_table(columns: Sequence[_Column], rows: Sequence[Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
     for column in columns:
         table.add_column(
-            Text(column.name), justify="right" if column.numbers else "left", no_wrap=True
+            Text(column.name), justify="right" if column.numeric else "left", no_wrap=True
         )
     for row in rows:
         table.add_row(*(Text(column.show(row)) for column in columns))

@@ -1,7 +1,7 @@
-"""What the outcomes of a grid say: means over seeds, ranks, and the effect of each choice.
+"""Statistics of a grid: means over seeds, ranks, and the main effect of each choice.
 
-All intervals are of 95 % by Student's t over the seeds. Runs of one seed share their text and their
-order of documents, so differences are taken seed by seed before they are averaged.
+All intervals are 95 % confidence intervals by Student's t over the seeds. Runs with the same seed
+share their text and document order, so differences are taken per seed and then averaged.
 """
 
 import math
@@ -11,19 +11,19 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from miras.analysis.ablate.grid import Cell, Grid, Run
+from miras.analysis.ablate.grid import AblationGrid, GridCell, GridRun
+from miras.analysis.ablate.metric import Metric, metric_of
 from miras.analysis.ablate.outcome import Outcome
-from miras.analysis.ablate.score import Score, score_of
 
-_ROUNDING = 1e-9  # of float64 in a design of zeros and ones
+_ROUNDING = 1e-9  # float64 rounding in a design matrix of zeros and ones
 
 
 class Estimate(NamedTuple):
     """A mean over seeds.
 
     Attributes:
-        mean: of scores, as all here.
-        half: half the width of the interval; None for one seed, which has none.
+        mean: of the metric.
+        half: half-width of the confidence interval; None for a single seed.
     """
 
     mean: float
@@ -34,33 +34,33 @@ class Row(NamedTuple):
     """A cell's results.
 
     Attributes:
-        cell: which.
-        rank: 1 is the best mean; None where a seed is missing, since it cannot be compared.
-        score: on what is held out; None where no seed was finished.
-        behind: how much worse than the best cell, seed by seed; None without a rank.
-        values: the score of each finished seed.
-        seconds: mean over finished seeds, of the process that ended each.
-        parameters: trained numbers.
+        cell: the cell.
+        rank: 1 is the best mean; None if a seed is missing.
+        score: the metric on held-out data; None if no seed finished.
+        gap: difference to the best cell, positive if worse; None without a rank.
+        values: the metric of each finished seed.
+        seconds: mean wall time of the finished seeds' last processes.
+        parameters: number of trained parameters.
     """
 
-    cell: Cell
+    cell: GridCell
     rank: int | None
     score: Estimate | None
-    behind: Estimate | None
+    gap: Estimate | None
     values: tuple[float, ...]
     seconds: float | None
     parameters: int | None
 
 
 class Effect(NamedTuple):
-    """What one level of an axis does.
+    """The main effect of one level of an axis.
 
     Attributes:
         axis: the field.
         level: its value.
-        cells: complete cells that have it.
-        effect: how much more than the grand mean, the other axes being equal; None where no
-            cell has the level, or where it always goes with a level of another axis.
+        cells: number of complete cells with the level.
+        effect: difference to the grand mean, with the other axes equal; None if it is not
+            estimable.
     """
 
     axis: str
@@ -69,27 +69,27 @@ class Effect(NamedTuple):
     effect: Estimate | None
 
 
-class Results(NamedTuple):
-    """All that is concluded of a grid.
+class GridResults(NamedTuple):
+    """The results of a grid.
 
     Attributes:
-        grid: what was trained.
-        score: what is compared.
+        grid: the grid.
+        metric: by which cells are compared.
         outcomes: of every run, in the grid's order.
-        rows: of every legal cell: the best first, those with missing seeds last.
+        rows: of every legal cell, best first, those with missing seeds last.
         effects: of every level of every axis, in the grid's order.
-        grand_mean: the mean that effects differ from; None where no cell is complete.
-        complete: cells with all seeds, which effects are taken from.
-        balanced: whether those are all combinations of the levels that have a cell, so that
-            effects are plain differences of means; else they are those of an additive model, by
-            least squares.
-        explained: the share of the variance between cells that effects account for, in [0, 1]; None
-            where there are no more cells than effects.
+        grand_mean: to which effects are relative; None if no cell is complete.
+        complete: number of cells with all seeds, from which effects are estimated.
+        balanced: whether those are all combinations of the levels that occur, so that effects are
+            differences of means; otherwise they are those of an additive model, fitted by least
+            squares.
+        explained: share of the variance between cells that effects explain, in [0, 1]; None if
+            there are no more cells than effects.
     """
 
-    grid: Grid
-    score: Score
-    outcomes: Mapping[Run, Outcome]
+    grid: AblationGrid
+    metric: Metric
+    outcomes: Mapping[GridRun, Outcome]
     rows: tuple[Row, ...]
     effects: tuple[Effect, ...]
     grand_mean: float | None
@@ -98,35 +98,35 @@ class Results(NamedTuple):
     explained: float | None
 
     def adjusted(self, effect: Effect) -> float | None:
-        """The mean of a level as if all cells were there; if balanced, its plain mean."""
+        """The mean of a level in the additive model; if balanced, the mean of its cells."""
         if effect.effect is None or self.grand_mean is None:
             return None
         return self.grand_mean + effect.effect.mean
 
-    def unfinished(self, row: Row) -> Iterator[tuple[Run, str]]:
-        """The runs of a cell that ended otherwise than done, with the reasons."""
+    def unfinished(self, row: Row) -> Iterator[tuple[GridRun, str]]:
+        """The runs of a cell whose status is not "done", with the reasons."""
         for run, outcome in self.outcomes.items():
             if self.grid.cells[run.cell] is row.cell and outcome.status != "done":
                 yield run, f"{outcome.status}, {outcome.reason}"
 
 
-def conclude(grid: Grid, outcomes: Mapping[Run, Outcome]) -> Results:
-    """The results of a grid from how its runs ended."""
-    table, score = np.full((len(grid.cells), grid.seeds), np.nan), score_of(grid)
+def summarise(grid: AblationGrid, outcomes: Mapping[GridRun, Outcome]) -> GridResults:
+    """Compute the results of a grid from the outcomes of its runs."""
+    table, metric = np.full((len(grid.cells), grid.seeds), np.nan), metric_of(grid)
     for number, run in enumerate(grid.runs):
-        value = score.of(outcomes[run]) if run in outcomes else None
+        value = metric.of(outcomes[run]) if run in outcomes else None
         if value is not None:
             table[run.cell, number // len(grid.cells)] = value
     complete = [n for n in range(len(grid.cells)) if np.isfinite(table[n]).all()]
     fit = _fit(grid, [grid.cells[n].levels for n in complete], table[complete])
-    present: dict[str, int] = {}  # levels of an axis that have a cell
+    present: dict[str, int] = {}  # number of levels of an axis that have a cell
     for effect in fit.effects:
         present[effect.axis] = present.get(effect.axis, 0) + (effect.cells > 0)
-    return Results(
+    return GridResults(
         grid=grid,
-        score=score,
+        metric=metric,
         outcomes=outcomes,
-        rows=_rows(grid, score, outcomes, table, complete),
+        rows=_rows(grid, metric, outcomes, table, complete),
         effects=fit.effects,
         grand_mean=fit.grand_mean,
         complete=len(complete),
@@ -136,7 +136,7 @@ def conclude(grid: Grid, outcomes: Mapping[Run, Outcome]) -> Results:
 
 
 def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
-    """Mean and half-width of the interval of independent values, of which there is at least one."""
+    """The mean of independent values, at least one, and the half-width of its interval."""
     values = np.asarray(values, np.float64)
     n = len(values)
     if n == 1:
@@ -146,29 +146,29 @@ def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
 
 
 def _rows(
-    grid: Grid,
-    score: Score,
-    outcomes: Mapping[Run, Outcome],
+    grid: AblationGrid,
+    metric: Metric,
+    outcomes: Mapping[GridRun, Outcome],
     table: np.ndarray,
     complete: list[int],
 ) -> tuple[Row, ...]:
-    ranked = sorted(complete, key=lambda n: score.behind(table[n].mean(), 0.0))
+    ranked = sorted(complete, key=lambda n: metric.gap(table[n].mean(), 0.0))
     rest = [n for n in range(len(grid.cells)) if n not in set(complete)]
     rows = []
-    for place, n in enumerate([*ranked, *rest]):
+    for index, n in enumerate([*ranked, *rest]):
         found = [
             outcomes[run]
             for run in grid.runs
             if run.cell == n and run in outcomes and outcomes[run].status == "done"
         ]
         values = tuple(float(value) for value in table[n] if np.isfinite(value))
-        has_rank = place < len(ranked)
+        has_rank = index < len(ranked)
         rows.append(
             Row(
                 cell=grid.cells[n],
-                rank=place + 1 if has_rank else None,
+                rank=index + 1 if has_rank else None,
                 score=estimate(values) if values else None,
-                behind=estimate(score.behind(table[n], table[ranked[0]])) if has_rank else None,
+                gap=estimate(metric.gap(table[n], table[ranked[0]])) if has_rank else None,
                 values=values,
                 seconds=float(np.mean([o.seconds for o in found])) if found else None,
                 parameters=found[0].parameters if found else None,
@@ -183,13 +183,13 @@ class _Fit(NamedTuple):
     explained: float | None
 
 
-def _fit(grid: Grid, levels: list[dict[str, str]], table: np.ndarray) -> _Fit:
-    """Fit the additive model to each seed; its effects add up to 0 over the levels of an axis.
+def _fit(grid: AblationGrid, levels: list[dict[str, str]], table: np.ndarray) -> _Fit:
+    """Fit the additive model to each seed; effects sum to 0 over the levels of an axis.
 
     Args:
-        grid: the axes.
+        grid: the grid.
         levels: of each complete cell.
-        table: scores, [complete cells, seeds].
+        table: the metric, [complete cells, seeds].
     """
     counts = {
         (axis, value): sum(cell[axis] == value for cell in levels)
@@ -202,7 +202,7 @@ def _fit(grid: Grid, levels: list[dict[str, str]], table: np.ndarray) -> _Fit:
     width = 1 + sum(len(next(iter(code.values()))) for code in codes.values())
     design = np.array([_design_row(codes, cell) for cell in levels])
     inverse = np.linalg.pinv(design)
-    known = inverse @ design  # the projection on what the cells can tell
+    known = inverse @ design  # projection onto the estimable contrasts
     solution = inverse @ table
     effects, start = [], 1
     for axis, code in codes.items():
@@ -225,8 +225,10 @@ def _fit(grid: Grid, levels: list[dict[str, str]], table: np.ndarray) -> _Fit:
     )
 
 
-def _codes(grid: Grid, counts: Mapping[tuple[str, str], int]) -> dict[str, dict[str, np.ndarray]]:
-    """Each level that has a cell as a vector, such that those of an axis add up to 0."""
+def _codes(
+    grid: AblationGrid, counts: Mapping[tuple[str, str], int]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Each level that has a cell as a vector; the vectors of an axis sum to 0."""
     codes = {}
     for axis, values in grid.axes.items():
         present = [value for value in values if counts[axis, value]]

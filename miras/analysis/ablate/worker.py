@@ -1,9 +1,9 @@
-"""One training run in a process of its own: `python -m miras.analysis.ablate.worker FOLDER`.
+"""One training run in its own process: `python -m miras.analysis.ablate.worker FOLDER`.
 
-The run's config comes as one line of JSON on the standard input, which stays open: once it ends,
-the process that asked is gone, and so this one goes too, at once and at any point, as a run may be
-killed at any point. How the run ended lies in FOLDER/outcome.json; where that is missing, the last
-line of the output says why.
+The standard input holds the run's config as one line of JSON, and then stays open. When it closes,
+the parent process has ended, and this process exits at once: a run may be killed at any point. The
+result is written to FOLDER/outcome.json; if that is missing, the last line of the output is the
+error.
 """
 
 import os
@@ -21,10 +21,10 @@ from miras.runtime.terminal import tolerant_output
 
 
 def main(folder: str) -> int:
-    """Train, and return the exit code: 0, 1 where a step was not finite, 2 for a wrong config."""
+    """Train; returns the exit code: 0, 1 after a step that was not finite, 2 after ConfigError."""
     start = time.monotonic()
     text = _first_line()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
     import jax
 
@@ -34,7 +34,7 @@ def main(folder: str) -> int:
         plugins.restore(GridFolder(pathlib.Path(folder).parent.parent).plugins)
         config = from_json(RunConfig, text)
     except ConfigError as error:
-        return _refused(error)
+        return _print_error(error)
     resumed: int | None = None
     held_out: HeldOut | Answers | None = None
     parameters: int | None = None
@@ -46,7 +46,7 @@ def main(folder: str) -> int:
     except NonFiniteError as error:
         reason = str(error)
     except ConfigError as error:
-        return _refused(error)
+        return _print_error(error)
     outcome = Outcome(
         config_hash=config_hash(config),
         status="done" if reason is None else "diverged",
@@ -62,23 +62,23 @@ def main(folder: str) -> int:
     return 0 if reason is None else 1
 
 
-def _refused(error: ConfigError) -> int:
+def _print_error(error: ConfigError) -> int:
     print(f"miras: {error}", flush=True)
     return 2
 
 
 def _first_line() -> str:
-    """One line of the standard input, read past Python's buffer, which the thread cannot share."""
+    """A line of the standard input, read unbuffered, since the thread reads the rest."""
     data = b""
     while not data.endswith(b"\n"):
-        piece = os.read(0, 1 << 16)
-        if not piece:
+        part = os.read(0, 1 << 16)
+        if not part:
             sys.exit("the standard input ended before the config did.")
-        data += piece
+        data += part
     return data.decode()
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     while os.read(0, 1):
         pass
     os._exit(143)

@@ -1,10 +1,16 @@
-"""A run's answers to a task at every length and depth."""
+"""Evaluates a run on a task at every length and depth."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from miras.analysis.eval.reading import Read, piece_of, reader, rows_of, score
-from miras.analysis.eval.results import Cell, Results, cell_of
+from miras.analysis.eval.answers import (
+    Predict,
+    make_predictor,
+    piece_length,
+    rows_per_batch,
+    score_rows,
+)
+from miras.analysis.eval.results import CellScore, TaskResults, cell_score
 from miras.config import require, to_dict
 from miras.data import vocabulary
 from miras.data.config import DataConfig
@@ -14,7 +20,7 @@ from miras.runtime import signals
 from miras.tasks import Example, Opened, Task, seeded
 from miras.train import Run
 
-_FINE = 10**6  # depths that differ by less share their rows' seeds
+_DEPTH_STEPS = 10**6  # depths that differ by less than 1 / this share the seeds of their rows
 
 
 def evaluate_task(
@@ -27,30 +33,30 @@ def evaluate_task(
     *,
     name: str = "",
     source: str | None = None,
-    read: Read | None = None,
+    predict: Predict | None = None,
     progress: Callable[[int], None] = lambda tokens: None,
-) -> Results:
-    """Exact match of a run's greedy answers.
+) -> TaskResults:
+    """Measure the exact match of a run's greedy answers.
 
-    Rows are drawn from seeds that no training or validation rows have, with held-out text as
-    background, and those of each cell are others. A row is read in pieces of about a thousand
-    tokens, so that memory does not grow with its length (but for attention's).
+    The seeds of the rows differ from those of training and validation rows, and between cells; the
+    background is held-out text. A row is read in pieces of about a thousand tokens, so that device
+    memory does not grow with its length, except for attention.
 
     Args:
-        run: as `load_run` gives it.
-        task: with its options; `task.depths` and `task.examples` do not matter here.
-        lengths: tokens of a row.
-        depths: where in the context that which is asked for stands, in [0, 1].
-        examples: rows of each length and depth, >= 1.
-        seed: another seed, other rows; in [0, 2**32).
-        name: of the run, to be told in the results.
-        source: background text as `data.source`; the run's own if not given.
-        read: reads tokens instead of the run's model.
-        progress: is told the tokens of each batch of rows that was read.
+        run: from `load_run`.
+        task: with its options; `task.depths` and `task.examples` are not used.
+        lengths: tokens per row.
+        depths: positions of the fact that is asked for, in [0, 1].
+        examples: rows per length and depth, >= 1.
+        seed: of the rows, in [0, 2**32).
+        name: of the run, for the results.
+        source: of the background text, as `data.source`; the run's if not given.
+        predict: used instead of the run's model, if given.
+        progress: called with the number of tokens of each batch of rows.
 
     Raises:
-        ConfigError: for a value out of range, a task with another vocabulary than the run's, text
-            or files that cannot be used, or a length that the task does not fit in.
+        ConfigError: for a value out of range, a task whose vocabulary differs from the run's, text
+            or files that cannot be used, or a length that is too short for the task.
         Interrupted: between two batches of rows, see `miras.runtime.signals`.
     """
     lengths, depths = tuple(sorted(set(lengths))), tuple(sorted(set(depths)))
@@ -62,14 +68,15 @@ def evaluate_task(
     require(0 <= seed < 2**32, f"seed={seed} must lie in [0, 2**32).")
     data = _data(run.config.data, task, source)
     opened = open_task(data, "eval")
-    for depth in depths:  # what does not fit is told before anything is read
+    for depth in depths:  # raises before anything is read if the length is too short
         _rows(opened, seed, lengths[0], depth, range(1))
 
     config = run.config.model
-    piece = piece_of(config.align)
-    batch = min(examples, data.batch, rows_of(piece, config.vocab))
-    read = reader(run.model, vocabulary(data)) if read is None else read
-    cells: dict[tuple[int, float], Cell] = {}
+    piece = piece_length(config.align)
+    batch = min(examples, data.batch, rows_per_batch(piece, config.vocab))
+    if predict is None:
+        predict = make_predictor(run.model, vocabulary(data))
+    cells: dict[tuple[int, float], CellScore] = {}
     for length in lengths:
         for depth in depths:
             scores = []
@@ -77,33 +84,37 @@ def evaluate_task(
                 signals.check()
                 some = range(first, min(first + batch, examples))
                 rows = _rows(opened, seed, length, depth, some)
-                full = rows + rows[:1] * (batch - len(rows))  # all of one shape
-                scores += score(read, full, piece)[: len(rows)]
+                full = rows + rows[:1] * (batch - len(rows))  # pad to one shape
+                scores += score_rows(predict, full, piece)[: len(rows)]
                 progress(len(rows) * length)
-            cells[length, depth] = cell_of(scores)
-    return Results(task, name, run.step, data.source, seed, lengths, depths, cells)
+            cells[length, depth] = cell_score(scores)
+    return TaskResults(task, name, run.step, data.source, seed, lengths, depths, cells)
 
 
 def _rows(opened: Opened, seed: int, length: int, depth: float, numbers: range) -> list[Example]:
-    place = (length, round(depth * _FINE))
-    return [opened.example(seeded(seed, "eval", *place, n), length, depth) for n in numbers]
+    cell = (length, round(depth * _DEPTH_STEPS))
+    return [opened.example(seeded(seed, "eval", *cell, n), length, depth) for n in numbers]
 
 
 def _data(own: DataConfig, task: Task, source: str | None) -> DataConfig:
-    """The run's data with another task, where the run knows its vocabulary."""
+    """The run's data config with another task, whose vocabulary must equal the run's."""
     data = dataclasses.replace(own, task=task, source=own.source if source is None else source)
     kind, known, asked = to_dict(task)["kind"], vocabulary(own), vocabulary(data)
     if task.vocabulary() is None:
         require(
             own.task is None or own.task.vocabulary() is None,
-            f"task {kind!r} is written in text, and the run was trained on {known} symbols of task "
+            f"task {kind!r} is text, but the run was trained on the {known} symbols of task "
             f"{own.task and to_dict(own.task)['kind']!r}: give a run that was trained on text.",
         )
     else:
         require(
             own.task is not None and own.task.vocabulary() == asked,
-            f"task {kind!r} has {asked} symbols of its own, and the run was trained on "
-            + ("text" if own.task is None or own.task.vocabulary() is None else f"{known} others")
+            f"task {kind!r} has its own {asked} symbols, but the run was trained on "
+            + (
+                "text"
+                if own.task is None or own.task.vocabulary() is None
+                else f"{known} other symbols"
+            )
             + f": train one with `miras train PRESET task={kind} task.vocab={asked}`"
             + ("." if own.task is None else f", or give vocab={known}."),
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from miras.analysis.eval.report import heading, tokens
-from miras.analysis.eval.results import Results
+from miras.analysis.eval.results import TaskResults
 from miras.runtime.figures import plain, png
 
 if TYPE_CHECKING:
@@ -16,14 +16,14 @@ _INK = "#333333"
 _SCALE = ("#c8553d", "#f3e3c3", "#5b86b4")
 
 
-def heat_map(results: Results) -> bytes:
-    """Draw the exact match of each cell as a PNG: lengths across, depths down."""
+def heat_map(results: TaskResults) -> bytes:
+    """Draw the exact match of each cell as a PNG: lengths in columns, depths in rows."""
     columns, rows = len(results.lengths), len(results.depths)
     size = (max(4.6, 2.4 + 0.8 * columns), max(2.6, 1.6 + 0.5 * rows))
     return png(functools.partial(_draw, results), size)
 
 
-def _draw(results: Results, figure: "Figure") -> None:
+def _draw(results: TaskResults, figure: "Figure") -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
     lengths, depths = results.lengths, results.depths

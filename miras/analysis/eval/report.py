@@ -4,11 +4,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from miras.analysis.eval.results import Cell, Results
+from miras.analysis.eval.results import CellScore, TaskResults
 
 
-def table(results: Results) -> Table:
-    """Lengths down, depths across; below each share its 95 % interval."""
+def table(results: TaskResults) -> Table:
+    """Lengths in rows, depths in columns, and the 95 % interval below each exact match."""
     several = len(results.depths) > 1
     made = Table(box=box.SIMPLE, pad_edge=False)
     made.add_column("length · depth", justify="right")
@@ -27,27 +27,27 @@ def table(results: Results) -> Table:
     return made
 
 
-def heading(results: Results) -> str:
-    """Which task, in words."""
+def heading(results: TaskResults) -> str:
+    """The task, in words."""
     form = getattr(results.task, "form", None)
     return f"{results.name}{f' ({form})' if form else ''}: exact match by length and depth"
 
 
-def caption(results: Results) -> str:
-    """How many rows, and the share of single tokens."""
+def caption(results: TaskResults) -> str:
+    """The number of rows, and the token accuracy."""
     cell = next(iter(results.cells.values()))
     return (
-        f"{cell.examples} rows a cell, with 95 % intervals; "
+        f"{cell.examples} rows per cell, with 95 % intervals; "
         f"{results.all.accuracy:.1%} of all answer tokens are right"
     )
 
 
 def tokens(length: int) -> str:
-    """A length as it is given: 4096 is 4k."""
+    """A length as on the command line: 4096 is 4k."""
     return f"{length // 1024}k" if length % 1024 == 0 else str(length)
 
 
-def _cell(cell: Cell) -> Text:
+def _cell(cell: CellScore) -> Text:
     low, high = cell.interval
     share = Text(f"{cell.exact_match:.2f}")
     return share.append(f"\n{low:.2f}–{high:.2f}", style="dim")

@@ -1,4 +1,4 @@
-"""What came of an evaluation: a cell for each length and depth, with its interval."""
+"""The results of an evaluation: scores with intervals for each length and depth."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from miras.analysis.eval.reading import Score
+from miras.analysis.eval.answers import RowScore
 from miras.config import to_dict
 from miras.tasks import Task
 
@@ -14,14 +14,14 @@ _Z = 1.959964  # of the normal distribution, 95 % two-sided
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
-    """The answers at one length and depth, or at several of them together.
+class CellScore:
+    """The scores at one length and depth, or at several of them merged.
 
     Attributes:
-        examples: rows that were answered.
-        exact: rows of which all targets are right.
-        hits: targets that are right.
-        targets: targets of all rows.
+        examples: number of rows.
+        exact: number of rows with all targets right.
+        hits: number of right targets.
+        targets: number of targets of all rows.
     """
 
     examples: int
@@ -31,34 +31,34 @@ class Cell:
 
     @property
     def exact_match(self) -> float:
-        """Share of the rows whose answer is right."""
+        """Share of the rows with all targets right."""
         return self.exact / self.examples
 
     @property
     def accuracy(self) -> float:
-        """Share of the targets that are right."""
+        """Share of right targets."""
         return self.hits / self.targets
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the exact match, 95 %: Wilson's score interval (1927), which holds at 0 and 1 too."""
+        """The 95 % interval of the exact match: Wilson's score interval (1927), valid at 0 and 1."""
         n, share = self.examples, self.exact_match
         middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
         half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-        low = 0.0 if self.exact == 0 else middle - half  # where it is so, but for rounding
+        low = 0.0 if self.exact == 0 else middle - half  # exact, without rounding
         return low, 1.0 if self.exact == n else middle + half
 
     def plain(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The scores as JSON values."""
         low, high = self.interval
         shares = {"exact_match": self.exact_match, "low": low, "high": high}
         return dataclasses.asdict(self) | shares | {"accuracy": self.accuracy}
 
 
-def cell_of(scores: Iterable[Score]) -> Cell:
-    """The scores of some rows."""
+def cell_score(scores: Iterable[RowScore]) -> CellScore:
+    """The scores of rows, summed."""
     scores = list(scores)
-    return Cell(
+    return CellScore(
         len(scores),
         sum(score.exact for score in scores),
         sum(score.hits for score in scores),
@@ -66,22 +66,22 @@ def cell_of(scores: Iterable[Score]) -> Cell:
     )
 
 
-def together(cells: Iterable[Cell]) -> Cell:
-    """All rows of several cells."""
+def merge(cells: Iterable[CellScore]) -> CellScore:
+    """The scores of several cells, summed."""
     counts = [dataclasses.astuple(cell) for cell in cells]
-    return Cell(*(sum(column) for column in zip(*counts, strict=True)))
+    return CellScore(*(sum(column) for column in zip(*counts, strict=True)))
 
 
-class Results(NamedTuple):
-    """An evaluation of one run on one task.
+class TaskResults(NamedTuple):
+    """The evaluation of one run on one task.
 
     Attributes:
         task: with its options.
-        run: the run's folder, as it was given.
-        step: updates that the model has seen.
-        source: where background text is from.
+        run: the run's folder, as given.
+        step: number of updates of the model.
+        source: of the background text.
         seed: of the rows.
-        lengths: tokens of a row, ascending.
+        lengths: tokens per row, ascending.
         depths: ascending.
         cells: by length and depth.
     """
@@ -93,29 +93,29 @@ class Results(NamedTuple):
     seed: int
     lengths: tuple[int, ...]
     depths: tuple[float, ...]
-    cells: dict[tuple[int, float], Cell]
+    cells: dict[tuple[int, float], CellScore]
 
     @property
     def name(self) -> str:
         """The task's kind."""
         return to_dict(self.task)["kind"]
 
-    def of_length(self, length: int) -> Cell:
-        """All depths of a length."""
-        return together(self.cells[length, depth] for depth in self.depths)
+    def of_length(self, length: int) -> CellScore:
+        """All depths of a length, merged."""
+        return merge(self.cells[length, depth] for depth in self.depths)
 
-    def of_depth(self, depth: float) -> Cell:
-        """All lengths of a depth."""
-        return together(self.cells[length, depth] for length in self.lengths)
+    def of_depth(self, depth: float) -> CellScore:
+        """All lengths of a depth, merged."""
+        return merge(self.cells[length, depth] for length in self.lengths)
 
     @property
-    def all(self) -> Cell:
-        """All cells."""
-        return together(self.cells.values())
+    def all(self) -> CellScore:
+        """All cells, merged."""
+        return merge(self.cells.values())
 
     def to_json(self) -> str:
-        """As JSON text, with a line of `cells` for each length and depth."""
-        told = {
+        """The results as JSON text, with an entry of `cells` for each length and depth."""
+        values = {
             "task": to_dict(self.task),
             "run": self.run,
             "step": self.step,
@@ -128,4 +128,4 @@ class Results(NamedTuple):
                 for (length, depth), cell in self.cells.items()
             ],
         }
-        return json.dumps(told, indent=2) + "\n"
+        return json.dumps(values, indent=2) + "\n"

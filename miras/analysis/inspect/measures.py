@@ -17,8 +17,8 @@ from miras.engine.tokens import Tokens, tokens_of
 from miras.rule.rule import Rule
 
 
-class Around(NamedTuple):
-    """A memory around a token.
+class MemoryAtToken(NamedTuple):
+    """A memory memory a token.
 
     Attributes:
         at: primal weights at which the token's gradient is taken, before any decay.
@@ -39,13 +39,18 @@ class Pairs(NamedTuple):
 
 
 def measures(
-    rule: Rule, around: Around, k: Array, v: Array, k_write: Array | None, gates: dict[str, Array]
+    rule: Rule,
+    memory: MemoryAtToken,
+    k: Array,
+    v: Array,
+    k_write: Array | None,
+    gates: dict[str, Array],
 ) -> tuple[dict[str, Array], Pairs]:
     """Surprise, error, norm and gates of a token, scalars by name, and its associations.
 
     Args:
         rule: the four parts.
-        around: the memory before and after the token.
+        memory: the memory before and after the token.
         k: key [dk], or [R, dk] of R associations.
         v: value, as k.
         k_write: as k; None where keys are written along themselves.
@@ -54,15 +59,15 @@ def measures(
     along = None if k_write is None else k_write[None]
     gates = {name: gate[None] for name, gate in gates.items()}
     write = jnp.ones(1, v.dtype)
-    tokens = tokens_of(rule, around.fixed, k[None], v[None], along, gates, write)
+    tokens = tokens_of(rule, memory.fixed, k[None], v[None], along, gates, write)
     if k.ndim == 1:  # the further steps of an algorithm on the same association
         tokens = tokens._replace(terms=tokens.terms[:1])
     keys = [term.k if term.k_write is None else term.k_write for term in tokens.terms]
     pairs = Pairs(jnp.concatenate(keys), jnp.concatenate([term.v for term in tokens.terms]))
     found = {
-        "surprise": surprise(rule, around.at, around.fixed, tokens),
-        "error": error(rule, around.held, around.fixed, pairs),
-        "norm": norm(around.held),
+        "surprise": surprise(rule, memory.at, memory.fixed, tokens),
+        "error": error(rule, memory.held, memory.fixed, pairs),
+        "norm": norm(memory.held),
     }
     for name, gate in tokens.gates.items():
         natural = jnp.exp(gate) if name.startswith("log_") else gate

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from miras.analysis.inspect.meaning import meanings
+from miras.analysis.inspect.descriptions import describe_measures
 from miras.analysis.inspect.trace import Trace
 from miras.models import LanguageModelConfig
 
@@ -41,7 +41,7 @@ def page(heading: Heading, trace: Trace, shown: list[str]) -> str:
     Args:
         heading: what it is of.
         trace: the numbers.
-        shown: each token's text, as `spelled` gives it.
+        shown: each token's text, as `visible_tokens` gives it.
     """
     template = resources.files("miras.analysis.inspect").joinpath("page.html").read_text("utf-8")
     # No `<` can end the script that holds the data, nor begin a comment in it.
@@ -56,7 +56,7 @@ def _data(heading: Heading, trace: Trace, shown: list[str]) -> dict[str, Any]:
         "facts": _facts(heading, trace),
         "tokens": shown,
         "layers": [n + 1 for n in trace.layers],
-        "measures": {n: m._asdict() for n, m in meanings(list(trace.values)).items()},
+        "measures": {n: m._asdict() for n, m in describe_measures(list(trace.values)).items()},
         "values": {n: _numbers(np.moveaxis(x, 0, -1)) for n, x in trace.values.items()},
         "loss": _numbers(trace.loss),
     }

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from miras.analysis.inspect.measures import Around, Pairs, error, measures
+from miras.analysis.inspect.measures import MemoryAtToken, Pairs, error, measures
 from miras.array_typing import Array, Weights
 from miras.config import require
 from miras.engine import recursive_least_squares as least_squares
 from miras.engine.state import State, split_fixed
 from miras.engine.trajectory import link
-from miras.layers.fast_weights import FastWeights, Written
+from miras.layers.fast_weights import FastWeights, MemoryCall
 from miras.models import LanguageModel
 from miras.models.config import LanguageModelConfig
 from miras.optim import Newton
@@ -79,21 +79,21 @@ def trace(
     params, graph = nnx.state(model, nnx.Param), structure(config)[0]
     state = nnx.merge(graph, params).init_state(1)
     ids = np.asarray(tokens)
-    found, around = [], None
+    found, memory = [], None
     for t, (token, following) in enumerate(zip(ids, np.roll(ids, -1)), 1):
-        state, around, of_token = _read(graph, params, state, token, following)
+        state, memory, of_token = _read(graph, params, state, token, following)
         found.append(of_token)
         tell(t)
-    assert around is not None
+    assert memory is not None
     bits, values, pairs = jax.tree.map(lambda *x: np.stack(x), *jax.device_get(found))
-    values["kept"] = np.asarray(_kept(config.rule, around.held, around.fixed, pairs))
+    values["kept"] = np.asarray(_kept(config.rule, memory.held, memory.fixed, pairs))
     loss = np.concatenate([[math.nan], bits[:-1]])  # what follows the last is not there
     return Trace(ids, loss, config.memory_layers, values)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _read(graph: nnx.GraphDef, params: nnx.State, state, token: Array, following: Array):
-    """One token: the state after it, the memories around it, and what is kept of it.
+    """One token: the state after it, the memories memory it, and what is kept of it.
 
     That is the bits of the following token, measures [L, H] and associations [L, H, R, D].
     """
@@ -106,17 +106,17 @@ def _read(graph: nnx.GraphDef, params: nnx.State, state, token: Array, following
     return state, seen[0], (bits, values, pairs)
 
 
-def _look(fast: FastWeights, written: Written):
+def _look(fast: FastWeights, call: MemoryCall):
     """The arguments of `measures` but for the rule, of all heads, leaves [H, ...]."""
-    before, after, rule = written.before, written.after, fast.memory.rule
+    before, after, rule = call.before, call.after, fast.memory.rule
     if not (isinstance(before, State) and isinstance(after, State)):
         return None  # attention
-    W0, (q, k, v, k_write) = fast.initial_weights(), written.streams
-    gates = every_gate(rule, Call(W0, q, k, v, written.gates, k_write, None, None, None))
+    W0, (q, k, v, k_write) = fast.initial_weights(), call.streams
+    gates = every_gate(rule, Call(W0, q, k, v, call.gates, k_write, None, None, None))
     rows = _gradients_at(fast, before), _held(rule, after)
     at, held = jax.tree.map(lambda x: x[0], rows)
     token = jax.tree.map(lambda x: x[0, 0], (k, v, k_write, gates))
-    return Around(at, held, split_fixed(rule, W0)[1]), *token
+    return MemoryAtToken(at, held, split_fixed(rule, W0)[1]), *token
 
 
 def _gradients_at(fast: FastWeights, before: State) -> Weights:

@@ -1,7 +1,7 @@
-"""Staleness: how far a chunked memory is from the online one, over chunks and refinements.
+"""Staleness: the distance of a chunked memory to the online one, by chunk and refinements.
 
-`plan` says what can be measured, `text` on what, `measure` does it, `report` and `plot` tell it,
-`command` is `miras staleness`. Nothing is trained, and nothing here updates a memory.
+`plan` selects the settings that a model allows, `text` the held-out text, `measure` measures,
+`report` and `plot` write the results. Nothing here trains a model or updates a memory.
 """
 
 from typing import TYPE_CHECKING
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from miras.runtime import lazy
 
 if TYPE_CHECKING:
-    from miras.analysis.staleness.plan import Plan, Setting, make_plan
+    from miras.analysis.staleness.plan import ChunkSetting, StalenessPlan, make_plan
 
-__all__ = ["Plan", "Setting", "make_plan"]
+__all__ = ["ChunkSetting", "StalenessPlan", "make_plan"]
 
-lazy.package(__name__, {".plan": ("Plan", "Setting", "make_plan")})
+lazy.package(__name__, {".plan": ("StalenessPlan", "ChunkSetting", "make_plan")})

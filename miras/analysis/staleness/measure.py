@@ -1,7 +1,7 @@
-"""Measuring: one model under many settings of its chunk, on one text.
+"""Measures one model with many settings of its chunk, on one text, in float32.
 
-Layers are compared on equal inputs, those of the online model, so that errors do not add up from
-layer to layer; bits per byte are the whole model's, where they do. All is done in float32.
+Layers are compared on equal inputs, those of the online model, so that differences do not
+accumulate over layers; bits per byte are those of the whole model, in which they do.
 """
 
 import dataclasses
@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from miras.analysis.staleness.plan import ONLINE, Plan, Setting
-from miras.analysis.staleness.text import Text
+from miras.analysis.staleness.plan import ONLINE, ChunkSetting, StalenessPlan
+from miras.analysis.staleness.text import HeldOutText
 from miras.array_typing import Array
 from miras.models import LanguageModel, LanguageModelConfig
 from miras.models.blocks import Block, Inputs, depths
@@ -26,18 +26,18 @@ from miras.train.step import bits_per_byte, make_eval_step
 _TIMES = 3
 
 
-class Cell(NamedTuple):
-    """One setting's measures.
+class SettingResult(NamedTuple):
+    """The measurements of one setting.
 
     Attributes:
-        setting: which.
+        setting: the setting.
         by_layer: ||y - y_online|| / ||y_online|| of each layer's memory outputs, before the output
             norm, over rows, tokens and heads together.
         bits_per_byte: of the whole model, teacher-forced.
         seconds_per_token: of the whole model's forward pass, median of three.
     """
 
-    setting: Setting
+    setting: ChunkSetting
     by_layer: tuple[float, ...]
     bits_per_byte: float
     seconds_per_token: float
@@ -50,7 +50,7 @@ class Cell(NamedTuple):
 
 def new_parameters(config: LanguageModelConfig, seed: int) -> Params:
     """The parameters of an untrained model."""
-    # XLA's CPU compiler takes five times as long over the random bits as all else does, if let.
+    # With full optimisation, XLA compiles the random bits five times as long as all else (CPU).
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     options = quick if jax.default_backend() == "cpu" else None
 
@@ -65,35 +65,35 @@ def new_parameters(config: LanguageModelConfig, seed: int) -> Params:
 def measure(
     config: LanguageModelConfig,
     params: Params,
-    plan: Plan,
-    text: Text,
-    tell: Callable[[Setting, int], None] = lambda setting, n: None,
-) -> dict[Setting, Cell]:
+    plan: StalenessPlan,
+    text: HeldOutText,
+    progress: Callable[[ChunkSetting, int], None] = lambda setting, n: None,
+) -> dict[ChunkSetting, SettingResult]:
     """Measure every setting of a plan.
 
     Args:
         config: the model.
         params: its parameters.
-        plan: as `make_plan` gives it.
-        text: as `held_out` gives it.
-        tell: called with each setting and its number before it is measured.
+        plan: from `make_plan`.
+        text: from `held_out`.
+        progress: called with each setting and its number before it is measured.
     """
     config = dataclasses.replace(config, dtype="float32", remat=False)
     online = layer_inputs(ONLINE.apply(config), params, text.batch["inputs"])
-    cells, reference = {}, None
+    results, reference = {}, None
     for n, setting in enumerate(plan.settings, 1):
-        tell(setting, n)
+        progress(setting, n)
         changed = setting.apply(config)
         y = np.asarray(memory_outputs(changed, params, online), np.float64)
-        reference = y if reference is None else reference  # the online setting comes first
+        reference = y if reference is None else reference  # the online setting is the first
         by_layer = tuple(_distance(*pair) for pair in zip(y, reference))
         bits, seconds = _whole_model(changed, params, text)
-        cells[setting] = Cell(setting, by_layer, bits, seconds)
-    return cells
+        results[setting] = SettingResult(setting, by_layer, bits, seconds)
+    return results
 
 
 def layer_inputs(config: LanguageModelConfig, params: Params, tokens: Array | np.ndarray) -> Array:
-    """What each layer reads, [layers, B, T, width], in the model as it stands."""
+    """The inputs of each layer's mixer, [layers, B, T, width], in the given model."""
     graph = _block(config)
 
     @jax.jit
@@ -110,9 +110,9 @@ def layer_inputs(config: LanguageModelConfig, params: Params, tokens: Array | np
 
 
 def memory_outputs(config: LanguageModelConfig, params: Params, inputs: Array) -> Array:
-    """What each layer's memories answer to given inputs, [layers, B, T, width].
+    """The outputs of each layer's memories on given inputs, [layers, B, T, width].
 
-    Nothing behind the memory changes it here: no output norm, gate or projection.
+    They are raw: without output norm, output gate and projection.
     """
     graph = _block(config)
 
@@ -121,7 +121,7 @@ def memory_outputs(config: LanguageModelConfig, params: Params, inputs: Array) -
         def layer(xs: tuple[Params, Array, Array]) -> Array:
             memory = nnx.merge(graph, xs[0]).mixer
             memory.norm = memory.gate = None
-            memory.out = _as_it_is
+            memory.out = _identity
             return memory(xs[2], depth=xs[1])[0]
 
         return jax.lax.map(layer, (_blocks(params), _depths(config), inputs))
@@ -129,7 +129,7 @@ def memory_outputs(config: LanguageModelConfig, params: Params, inputs: Array) -
     return run(params, inputs)
 
 
-def _as_it_is(y: Array) -> Array:
+def _identity(y: Array) -> Array:
     return y
 
 
@@ -139,23 +139,25 @@ def _blocks(params: Params) -> Params:
 
 
 def _depths(config: LanguageModelConfig) -> Array:
-    """Where each layer stands, as `LanguageModel` tells it to them."""
+    """The relative depth of each layer, as `LanguageModel` passes it."""
     return depths(config)[:, 0]
 
 
 def _block(config: LanguageModelConfig) -> nnx.GraphDef:
-    """The structure of one block, whose parameters are a slice of the model's."""
+    """The graph of one block; its parameters are a slice of the model's."""
     return nnx.split(nnx.eval_shape(lambda: Block(config, "M", nnx.Rngs(0))), nnx.Param)[0]
 
 
 def _distance(y: np.ndarray, reference: np.ndarray) -> float:
-    """Relative, in the Frobenius norm; 0 where both are 0."""
+    """The relative distance in the Frobenius norm; 0 if both are 0."""
     size = float(np.linalg.norm(reference))
     apart = float(np.linalg.norm(y - reference))
     return apart / size if size else (0.0 if apart == 0 else float("inf"))
 
 
-def _whole_model(config: LanguageModelConfig, params: Params, text: Text) -> tuple[float, float]:
+def _whole_model(
+    config: LanguageModelConfig, params: Params, text: HeldOutText
+) -> tuple[float, float]:
     """Bits per byte, and seconds per token."""
     step = make_eval_step(structure(config)[0])
     totals = jax.block_until_ready(step(params, text.batch))

@@ -1,20 +1,20 @@
-"""The picture of a measurement: distance to the online memory and bits per byte, over chunks."""
+"""The figure of a measurement: distance to the online memory and bits per byte, by chunk."""
 
 import functools
 import math
 import textwrap
 from typing import TYPE_CHECKING, NamedTuple
 
-from miras.analysis.staleness.measure import Cell
-from miras.analysis.staleness.plan import ONLINE, Setting
-from miras.analysis.staleness.report import Report, heading
+from miras.analysis.staleness.measure import SettingResult
+from miras.analysis.staleness.plan import ONLINE, ChunkSetting
+from miras.analysis.staleness.report import StalenessReport, heading
 from miras.runtime.figures import plain, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LETTERS = 140  # of a line of the title
+_TITLE_WIDTH = 140  # characters per line
 _INK, _FAINT = "#333333", "#999999"
 _COLOURS = ("#c8553d", "#dd9c3b", "#3f9c8f", "#3b6fb6", "#7a5195")
 _MARKERS = "os^Dv"
@@ -22,25 +22,25 @@ _EXACT = {"color": _INK, "marker": "x", "linestyle": "--"}
 
 
 class _Line(NamedTuple):
-    """A column of the grid, as it is drawn."""
+    """A column of the grid as a line."""
 
     name: str
     style: dict
-    cells: list[tuple[int, Cell]]
+    results: list[tuple[int, SettingResult]]
 
 
-def plot(report: Report) -> bytes:
+def plot(report: StalenessReport) -> bytes:
     """Draw a report as a PNG."""
     return png(functools.partial(_draw, report), (10, 4.8))
 
 
-def _draw(report: Report, figure: "Figure") -> None:
+def _draw(report: StalenessReport, figure: "Figure") -> None:
     left, right = figure.subplots(1, 2)
     lines = list(_lines(report))
     _distances(left, report, lines)
     _bits(right, report, lines)
     for axes in (left, right):
-        _dress(axes, report)
+        _style_axes(axes, report)
     handles, labels = right.get_legend_handles_labels()
     figure.legend(
         handles,
@@ -50,28 +50,28 @@ def _draw(report: Report, figure: "Figure") -> None:
         frameon=False,
         labelcolor=_INK,
     )
-    # Wrapped here: matplotlib's own way takes `$` for mathematics.
-    title = textwrap.fill(plain(heading(report)), _LETTERS)
+    # Wrapped here, since matplotlib's wrapping parses `$` as mathematics.
+    title = textwrap.fill(plain(heading(report)), _TITLE_WIDTH)
     figure.suptitle(title, x=0.01, ha="left", color=_INK, fontsize=9.5)
 
 
-def _lines(report: Report):
-    """Each column; where it has no cell of its own it is online."""
+def _lines(report: StalenessReport):
+    """A line for each column; settings that were not measured equal the online one."""
     for n, (name, setting) in enumerate(report.columns()):
         style = {"color": _COLOURS[n % 5], "marker": _MARKERS[n % 5]}
         style = {**(_EXACT if name == "exact" else style), "markersize": 5, "linewidth": 1.8}
-        cells = [
-            (c, report.cells.get(setting(c), report.cells[ONLINE])) for c in report.plan.chunks
+        results = [
+            (c, report.results.get(setting(c), report.results[ONLINE])) for c in report.plan.chunks
         ]
-        yield _Line(name, style, cells)
+        yield _Line(name, style, results)
 
 
-def _distances(axes: "Axes", report: Report, lines: list[_Line]) -> None:
+def _distances(axes: "Axes", report: StalenessReport, lines: list[_Line]) -> None:
     from matplotlib.ticker import LogFormatter
 
-    drawn = [d for line in lines for _, cell in line.cells if _drawable(d := cell.distance)]
+    drawn = [d for line in lines for _, cell in line.results if _drawable(d := cell.distance)]
     for line in lines:
-        points = [(c, cell) for c, cell in line.cells if _drawable(cell.distance)]
+        points = [(c, cell) for c, cell in line.results if _drawable(cell.distance)]
         if not points:
             continue
         axes.plot([c for c, _ in points], [cell.distance for _, cell in points], **line.style)
@@ -90,37 +90,37 @@ def _distances(axes: "Axes", report: Report, lines: list[_Line]) -> None:
     if 1 in report.plan.chunks:
         axes.text(1, 0.02, "0", transform=up, color=_FAINT, ha="center", va="bottom")
     if not drawn:
-        finite = all(math.isfinite(cell.distance) for line in lines for _, cell in line.cells)
-        told = "0 throughout" if finite else "diverges"
-        axes.text(0.5, 0.5, told, transform=axes.transAxes, color=_FAINT, ha="center")
-    own = report.cells[report.plan.own]
+        finite = all(math.isfinite(cell.distance) for line in lines for _, cell in line.results)
+        text = "0 throughout" if finite else "diverges"
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, color=_FAINT, ha="center")
+    own = report.results[report.plan.own]
     if _drawable(own.distance):
         _ring(axes, own.setting, own.distance)
     axes.set_title("Distance to the online memory", loc="left", color=_INK, fontsize=11)
     axes.set_ylabel("relative, mean over layers", color=_INK)
 
 
-def _bits(axes: "Axes", report: Report, lines: list[_Line]) -> None:
+def _bits(axes: "Axes", report: StalenessReport, lines: list[_Line]) -> None:
     for line in lines:
-        points = [(c, cell.bits_per_byte) for c, cell in line.cells]
+        points = [(c, cell.bits_per_byte) for c, cell in line.results]
         points = [(c, bits) for c, bits in points if math.isfinite(bits)]
         axes.plot(*(zip(*points) if points else ([], [])), **line.style, label=line.name)
-    online, own = report.cells[ONLINE].bits_per_byte, report.cells[report.plan.own]
+    online, own = report.results[ONLINE].bits_per_byte, report.results[report.plan.own]
     if math.isfinite(online):
         axes.axhline(online, color=_FAINT, linewidth=1, linestyle=":", label="online", zorder=1)
     if math.isfinite(own.bits_per_byte):
-        _ring(axes, own.setting, own.bits_per_byte, label="the model's own")
+        _ring(axes, own.setting, own.bits_per_byte, label="the model's setting")
     axes.set_title("The whole model on held-out text", loc="left", color=_INK, fontsize=11)
     axes.set_ylabel("bits per byte", color=_INK)
     axes.ticklabel_format(axis="y", useOffset=False)
 
 
 def _drawable(distance: float) -> bool:
-    """Whether a log axis has a place for it."""
+    """Whether a logarithmic axis can show it."""
     return math.isfinite(distance) and distance > 0
 
 
-def _ring(axes: "Axes", setting: Setting, height: float, label: str = "") -> None:
+def _ring(axes: "Axes", setting: ChunkSetting, height: float, label: str = "") -> None:
     axes.plot(
         [setting.chunk], [height], linestyle="none", marker="o", markersize=11,
         markerfacecolor="none", markeredgecolor=_INK, markeredgewidth=1.2, zorder=4,
@@ -128,7 +128,7 @@ def _ring(axes: "Axes", setting: Setting, height: float, label: str = "") -> Non
     )  # fmt: skip
 
 
-def _dress(axes: "Axes", report: Report) -> None:
+def _style_axes(axes: "Axes", report: StalenessReport) -> None:
     from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
     chunks = sorted({*report.plan.chunks, report.plan.own.chunk})

@@ -1,4 +1,4 @@
-"""The held-out text on which staleness is measured: the beginnings of a few long documents."""
+"""The held-out text on which staleness is measured: the starts of a few long documents."""
 
 import itertools
 from typing import NamedTuple
@@ -13,16 +13,16 @@ from miras.data.text.corpus import open_documents
 
 TOKENS = 4096
 LENGTH = 1024
-_LOOK_AT = 10_000
+_MAX_DOCUMENTS = 10_000
 
 
-class Text(NamedTuple):
-    """One document a row, read from its start, so that no memory starts anew inside a row.
+class HeldOutText(NamedTuple):
+    """One document per row, read from its start, so that no memory is reset within a row.
 
     Attributes:
-        batch: as `miras.data.make_loader` gives it.
-        rows: documents.
-        length: tokens of each.
+        batch: as from `miras.data.make_loader`.
+        rows: number of documents.
+        length: tokens per document.
     """
 
     batch: Batch
@@ -30,14 +30,16 @@ class Text(NamedTuple):
     length: int
 
 
-def held_out(data: DataConfig, tokenizer: Tokenizer, length: int, exactly: bool = True) -> Text:
-    """The first held-out documents that are long enough, as many as make `TOKENS` or there are.
+def held_out(
+    data: DataConfig, tokenizer: Tokenizer, length: int, exactly: bool = True
+) -> HeldOutText:
+    """The first held-out documents that are long enough, up to `TOKENS` tokens.
 
     Args:
-        data: whose `source` and `validation` say what is held out.
-        tokenizer: the model's.
-        length: tokens of each.
-        exactly: whether nothing shorter will do; else the longest is taken where all are shorter.
+        data: its `source` and `validation` define the held-out text.
+        tokenizer: of the model.
+        length: tokens per document.
+        exactly: raise if all documents are shorter; otherwise the longest is taken.
 
     Raises:
         ConfigError: for text that cannot be read or that is too short.
@@ -45,7 +47,7 @@ def held_out(data: DataConfig, tokenizer: Tokenizer, length: int, exactly: bool 
     require(length >= 1, f"length={length} must be at least 1.")
     documents = open_documents(data, "validation")
     found, longest, wanted = [], None, length
-    for n in range(min(len(documents), _LOOK_AT)):
+    for n in range(min(len(documents), _MAX_DOCUMENTS)):
         document = tokenize(documents[n], tokenizer)
         size = len(document.byte_lengths)
         if longest is None or size > len(longest.byte_lengths):
@@ -73,9 +75,9 @@ def held_out(data: DataConfig, tokenizer: Tokenizer, length: int, exactly: bool 
         "mask": np.ones(shape, bool),
         "target_bytes": np.stack([d.byte_lengths[:wanted] for d in found]).astype(np.float32),
     }
-    return Text(batch, len(found), wanted)
+    return HeldOutText(batch, len(found), wanted)
 
 
 def fitting(chunks: tuple[int, ...], length: int) -> tuple[int, ...]:
-    """The chunks that lie in a text; a longer one would be the same as all of it."""
+    """The chunks that are not longer than the text; longer ones equal a single chunk."""
     return tuple(itertools.takewhile(lambda chunk: chunk <= length, sorted(chunks)))

@@ -1,6 +1,6 @@
-"""Reading: tokens of any number through a model, piece by piece, and what is measured on the way.
+"""Reads any number of tokens with a model, piece by piece, and measures the loss by position.
 
-What is kept is the model's state, one piece of tokens, and the sums of each bucket of positions.
+Memory holds the model's state, one piece of tokens, and the sums of each bucket of positions.
 """
 
 import dataclasses
@@ -21,21 +21,21 @@ from miras.errors import ConfigError
 from miras.models import Health, LanguageModel, Session
 from miras.models.language_model import check_state, check_tokens
 
-PIECE = 1024  # tokens of a call, rounded to whole chunks or segments
+PIECE = 1024  # tokens per call, rounded up to whole chunks or segments
 
 
 @dataclasses.dataclass
 class Bucket:
-    """Sums over the targets at positions [first, last), and of the health of reading them.
+    """Sums over the targets at positions [first, last).
 
     Attributes:
         first: position of the first target, counted from 1.
-        last: behind the last.
-        targets: how many were read.
+        last: one past the position of the last target.
+        targets: number of targets so far.
         nats: their loss.
-        bytes: of text that they stand for.
-        health: by measure, of the call that read each target, averaged over layers; gates by
-            their names.
+        bytes: bytes of text that they encode.
+        health: for each measure and gate, the sum over targets of its mean over layers in the call
+            that read the target.
     """
 
     first: int
@@ -52,28 +52,28 @@ class Bucket:
 
     @property
     def bits_per_byte(self) -> float:
-        """Which does not depend on the tokenizer."""
+        """Bits per byte of text, which does not depend on the tokenizer."""
         return self.nats / math.log(2) / max(self.bytes, 1)
 
     def mean(self, name: str) -> float:
-        """A measure of health."""
+        """The mean of a measure of health over the targets."""
         return self.health.get(name, math.nan) / max(self.targets, 1)
 
 
 @dataclasses.dataclass
-class Reading:
-    """What reading found.
+class StreamResult:
+    """The result of reading a text.
 
     Attributes:
-        buckets: of positions, up to 1,024, 2,048, 4,096 and so on.
-        session: where the model stands at the end.
+        buckets: of positions up to 1,024, 2,048, 4,096 and so on.
+        session: the model's state after the text.
     """
 
     buckets: list[Bucket]
     session: Session
 
 
-def read(
+def read_stream(
     model: LanguageModel,
     tokens: Iterable[np.ndarray],
     byte_lengths: np.ndarray,
@@ -81,21 +81,21 @@ def read(
     piece: int = PIECE,
     session: Session | None = None,
     buckets: Sequence[Bucket] = (),
-    tell: Callable[[int, Bucket], None] = lambda read, bucket: None,
-    keep: Callable[[Reading], None] = lambda reading: None,
-) -> Reading:
-    """Read a text.
+    progress: Callable[[int, Bucket], None] = lambda count, bucket: None,
+    checkpoint: Callable[[StreamResult], None] = lambda result: None,
+) -> StreamResult:
+    """Read a text in constant memory, and measure its loss and the memories' health by position.
 
     Args:
         model: the language model.
-        tokens: the text's ids, in arrays [n] of any length; the first is the document start, but
-            where a session goes on.
-        byte_lengths: [vocab], of the tokenizer.
-        piece: tokens of a call; rounded up to whole chunks, or segments of MAC.
-        session: where to go on from; positions go on, too.
-        buckets: what was measured of this text before, where a reading goes on.
-        tell: called after each piece with the tokens read so far and the current bucket.
-        keep: called after each piece with what was found so far, to save it or to stop.
+        tokens: the text's ids, in int arrays [n] of any length; the first id is the document start
+            unless a session is continued.
+        byte_lengths: [vocab], bytes of each token.
+        piece: tokens per call; rounded up to whole chunks, or to MAC's segments.
+        session: to continue; positions continue, too.
+        buckets: measurements of the part of this text that has been read before.
+        progress: called after each piece with the number of tokens read and the current bucket.
+        checkpoint: called after each piece with the result so far, to save it or to stop.
 
     Raises:
         ConfigError: for a text without tokens, or a loss that is not finite.
@@ -110,22 +110,22 @@ def read(
     before, buckets = count, [dataclasses.replace(b, health=dict(b.health)) for b in buckets]
     for ids in _pieces(tokens, piece):
         check_tokens(jnp.asarray(ids[None]), model.config.vocab)
-        foretold = logits
+        first = logits
         state, every, logits, health = _step(graph, params, reserve(state, len(ids)), ids)
-        own = slice(0 if count else 1, None)  # nothing foretells the document start
-        losses = np.asarray(_losses(foretold, every, ids))[own]
+        own = slice(0 if count else 1, None)  # no logits predict the document start
+        losses = np.asarray(_losses(first, every, ids))[own]
         _add(buckets, max(count, 1), losses, byte_lengths[ids[own]], health)
         count += len(ids)
         require(
             not buckets or math.isfinite(buckets[-1].nats),
-            f"the loss is not finite behind {count} tokens: the run's memories overflow on this "
-            "text, so train it longer, or at a lower rate.",
+            f"the loss is not finite after {count} tokens, since the memories overflow on this "
+            "text: train the run longer, or with a lower inner learning rate.",
         )
-        tell(count, buckets[-1] if buckets else Bucket(1, 2))
-        keep(Reading(buckets, Session(state, logits, count)))
+        progress(count, buckets[-1] if buckets else Bucket(1, 2))
+        checkpoint(StreamResult(buckets, Session(state, logits, count)))
     if count == before and not buckets:
-        raise ConfigError("the text has no tokens: give one that is not empty.")
-    return Reading(buckets, Session(state, logits, count))
+        raise ConfigError("the text has no tokens: give a text that is not empty.")
+    return StreamResult(buckets, Session(state, logits, count))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -135,14 +135,14 @@ def _step(graph, params, state, inputs: Array):
 
 
 @jax.jit
-def _losses(foretold: Array, logits: Array, ids: Array) -> Array:
-    """Of each token by the logits before it."""
-    before = jnp.concatenate([foretold, logits[:-1]])
+def _losses(first: Array, logits: Array, ids: Array) -> Array:
+    """The loss of each id under the logits before it; `first` are those of the first id."""
+    before = jnp.concatenate([first, logits[:-1]])
     return optax.softmax_cross_entropy_with_integer_labels(before, ids)
 
 
 def _pieces(tokens: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Arrays of `size` ids, and of what is left."""
+    """Arrays of `size` ids; the last may be shorter."""
     held = np.zeros(0, np.int32)
     for more in tokens:
         held = np.concatenate([held, np.asarray(more, np.int32)])
@@ -156,7 +156,7 @@ def _pieces(tokens: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
 def _add(
     buckets: list[Bucket], first: int, losses: np.ndarray, lengths: np.ndarray, health: Health
 ) -> None:
-    """Put the targets from position `first` on into the buckets of their positions."""
+    """Add the targets from position `first` on to the buckets of their positions."""
     measures = health._asdict()
     gates = measures.pop("gates")
     means = {name: float(jnp.mean(value)) for name, value in (measures | gates).items()}

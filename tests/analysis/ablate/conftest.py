@@ -7,7 +7,7 @@ import pytest
 
 import miras
 from miras.analysis.ablate import jobs, make_grid
-from miras.cli.ablate import points_of
+from miras.cli.ablate import parse_points
 from miras.train import RunConfig
 
 # Reads its config, and leaves an outcome that depends on the name of its folder alone.
@@ -56,6 +56,6 @@ def make():
 
     def made(*words, seeds=2, check=lambda config: None):
         build = functools.partial(miras.override, RunConfig(model=miras.preset("yaad")))
-        return make_grid(points_of(list(words)), build, seeds=seeds, title="yaad", check=check)
+        return make_grid(parse_points(list(words)), build, seeds=seeds, title="yaad", check=check)
 
     return made

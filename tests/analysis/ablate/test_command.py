@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from miras.cli.ablate import points_of, split_values
+from miras.cli.ablate import parse_points, split_values
 from miras.cli.main import main
 
 SMALL = (
@@ -47,7 +47,7 @@ def test_commas_outside_brackets_and_quotes_separate(text, values):
 
 
 def test_optim_is_short_for_algorithm():
-    assert points_of(["optim=gd,momentum", "optim.lr=0.1"]) == (
+    assert parse_points(["optim=gd,momentum", "optim.lr=0.1"]) == (
         {"algorithm": "gd", "algorithm.lr": "0.1"},
         {"algorithm": "momentum", "algorithm.lr": "0.1"},
     )

@@ -6,7 +6,7 @@ import pytest
 
 import miras
 from miras.analysis.ablate import make_grid
-from miras.analysis.ablate.grid import Trainable
+from miras.analysis.ablate.grid import TrainableCheck
 from miras.config import sweep
 from miras.errors import ConfigError
 from miras.train import RunConfig
@@ -45,14 +45,14 @@ def test_what_would_be_refused_once_a_run_starts_is_illegal_too(make, tmp_path):
         (tmp_path / f"{n}.txt").write_text(f"{n} is a number " * 20)
     grid = make(
         "chunk=8,24", "width=16", "layers=1", "heads=2", "sequence=32", "batch=2",
-        "validation=0.3", "steps=2", f"data.source={tmp_path}", check=Trainable(),
+        "validation=0.3", "steps=2", f"data.source={tmp_path}", check=TrainableCheck(),
     )  # fmt: skip
     assert [cell.name for cell in grid.cells] == ["chunk=8"]
     assert "not a multiple" in grid.illegal[0].reason
     with pytest.raises(ConfigError, match=r"warmup=3 must be less than train\.steps=2"):
-        make("chunk=8,16", "warmup=3", "steps=2", check=Trainable())
+        make("chunk=8,16", "warmup=3", "steps=2", check=TrainableCheck())
     with pytest.raises(ConfigError, match=r"^data source '/no/text' does not exist"):
-        make("chunk=8,16", "data.source=/no/text", check=Trainable())
+        make("chunk=8,16", "data.source=/no/text", check=TrainableCheck())
 
 
 def test_runs_take_seeds_one_after_another(make):

@@ -7,7 +7,7 @@ import pytest
 
 from miras.analysis.ablate import ablate, jobs
 from miras.analysis.ablate.folder import GridFolder
-from miras.analysis.ablate.jobs import Watcher, train_all
+from miras.analysis.ablate.jobs import RunObserver, train_all
 from miras.errors import ConfigError
 
 pytestmark = pytest.mark.multiprocess
@@ -53,7 +53,7 @@ def test_so_many_at_once(fake, make, tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "cores", lambda: 7)
     most = 0
 
-    class Count(Watcher):
+    class Count(RunObserver):
         def __init__(self):
             self.now = self.most = 0
 
@@ -65,10 +65,10 @@ def test_so_many_at_once(fake, make, tmp_path, monkeypatch):
             self.now -= 1
 
     for count, threads in ((1, "7"), (3, "2")):
-        watcher = Count()
-        train(make("bias=dot,l2"), tmp_path / str(count), count, watcher=watcher)
-        most = max(most, watcher.most)
-        assert watcher.most == count
+        observer = Count()
+        train(make("bias=dot,l2"), tmp_path / str(count), count, observer=observer)
+        most = max(most, observer.most)
+        assert observer.most == count
         used = {
             line.split()[1] for lines in starts(tmp_path / str(count)).values() for line in lines
         }
@@ -83,8 +83,8 @@ def test_a_run_that_fails_is_told_of_and_the_others_go_on(fake, make, tmp_path, 
     assert found == [
         ("diverged", "step 1 is not finite"),
         ("failed", "there is no such text."),
-        ("failed", "its process was killed by signal 9: working"),
-        ("failed", "its process ended with code 1: RuntimeError: out of memory"),
+        ("failed", "process was killed by signal 9: working"),
+        ("failed", "process ended with code 1: RuntimeError: out of memory"),
         ("done", None),
     ]
     monkeypatch.delenv("FAKE_TROUBLE")
@@ -99,7 +99,7 @@ def test_an_interrupt_leaves_no_process_behind(fake, make, tmp_path, monkeypatch
     monkeypatch.setenv("FAKE_SECONDS", "60")
     seen = []
 
-    class Interrupt(Watcher):
+    class Interrupt(RunObserver):
         def started(self, run):
             if len(seen) == 2:
                 raise KeyboardInterrupt
@@ -108,7 +108,7 @@ def test_an_interrupt_leaves_no_process_behind(fake, make, tmp_path, monkeypatch
     monkeypatch.setattr(jobs, "_start", lambda *args: seen.append(start(*args)) or seen[-1])
     grid = make("bias=dot,l2")
     with pytest.raises(KeyboardInterrupt):
-        train(grid, tmp_path / "out", watcher=Interrupt())
+        train(grid, tmp_path / "out", observer=Interrupt())
     assert [process.poll() for process in seen] == [-9, -9]
     monkeypatch.setenv("FAKE_SECONDS", "0")
     assert [o.status for o in train(grid, tmp_path / "out").values()] == ["done"] * 4

@@ -10,7 +10,7 @@ import pytest
 from miras.analysis.ablate import records, report
 from miras.analysis.ablate.outcome import Outcome
 from miras.analysis.ablate.plot import plot
-from miras.analysis.ablate.results import conclude, estimate
+from miras.analysis.ablate.results import estimate, summarise
 from miras.config import config_hash
 
 T2 = 4.302652729749464  # Student's t with 2 degrees of freedom at 0.975, from tables
@@ -30,7 +30,7 @@ def outcomes(grid, scores):
 
 
 def found(grid, bits):
-    return conclude(grid, outcomes(grid, bits))
+    return summarise(grid, outcomes(grid, bits))
 
 
 def effects(results):
@@ -53,11 +53,11 @@ def test_cells_are_ranked_and_compared_seed_by_seed(make):
     assert [row.rank for row in results.rows] == [1, 2, None]
     assert best.score.mean == pytest.approx(9.1 / 3)
     # Differences 1, 1, 0.9: their spread is far below that of the cells themselves.
-    assert second.behind.mean == pytest.approx(2.9 / 3)
-    assert second.behind.half == pytest.approx(T2 * (0.1 / math.sqrt(3)) / math.sqrt(3))
-    assert best.behind == (0, 0)
+    assert second.gap.mean == pytest.approx(2.9 / 3)
+    assert second.gap.half == pytest.approx(T2 * (0.1 / math.sqrt(3)) / math.sqrt(3))
+    assert best.gap == (0, 0)
     assert incomplete.values == (3.0, 3.0)
-    assert incomplete.behind is None
+    assert incomplete.gap is None
     assert results.complete == 2
 
 
@@ -65,11 +65,11 @@ def test_cells_of_a_task_are_compared_by_the_answers_that_are_right(make):
     grid = make("bias=l2,lp,huber", "task=mqar", seeds=2)
     results = found(grid, [[0.5, 0.25], [0.75, 1.0], [0.5, 0.5]])
     assert [row.cell.levels["bias"] for row in results.rows] == ["lp", "huber", "l2"]
-    assert [row.behind.mean for row in results.rows] == [0, 0.375, 0.5]
+    assert [row.gap.mean for row in results.rows] == [0, 0.375, 0.5]
     assert effects(results)["bias", "lp"] == pytest.approx(7 / 24)
     told = report.markdown(results)
     for words in (
-        "| rank | bias | token accuracy | behind the best |",
+        "| rank | bias | token accuracy | gap to best |",
         "| 2 | huber | 0.5000 ± 0.0000 | +0.3750 ± ",
         "Held-out token accuracy, higher is better; ",
         "Positive is better.",
@@ -143,7 +143,7 @@ def test_runs_that_are_missing_are_left_out(make):
     grid = make("bias=l2,lp", seeds=1)
     some = outcomes(grid, [[1.0], [2.0]])
     del some[grid.runs[1]]
-    assert conclude(grid, some).complete == 1
+    assert summarise(grid, some).complete == 1
 
 
 @pytest.fixture

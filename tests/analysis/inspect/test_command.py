@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from miras.analysis.inspect.page import Heading, page
-from miras.analysis.inspect.spelling import spelled
+from miras.analysis.inspect.token_text import visible_tokens
 from miras.analysis.inspect.trace import Trace
 from miras.cli.main import main
 from miras.data import make_tokenizer
@@ -63,7 +63,7 @@ def test_a_file_is_read_as_it_is_and_the_page_goes_where_it_is_told(run, tmp_pat
     ],
 )
 def test_bytes_are_spelt_so_that_they_can_be_seen(text, shown):
-    assert spelled(BYTES, [256, *BYTES.encode(text).tolist()]) == ["⊢", *shown]
+    assert visible_tokens(BYTES, [256, *BYTES.encode(text).tolist()]) == ["⊢", *shown]
 
 
 def test_pieces_keep_their_blanks_and_control_ids_their_number():
@@ -76,7 +76,7 @@ def test_pieces_keep_their_blanks_and_control_ids_their_number():
         def decode_bytes(self, ids):
             return b"".join(pieces[i] for i in ids).removeprefix(b" ")
 
-    assert spelled(Pieces(), [3, 0, 1, 2]) == ["⊢", "the", "·sea", "⟨2⟩"]
+    assert visible_tokens(Pieces(), [3, 0, 1, 2]) == ["⊢", "the", "·sea", "⟨2⟩"]
 
 
 def test_nothing_in_a_page_is_taken_for_html(run):

@@ -8,7 +8,7 @@ import pytest
 from matplotlib import image
 
 from miras.analysis.inspect.page import Heading, page
-from miras.analysis.inspect.spelling import spelled
+from miras.analysis.inspect.token_text import visible_tokens
 from miras.analysis.inspect.trace import Trace
 from miras.data import make_tokenizer
 from miras.models import LanguageModelConfig
@@ -44,7 +44,7 @@ def browser(found, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     heading = Heading("run <i>", 7, LanguageModelConfig(layers=3, pattern="MSM"))
     path = folder / "inspect.html"
-    path.write_text(page(heading, found, spelled(BYTES, IDS)), "utf-8")
+    path.write_text(page(heading, found, visible_tokens(BYTES, IDS)), "utf-8")
     with opened(folder / "profile") as browser:
         browser.look()
         browser.path = path
@@ -98,7 +98,7 @@ def picture(browser) -> list[str]:
 
 def test_it_shows_the_text_and_what_the_run_is(fresh):
     shown = "document.querySelector('#text').textContent"
-    assert fresh.run(shown) == "".join(spelled(BYTES, IDS))
+    assert fresh.run(shown) == "".join(visible_tokens(BYTES, IDS))
     assert fresh.run("document.querySelector('#bad')") is None
     head = fresh.run("document.querySelector('header').innerText")
     assert all(fact in head for fact in FACTS)

@@ -9,7 +9,7 @@ PART = "‥"  # bytes of a character that a later token completes
 _SIGNS = {" ": "·", "\n": "↵", "\t": "⇥"}
 
 
-def spelled(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
+def visible_tokens(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
     r"""What each token shows, never empty: `·` for a blank, `↵` for a new line, `\xff` for a byte.
 
     A character of several tokens is shown at the last of them; the document start is `⊢`, another

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Measure(NamedTuple):
+class MeasureDescription(NamedTuple):
     """A measure as the page tells of it.
 
     Attributes:
@@ -17,7 +17,7 @@ class Measure(NamedTuple):
     meaning: str
 
 
-LOSS = Measure(
+LOSS = MeasureDescription(
     "loss",
     "bits",
     "How unexpected the token was to the whole model, given the text before it: -log2 of its "
@@ -25,25 +25,25 @@ LOSS = Measure(
 )
 
 _MEMORY = {
-    "surprise": Measure(
+    "surprise": MeasureDescription(
         "surprise",
         "norm of the gradient",
         "How much the memory would have to change to hold this token: the norm of the inner "
         "loss's gradient, taken where the update takes it, before any rate.",
     ),
-    "error": Measure(
+    "error": MeasureDescription(
         "error when written",
         "‖M(k) − v‖ / ‖v‖",
         "How wrongly the memory answers the token's key right after the token was written: 0 is "
         "by heart, 1 is no better than no answer.",
     ),
-    "kept": Measure(
+    "kept": MeasureDescription(
         "error at the end",
         "‖M(k) − v‖ / ‖v‖",
         "The same asked of the memory after the whole text: what is still low was kept, what has "
         "risen since it was written was forgotten or overwritten.",
     ),
-    "norm": Measure(
+    "norm": MeasureDescription(
         "memory norm",
         "Frobenius norm",
         "How large the memory's weights are after the token.",
@@ -51,36 +51,38 @@ _MEMORY = {
 }
 
 _GATES = {
-    "lr": Measure(
+    "lr": MeasureDescription(
         "rate", "η", "How far the memory steps along the token's gradient: 0 ignores the token."
     ),
-    "decay": Measure(
+    "decay": MeasureDescription(
         "retained",
         "α",
         "The fraction of the old memory that outlives the token: 1 forgets nothing.",
     ),
-    "decay_value": Measure(
+    "decay_value": MeasureDescription(
         "retained, values",
         "α",
         "The fraction of the old memory that outlives the token, by channel of the values.",
     ),
-    "momentum": Measure(
+    "momentum": MeasureDescription(
         "momentum", "μ", "The fraction of past surprise that goes on moving the memory."
     ),
-    "threshold": Measure(
+    "threshold": MeasureDescription(
         "threshold", "δ", "The error beyond which a token counts as an outlier and pulls less."
     ),
-    "weight": Measure(
+    "weight": MeasureDescription(
         "weight", "γ", "How much the token counts in the steps that look back on it."
     ),
-    "slot": Measure("slots", "φ", "How much of the token each slot takes."),
+    "slot": MeasureDescription("slots", "φ", "How much of the token each slot takes."),
 }
 
 
-def meanings(names: list[str]) -> dict[str, Measure]:
+def describe_measures(names: list[str]) -> dict[str, MeasureDescription]:
     """The measures of a trace by name, in the order of a page: memory, gates, loss."""
     gates = sorted((n for n in names if n not in _MEMORY), key=_place)
-    other = {n: Measure(n.replace("_", " "), "gate", "A gate of the rule.") for n in gates}
+    other = {
+        n: MeasureDescription(n.replace("_", " "), "gate", "A gate of the rule.") for n in gates
+    }
     known = {n: meaning for n, meaning in _MEMORY.items() if n in names}
     return {**known, **{n: _GATES.get(n, other[n]) for n in gates}, "loss": LOSS}
 
