@@ -202,7 +202,7 @@ def test_a_run_is_measured_in_its_own_folder(texts, tmp_path, capsys):
         assert cell["bits_per_byte"] == pytest.approx(bits, abs=1e-5)
 
     assert main(["staleness", str(tmp_path), "width=32"]) == 2
-    assert "changes the parameters" in capsys.readouterr().err
+    assert "changes the shapes of the parameters" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 import miras
 from miras.analysis.costs import costs
-from miras.analysis.match import match, number
+from miras.analysis.match import match, parse_size
 from miras.analysis.stream import session_saver
 from miras.cli.main import main
 from miras.models import load_session
@@ -151,7 +151,7 @@ def test_a_model_is_matched_to_a_size(capsys):
     assert f"{costs(config).parameters:,}" in told
     kept = match(miras.preset("yaad"), 1_500_000, fixed_width=True)
     assert kept.width == miras.preset("yaad").width
-    assert number("1.3B") == 1_300_000_000
+    assert parse_size("1.3B") == 1_300_000_000
 
 
 @pytest.mark.parametrize(

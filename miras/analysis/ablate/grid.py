@@ -245,8 +245,8 @@ def _check_seeds(cells: list[GridCell]) -> None:
     bases = {(cell.config.train.seed, cell.config.data.seed) for cell in cells}
     require(
         len(bases) == 1,
-        "seeds cannot be an axis, since every cell is trained with the same ones: give their number "
-        "with --seeds, and the first as train.seed=N.",
+        "seeds cannot be an axis, since all cells are trained with the same ones: give their "
+        "number with --seeds, and the first as train.seed=N.",
     )
 
 

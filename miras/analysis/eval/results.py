@@ -41,7 +41,7 @@ class CellScore:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the exact match: Wilson's score interval (1927), valid at 0 and 1."""
+        """The 95 % interval of the exact match: Wilson's score interval (1927)."""
         n, share = self.examples, self.exact_match
         middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
         half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))

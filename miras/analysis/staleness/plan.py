@@ -63,7 +63,7 @@ class StalenessPlan:
 
     @property
     def grid(self) -> tuple[ChunkSetting, ...]:
-        """The settings of the grid, without those of more than chunk - 1 sweeps, which repeat it."""
+        """The distinct settings of the grid: more than chunk - 1 sweeps change nothing."""
         rows = []
         for chunk in self.chunks:
             rows += [ChunkSetting(chunk, refine) for refine in self.refines if refine < chunk]

@@ -62,7 +62,7 @@ def test_a_grid_from_the_command_line(fake, text, tmp_path, capsys, monkeypatch)
     told = capsys.readouterr()
     assert told.err.count("\n") == 1
     assert "1 of 4 runs did not finish" in told.err
-    assert "tries again" in told.err
+    assert "to retry the failed ones" in told.err
     assert "skipped bias=dot, chunk=24; bias=l2, chunk=24: data.sequence=32" in told.out
 
     monkeypatch.delenv("FAKE_TROUBLE")
