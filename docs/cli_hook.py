@@ -17,8 +17,9 @@ def on_page_markdown(markdown: str, **_) -> str:
 
 def commands() -> str:
     """All commands as Markdown, a section each."""
-    build = getattr(main, "build_parser", None) or (lambda: main._parser()[0])
-    (group,) = (a for a in build()._actions if isinstance(a, argparse._SubParsersAction))
+    (group,) = (
+        a for a in main.build_parser()._actions if isinstance(a, argparse._SubParsersAction)
+    )
     summaries = {action.dest: action.help or "" for action in group._get_subactions()}
     return "\n\n".join(
         _section(name, parser, summaries[name]) for name, parser in group.choices.items()

@@ -141,7 +141,7 @@ def parse_length(word: str) -> int:
 
 
 def _parse_depth(word: str) -> float:
-    from miras.tasks.base import check_depth
+    from miras.data.task import check_depth
 
     try:
         depth = float(word)
@@ -166,7 +166,7 @@ def _write(results: "TaskResults", path: pathlib.Path) -> str:
     from miras.errors import fail
     from miras.runtime.figures import write_picture
     from miras.runtime.files import write_whole
-    from miras.train.run_folder import cannot_write
+    from miras.train.runs.run_folder import cannot_write
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

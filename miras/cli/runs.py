@@ -28,11 +28,12 @@ def run_config(
     """
     from miras.data import vocabulary
     from miras.presets import preset
-    from miras.train import RunConfig, origin
+    from miras.train import RunConfig
+    from miras.train.runs import provenance
 
     config = with_source(override(RunConfig(model=preset(name)), *overrides), source)
     if not any(word.partition("=")[0].strip() in ("vocab", "model.vocab") for word in overrides):
-        data = config.data if resumed is None else origin.own(resumed, config).data
+        data = config.data if resumed is None else provenance.own(resumed, config).data
         config = override(config, f"model.vocab={vocabulary(data)}")
     return config
 

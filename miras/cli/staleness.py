@@ -210,7 +210,7 @@ def _write(report: "StalenessReport", out: pathlib.Path) -> str:
     from miras.errors import fail
     from miras.runtime.figures import write_picture
     from miras.runtime.files import write_whole
-    from miras.train.run_folder import cannot_write
+    from miras.train.runs.run_folder import cannot_write
 
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -227,7 +227,7 @@ def _config_of_run(folder: str, overrides: list[str], source: str | None) -> "Ru
     """A run's config with overrides that keep the shapes of its parameters."""
     import jax
 
-    from miras.train.run_folder import RunFolder
+    from miras.train.runs.run_folder import RunFolder
     from miras.train.state import structure
 
     own = RunFolder(folder).read_own_config()

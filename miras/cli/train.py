@@ -79,8 +79,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _config_and_folder(args: argparse.Namespace) -> "tuple[RunConfig, str]":
     """The run's config and its folder."""
-    from miras.train.run_folder import RunFolder, default_folder
-    from miras.train.sinks import load_own
+    from miras.train.loggers.base import load_own
+    from miras.train.runs.run_folder import RunFolder, default_folder
 
     require(args.source is not None or not args.partial, "--partial needs --from RUN.")
     name, overrides = split_preset(args.overrides)
@@ -105,10 +105,10 @@ def _config_from_run(
     args: argparse.Namespace, name: str | None, overrides: list[str], saved: "RunConfig | None"
 ) -> "tuple[str, RunConfig]":
     """The name and config of a run that starts from another run's parameters."""
-    from miras.train.checkpoint import saved_steps
+    from miras.train.checkpoints.checkpointer import saved_steps
     from miras.train.config import Parent
-    from miras.train.parent import split_source
-    from miras.train.run_folder import RunFolder
+    from miras.train.runs.initial_parameters import split_source
+    from miras.train.runs.run_folder import RunFolder
 
     run, step = split_source(args.source)
     if step is None and saved is not None and saved.parent and saved.parent.run == run:

@@ -81,7 +81,7 @@ def test_a_task_is_told_as_a_table_a_picture_and_numbers(recall, capsys):
     assert main([*argv, "--examples", "5", "pairs=2", "task.noise=false"]) == 0
     told = capsys.readouterr().out
     assert "mqar: exact match by length and depth" in told
-    assert all(word in told for word in ("64", "1k", "length · depth", "mean", "5 rows a cell"))
+    assert all(word in told for word in ("64", "1k", "length · depth", "mean", "5 rows per cell"))
     found = json.loads((recall / "eval" / "mqar.json").read_text())
     assert found["task"]["pairs"] == 2
     assert found["task"]["noise"] is False

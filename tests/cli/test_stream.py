@@ -120,7 +120,7 @@ def test_a_reading_that_was_stopped_goes_on(run, tmp_path, capsys, monkeypatch, 
                 stopped(patch, 1, lambda: os.kill(os.getpid(), signal.SIGINT))
                 assert main(argv) == 130
                 told = capsys.readouterr()
-                assert "the same command goes on" in told.err
+                assert "the same command resumes" in told.err
             else:
                 stopped(patch, 1, lambda: 1 / 0)
                 with pytest.raises(ZeroDivisionError):
@@ -159,7 +159,7 @@ def test_a_model_is_matched_to_a_size(capsys):
     [
         (["match", "yaad", "--params", "many"], ["'many'", "25M"]),
         (["match", "yaad", "--params", "2k"], ["within 1 %", "2,000"]),
-        (["match", "yaad=1", "--params", "2M"], ["where a preset has to"]),
+        (["match", "yaad=1", "--params", "2M"], ["is not a preset"]),
         (["match", "yad", "--params", "2M"], ["did you mean 'yaad'"]),
         (["stream", "RUN", "/no/such/file"], ["/no/such/file is no file"]),
         (["stream", "RUN", "EMPTY"], ["is empty"]),

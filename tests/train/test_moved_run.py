@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from miras.cli.main import main
-from miras.cli.train import run_config
+from miras.cli.runs import run_config
 from miras.config import override
 from miras.errors import ConfigError
 from miras.train import evaluate_run, load_run, train

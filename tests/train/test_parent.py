@@ -85,7 +85,7 @@ def test_other_parameters_are_refused_with_a_table_unless_partial(source, tmp_pa
         (["--from", ""], "--from is empty"),
         (["--from", "~nobody-has-this-name/run@3"], "give a path"),
         (["tokenizer=~nobody-has-this-name/t.json"], "give a path"),
-        (["--partial"], "--partial belongs to --from RUN"),
+        (["--partial"], "--partial needs --from RUN"),
     ],
 )
 def test_what_cannot_be_a_start_is_told(source, tmp_path, capsys, argv, message):

@@ -1,7 +1,7 @@
 """A grid's folder: its files, the grid it belongs to, and the lock of the process that uses it.
 
 grid.json  results.jsonl  table.csv  table.md  effects.csv  plot.png  lock
-runs/SLUG/         a training run, see `miras.train.run_folder`, and its outcome.json
+runs/SLUG/         a training run, see `miras.train.runs.run_folder`, and its outcome.json
 logs/SLUG.log      the output of a run's process
 compiled/          compiled programs that the seeds of a cell share, while the grid is trained
 plugins/           user code that the cells need, see `miras.config.plugins`
@@ -18,7 +18,7 @@ from miras.analysis.ablate.grid import AblationGrid
 from miras.config import difference_of, plugins
 from miras.errors import ConfigError
 from miras.runtime.files import expanded, is_leftover, write_whole
-from miras.train.run_folder import RunFolder, cannot_write
+from miras.train.runs.run_folder import RunFolder, cannot_write
 
 _OURS_BEFORE_GRID = {"lock", "grid.json.new", "plugins"}
 
@@ -96,13 +96,13 @@ class GridFolder:
             saved = json.loads(self.grid.read_text())
         except (ValueError, OSError) as error:
             raise ConfigError(
-                f"{self.grid} is damaged and cannot be read ({error}): give another folder with --out."
+                f"{self.grid} is damaged ({error}): give another folder with --out."
             ) from error
         return saved if isinstance(saved, dict) else {}
 
 
 def _work(identity: dict[str, Any]) -> dict[str, Any]:
-    """What defines the grid: the cells' hashes, without the config, whose fields vary by version."""
+    """The identity without the config, whose fields vary by version; hashes stand for it."""
     return {name: value for name, value in identity.items() if name != "config"}
 
 
