@@ -1,4 +1,7 @@
-"""Adds the figures of experiments/results/ to the site; pages link to them in the repository."""
+"""What the site has beyond the pages: the figures of experiments/results/, and room for wide tables.
+
+Pages link to figures in the repository, where a reader of the source finds them.
+"""
 
 import pathlib
 
@@ -6,6 +9,7 @@ from mkdocs.structure.files import File
 
 RESULTS = pathlib.Path(__file__).parents[1] / "experiments" / "results"
 SITE = "assets/results"
+WIDE = ("models.md", "legality.md")  # without a table of contents beside them
 
 
 def on_files(files, config, **_):
@@ -15,6 +19,8 @@ def on_files(files, config, **_):
     return files
 
 
-def on_page_markdown(markdown: str, **_) -> str:
+def on_page_markdown(markdown: str, page, **_) -> str:
     """Point a page's links to the copies; mkdocs calls this for every page."""
+    if page.file.src_uri in WIDE:
+        page.meta["hide"] = ["toc"]
     return markdown.replace("](../experiments/results/", f"]({SITE}/")
