@@ -1,4 +1,4 @@
-"""What the site has beyond the pages: the figures of experiments/results/, and room for wide tables.
+"""Adds to the site the figures of experiments/results/, and room for wide tables.
 
 Pages link to figures in the repository, where a reader of the source finds them.
 """
