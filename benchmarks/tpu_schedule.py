@@ -134,30 +134,24 @@ def _planned(case: Case) -> tuple[Any, tuple[float, float]]:
     """The plan, and the matrix units' cycles for a token's products, forward and backward."""
     import jax
 
+    from miras.backends.base import Alignment, ScanInputs
     from miras.backends.pallas.tpu import block_program as laid
     from miras.backends.pallas.tpu.plan import plan
     from miras.backends.pallas.trace.live_state import carried_by
-    from miras.backends.xla import scan as xla
+    from miras.backends.xla.tiling import operand_shapes
     from miras.engine.averaging import by_position
-    from miras.engine.step import Semantics
+    from miras.rule.options import ScanOptions
 
     rule, options, shapes = case_of(case)
     found: list[Any] = []
     average = by_position(case.chunk, "float32") if rule.algorithm.averaged else None
 
     def look(inputs):
-        by_tile = functools.partial(
-            xla.run,
-            rule,
-            *inputs,
-            chunk=case.chunk,
-            how=Semantics(0, options["exact"]),
-            **dict.fromkeys(("k_write", "state", "segment_ids", "mask")),
-            segments_at_chunks=False,
-            average=average,
-        )
-        found.append(plan(rule, by_tile, case.chunk, VMEM))
-        found.append(carried_by(by_tile, found[0].tile))
+        call = ScanInputs(*inputs, average=average)
+        how = ScanOptions(chunk=case.chunk, exact=options["exact"])
+        shapes = functools.partial(operand_shapes, rule, call, how, Alignment())
+        found.append(plan(rule, how, shapes, VMEM))
+        found.append(carried_by(rule, how, shapes(found[0].tile)))
 
     jax.eval_shape(look, shapes)
     layout, (step, given) = found

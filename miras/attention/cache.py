@@ -6,7 +6,7 @@ queries, keys and segments come from is the layer's business.
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,12 @@ from jax.core import Tracer
 from miras.array_typing import Array, Weights
 from miras.attention.dispatch import fused
 from miras.attention.softmax import attend, blocks_of, in_blocks, in_front
+from miras.backends.base import ScanInputs, ScanResult
 from miras.config import require
 from miras.engine.masking import along, compact
 from miras.memory import TokenCache
+from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
-
-if TYPE_CHECKING:
-    from miras.backends.dispatch import Backend
-    from miras.sequence.checks import Call
 
 T = TypeVar("T")
 
@@ -125,30 +123,29 @@ def check_room(state: KVState, tokens: int) -> None:
     )
 
 
-def run(rule: Rule, call: "Call", *, backend: "Backend") -> tuple[Array, KVState, Array]:
-    """All tokens at once, in a kernel where there is one.
+def attend_to_cache(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> ScanResult:
+    """All tokens of a call at once, in a fused kernel where there is one.
 
-    "xla" is without, by jax's own attention; "reference" computes the softmax as written.
-
-    Returns:
-        y [B, T, H, Dv], the state after the last token, and an inner loss of 0 [B, T, H].
+    Backend "xla" takes jax's own attention; "reference" computes the softmax as written. The inner
+    loss is 0.
     """
     cache = rule.memory.token_cache
     assert cache is not None
-    q, k, v, state = call.q, call.k, call.v, call.state
-    plain = backend == "reference"
-    fresh = state is None and call.mask is None and backend in ("auto", "pallas")
+    q, k, v, state = inputs.q, inputs.k, inputs.v, inputs.state
+    as_written = options.backend == "reference"
+    may_fuse = state is None and inputs.mask is None and options.backend not in ("reference", "xla")
     batch, length, heads, dk = q.shape
     if state is None:
         state = initial_kv_state(cache, batch, heads, dk, v.shape[-1], k.dtype)
     assert isinstance(state, KVState)
     check_room(state, length)
-    return _attend(cache, call.W0, q, k, v, state, call.segment_ids, call.mask, plain, fresh)
+    ids, mask = inputs.segment_ids, inputs.mask
+    return ScanResult(*_attend(cache, inputs.W0, q, k, v, state, ids, mask, as_written, may_fuse))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 8, 9))
 def _attend(
-    cache: TokenCache, W0: Weights, q, k, v, state: KVState, segment_ids, mask, plain, fresh
+    cache: TokenCache, W0: Weights, q, k, v, state: KVState, segment_ids, mask, as_written, may_fuse
 ):
     batch, length, heads, dk = q.shape
     rows, ids = None, segment_ids
@@ -170,10 +167,10 @@ def _attend(
     window = cache.window
     own = None if segment_ids is None else segment
     front = (W0["k"], W0["v"]) if cache.persistent else None
-    y = fused(q, k, v, front, window=window, segment=own, scale=scale) if fresh else None
-    if y is None and (plain or window is None or length < 2 * window):
+    y = fused(q, k, v, front, window=window, segment=own, scale=scale) if may_fuse else None
+    if y is None and (as_written or window is None or length < 2 * window):
         place = begin[:, None] + jnp.arange(length)
-        y = _direct(cache, W0, q, held, place, segment, scale, plain)
+        y = _direct(cache, W0, q, held, place, segment, scale, as_written)
     elif y is None:
         y = _banded(cache, W0, q, held, segment, scale)
 
@@ -207,13 +204,13 @@ def _held(kept: Array, new: Array, begin: Array, reserved: bool) -> Array:
     return jax.vmap(put)(kept, new, begin)
 
 
-def _direct(cache: TokenCache, W0: Weights, q, held, place, segment, scale, plain) -> Array:
+def _direct(cache: TokenCache, W0: Weights, q, held, place, segment, scale, as_written) -> Array:
     """All queries, each at its place [B, T], against all keys."""
     other = jnp.arange(held["visible"].shape[1])
     sees = other <= place[:, :, None]
     if cache.window is not None:
         sees &= other > place[:, :, None] - cache.window
-    return _among(cache, W0, q, held, sees, segment, scale, plain)
+    return _among(cache, W0, q, held, sees, segment, scale, as_written)
 
 
 def _banded(cache: TokenCache, W0: Weights, q, held, segment, scale) -> Array:
@@ -227,11 +224,11 @@ def _banded(cache: TokenCache, W0: Weights, q, held, segment, scale) -> Array:
     pairs = {name: in_blocks(x, window, pairs=True, count=count) for name, x in held.items()}
     token, key = jnp.arange(window)[:, None], jnp.arange(2 * window)[None, :]
     sees = ((token <= key) & (key < token + window))[None]
-    y = _among(cache, W0, q, pairs, sees, own, scale, plain=False)
+    y = _among(cache, W0, q, pairs, sees, own, scale, as_written=False)
     return y.reshape(batch, count * window, *y.shape[2:])[:, :length]
 
 
-def _among(cache: TokenCache, W0: Weights, q, held, sees, segment, scale, plain) -> Array:
+def _among(cache: TokenCache, W0: Weights, q, held, sees, segment, scale, as_written) -> Array:
     """Among held tokens those at places that `sees` [.., T, S] allows, visible and of one segment.
 
     Persistent tokens stand in front of all.
@@ -241,4 +238,4 @@ def _among(cache: TokenCache, W0: Weights, q, held, sees, segment, scale, plain)
     keys, values = held["k"].astype(q.dtype), held["v"].astype(q.dtype)
     if cache.persistent:
         keys, values, sees = in_front(keys, values, sees, W0["k"], W0["v"])
-    return attend(q, keys, values, sees, scale, plain=plain)
+    return attend(q, keys, values, sees, scale, plain=as_written)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from miras.array_typing import Array
 from miras.backends.pallas.interpreter import interpreting
-from miras.backends.pallas.log import say
 from miras.backends.pallas.target import CAPABILITY, LANES, capability, platform
 from miras.engine.devices import varies
+from miras.runtime.log import log_once
 
 WIDEST = 256  # channels of a head, in Triton
 
@@ -55,29 +55,29 @@ def fused(
 def _on_tpu(q, k, v, front, window, segment, scale, interpret) -> Array | None:
     why_not = _not_splash(q)
     if why_not is not None:
-        say(f"attention by XLA: {why_not}")
+        log_once(f"attention by XLA: {why_not}")
         return None
     from miras.attention.splash import splash  # a second of imports that only its users pay for
 
-    say("attention by splash")
+    log_once("attention by splash")
     return splash(q, k, v, front, window=window, segment=segment, scale=scale, interpret=interpret)
 
 
 def _on_gpu(q, k, v, front, window, segment, scale) -> Array | None:
     why_not_cudnn = _not_cudnn(q, k, v, front, segment)
     if why_not_cudnn is None:
-        say("attention by cuDNN")
+        log_once("attention by cuDNN")
         local = None if window is None else (window - 1, 0)
         return jax.nn.dot_product_attention(
             q, k, v, scale=scale, is_causal=True, local_window_size=local, implementation="cudnn"
         )
     why_not = _not_triton(q, v)
     if why_not is not None:
-        say(f"attention by XLA: cuDNN takes {why_not_cudnn}, and {why_not}")
+        log_once(f"attention by XLA: cuDNN takes {why_not_cudnn}, and {why_not}")
         return None
     from miras.attention.flash import flash
 
-    say(f"attention in a Triton kernel: cuDNN takes {why_not_cudnn}")
+    log_once(f"attention in a Triton kernel: cuDNN takes {why_not_cudnn}")
     return flash(q, k, v, front, window=window, segment=segment, scale=scale)
 
 

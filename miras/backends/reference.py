@@ -4,66 +4,49 @@ Slow and obvious; the oracle for every other backend. It shares the parts with t
 the engine: no taps, no coefficients, no tiles.
 """
 
-import dataclasses
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from miras.array_typing import Array, Weights
-from miras.backends.xla.loop import SaveEvery
+from miras.backends.base import Alignment, Backend, ScanInputs, ScanResult, Supports
 from miras.engine.decay import decay_of
 from miras.engine.layout import positions
 from miras.engine.readers import Plain
 from miras.engine.state import State, dual_start, initial_state, split_fixed
-from miras.engine.step import Semantics
 from miras.engine.systems import inverse_positive
 from miras.engine.tokens import Tokens, Window, tokens_of
 from miras.engine.trajectory import Memory
 from miras.optim import Newton
-from miras.rule.precision import FULL, Precision
+from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
 
-class Carry(NamedTuple):
-    """One head's memory: the fields of `State` but for the position."""
+class Reference(Backend):
+    """Token by token, in the dtype of the step; keeps one state a token for the backward pass."""
 
-    A: Weights
-    S: Weights | None
-    V: Weights | None
-    R: Weights
-    L: Weights | None
-    window: Window | None
-    sweeps: tuple[Memory, ...]
+    supports = Supports(precision=False)
+
+    def plan(self, rule, inputs, options, alignment) -> None:
+        """Every call runs, wherever segments begin, whatever `save_every` says."""
+
+    def run(
+        self,
+        rule: Rule,
+        inputs: ScanInputs,
+        options: ScanOptions,
+        alignment: Alignment,
+        plan: None,
+    ) -> ScanResult:
+        """All tokens, one by one."""
+        return scan_tokens(rule, inputs, options)
 
 
-def run(
-    rule: Rule,
-    W0: Weights,
-    q: Array,
-    k: Array,
-    v: Array,
-    gates: dict[str, Array],
-    *,
-    chunk: int,
-    how: Semantics,
-    k_write: Array | None,
-    state: State | None,
-    segment_ids: Array | None,
-    mask: Array | None,
-    segments_at_chunks: bool,
-    at_chunk_edge: bool = False,
-    save_every: SaveEvery = None,
-    precision: Precision = FULL,
-    average: Array | None = None,
-) -> tuple[Array, State, Array]:
-    """All tokens, one by one; right wherever segments begin. See `miras.backends.xla.scan.run`.
-
-    A memory a token is kept for the backward pass, whatever `save_every` says; `precision` is the
-    default.
-    """
-    del segments_at_chunks, at_chunk_edge, save_every, precision
+def scan_tokens(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> ScanResult:
+    """All tokens, one by one."""
+    W0, q, k, v, given, k_write, state, segment_ids, mask, average = inputs
+    gates, chunk = dict(given or {}), options.chunk
     batch, length = q.shape[:2]
     dtype = jnp.promote_types(jnp.float32, q.dtype)
     cast = lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree)  # noqa: E731
@@ -71,9 +54,9 @@ def run(
     start = state
     if start is None:
         widths = k.shape[-1], v.shape[-1]
-        start = initial_state(rule, W0, batch, *widths, refine=how.refine, dtype=dtype)
-    if how.exact or rule.algorithm.online:  # online: chunks are counted from here
-        start = dataclasses.replace(start, position=jnp.zeros_like(start.position))
+        start = initial_state(rule, W0, batch, *widths, refine=options.refine, dtype=dtype)
+    if options.exact or rule.algorithm.online:  # online: chunks are counted from here
+        start = start.replace(position=jnp.zeros_like(start.position))
     at = positions(segment_ids, start.position, start.segment, length, chunk, mask)
     own = jnp.ones((batch, length), bool) if mask is None else mask
     origin = dual_start(rule, fast)
@@ -81,7 +64,7 @@ def run(
         rows = average.astype(dtype)[at.position]
         gates = {**gates, "average": jnp.repeat(rows[..., None], q.shape[2], axis=-1)}
 
-    one_head = functools.partial(_token, rule, how, chunk)
+    one_head = functools.partial(_token, rule, options)
 
     def if_there(fixed, origin, memory, streams, own, reset, position):
         after = one_head(fixed, origin, memory, streams, reset, position)
@@ -96,14 +79,13 @@ def run(
 
     streams = (cast((q, k, v, k_write, gates)), own, at.reset, at.position)
     by_time = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), streams)
-    first = Carry(start.A, start.S, start.V, start.R, start.L, start.window, start.sweeps)
-    memory, (y, loss) = jax.lax.scan(token, first, by_time)
+    memory, (y, loss) = jax.lax.scan(token, start.of_heads(), by_time)
     y, loss = jnp.moveaxis(y, 0, 1), jnp.moveaxis(loss, 0, 1)
     end_position = at.end_position
     if mask is not None and state is not None:
         end_position = jnp.where(jnp.any(mask, axis=1), end_position, state.position)
-    end = State(*memory, position=end_position, segment=at.end_segment)
-    return y.astype(q.dtype), end, loss
+    end = memory.replace(position=end_position, segment=at.end_segment)
+    return ScanResult(y.astype(q.dtype), end, loss)
 
 
 def _choose(condition: Array, new, old):
@@ -114,7 +96,7 @@ def _zeros(tree):
     return jax.tree.map(jnp.zeros_like, tree)
 
 
-def _token(rule, how, chunk, fixed, origin, memory: Carry, streams, reset, position):
+def _token(rule, options, fixed, origin, memory: State, streams, reset, position):
     """One token of one head: the memory after it, and (y, loss)."""
     q, k, v, k_write, gates = jax.tree.map(lambda x: x[None], streams)
     tokens = tokens_of(rule, fixed, k, v, k_write, gates, jnp.ones(1, q.dtype))
@@ -125,7 +107,7 @@ def _token(rule, how, chunk, fixed, origin, memory: Carry, streams, reset, posit
     window = memory.window
     if window is not None:
         window = window._replace(weight=jnp.where(reset, 0.0, window.weight))
-    is_first, is_last = position == 0, position == chunk - 1
+    is_first, is_last = position == 0, position == options.chunk - 1
     if algorithm.restarts:
         S = _choose(is_first, _zeros(S), S)
     R = _choose(is_first, _link(rule, A), memory.R)
@@ -134,10 +116,11 @@ def _token(rule, how, chunk, fixed, origin, memory: Carry, streams, reset, posit
 
     if isinstance(algorithm, Newton):
         A, y, loss = _newton(rule, fixed, A, R, tokens, q)
-        return Carry(A, S, V, R, L, window, sweeps), (y, loss)
+        after = memory.replace(A=A, S=S, V=V, R=R, L=L, window=window, sweeps=sweeps)
+        return after, (y, loss)
 
     now = None if window is None else _pushed(window, tokens)
-    at = _link(rule, A) if how.exact else R
+    at = _link(rule, A) if options.exact else R
     begin, snapshot = Memory(A, S, V), R
     moved: list[Memory] = []
     loss: Array | float = 0.0
@@ -167,7 +150,8 @@ def _token(rule, how, chunk, fixed, origin, memory: Carry, streams, reset, posit
     W = snapshot if rule.read == "snapshot" else W
     y = rule.memory.apply(Plain(W, fixed), q)[0]
     window = jax.tree.map(lambda x: x[1:], now)
-    return Carry(A, S, V, R, L, window, tuple(moved)), (y, loss)
+    after = memory.replace(A=A, S=S, V=V, R=R, L=L, window=window, sweeps=tuple(moved))
+    return after, (y, loss)
 
 
 def _link(rule: Rule, A: Weights) -> Weights:

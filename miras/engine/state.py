@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,9 @@ from miras.rule.rule import Rule
 class State:
     """The state of B x H memories. A pytree; splitting a sequence anywhere is exact.
 
+    The chunk step sees the state of one head: the same fields without [B, H], and None for those
+    that count tokens (`of_heads`).
+
     Attributes:
         A: dual state, leaves [B, H, in, out] or [B, H, out], float32 (float64 for float64 inputs);
             the weights themselves where the retention is linear or proximal.
@@ -33,8 +37,8 @@ class State:
             (a link with link_every="chunk"); None elsewhere.
         window: the last tokens, [B, H, w - 1, ...], where a step looks at several; else None.
         sweeps: with `refine`, the memories that the earlier sweeps imply inside the chunk.
-        position: tokens read since the chunk began, [B], in [0, chunk).
-        segment: id of the current segment, [B].
+        position: tokens read since the chunk began, [B] int32, in [0, chunk).
+        segment: id of the current segment, [B] int32.
         made: by which rule and chunk, see `made_by`; static. None, as in states of earlier
             versions, fits all whose shapes do.
     """
@@ -49,6 +53,14 @@ class State:
     position: Array
     segment: Array
     made: str | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def replace(self, **changes: Any) -> "State":
+        """A copy with other fields."""
+        return dataclasses.replace(self, **changes)
+
+    def of_heads(self) -> "State":
+        """The memories alone, which the chunk step carries: no counts of tokens, no `made`."""
+        return self.replace(position=None, segment=None, made=None)
 
 
 @functools.lru_cache(maxsize=256)

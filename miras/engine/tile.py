@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from miras.array_typing import Array, Weights
-from miras.engine.step import Fast, Semantics, Tile, chunk_step
+from miras.engine.state import State
+from miras.engine.step import Tile, chunk_step
 from miras.engine.trajectory import Steps
+from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
 
@@ -27,13 +29,12 @@ class Constants(NamedTuple):
 
 def tile_step(
     rule: Rule,
-    how: Semantics,
-    chunk: int,
+    options: ScanOptions,
     constants: Constants,
-    memory: Fast,
+    memory: State,
     tile: Tile,
     reset: Array | None,
-) -> tuple[Fast, Array, Array]:
+) -> tuple[State, Array, Array]:
     """`chunk_step` behind a restart and a lag token.
 
     It is computed in the dtype of `write` and `constants`; the memory comes and goes in its own,
@@ -41,8 +42,7 @@ def tile_step(
 
     Args:
         rule: the four parts.
-        how: `refine` and `exact`.
-        chunk: tokens of a chunk.
+        options: `chunk`, `refine` and `exact`.
         constants: of the head.
         memory: of the head, before the tile.
         tile: the tokens: of a part of a chunk, or of several whole chunks `in_pairs`.
@@ -58,7 +58,7 @@ def tile_step(
     )
     if reset is not None:
         memory = _restart(memory, constants.origin, reset)
-    step = functools.partial(chunk_step, rule, how, constants.fixed)
+    step = functools.partial(chunk_step, rule, options, constants.fixed)
     if rule.reads_linearly and rule.retention.lag and tile.write.shape[0] > 1:
         # Memora's lag token: the chunk's first token is a run of its own, behind which the link
         # fires; the rest follow linearly.
@@ -68,11 +68,11 @@ def tile_step(
         y = jnp.where(others[:, None], y, y_first)
         loss = jnp.where(others, loss, loss_first)
     else:
-        memory, y, loss = _by_chunk(step, memory, tile, chunk)
+        memory, y, loss = _by_chunk(step, memory, tile, options.chunk)
     return jax.tree.map(lambda x, before: x.astype(before.dtype), memory, kept), y, loss
 
 
-def _restart(memory: Fast, origin: Weights, reset: Array) -> Fast:
+def _restart(memory: State, origin: Weights, reset: Array) -> State:
     """A = unlink(W0) and empty buffers.
 
     The chunk step renews what else depends on them, since a segment begins a chunk.
@@ -82,17 +82,17 @@ def _restart(memory: Fast, origin: Weights, reset: Array) -> Fast:
     window = memory.window
     if window is not None:
         window = window._replace(weight=empty(window.weight))
-    return memory._replace(A=A, S=empty(memory.S), V=empty(memory.V), window=window)
+    return memory.replace(A=A, S=empty(memory.S), V=empty(memory.V), window=window)
 
 
 def _by_chunk(
-    step: Callable[..., tuple[Fast, Array, Array, Steps]], memory: Fast, tile: Tile, chunk: int
-) -> tuple[Fast, Array, Array]:
+    step: Callable[..., tuple[State, Array, Array, Steps]], memory: State, tile: Tile, chunk: int
+) -> tuple[State, Array, Array]:
     """The tile's chunks one by one; of several, the last alone forms S."""
     S, front, read = memory.S, None, []
     for low in range(0, tile.write.shape[0], chunk):
         part = _cut(tile, low, low + chunk)
-        memory, y, loss, front = step(memory._replace(S=S), part, front=front)
+        memory, y, loss, front = step(memory.replace(S=S), part, front=front)
         read.append((y, loss))
     y, loss = (x[0] if len(x) == 1 else jnp.concatenate(x) for x in zip(*read))
     return memory, y, loss
@@ -115,5 +115,5 @@ def _cut(tile: Tile, low: int, high: int) -> Tile:
 def _but_first(tile: Tile) -> Tile:
     """The others, behind the first one masked: a tile stays as long as TPUs' registers like it."""
     others = (jnp.arange(tile.write.shape[0]) > 0).astype(tile.write.dtype)
-    never = jnp.zeros(tile.fire.shape, bool)
-    return tile._replace(write=tile.write * others, fresh=never, fire=never)
+    never = jnp.zeros(tile.chunk_end.shape, bool)
+    return tile._replace(write=tile.write * others, chunk_start=never, chunk_end=never)

@@ -3,24 +3,29 @@
 import dataclasses
 from typing import Literal
 
-from miras.backends.xla.loop import SaveEvery
+from miras.backends.dispatch import check_backend
 from miras.config import Config, require
 from miras.memory import attention
 from miras.optim import without_steps
-from miras.rule.precision import Precision
+from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
 
 @dataclasses.dataclass(frozen=True)
-class MemoryConfig(Config):
-    """A rule and how it is run; the fields are those of `miras.scan`."""
+class MemoryConfig(ScanOptions):
+    """A rule and how it is run.
+
+    Attributes:
+        rule: the four parts.
+    """
 
     rule: Rule
-    chunk: int = 64
-    refine: int = 0
-    exact: bool = False
-    save_every: SaveEvery = None
-    precision: Precision = dataclasses.field(default_factory=Precision)
+
+    def validate(self) -> None:
+        """Check that the rule can be run so."""
+        super().validate()
+        self.check_rule(self.rule)
+        check_backend(self.backend)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from flax import nnx
 
 from miras.array_typing import Array, Weights
 from miras.attention.cache import KVState, initial_kv_state
+from miras.backends.base import Alignment, ScanInputs
 from miras.engine.averaging import by_position
 from miras.engine.layout import positions
 from miras.engine.masking import where
@@ -153,8 +154,8 @@ class FastWeights(nnx.Module):
             segment_ids: [B, T]; see `miras.scan`.
             mask: [B, T]; see `miras.scan`.
             state: where to go on from.
-            segments_at_chunks: see `miras.sequence.scan_with_loss`.
-            at_chunk_edge: see `miras.sequence.scan_with_loss`.
+            segments_at_chunks: see `miras.backends.base.Alignment`.
+            at_chunk_edge: see `miras.backends.base.Alignment`.
             depth: l / (L - 1) of layer l of L, for `decay_by_depth`.
             health: measure it; None is returned otherwise. A function takes its place, so that
                 whatever a call holds can be seen: of these memories and the call, to any pytree.
@@ -168,23 +169,20 @@ class FastWeights(nnx.Module):
         W0, memory = self.initial_weights(), self.memory
         y, after, loss = scan_with_loss(
             memory.rule,
-            W0,
-            streams.q,
-            streams.k,
-            streams.v,
-            gates,
-            chunk=memory.chunk,
-            refine=memory.refine,
-            exact=memory.exact,
-            k_write=streams.k_write,
-            state=state,
-            segment_ids=segment_ids,
-            mask=mask,
-            segments_at_chunks=segments_at_chunks,
-            at_chunk_edge=at_chunk_edge,
-            save_every=memory.save_every,
-            precision=memory.precision,
-            average=self._average(),
+            ScanInputs(
+                W0,
+                streams.q,
+                streams.k,
+                streams.v,
+                gates,
+                k_write=streams.k_write,
+                state=state,
+                segment_ids=segment_ids,
+                mask=mask,
+                average=self._average(),
+            ),
+            memory.options,
+            Alignment(segments_at_chunks, at_chunk_edge),
         )
         if not health:
             return y, after, None

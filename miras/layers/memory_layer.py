@@ -109,7 +109,7 @@ class MemoryLayer(nnx.Module):
             mask: [B, T], which tokens are there, as in `miras.scan`: the others take no part in the
                 convolution, no position and no place in the chunk, and their outputs are zero.
             state: where to go on from.
-            segments_at_chunks: see `miras.sequence.scan_with_loss`.
+            segments_at_chunks: see `miras.backends.base.Alignment`.
             depth: l / (L - 1) of layer l of L, for `decay_by_depth`.
             health: measure it; None is returned otherwise.
         """

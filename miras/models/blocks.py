@@ -34,7 +34,8 @@ def mixer(config: LanguageModelConfig, letter: str, rngs: nnx.Rngs) -> Any:
     if letter == "M":
         return MemoryLayer(config.memory, *widths, config=config.layer, rngs=rngs)
     rule = attention.rule(windowed=letter == "S")
-    return MemoryLayer(MemoryConfig(rule), *widths, config=attention.layer, rngs=rngs)
+    memory = MemoryConfig(rule, backend=config.backend)
+    return MemoryLayer(memory, *widths, config=attention.layer, rngs=rngs)
 
 
 class Block(nnx.Module):

@@ -4,19 +4,18 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
-from miras.backends.xla.loop import SaveEvery, check_save_every
-from miras.config import Config, require
+from miras.backends.dispatch import check_backend
+from miras.config import require
 from miras.layers import AttentionConfig, LayerConfig, MemoryConfig
 from miras.memory import TokenCache
-from miras.rule import legality
-from miras.rule.precision import Precision
+from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
 LETTERS = {"M": "memory", "S": "sliding-window attention", "A": "attention to all"}
 
 
 @dataclasses.dataclass(frozen=True)
-class LanguageModelConfig(Config):
+class LanguageModelConfig(ScanOptions):
     """A language model with a memory layer where Llama has attention, in some layers or in all.
 
     Attributes:
@@ -40,10 +39,11 @@ class LanguageModelConfig(Config):
         dtype: of activations and matrix products; parameters and logits are float32,
             and so is the memory but for `precision`.
         remat: recompute each block in the backward pass instead of keeping its activations.
-        save_every: chunks from one memory that is kept for the backward pass to the next, or
+        save_every: chunks from one memory that is saved for the backward pass to the next, or
             "sqrt"; see `miras.scan`.
-        precision: in which numbers the memories are kept, multiplied and summed; see
+        precision: the dtypes in which memories are kept, multiplied and summed; see
             `miras.Precision`.
+        backend: what runs the memories; see `miras.scan`.
     """
 
     rule: Rule = Rule()
@@ -54,16 +54,12 @@ class LanguageModelConfig(Config):
     width: int = 128
     layers: int = 4
     heads: int = 4
-    chunk: int = 16
-    refine: int = 0
-    exact: bool = False
+    chunk: int = dataclasses.field(default=16, kw_only=True)
     mlp_ratio: float = 8 / 3
     layer: LayerConfig = dataclasses.field(default_factory=LayerConfig)
     tie: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = True
-    save_every: SaveEvery = None
-    precision: Precision = dataclasses.field(default_factory=Precision)
 
     def validate(self) -> None:
         """Check ranges."""
@@ -75,13 +71,11 @@ class LanguageModelConfig(Config):
             f"model.width={self.width} must be a multiple of model.heads={self.heads}.",
         )
         require(self.mlp_ratio > 0, f"model.mlp_ratio={self.mlp_ratio} must be positive.")
-        check_save_every(self.save_every, "model.save_every")
-        for verdict in legality.of_semantics(self.rule, self.refine, self.exact):
-            require(verdict.legal, verdict.reason)
+        self.check_rule(self.rule, "model.")
+        check_backend(self.backend, "model.backend")
         self._check_pattern()
         self._check_architecture()
         self.layer.check_rule(self.rule)
-        self.precision.check_memory(self.rule.memory)
 
     def _check_pattern(self) -> None:
         letters = self.letters
@@ -148,9 +142,7 @@ class LanguageModelConfig(Config):
     @property
     def memory(self) -> MemoryConfig:
         """The rule and how it is run."""
-        return MemoryConfig(
-            self.rule, self.chunk, self.refine, self.exact, self.save_every, self.precision
-        )
+        return MemoryConfig(self.rule, **vars(self.options))
 
     @property
     def growth_bytes(self) -> int:

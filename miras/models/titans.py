@@ -80,7 +80,7 @@ class _Beside(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.memory = MemoryLayer(memory, width, heads, config=layer, rngs=rngs)
-        of_window = MemoryConfig(attention.rule())
+        of_window = MemoryConfig(attention.rule(), backend=memory.backend)
         self.attention = MemoryLayer(of_window, width, heads, config=attention.layer, rngs=rngs)
 
     def init_state(self, batch: int, dtype=jnp.float32) -> BesideState:

@@ -11,10 +11,26 @@ import numpy as np
 from jax.core import Tracer
 
 from miras.array_typing import Array
+from miras.backends.base import ScanInputs
 from miras.config import require
 from miras.errors import ConfigError
 
 FLOATS = ("bfloat16", "float32", "float64")
+
+
+def as_arrays(inputs: ScanInputs) -> ScanInputs:
+    """The inputs of a call as jax arrays; raises `ConfigError` for what is none."""
+    given = {name: getattr(inputs, name) for name in ("k_write", "mask", "average")}
+    ids = inputs.segment_ids
+    return inputs._replace(
+        W0={name: as_array(f"W0[{name!r}]", leaf) for name, leaf in inputs.W0.items()},
+        **{name: as_array(name, getattr(inputs, name)) for name in ("q", "k", "v")},
+        gates=None
+        if inputs.gates is None
+        else {name: as_array(f"gate {name!r}", x) for name, x in inputs.gates.items()},
+        **{name: None if x is None else as_array(name, x) for name, x in given.items()},
+        segment_ids=None if ids is None else as_ids("segment_ids", ids),
+    )
 
 
 def as_array(name: str, x: Any) -> Array:

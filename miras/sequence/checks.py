@@ -2,113 +2,95 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from miras.array_typing import Array, Weights
+from miras.array_typing import Array
 from miras.attention.cache import KVState
+from miras.backends.base import ScanInputs
+from miras.backends.dispatch import check_backend
 from miras.config import require, unknown
 from miras.config.choices import shown
 from miras.engine.state import State, initial_state, made_by
 from miras.memory import TokenCache
 from miras.parts.gate import Gate
 from miras.rule import legality
-from miras.rule.precision import FULL, Precision
+from miras.rule.options import ScanOptions, check_save_every
+from miras.rule.precision import FULL
 from miras.rule.rule import Rule
 from miras.sequence.arrays import FLOATS, check_finite, check_float
 
 AnyState = State | KVState
 
 
-class Call(NamedTuple):
-    """The arrays of one call of `scan`."""
-
-    W0: Weights
-    q: Array
-    k: Array
-    v: Array
-    gates: dict[str, Array] | None
-    k_write: Array | None
-    state: AnyState | None
-    segment_ids: Array | None
-    mask: Array | None
-    average: Array | None = None
-
-
-def check_types(rule: object, W0: object, gates: object, state: object, exact: object) -> None:
+def check_types(rule: object, inputs: ScanInputs) -> None:
     """Raise `ConfigError` for arguments of another kind than `miras.scan` takes."""
     require(
         isinstance(rule, Rule),
         f"rule is a {type(rule).__name__}: give a miras.Rule, such as miras.preset('yaad').rule.",
     )
-    for name, value in {"W0": W0, "gates": gates}.items():
+    for name, value in {"W0": inputs.W0, "gates": inputs.gates}.items():
         require(
             isinstance(value, Mapping) or (name == "gates" and value is None),
             f"{name} is a {type(value).__name__}: give a dict from name to array.",
         )
     require(
-        state is None or isinstance(state, State | KVState),
-        f"state is a {type(state).__name__}: give the one that miras.scan returned.",
+        inputs.state is None or isinstance(inputs.state, State | KVState),
+        f"state is a {type(inputs.state).__name__}: give the one that miras.scan returned.",
     )
-    require(isinstance(exact, bool), f"exact={exact!r} must be True or False.")
 
 
-def terms_of(call: Call) -> int | None:
+def terms_of(inputs: ScanInputs) -> int | None:
     """R where keys have an axis of terms, else None."""
-    return call.k.shape[3] if call.k.ndim == 5 else None
+    return inputs.k.shape[3] if inputs.k.ndim == 5 else None
 
 
-def gate_shape(rule: Rule, gate: Gate, call: Call) -> tuple[int, ...]:
-    """The shape of a gate in this call."""
-    shape = call.q.shape[:3]
-    terms = terms_of(call)
+def gate_shape(rule: Rule, gate: Gate, inputs: ScanInputs) -> tuple[int, ...]:
+    """The shape of a gate in a call."""
+    shape = inputs.q.shape[:3]
+    terms = terms_of(inputs)
     if gate.role == "rate" and terms is not None:
         shape += (terms,)
     if gate.side == "head":
         return shape
-    widths = {"key": call.k.shape[-1], "value": call.v.shape[-1], "slot": rule.memory.slots}
+    widths = {"key": inputs.k.shape[-1], "value": inputs.v.shape[-1], "slot": rule.memory.slots}
     return (*shape, widths[gate.side])
 
 
-def check(rule: Rule, call: Call, chunk: int, refine: int, exact: bool) -> None:
-    """Raise `ConfigError` for what does not fit together."""
-    is_whole = isinstance(chunk, int) and not isinstance(chunk, bool)
-    require(is_whole and chunk >= 1, f"chunk={chunk!r} must be a whole number of at least 1.")
+def check(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> None:
+    """Raise `ConfigError` for inputs, options or a state that do not fit together."""
+    chunk = options.chunk
     require(chunk < 2**31, f"chunk={shown(chunk)} must be below 2^31, as positions are int32.")
-    for verdict in legality.of_semantics(rule, refine, exact):
+    for verdict in legality.of_semantics(rule, options.refine, options.exact):
         require(verdict.legal, verdict.reason)
-    _check_streams(call)
-    for verdict in legality.of_call(rule, terms_of(call), call.k_write is not None):
+    _check_streams(inputs)
+    for verdict in legality.of_call(rule, terms_of(inputs), inputs.k_write is not None):
         require(verdict.legal, verdict.reason)
-    _check_labels(call)
-    _check_values(call)
-    _check_gates(rule, call)
-    _check_average(rule, call, chunk)
-    _check_memory(rule, call, chunk, refine, exact)
+    _check_labels(inputs)
+    _check_values(inputs)
+    _check_gates(rule, inputs)
+    _check_average(rule, inputs, chunk)
+    _check_memory(rule, inputs, options)
+    check_save_every(options.save_every, "save_every")
+    _check_backend(rule, options)
 
 
-def check_precision(rule: Rule, precision: object, backend: str) -> None:
-    """Raise `ConfigError` for a precision that cannot be had."""
+def _check_backend(rule: Rule, options: ScanOptions) -> None:
+    """The backend exists, and takes the precision."""
+    check_backend(options.backend)
+    options.precision.check_memory(rule.memory)
     require(
-        isinstance(precision, Precision),
-        f"precision is a {type(precision).__name__}: give a miras.Precision, such as "
-        "miras.Precision(matmul='bfloat16').",
-    )
-    assert isinstance(precision, Precision)
-    precision.check_memory(rule.memory)
-    require(
-        backend != "reference" or precision == FULL,
+        options.backend != "reference" or options.precision == FULL,
         'backend="reference" is the oracle and rounds nothing: use "xla" or "auto" with a '
         "precision other than the default.",
     )
 
 
-def _check_streams(call: Call) -> None:
-    q, k, v = call.q, call.k, call.v
+def _check_streams(inputs: ScanInputs) -> None:
+    q, k, v = inputs.q, inputs.k, inputs.v
     require(q.ndim == 4, f"q has shape {q.shape}: it must be [B, T, H, D].")
     for name, x in {"k": k, "v": v}.items():
         require(
@@ -116,7 +98,9 @@ def _check_streams(call: Call) -> None:
             f"{name} has shape {x.shape}: it must be [B, T, H, D], or both k and v "
             "[B, T, H, R, D] with R terms a token.",
         )
-    streams = {"q": q, "k": k, "v": v} | ({} if call.k_write is None else {"k_write": call.k_write})
+    streams = {"q": q, "k": k, "v": v} | (
+        {} if inputs.k_write is None else {"k_write": inputs.k_write}
+    )
     for name, x in streams.items():
         check_float(name, x.dtype)
         require(
@@ -134,46 +118,46 @@ def _check_streams(call: Call) -> None:
     )
     require(q.shape[1] >= 1, f"q has shape {q.shape}: T must be at least 1.")
     require(q.shape[0] >= 1, f"q has shape {q.shape}: B must be at least 1.")
-    if call.k_write is not None:
+    if inputs.k_write is not None:
         require(
-            call.k_write.shape == k.shape,
-            f"k_write has shape {call.k_write.shape}: it must be that of k, {k.shape}.",
+            inputs.k_write.shape == k.shape,
+            f"k_write has shape {inputs.k_write.shape}: it must be that of k, {k.shape}.",
         )
 
 
-def _check_values(call: Call) -> None:
-    streams = {"q": call.q, "k": call.k, "v": call.v, "k_write": call.k_write}
+def _check_values(inputs: ScanInputs) -> None:
+    streams = {"q": inputs.q, "k": inputs.k, "v": inputs.v, "k_write": inputs.k_write}
     for name, x in streams.items():
         if x is not None:
-            check_finite(name, x, call.mask)
+            check_finite(name, x, inputs.mask)
 
 
-def _check_gates(rule: Rule, call: Call) -> None:
-    if call.gates is None:
+def _check_gates(rule: Rule, inputs: ScanInputs) -> None:
+    if inputs.gates is None:
         return
     declared = {gate.name: gate for gate in rule.gates}
-    for name in call.gates:
+    for name in inputs.gates:
         if name not in declared:
             parts = ", ".join(f"{part} {kind!r}" for part, kind in rule.kinds().items())
             raise unknown(f"gate of this rule ({parts})", name, declared)
     for name, gate in declared.items():
-        wanted = gate_shape(rule, gate, call)
+        wanted = gate_shape(rule, gate, inputs)
         letters = "[B, T, H" + (", R" if len(wanted) - (gate.side != "head") == 4 else "")
         letters += {"head": "]", "key": ", Dk]", "value": ", Dv]", "slot": ", slots]"}[gate.side]
         require(
-            name in call.gates or not gate.learned,
+            name in inputs.gates or not gate.learned,
             f"gate {name!r} is missing: give {letters} = {wanted}, or set data_dependent=False in "
             "the part that declares it, or give no gates at all, which holds each at its part's "
             "value.",
         )
         require(
-            name not in call.gates or call.gates[name].shape == wanted,
-            f"gate {name!r} has shape {getattr(call.gates.get(name), 'shape', None)}: it must be "
+            name not in inputs.gates or inputs.gates[name].shape == wanted,
+            f"gate {name!r} has shape {getattr(inputs.gates.get(name), 'shape', None)}: it must be "
             f"{letters} = {wanted}.",
         )
-        if name in call.gates:
-            check_float(f"gate {name!r}", call.gates[name].dtype)
-            _check_range(gate, call.gates[name], call.mask)
+        if name in inputs.gates:
+            check_float(f"gate {name!r}", inputs.gates[name].dtype)
+            _check_range(gate, inputs.gates[name], inputs.mask)
 
 
 def _check_range(gate: Gate, given: Array, mask: Array | None) -> None:
@@ -195,22 +179,22 @@ def _check_range(gate: Gate, given: Array, mask: Array | None) -> None:
     )
 
 
-def _check_labels(call: Call) -> None:
-    batch, length = call.q.shape[:2]
-    for name, x in {"segment_ids": call.segment_ids, "mask": call.mask}.items():
+def _check_labels(inputs: ScanInputs) -> None:
+    batch, length = inputs.q.shape[:2]
+    for name, x in {"segment_ids": inputs.segment_ids, "mask": inputs.mask}.items():
         require(
             x is None or x.shape == (batch, length),
             f"{name} has shape {getattr(x, 'shape', None)}: it must be [B, T] = {(batch, length)}.",
         )
     require(
-        call.mask is None or call.mask.dtype == bool,
-        f"mask has dtype {getattr(call.mask, 'dtype', None)}: it must be bool.",
+        inputs.mask is None or inputs.mask.dtype == bool,
+        f"mask has dtype {getattr(inputs.mask, 'dtype', None)}: it must be bool.",
     )
 
 
-def _check_average(rule: Rule, call: Call, chunk: int) -> None:
+def _check_average(rule: Rule, inputs: ScanInputs, chunk: int) -> None:
     """NaN is refused as what lies outside the range is."""
-    average = call.average
+    average = inputs.average
     if average is None:
         return
     require(
@@ -234,24 +218,25 @@ def _check_average(rule: Rule, call: Call, chunk: int) -> None:
         )
 
 
-def _check_memory(rule: Rule, call: Call, chunk: int, refine: int, exact: bool) -> None:
-    batch, _, heads, dk = call.q.shape
-    dv = call.v.shape[-1]
+def _check_memory(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> None:
+    chunk = options.chunk
+    batch, _, heads, dk = inputs.q.shape
+    dv = inputs.v.shape[-1]
     expected = jax.eval_shape(lambda: rule.init(jax.random.key(0), dk, dv, heads))
     shapes = {name: leaf.shape for name, leaf in expected.items()}
-    given = {name: leaf.shape for name, leaf in call.W0.items()}
+    given = {name: leaf.shape for name, leaf in inputs.W0.items()}
     require(given == shapes, f"W0 has leaves {given}: this rule at these widths needs {shapes}.")
-    for name, leaf in call.W0.items():
+    for name, leaf in inputs.W0.items():
         check_float(f"W0[{name!r}]", leaf.dtype)
         check_finite(f"W0[{name!r}]", leaf)
-    if call.state is None:
+    if inputs.state is None:
         return
     if rule.memory.token_cache is not None:
-        _check_kept(rule.memory.token_cache, call.state, (batch, heads, dk, dv))
-        _check_kinds(call.state)
+        _check_kept(rule.memory.token_cache, inputs.state, (batch, heads, dk, dv))
+        _check_kinds(inputs.state)
         return
-    made, own = getattr(call.state, "made", None), made_by(rule, chunk, exact)
-    position = getattr(call.state, "position", None)
+    made, own = getattr(inputs.state, "made", None), made_by(rule, chunk, options.exact)
+    position = getattr(inputs.state, "position", None)
     if made != own and position is not None and not isinstance(position, Tracer):
         furthest = int(np.max(np.asarray(position)))
         require(
@@ -259,14 +244,14 @@ def _check_memory(rule: Rule, call: Call, chunk: int, refine: int, exact: bool) 
             f"state is {furthest} tokens into a chunk, but chunk={chunk}: give the chunk with "
             "which it was made.",
         )
-    sweeps = min(refine, chunk)
-    wanted = jax.eval_shape(lambda: initial_state(rule, call.W0, batch, dk, dv, refine=sweeps))
-    told, needed = _shapes(call.state), _shapes(wanted)
+    sweeps = min(options.refine, chunk)
+    wanted = jax.eval_shape(lambda: initial_state(rule, inputs.W0, batch, dk, dv, refine=sweeps))
+    told, needed = _shapes(inputs.state), _shapes(wanted)
     require(
         told == needed,
         f"state is of another rule, batch or refine: it holds {told}, this call needs {needed}.",
     )
-    _check_kinds(call.state)
+    _check_kinds(inputs.state)
     require(
         made is None or made == own,
         f"state was made by {made}, and this call is {own}: its numbers mean something else here, "

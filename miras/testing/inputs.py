@@ -1,15 +1,18 @@
 """Random inputs for any rule: weights, streams, and gates of the shapes that its parts declare."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import numpy.typing as npt
 
+from miras.backends.base import Alignment, ScanInputs
 from miras.parts.gate import Gate
+from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
-from miras.sequence.checks import Call, gate_shape
+from miras.sequence.checks import gate_shape
 
 
 class Inputs(NamedTuple):
@@ -64,7 +67,7 @@ def random_inputs(
     shapes = ((B, T, H, dk), (B, T, H, *several, dk), (B, T, H, *several, dv))
     q, k, v = (rng.normal(size=shape).astype(dtype) for shape in shapes)
     k /= np.linalg.norm(k, axis=-1, keepdims=True)
-    call = Call({}, q, k, v, {}, None, None, None, None)  # pyright: ignore[reportArgumentType]
+    call = ScanInputs({}, q, k, v)  # pyright: ignore[reportArgumentType]
     gates = {
         gate.name: rng.uniform(*span(gate), size=gate_shape(rule, gate, call)).astype(dtype)
         for gate in rule.gates
@@ -73,6 +76,24 @@ def random_inputs(
     raw = {n: np.asarray(w) + 0.3 * rng.normal(size=w.shape) for n, w in start.items()}
     W0 = {n: np.asarray(w, dtype) for n, w in rule.constrain(raw).items()}  # pyright: ignore
     return Inputs(W0, q, k, v, gates)
+
+
+def scan_arguments(*arrays: Any, **keywords: Any) -> tuple[ScanInputs, ScanOptions, Alignment]:
+    """The arguments of `miras.sequence.scan_with_loss` but for the rule.
+
+    Args:
+        *arrays: W0, q, k, v and gates, as from `random_inputs`.
+        **keywords: further arrays, options and promises, by the names of their fields.
+    """
+    kinds = ScanInputs, ScanOptions, Alignment
+    parts = [{n: keywords.pop(n) for n in [*keywords] if n in names(kind)} for kind in kinds]
+    assert not keywords, f"{[*keywords]} are not arguments of a scan"
+    return ScanInputs(*arrays, **parts[0]), ScanOptions(**parts[1]), Alignment(**parts[2])
+
+
+def names(kind: Any) -> Sequence[str]:
+    """The fields of a named tuple or a dataclass."""
+    return getattr(kind, "_fields", None) or tuple(kind.__dataclass_fields__)
 
 
 def span(gate: Gate) -> tuple[float, float]:

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from miras.backends.pallas.log import say
 
 import miras
 from miras.attention import cache as attention
 from miras.attention.dispatch import fused
-from miras.backends.pallas.log import say
 from tests.attention.attended import DEVICES, EDGE, B, in_a_kernel, rule, run, streams
 
 

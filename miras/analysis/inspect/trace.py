@@ -16,6 +16,7 @@ from flax import nnx
 
 from miras.analysis.inspect.measures import MemoryAtToken, Pairs, error, measures
 from miras.array_typing import Array, Weights
+from miras.backends.base import ScanInputs
 from miras.config import require
 from miras.engine import recursive_least_squares as least_squares
 from miras.engine.state import State, split_fixed
@@ -25,7 +26,6 @@ from miras.models import LanguageModel
 from miras.models.config import LanguageModelConfig
 from miras.optim import Newton
 from miras.rule.rule import Rule
-from miras.sequence.checks import Call
 from miras.sequence.scan import every_gate
 from miras.train.state import structure
 
@@ -112,7 +112,7 @@ def _look(fast: FastWeights, call: MemoryCall):
     if not (isinstance(before, State) and isinstance(after, State)):
         return None  # attention
     W0, (q, k, v, k_write) = fast.initial_weights(), call.streams
-    gates = every_gate(rule, Call(W0, q, k, v, call.gates, k_write, None, None, None))
+    gates = every_gate(rule, ScanInputs(W0, q, k, v, call.gates, k_write))
     rows = _gradients_at(fast, before), _held(rule, after)
     at, held = jax.tree.map(lambda x: x[0], rows)
     token = jax.tree.map(lambda x: x[0, 0], (k, v, k_write, gates))

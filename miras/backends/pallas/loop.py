@@ -1,4 +1,4 @@
-"""Loop: a walk over tiles in kernels, forward and backward, for `engine.xla.Loop`."""
+"""Loop: a walk over tiles in kernels, forward and backward, for `backends.xla.loop.Loop`."""
 
 import functools
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import jax
 from miras.array_typing import Array
 from miras.backends.pallas.trace.live_state import carried, everywhere
 from miras.backends.pallas.trace.operands import Given
-from miras.engine.step import Fast
+from miras.engine.state import State
 
 
 class Kernels(NamedTuple):
@@ -28,8 +28,8 @@ class Kernels(NamedTuple):
 
 def in_kernels(
     kernels: Kernels, step: Callable[..., Any], *args: Any, layout: Any
-) -> tuple[Fast, Array, Array]:
-    """As `engine.xla.in_order`, in kernels.
+) -> tuple[State, Array, Array]:
+    """As `backends.xla.loop.in_order`, in kernels.
 
     Args:
         kernels: of the device.

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from miras.array_typing import Array
-from miras.engine.step import Fast, Tile
+from miras.engine.state import State
+from miras.engine.step import Tile
 from miras.engine.tile import Constants
 from miras.rule.rule import Rule
 
@@ -24,15 +25,15 @@ def independent(rule: Rule) -> bool:
 
 
 def in_columns(loop: Callable[..., Any], count: int) -> Callable[..., Any]:
-    """A loop over tiles (`engine.xla.Loop`) with each head as `count` heads of fewer columns."""
+    """A loop over tiles (`xla.loop.Loop`) with each head as `count` heads of fewer columns."""
 
     def run(
         step: Callable[..., Any],
         constants: Constants,
-        memory: Fast,
+        memory: State,
         tiles: Tile,
         resets: Array | None,
-    ) -> tuple[Fast, Array, Array]:
+    ) -> tuple[State, Array, Array]:
         def apart(tree: Any, axis: int) -> Any:
             return jax.tree.map(lambda x: _apart(x, axis, count), tree)
 

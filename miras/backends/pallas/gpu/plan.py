@@ -15,6 +15,7 @@ from miras.backends.pallas.trace.live_state import carried_by
 from miras.backends.pallas.trace.operands import Given
 from miras.backends.pallas.trace.program import Program, equations
 from miras.backends.pallas.trace.support import unsupported
+from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
 WARPS = 8  # 256 threads, of 255 registers each: all that a multiprocessor has
@@ -65,18 +66,20 @@ class Plan(NamedTuple):
     layout: Layout
 
 
-def plan(rule: Rule, run: Callable[..., Any], chunk: int, width: int) -> Plan | str:
+def plan(
+    rule: Rule, options: ScanOptions, operands: Callable[[int], Any], width: int
+) -> Plan | str:
     """The plan for a call, or a sentence that says why no kernel can take it.
 
     Args:
         rule: the four parts.
-        run: `xla.run` with all its arguments but `loop` and `tile`.
-        chunk: tokens of a chunk.
+        options: of the call.
+        operands: from the tokens of a tile to the shapes of what the loop is called with.
         width: of values.
     """
-    tile = tile_of(chunk)
+    tile = tile_of(options.chunk)
     columns = width // LEAST if independent(rule) and width % LEAST == 0 else 1
-    step, given = carried_by(run, tile, lambda loop: in_columns(loop, columns))
+    step, given = carried_by(rule, options, operands(tile), lambda loop: in_columns(loop, columns))
     programs = step.forward(given), step.backward(given)
     for program in programs:
         reason = unsupported(rule, program, TRITON)

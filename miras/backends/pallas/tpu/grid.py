@@ -121,8 +121,8 @@ class Grid:
     ) -> dict[str, Any]:
         """Run kernel(flags, inputs, outputs, scratch), given refs by name; returns the outputs."""
         rows = [None if x is None else x.reshape(-1).astype(jnp.int32) for x in flags]
-        fire = flags.fire.reshape(-1).astype(jnp.int32)
-        table = jnp.stack([fire if x is None else x for x in rows])
+        chunk_end = flags.chunk_end.reshape(-1).astype(jnp.int32)
+        table = jnp.stack([chunk_end if x is None else x for x in rows])
         arrays = {key: placed.arrays for key, placed in inputs.items()}
         table, arrays = varying_alike((table, arrays))
         varies = jax.typeof(table).manual_axis_type  # pyright: ignore[reportAttributeAccessIssue]

@@ -13,8 +13,9 @@ from miras.backends.pallas.trace.live_state import Carried, carried_by
 from miras.backends.pallas.trace.operands import Given
 from miras.backends.pallas.trace.program import Program, peak
 from miras.backends.pallas.trace.support import unsupported
-from miras.backends.xla.loop import SaveEvery, group_of
+from miras.backends.xla.loop import checkpoint_interval
 from miras.engine.step import in_pairs
+from miras.rule.options import SaveEvery, ScanOptions
 from miras.rule.rule import Rule
 
 TOKENS = 64  # that a grid step goes through at least, so that its overhead is small
@@ -39,20 +40,19 @@ class Plan(NamedTuple):
 
 def plan(
     rule: Rule,
-    run: Callable[..., Any],
-    chunk: int,
+    options: ScanOptions,
+    operands: Callable[[int], Any],
     capacity: int,
-    save_every: SaveEvery = None,
 ) -> Plan | str:
     """The plan for a call, or a sentence that says why no kernel can take it.
 
     Args:
         rule: the four parts.
-        run: `xla.run` with all its arguments but `loop` and `tile`.
-        chunk: tokens of a chunk.
+        options: of the call.
+        operands: from the tokens of a tile to the shapes of what the loop is called with.
         capacity: bytes of VMEM.
-        save_every: chunks from one saved memory to the next, if as many fit; see `miras.scan`.
     """
+    chunk, save_every = options.chunk, options.save_every
     if chunk % ROWS:
         return f"chunk={chunk} is no multiple of {ROWS}, the rows of a TPU's registers"
     room = needed = 0
@@ -60,7 +60,7 @@ def plan(
         room = capacity * 7 // 8
         if rule.forms_weights:  # what the compiler spills comes on top: more, the more tokens
             room = capacity // (3 if tile == 1 else 16)
-        step, given = carried_by(run, tile)
+        step, given = carried_by(rule, options, operands(tile))
         programs = step.forward(given), step.backward(given)
         for program in programs:
             reason = unsupported(rule, program, MOSAIC)
@@ -74,7 +74,7 @@ def plan(
             many = _numbers(given.of_one_tile().memory) >= LARGE
             large = many and not rule.forms_weights  # whose values fill VMEM as it is
             paired = 0
-            if tile == chunk and _pays_in_pairs(rule, run, given):
+            if tile == chunk and _pays_in_pairs(rule, options, given):
                 paired = _paired(step, given, room)
             return Plan(tile, Layout(group, capacity * 15 // 16, heads, large, paired))
     return (
@@ -83,10 +83,10 @@ def plan(
     )
 
 
-def _pays_in_pairs(rule: Rule, run: Any, given: Given) -> bool:
+def _pays_in_pairs(rule: Rule, options: ScanOptions, given: Given) -> bool:
     """Whether two chunks at once pay: their momentum is large, and may be formed once for both."""
-    begins_anew = given.flags.fresh is not None or given.flags.reset is not None
-    if begins_anew or not in_pairs(rule, run.keywords["how"]):
+    begins_anew = given.flags.chunk_start is not None or given.flags.reset is not None
+    if begins_anew or not in_pairs(rule, options):
         return False
     return _numbers(given.of_one_tile().memory) >= PAIRED
 
@@ -130,7 +130,7 @@ def _group(given: Given, tile: int, room: int, asked: tuple[SaveEvery, int] | No
     own = sum(_bytes(x) for x in jax.tree.leaves(given.of_one_tile().memory))
     if asked is not None:
         save_every, parts = asked
-        return max(1, min(group_of(save_every, tiles, parts), room // own))
+        return max(1, min(checkpoint_interval(save_every, tiles, parts), room // own))
     leaves = jax.tree.leaves(given.memory)
     saved = tiles * sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)
     wanted = max(math.ceil(saved / SAVED), TOKENS // tile)

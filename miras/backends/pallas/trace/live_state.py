@@ -11,7 +11,11 @@ import jax.numpy as jnp
 from miras.array_typing import Array
 from miras.backends.pallas.trace.operands import Flags, Given, given
 from miras.backends.pallas.trace.program import Program, trace, used
+from miras.backends.xla.rounding import rounded
 from miras.engine.step import Tile
+from miras.engine.tile import tile_step
+from miras.rule.options import ScanOptions
+from miras.rule.rule import Rule
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,7 +66,7 @@ class Carried:
 
     def whole(self, flags: Flags, constants: list[Array], memory: list[Array], streams: Tile):
         """(the whole memory, y, loss) of one tile of one head."""
-        tile = streams._replace(fresh=flags.fresh, fire=flags.fire)
+        tile = streams._replace(chunk_start=flags.chunk_start, chunk_end=flags.chunk_end)
         whole = self.constants.within(constants), self.memory.within(memory)
         return self.step(*whole, tile, flags.reset)
 
@@ -132,15 +136,17 @@ def carried(step: Callable[..., Any], *args: Any) -> tuple[Carried, Given]:
 
 
 def carried_by(
-    run: Callable[..., Any],
-    tile: int,
+    rule: Rule,
+    options: ScanOptions,
+    operands: tuple[Any, ...],
     through: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda loop: loop,
 ) -> tuple[Carried, Given]:
-    """As `carried`, of shapes, for the loop that `engine.xla.run` would run.
+    """As `carried`, of shapes.
 
     Args:
-        run: `engine.xla.run` with all its arguments but `loop` and `tile`.
-        tile: tokens of a tile.
+        rule: the four parts.
+        options: of the call.
+        operands: shapes of what a loop over tiles is called with.
         through: what is around the loop.
     """
     found: list[Any] = []
@@ -149,9 +155,9 @@ def carried_by(
         step, loop = carried(step, *args)
         found.append((step, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), loop)))
         lead, width = loop.streams.q.shape[:4], loop.streams.v.shape[-1]
-        memory: Any = args[1]
-        dtype = jax.tree.leaves(memory)[0].dtype
-        return memory, jnp.zeros((*lead, width), dtype), jnp.zeros(lead, dtype)
+        dtype = jax.tree.leaves(args[1])[0].dtype
+        return args[1], jnp.zeros((*lead, width), dtype), jnp.zeros(lead, dtype)
 
-    jax.eval_shape(lambda: run(loop=through(record), tile=tile))
+    step = rounded(functools.partial(tile_step, rule, options), options.precision)
+    jax.eval_shape(functools.partial(through(record), step), *operands)
     return found[0]

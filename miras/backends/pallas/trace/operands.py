@@ -6,15 +6,16 @@ import jax
 import jax.numpy as jnp
 
 from miras.array_typing import Array
-from miras.engine.step import Fast, Tile
+from miras.engine.state import State
+from miras.engine.step import Tile
 from miras.engine.tile import Constants
 
 
 class Flags(NamedTuple):
     """A tile's flags [N, B], bool; None where the step is given none."""
 
-    fresh: Array | None
-    fire: Array
+    chunk_start: Array | None
+    chunk_end: Array
     reset: Array | None
 
 
@@ -40,11 +41,11 @@ class Given(NamedTuple):
         return Given(*(own(tree, lead) for tree, lead in zip(self, (1, 2, 3, 2))))
 
 
-def given(constants: Constants, memory: Fast, tiles: Tile, resets: Array | None) -> Given:
-    """The arguments of a loop over tiles, see `engine.xla.Loop`, each with those of its shape."""
+def given(constants: Constants, memory: State, tiles: Tile, resets: Array | None) -> Given:
+    """The arguments of a loop over tiles, see `xla.loop.Loop`, each with those of its shape."""
     write = jnp.broadcast_to(tiles.write[:, :, None], tiles.q.shape[:4])
-    flags = Flags(tiles.fresh, tiles.fire, resets)
-    streams = tiles._replace(write=write, fresh=None, fire=None)
+    flags = Flags(tiles.chunk_start, tiles.chunk_end, resets)
+    streams = tiles._replace(write=write, chunk_start=None, chunk_end=None)
     return Given(constants, memory, streams, flags)
 
 

@@ -1,0 +1,274 @@
+"""Tiling: the tokens of a call laid out as tiles, and what tiles return put back in token order.
+
+A tile is a run of tokens of one chunk. Where chunk edges are known to lie at multiples of C, tiles
+are slices of the sequence. Otherwise tokens are moved into tiles of C slots whose edges are chunk
+edges (`engine.layout`), or taken one by one.
+"""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from miras.array_typing import Array
+from miras.backends.base import Alignment, ScanInputs
+from miras.engine.averaging import AVERAGE, averages, held_to
+from miras.engine.devices import varying_alike
+from miras.engine.layout import Placement, Positions, place, positions
+from miras.engine.masking import along
+from miras.engine.state import State, dual_start, initial_state, split_fixed
+from miras.engine.step import Tile
+from miras.engine.tile import Constants
+from miras.rule.options import ScanOptions
+from miras.rule.rule import Rule
+
+
+class Prepared(NamedTuple):
+    """A call's arrays in the dtypes in which they are computed.
+
+    Attributes:
+        start: the state to continue from, or the initial state.
+        memory: the memories of `start`, which the loop carries.
+        constants: of each head.
+        streams: q, k, v, k_write, write and gates by name, [B, T, ...].
+        at: where the tokens stand in their chunks.
+    """
+
+    start: State
+    memory: State
+    constants: Constants
+    streams: dict[str, Any]
+    at: Positions
+
+
+def prepare(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> Prepared:
+    """The arrays that every layout of a call's tokens starts from."""
+    batch, length = inputs.q.shape[:2]
+    dtype = computed_in(inputs)
+    fast, fixed = split_fixed(rule, inputs.W0)
+    start = inputs.state
+    if start is None:
+        widths = inputs.k.shape[-1], inputs.v.shape[-1]
+        start = initial_state(rule, inputs.W0, batch, *widths, refine=options.refine, dtype=dtype)
+    start = _cast(start, options.precision.kept(dtype))
+    if is_online(rule, options):  # chunks are tiles only: one begins here
+        start = start.replace(position=jnp.zeros_like(start.position))
+    at = positions(
+        inputs.segment_ids, start.position, start.segment, length, options.chunk, inputs.mask
+    )
+    mask = inputs.mask
+    write = jnp.ones((batch, length), dtype) if mask is None else mask.astype(dtype)
+    gates = dict(inputs.gates or {})
+    if inputs.average is not None:
+        gates[AVERAGE] = averages(inputs.average.astype(dtype), at, write, inputs.q.shape[2])
+    origin = dual_start(rule, {name: leaf.astype(dtype) for name, leaf in fast.items()})
+    constants = Constants({name: leaf.astype(dtype) for name, leaf in fixed.items()}, origin)
+    streams = {name: getattr(inputs, name) for name in ("q", "k", "v", "k_write")}
+    streams |= {"write": write, "gates": gates}
+    return Prepared(start, *varying_alike((start.of_heads(), constants, streams, at)))
+
+
+def computed_in(inputs: ScanInputs) -> DTypeLike:
+    """The dtype of the step: float32, or float64 for float64 inputs."""
+    return jnp.promote_types(jnp.float32, inputs.q.dtype)
+
+
+def is_online(rule: Rule, options: ScanOptions) -> bool:
+    """Whether the chunk is a tile size only, so that chunks are counted from each call's start."""
+    return options.exact or rule.algorithm.online
+
+
+class Layout(NamedTuple):
+    """How a call's tokens become tiles, known from its shapes.
+
+    Attributes:
+        kind: "aligned", slices of the sequence; "moved", tokens moved to their chunk's tile;
+            "moved_if_they_fit", the same, or one by one where segments need more tiles;
+            "one_by_one", tiles of one token.
+        chunks: chunks that the tiles hold; 0 for "one_by_one".
+    """
+
+    kind: Literal["aligned", "moved", "moved_if_they_fit", "one_by_one"]
+    chunks: int
+
+
+def layout_of(rule: Rule, inputs: ScanInputs, options: ScanOptions, alignment: Alignment) -> Layout:
+    """The layout of a call."""
+    length, chunk = inputs.q.shape[1], options.chunk
+    known_edge = is_online(rule, options) or inputs.state is None or alignment.at_chunk_edge
+    at_edge = inputs.state is None or alignment.at_chunk_edge
+    no_cut = inputs.segment_ids is None or (alignment.segments_at_chunks and at_edge)
+    if known_edge and no_cut and inputs.mask is None:  # a mask gives each row edges of its own
+        return Layout("aligned", math.ceil(length / chunk))
+    if chunk == 1 or length == 1 or 8 * length <= chunk:  # fewer tokens than tiles are worth
+        return Layout("one_by_one", 0)
+    chunks = math.ceil(length / chunk) + (inputs.state is not None)
+    return Layout("moved" if no_cut else "moved_if_they_fit", chunks)
+
+
+class Tiles(NamedTuple):
+    """What a loop over tiles goes through, and how to put its results back.
+
+    Attributes:
+        tiles: leaves [N, B, (H,) C, ...].
+        resets: [N, B], whether a tile begins a segment; None where none does.
+        placement: where tokens have been moved; None where tiles are slices.
+        length: T.
+    """
+
+    tiles: Tile
+    resets: Array | None
+    placement: Placement | None
+    length: int
+
+    def in_token_order(self, x: Array) -> Array:
+        """[N, B, H, C, ...] as [B, T, H, ...]."""
+        x = jnp.moveaxis(x, 2, 3)
+        x = jnp.moveaxis(x, 0, 1)
+        x = x.reshape(x.shape[0], -1, *x.shape[3:])
+        if self.placement is not None:
+            return along(x, self.placement.slot)
+        return x[:, : self.length]
+
+
+def tiles_of(
+    rule: Rule,
+    known: Prepared,
+    options: ScanOptions,
+    layout: Layout,
+    inputs: ScanInputs,
+    tile: int | None = None,
+) -> Tiles:
+    """The tiles of a call whose layout is "aligned" or "moved".
+
+    Args:
+        rule: the four parts.
+        known: the prepared arrays.
+        options: `chunk` counts.
+        layout: with `chunks` of them.
+        inputs: the arrays of the call.
+        tile: tokens of a tile, a divisor of the chunk; the chunk if not given.
+    """
+    batch, length = inputs.q.shape[:2]
+    chunk, chunks, at = options.chunk, layout.chunks, known.at
+    aligned = layout.kind == "aligned"
+    slots = tile or (min(chunk, length) if aligned else chunk)
+    parts = max(chunk // slots, 1)  # tiles of a chunk
+    count = parts * chunks
+    size, part = count * slots, jnp.arange(count) % parts
+    placement = None
+    if aligned:
+        present = jnp.broadcast_to(jnp.arange(size) < length, (batch, size))
+        moved = jax.tree.map(lambda x: _pad(x, size), known.streams)
+        if inputs.average is not None:
+            moved["gates"][AVERAGE] = held_to(known.streams["gates"][AVERAGE], size)
+        resets = None if inputs.segment_ids is None else _pad(at.reset, size)
+    else:
+        placement = place(at, chunk, chunks)
+        present = placement.source < length
+        source = jnp.minimum(placement.source, length - 1)
+        moved = jax.tree.map(lambda x: along(x, source), known.streams)
+        moved["write"] = moved["write"] * present.astype(moved["write"].dtype)
+        resets = along(at.reset, source) & present
+    by_tile = present.reshape(batch, count, slots)
+    end = end_position(rule, chunk)
+    chunk_end = (part == end // slots) & by_tile[:, :, end % slots]
+    begins = None if resets is None else resets.reshape(batch, count, slots)[:, :, 0]
+    stacked, resets = _stack(
+        moved,
+        count,
+        slots,
+        chunk_start=None if aligned and parts == 1 else (part == 0) & by_tile[:, :, 0],
+        chunk_end=chunk_end if end < parts * slots else jnp.zeros_like(chunk_end),
+        reset=None if begins is None else begins & (part == 0),
+    )
+    return Tiles(stacked, resets, placement, length)
+
+
+def tiles_of_one_token(
+    rule: Rule, known: Prepared, options: ScanOptions, inputs: ScanInputs
+) -> Tiles:
+    """Tiles of one token, right wherever chunks begin."""
+    at, length = known.at, inputs.q.shape[1]
+    begins, ends = at.position == 0, at.position == end_position(rule, options.chunk)
+    if inputs.mask is not None:
+        begins, ends = begins & inputs.mask, ends & inputs.mask
+    stacked, resets = _stack(
+        known.streams,
+        length,
+        1,
+        chunk_start=begins,
+        chunk_end=ends,
+        reset=None if inputs.segment_ids is None else at.reset,
+    )
+    return Tiles(stacked, resets, None, length)
+
+
+def operand_shapes(
+    rule: Rule,
+    inputs: ScanInputs,
+    options: ScanOptions,
+    alignment: Alignment,
+    tile: int | None = None,
+) -> tuple[Constants, State, Tile, Array | None] | None:
+    """The shapes of what a loop over tiles is called with; None where tokens go one by one.
+
+    A kernel is planned from these, before anything is computed.
+    """
+    layout = layout_of(rule, inputs, options, alignment)
+    if layout.kind == "one_by_one":
+        return None
+
+    def operands(inputs: ScanInputs):
+        known = prepare(rule, inputs, options)
+        tiles = tiles_of(rule, known, options, layout, inputs, tile)
+        return known.constants, known.memory, tiles.tiles, tiles.resets
+
+    return jax.eval_shape(operands, inputs)
+
+
+def end_position(rule: Rule, chunk: int) -> int:
+    """The position in a chunk after which happens what happens once a chunk."""
+    return 0 if rule.retention.lag else chunk - 1
+
+
+def _cast(state: State, dtype: DTypeLike) -> State:
+    """The state with its floating-point leaves in a dtype."""
+    is_number = lambda x: jnp.issubdtype(x.dtype, jnp.floating)  # noqa: E731
+    return jax.tree.map(lambda x: x.astype(dtype) if is_number(x) else x, state)
+
+
+def _pad(x: Array, size: int) -> Array:
+    return jnp.pad(x, [(0, 0), (0, size - x.shape[1])] + [(0, 0)] * (x.ndim - 2))
+
+
+def _stack(
+    streams: dict[str, Any],
+    count: int,
+    size: int,
+    chunk_start: Array | None,
+    chunk_end: Array,
+    reset: Array | None,
+) -> tuple[Tile, Array | None]:
+    """Token streams [B, N * C, (H, ...)] as a stack of tiles [N, B, (H,) C, ...]."""
+
+    def tiled(x: Array) -> Array:
+        x = x.reshape(x.shape[0], count, size, *x.shape[2:])
+        return jnp.moveaxis(x, 0, 1)
+
+    def by_head(x: Array) -> Array:
+        return jnp.moveaxis(tiled(x), 3, 2)
+
+    tile = Tile(
+        q=by_head(streams["q"]),
+        k=by_head(streams["k"]),
+        v=by_head(streams["v"]),
+        k_write=None if streams["k_write"] is None else by_head(streams["k_write"]),
+        gates={name: by_head(x) for name, x in streams["gates"].items()},
+        write=tiled(streams["write"]),
+        chunk_start=None if chunk_start is None else chunk_start.T,
+        chunk_end=chunk_end.T,
+    )
+    return tile, None if reset is None else reset.T
