@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 import miras
-from miras.backends.xla.loop import group_of
+from miras.backends.xla.loop import checkpoint_interval
 from miras.engine.state import initial_state
 from miras.testing import random_inputs
 
@@ -88,7 +88,7 @@ def table(name: str, rows: list[tuple[int, dict, dict]]) -> str:
     for length, plain, root in rows:
         count = length // CHUNK
         states = count * state
-        group = group_of("sqrt", count, 1)
+        group = checkpoint_interval("sqrt", count, 1)
         cells = (
             states, plain["temp"], plain["temp"] - states,
             root["temp"], (group + count // group) * state,

@@ -1,5 +1,6 @@
 """Random inputs for any rule: weights, streams, and gates of the shapes that its parts declare."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,7 +9,8 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from miras.backends.base import Alignment, ScanInputs
+from miras import sequence
+from miras.backends.base import Alignment, ScanInputs, ScanResult
 from miras.parts.gate import Gate
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
@@ -78,22 +80,22 @@ def random_inputs(
     return Inputs(W0, q, k, v, gates)
 
 
-def scan_arguments(*arrays: Any, **keywords: Any) -> tuple[ScanInputs, ScanOptions, Alignment]:
-    """The arguments of `miras.sequence.scan_with_loss` but for the rule.
+def scan_with_loss(rule: Rule, *arrays: Any, **keywords: Any) -> ScanResult:
+    """`miras.sequence.scan_with_loss` with its arguments as keywords.
 
     Args:
+        rule: the four parts.
         *arrays: W0, q, k, v and gates, as from `random_inputs`.
-        **keywords: further arrays, options and promises, by the names of their fields.
+        **keywords: further fields of `ScanInputs`, `ScanOptions` and `Alignment`.
     """
-    kinds = ScanInputs, ScanOptions, Alignment
-    parts = [{n: keywords.pop(n) for n in [*keywords] if n in names(kind)} for kind in kinds]
-    assert not keywords, f"{[*keywords]} are not arguments of a scan"
-    return ScanInputs(*arrays, **parts[0]), ScanOptions(**parts[1]), Alignment(**parts[2])
 
+    def fields(of: Any, names: Sequence[str]) -> Any:
+        return of(**{name: keywords.pop(name) for name in names if name in keywords})
 
-def names(kind: Any) -> Sequence[str]:
-    """The fields of a named tuple or a dataclass."""
-    return getattr(kind, "_fields", None) or tuple(kind.__dataclass_fields__)
+    inputs = fields(functools.partial(ScanInputs, *arrays), ScanInputs._fields)
+    options = fields(ScanOptions, tuple(ScanOptions.__dataclass_fields__))
+    alignment = Alignment(**keywords)
+    return sequence.scan_with_loss(rule, inputs, options, alignment)
 
 
 def span(gate: Gate) -> tuple[float, float]:

@@ -10,9 +10,9 @@ import numpy as np
 from miras.config import from_dict, to_dict
 from miras.errors import ConfigError
 from miras.rule.rule import Rule
-from miras.sequence.scan import _run, scan, scan_with_loss
+from miras.sequence.scan import _run, scan
 from miras.testing.expect import double_precision_op_by_op, expect, expect_close, expect_finite
-from miras.testing.inputs import Inputs, random_inputs, scan_arguments
+from miras.testing.inputs import Inputs, random_inputs, scan_with_loss
 
 # What a member is put beside, most telling first; the first few that are legal are taken.
 _DEEP = {"kind": "mlp", "residual": False, "norm": None}
@@ -120,8 +120,7 @@ def check_rule(rule: Rule, *, T: int = 3, chunk: int = 2, seed: int = 0, **optio
 
 def _value_and_gradients(rule: Rule, backend: str, inputs: Inputs, options: dict[str, Any]):
     def objective(inputs: Inputs):
-        arguments = scan_arguments(*inputs, backend=backend, **options)
-        y, state, loss = scan_with_loss(rule, *arguments)
+        y, state, loss = scan_with_loss(rule, *inputs, backend=backend, **options)
         kept = {"y": y, "loss": loss, "memory": _memory(state)}
         return sum(jnp.sum(jnp.sin(leaf + i)) for i, leaf in enumerate(jax.tree.leaves(kept))), kept
 

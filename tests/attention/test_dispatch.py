@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from miras.backends.pallas.log import say
 
 import miras
 from miras.attention import cache as attention
 from miras.attention.dispatch import fused
+from miras.runtime.log import log_once
 from tests.attention.attended import DEVICES, EDGE, B, in_a_kernel, rule, run, streams
 
 
@@ -74,7 +74,7 @@ def told(monkeypatch, caplog, capability, dtype, width, given):
     monkeypatch.setattr("miras.attention.dispatch.capability", lambda: capability)
     monkeypatch.setattr("miras.attention.flash.flash", lambda q, *_, **__: q)
     caplog.set_level(logging.INFO, "miras")
-    say.cache_clear()
+    log_once.cache_clear()
     q = jnp.zeros((1, 64, 1, width), dtype)
     options = {**WHOLE, **given}
     taken = [fused(q, q, q, **options, window=None, scale=1.0) is not None for _ in range(2)]
@@ -120,6 +120,6 @@ def test_where_jax_lacks_triton_it_is_said(monkeypatch, caplog):
     monkeypatch.delattr("miras.attention.flash", raising=False)
     monkeypatch.setattr("miras.attention.dispatch.platform", lambda: "gpu")
     caplog.set_level(logging.INFO, "miras")
-    say.cache_clear()
+    log_once.cache_clear()
     assert fused(*streams(), **{**WHOLE, "segment": EDGE}, window=None, scale=1.0) is None
     assert "lacks what Triton kernels are made of" in caplog.text

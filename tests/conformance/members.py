@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import miras
-from miras.sequence.checks import Call, gate_shape
+from miras.backends.base import ScanInputs
+from miras.sequence.checks import gate_shape
 from tests import cases
 
 
@@ -64,7 +65,7 @@ def inputs(case: Case, *, B=1, T=37, H=2, D=4, seed=0) -> dict[str, Any]:
     start = rule.init_raw(jax.random.key(seed), D, case.values, H)
     raw = {n: 0.3 * rng.normal(size=w.shape) + np.asarray(w) for n, w in start.items()}
     W0 = {n: np.asarray(w, np.float64) for n, w in rule.constrain(raw).items()}
-    call = Call(W0, jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), {}, None, None, None, None)
+    call = ScanInputs(W0, jnp.asarray(q), jnp.asarray(k), jnp.asarray(v))
     span = SPAN | {"lr": case.lr}
     gates = {
         gate.name: rng.uniform(*span[gate.name], size=gate_shape(rule, gate, call))

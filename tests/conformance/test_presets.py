@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import miras
+from miras.backends.base import ScanInputs
 from miras.layers.keys import Associations
-from miras.sequence.checks import Call, gate_shape
+from miras.sequence.checks import gate_shape
 from tests.cases import RULES
 from tests.conformance import oracle, oracle_atlas, oracle_linear, oracle_presets
 
@@ -52,7 +53,7 @@ def inputs(rule: miras.Rule, T: int, *, terms: int | None = None, seed: int = 0)
     start = rule.init_raw(jax.random.key(seed), D, D, H)
     raw = {n: np.asarray(w) + 0.3 * rng.normal(size=w.shape) for n, w in start.items()}
     W0 = {n: np.asarray(w, np.float64) for n, w in rule.constrain(raw).items()}
-    call = Call(W0, jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), {}, None, None, None, None)
+    call = ScanInputs(W0, jnp.asarray(q), jnp.asarray(k), jnp.asarray(v))
     gates = {}
     for gate in rule.gates:
         size = gate_shape(rule, gate, call)

@@ -8,9 +8,9 @@ import numpy as np
 
 import miras
 from miras.config import from_dict, to_dict
-from miras.sequence.scan import scan_with_loss
 from miras.testing import check_rule, random_inputs
 from miras.testing.expect import double_precision_op_by_op, expect, expect_close
+from miras.testing.inputs import scan_with_loss
 
 Options = dict[str, Any]
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import miras
-from miras.sequence.scan import scan_with_loss
 from miras.testing import random_inputs
 from miras.testing.expect import expect_close
+from miras.testing.inputs import scan_with_loss
 
 # Padding in front, behind, in the middle, and a row of nothing else.
 MASKS = np.array(

@@ -11,14 +11,16 @@ import jax.numpy as jnp
 import pytest
 
 import miras
-from miras.backends.xla import scan as xla
-from miras.backends.xla.loop import in_order
+from miras.backends.dispatch import BACKENDS, Entry
+from miras.backends.xla.backend import Tiling, Xla
+from miras.backends.xla.loop import scan_tiles
 from miras.config import override
 from miras.engine import step as chunk
-from miras.engine.step import Semantics, in_pairs
+from miras.engine.step import in_pairs
 from miras.engine.trajectory import following
-from miras.sequence.scan import BACKENDS, scan_with_loss
+from miras.rule.options import ScanOptions
 from miras.testing import random_inputs
+from miras.testing.inputs import scan_with_loss
 
 LABELS = {
     "one segment": {},
@@ -39,7 +41,7 @@ def test_tiles_may_be_smaller_than_a_chunk(name, labels, monkeypatch):
         scan_with_loss, config.rule, *inputs, chunk=4, exact=config.exact, **LABELS[labels]
     )
     want = run(backend="xla")
-    monkeypatch.setitem(BACKENDS, "smaller", functools.partial(xla.run, tile=2))
+    monkeypatch.setitem(BACKENDS, "smaller", Entry(lambda: Xla(Tiling(tile=2))))
     chex.assert_trees_all_close(run(backend="smaller"), want, rtol=1e-9, atol=1e-9)
 
 
@@ -57,9 +59,9 @@ def joined(n, step, constants, memory, tiles, resets, **options):
 
     streams = ("q", "k", "v", "k_write", "gates")
     several = {name: jax.tree.map(lambda x: join(x, 3), getattr(tiles, name)) for name in streams}
-    several |= {"write": join(tiles.write, 2), "fire": tiles.fire[n - 1 :: n]}
+    several |= {"write": join(tiles.write, 2), "chunk_end": tiles.chunk_end[n - 1 :: n]}
     several = tiles._replace(**several)
-    memory, y, loss = in_order(step, constants, memory, several, resets, **options)
+    memory, y, loss = scan_tiles(step, constants, memory, several, resets, **options)
     return memory, apart(y), apart(loss)
 
 
@@ -70,7 +72,7 @@ def joined(n, step, constants, memory, tiles, resets, **options):
 def test_chunks_of_a_tile_form_momentum_once(changes, n, monkeypatch):
     """And nobody can tell: answers, the state after them, losses and all gradients are the same."""
     config = override(miras.preset("titans_lmm"), *changes)
-    assert in_pairs(config.rule, Semantics())
+    assert in_pairs(config.rule, ScanOptions())
     inputs = jax.tree.map(jnp.asarray, random_inputs(config.rule, B=2, T=24, dk=4))
 
     def run(inputs, backend):
@@ -85,7 +87,7 @@ def test_chunks_of_a_tile_form_momentum_once(changes, n, monkeypatch):
     forms = []
     monkeypatch.setattr(chunk, "following", lambda *steps: forms.append(1) or following(*steps))
     loop = functools.partial(joined, n)
-    monkeypatch.setitem(BACKENDS, f"{n} joined", functools.partial(xla.run, loop=loop))
+    monkeypatch.setitem(BACKENDS, f"{n} joined", Entry(lambda: Xla(Tiling(loop=loop))))
     chex.assert_trees_all_close(both(f"{n} joined"), want, rtol=1e-9, atol=1e-9)
     assert forms
 

@@ -12,7 +12,7 @@ import pytest
 
 import miras
 from miras.config import to_dict
-from miras.sequence.scan import scan_with_loss
+from miras.testing.inputs import scan_with_loss
 from tests import cases
 from tests.conformance import oracle
 
@@ -186,7 +186,7 @@ def test_total_forgetting_is_finite():
 
 
 BAD = {
-    "chunk": (dict(chunk=0), "chunk=0 must be a whole number of at least 1"),
+    "chunk": (dict(chunk=0), "chunk=0 must be at least 1"),
     "backend": (dict(backend="xl"), "did you mean 'xla'"),
     "refine": (dict(refine=-1), "refine=-1 must be a whole number of at least 0"),
     "exact": (dict(exact=True), "exact=True has a closed form for a linear memory"),
@@ -254,7 +254,7 @@ WRONG_KIND = {
     "W0": (dict(W0=None), "W0 is a NoneType: give a dict"),
     "gates": (dict(gates=[1.0]), "gates is a list: give a dict"),
     "state": (dict(state=(1, 2)), "state is a tuple: give the one that miras.scan returned"),
-    "exact": (dict(exact="yes"), "exact='yes' must be True or False"),
+    "exact": (dict(exact="yes"), "exact='yes' is not true or false"),
 }  # fmt: skip
 
 

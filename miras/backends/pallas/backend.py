@@ -21,7 +21,7 @@ from miras.backends.pallas.target import CAPABILITY, capability, platform
 from miras.backends.pallas.tpu import kernels as tpu
 from miras.backends.pallas.tpu.plan import plan as plan_tpu
 from miras.backends.xla.backend import Tiling, run_tiles
-from miras.backends.xla.tiling import operand_shapes
+from miras.backends.xla.tiling import layout_of, operand_shapes
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
@@ -57,7 +57,7 @@ class Pallas(Backend):
             return Unsupported(f"it needs a TPU or a GPU, and jax computes on {device} here")
         if inputs.v.dtype == "float64" and not interpreting():
             return Unsupported(f"no {device.upper()} kernel computes in float64")
-        if operand_shapes(rule, inputs, options, alignment) is None:
+        if layout_of(rule, inputs, options, alignment).kind == "one_by_one":
             return Unsupported(
                 "so few tokens are taken one by one, which a kernel does not gain on"
             )

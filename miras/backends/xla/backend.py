@@ -38,11 +38,18 @@ class Tiling(NamedTuple):
 
 
 class Xla(Backend):
-    """`jax.lax.scan` over tiles, on any device."""
+    """`jax.lax.scan` over tiles, on any device.
+
+    Args:
+        tiling: how tiles are gone through; by default whole chunks.
+    """
+
+    def __init__(self, tiling: Tiling = Tiling()):
+        self.tiling = tiling
 
     def plan(self, rule, inputs, options, alignment) -> Tiling:
-        """Whole chunks as tiles."""
-        return Tiling()
+        """The same for every call."""
+        return self.tiling
 
     def run(self, rule, inputs, options, alignment, plan: Tiling) -> ScanResult:
         """See `run_tiles`."""

@@ -212,14 +212,12 @@ def operand_shapes(
     options: ScanOptions,
     alignment: Alignment,
     tile: int | None = None,
-) -> tuple[Constants, State, Tile, Array | None] | None:
-    """The shapes of what a loop over tiles is called with; None where tokens go one by one.
+) -> tuple[Constants, State, Tile, Array | None]:
+    """The shapes of what a loop over tiles is called with, where tokens do not go one by one.
 
     A kernel is planned from these, before anything is computed.
     """
     layout = layout_of(rule, inputs, options, alignment)
-    if layout.kind == "one_by_one":
-        return None
 
     def operands(inputs: ScanInputs):
         known = prepare(rule, inputs, options)

@@ -11,7 +11,7 @@ from flax import nnx
 import miras
 from miras.analysis.inspect.measures import Around, measures
 from miras.analysis.inspect.trace import trace
-from miras.sequence.checks import Call
+from miras.backends.base import ScanInputs
 from miras.sequence.scan import every_gate
 from tests.analysis.inspect.conftest import build
 from tests.conformance import oracle, oracle_retention
@@ -33,7 +33,7 @@ def streams(model):
         if fast.memory.rule.kinds()["memory"] == "kv":
             return None
         (q, k, v, k_write), W0 = seen.streams, fast.initial_weights()
-        gates = every_gate(fast.memory.rule, Call(W0, q, k, v, seen.gates, k_write, *[None] * 3))
+        gates = every_gate(fast.memory.rule, ScanInputs(W0, q, k, v, seen.gates, k_write))
         return {"q": q, "k": k, "v": v, "k_write": k_write, "gates": gates}, W0
 
     @jax.jit

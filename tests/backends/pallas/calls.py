@@ -8,9 +8,9 @@ import numpy as np
 
 import miras
 from miras.backends.pallas.interpreter import Device, interpreted
-from miras.sequence.scan import scan_with_loss
 from miras.testing import random_inputs
 from miras.testing.expect import expect_close, expect_finite
+from miras.testing.inputs import scan_with_loss
 from tests.cases import RULES
 
 # Attention is no walk over chunks: jax has kernels of its own for it.

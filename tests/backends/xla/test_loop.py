@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import pytest
 
 import miras
-from miras.backends.xla.loop import group_of
-from miras.sequence.scan import scan_with_loss
+from miras.backends.xla.loop import checkpoint_interval
 from miras.testing import random_inputs
+from miras.testing.inputs import scan_with_loss
 from tests.engine.test_tiles import LABELS
 
 # A momentum, a window, an algorithm that acts once a chunk, a lag token, an exact form. 11 tokens
@@ -76,17 +76,25 @@ def test_memory_grows_with_the_square_root_of_the_memories():
 
 
 def test_the_square_root_falls_on_whole_groups_where_it_can():
-    assert [group_of("sqrt", tiles, 1) for tiles in (1, 4, 64, 128, 2048)] == [1, 2, 8, 8, 32]
-    assert group_of("sqrt", 101, 1) == 11  # a prime: the last group is padded
-    assert group_of(3, 100, 2) == 6
-    assert group_of(3, 4, 1) == 3
-    assert group_of(None, 100, 1) == group_of(5, 1, 1) == 1
+    assert [checkpoint_interval("sqrt", tiles, 1) for tiles in (1, 4, 64, 128, 2048)] == [
+        1,
+        2,
+        8,
+        8,
+        32,
+    ]
+    assert checkpoint_interval("sqrt", 101, 1) == 11  # a prime: the last group is padded
+    assert checkpoint_interval(3, 100, 2) == 6
+    assert checkpoint_interval(3, 4, 1) == 3
+    assert checkpoint_interval(None, 100, 1) == checkpoint_interval(5, 1, 1) == 1
 
 
 @pytest.mark.parametrize("bad", [0, -2, 1.5, True, "root"])
 def test_anything_else_is_refused(bad):
     W0, *streams = random_inputs(MATRIX, B=1, T=4, dk=4, dtype="f4")
-    with pytest.raises(miras.ConfigError, match=r"save_every=.* must be a number of chunks"):
+    with pytest.raises(
+        miras.ConfigError, match=r"save_every=.* (must be a number of chunks|is not a whole number)"
+    ):
         miras.scan(MATRIX, W0, *streams, chunk=4, save_every=bad)
 
 

@@ -1,14 +1,13 @@
 """A head taken apart by value columns is the head."""
 
-import functools
-
 import numpy as np
 import pytest
 
 import miras
-from miras.backends.dispatch import BACKENDS
+from miras.backends.dispatch import BACKENDS, Entry
 from miras.backends.pallas.gpu.columns import in_columns, independent
-from miras.backends.xla import scan as xla
+from miras.backends.xla.backend import Tiling, Xla
+from miras.backends.xla.loop import scan_tiles
 from miras.testing.expect import expect_close
 from tests.backends.pallas.calls import NAMES, call, value_and_gradients
 
@@ -24,8 +23,8 @@ def test_which():
 
 @pytest.mark.parametrize("name", ["gla", "rwkv7", "deltaproduct"])
 def test_columns_are_heads_of_their_own(name, monkeypatch):
-    run = functools.partial(xla.run, loop=in_columns(xla.in_order, 2))
-    monkeypatch.setitem(BACKENDS, "columns", run)
+    tiling = Tiling(loop=in_columns(scan_tiles, 2))
+    monkeypatch.setitem(BACKENDS, "columns", Entry(lambda: Xla(tiling)))
     static, arrays = call(name, B=2, T=5, H=2, dk=4, dtype=np.float32)
     want = value_and_gradients(static, arrays, backend="xla", chunk=4)
     got = value_and_gradients(static, arrays, backend="columns", chunk=4)

@@ -11,8 +11,8 @@ from jax._src.pallas.mosaic.interpret import interpret_pallas_call as interprete
 from miras.backends.pallas.interpreter import interpreted
 from miras.backends.pallas.tpu import block_program as laid
 from miras.backends.pallas.tpu import plan
-from miras.sequence.scan import scan_with_loss
 from miras.testing.expect import expect_close
+from miras.testing.inputs import scan_with_loss
 from tests.backends.pallas.calls import NAMES, agree, call, value_and_gradients
 
 SIZES = {"T": 19, "dk": 4}
