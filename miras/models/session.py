@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.flax import save
 
 from miras.array_typing import Array
-from miras.config import difference, from_dict, require, to_dict, to_json
+from miras.config import difference, from_dict, require, to_dict
 from miras.errors import ConfigError
 from miras.models import session_2
 from miras.models.config import LanguageModelConfig
@@ -52,7 +52,7 @@ def fingerprint(model: LanguageModel) -> str:
 
 
 def _identity(model: LanguageModel, parameters: str) -> str:
-    text = to_json(model.config, indent=None) + parameters
+    text = json.dumps(to_dict(model.config), sort_keys=True) + parameters
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -17,7 +17,7 @@ from miras.models.language_model import LanguageModel
 
 FORMAT = "miras session 2"
 
-# By class: the fields that a config had when format 2 was written. Never to be changed.
+# By class: the fields that a config had when format 2 was written, in order. Never to be changed.
 _FIELDS = {
     "Adaptive": "window lr max_lr data_dependent granularity weight momentum every lr_at variant "
     "beta2 eps sharpness",
@@ -78,17 +78,15 @@ def _then(config: Config) -> dict[str, Any]:
     Raises:
         LookupError: where a later field is not at its default.
     """
-    cls = type(config)
-    ours = cls.__module__.startswith("miras.")
-    known = _FIELDS.get(cls.__name__, "").split()
+    cls, fields = type(config), {field.name: field for field in dataclasses.fields(config)}
+    known = [*fields]
+    if cls.__module__.startswith("miras."):
+        known = _FIELDS.get(cls.__name__, "").split()
+    for name, field in fields.items():
+        if name not in known and getattr(config, name) != _default(field):
+            raise LookupError(name)
     found: dict[str, Any] = {"kind": config.kind} if hasattr(config, "kind") else {}  # pyright: ignore
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if not ours or field.name in known:
-            found[field.name] = _plain(value)
-        elif value != _default(field):
-            raise LookupError(field.name)
-    return found
+    return found | {name: _plain(getattr(config, name)) for name in known}
 
 
 def _default(field: dataclasses.Field) -> Any:

@@ -129,7 +129,7 @@ def test_a_state_of_other_dtypes_is_refused(kind):
 
 @pytest.mark.parametrize("chunk", [2**31, 10**400])
 def test_chunks_beyond_all_positions_are_refused(chunk):
-    with pytest.raises(miras.ConfigError, match=r"^chunk=.* must be below 2\^31"):
+    with pytest.raises(miras.ConfigError, match=r"chunk=.* must (be below 2\^31|lie in)"):
         call(chunk=chunk)
 
 
