@@ -17,7 +17,7 @@ LIBTPU := import importlib.metadata as m; \
 BROWSER := $(if $(shell grep -sx ID=debian /etc/os-release),$(if $(filter x86_64,$(shell uname -m)),\
   $(VENV)/browser/.installed))
 
-.PHONY: help demo test wheel-smoke exhaustive tpu browser lint types docs format table clean
+.PHONY: help demo quick test wheel-smoke exhaustive tpu browser lint types docs format table clean
 
 help:  ## Show these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
@@ -26,7 +26,10 @@ demo: $(VENV)/.installed  ## Train the default model on the built-in corpus, the
 	$(BIN)/miras train yaad --out $(DEMO_OUT) $(DEMO)
 	$(BIN)/miras generate $(DEMO_OUT) --prompt "def " --length 300 --temperature 0.7
 
-test: $(VENV)/.installed $(TPU) $(BROWSER)  ## Run the tests
+quick: $(VENV)/.installed  ## Run a fast selection of the tests of every subsystem (3 minutes)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m quick $(PYTEST)
+
+test: $(VENV)/.installed $(TPU) $(BROWSER)  ## Run the tests (20 minutes on two cores)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not exhaustive" $(PYTEST)
 
 exhaustive: $(VENV)/.installed $(TPU) $(BROWSER)  ## Run what `make test` runs a sample of (hours)

@@ -89,3 +89,11 @@ RULES = tuple(
     for name in PRESETS
     if (miras.preset(name).architecture, miras.preset(name).letters) == ("lmm", "M")
 )
+
+
+def labels(name: str) -> set[tuple]:
+    """What of a preset its kernels depend on: members, orders, and how a layer calls `scan`."""
+    config = miras.preset(name)
+    rule = config.rule
+    called = {"keys": config.layer.keys, "exact": config.exact}
+    return {*rule.kinds().items(), *called.items(), ("order", rule.order), ("read", rule.read)}

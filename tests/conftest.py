@@ -1,5 +1,6 @@
-"""What every test shares: one CPU device, and double precision on request."""
+"""What every test shares: one CPU device, compiled programs, and double precision on request."""
 
+import gc
 import itertools
 import os
 import tempfile
@@ -20,7 +21,39 @@ os.environ["XLA_FLAGS"] = " ".join(
 import jax
 import pytest
 
+from tests.selection import mark_quick
+
 jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by -m
+def pytest_collection_modifyitems(items):
+    """Choose what `make quick` runs."""
+    mark_quick(items, at_most=2)
+
+
+def pytest_collection_finish():
+    """Tracing makes millions of small objects; the collector need not walk them so often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Compile a program once a session, in this process and in those that tests start.
+
+    Each xdist worker has a cache of its own, since jax writes entries in place.
+    """
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+        "jax_disable_most_optimizations": True,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
 
 
 @pytest.fixture

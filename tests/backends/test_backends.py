@@ -1,5 +1,7 @@
 """Every memory with every bias and retention: `xla` equals `reference`, in value and gradient."""
 
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 import miras
-from tests import cases
+from tests import cases, selection
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -35,14 +37,16 @@ def compare(rule, *, T, chunk, seed=0, **options):
     chex.assert_trees_all_close(got, want, rtol=1e-9, atol=1e-9)
 
 
-def sample(memory: str, retention: str) -> list[str]:
-    """One legal rule of each bias with a memory and a retention; algorithm and order take turns."""
-    turn = list(cases.MEMORIES).index(memory) + list(cases.RETENTIONS).index(retention)
-    taken = []
-    for place, bias in enumerate(cases.BIASES):
-        legal = [name for name in RULES if name.split("-")[:3] == [memory, bias, retention]]
-        taken += legal[(place + turn) % len(legal) :][:1] if legal else []
-    return taken
+AXES = ("memory", "bias", "retention", "algorithm", "order")
+
+
+def pairs(name: str) -> set[tuple]:
+    """Every two options of a rule, by axis; an order is an option too."""
+    return set(itertools.combinations(zip(AXES, name.split("-")), 2))
+
+
+# A rule for every two options that some legal rule joins; `make exhaustive` runs all the others.
+SAMPLE = selection.covering({name: pairs(name) for name in RULES})
 
 
 # Many rules a test, since they share operations, which are compiled once as long as a test lasts.
@@ -52,10 +56,8 @@ def sample(memory: str, retention: str) -> list[str]:
 @pytest.mark.parametrize("memory", cases.MEMORIES)
 def test_every_memory_bias_and_retention(memory, retention, share):
     every = [name for name in RULES if name.split("-")[::2][:2] == [memory, retention]]
-    taken = sample(memory, retention)
-    assert {name.split("-")[1] for name in taken} == {name.split("-")[1] for name in every}
-    names = taken if share == "sample" else [name for name in every if name not in taken]
-    assert len(names) >= 5
+    names = [name for name in every if (name in SAMPLE) == (share == "sample")]
+    assert names
     # Op by op: compiling two programs for each of some hundreds of rules would take far longer.
     with jax.disable_jit():
         for name in names:
@@ -63,6 +65,12 @@ def test_every_memory_bias_and_retention(memory, retention, share):
                 compare(RULES[name], T=2, chunk=2)
             except AssertionError as error:
                 raise AssertionError(name) from error
+
+
+def test_the_sample_joins_every_two_options():
+    assert set().union(*map(pairs, SAMPLE)) == set().union(*map(pairs, RULES))
+    for axis, options in zip(AXES, (cases.MEMORIES, cases.BIASES, cases.RETENTIONS)):
+        assert {name.split("-")[AXES.index(axis)] for name in SAMPLE} == set(options)
 
 
 COMPILED = [

@@ -166,10 +166,14 @@ def _label(axis: int, place: int) -> Any:
     return option["kind"] if isinstance(option, dict) else option
 
 
+def labels(case: Case) -> list[tuple[int, Any]]:
+    """The member or other option that a case has on each axis."""
+    return [(axis, _label(axis, place)) for axis, place in enumerate(case)]
+
+
 def pairs(case: Case) -> set[Pair]:
     """What a case puts together: members and other options by twos, and each option alone."""
-    labels = [(axis, _label(axis, place)) for axis, place in enumerate(case)]
-    return set(itertools.combinations(labels, 2)) | {(one,) for one in enumerate(case)}
+    return set(itertools.combinations(labels(case), 2)) | {(one,) for one in enumerate(case)}
 
 
 def _near(start: Case, axis: int, place: int) -> Case:

@@ -11,22 +11,23 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from tests import selection
 from tests.contract import contracts, space
 
 EXAMPLES = os.environ.get("MIRAS_EXAMPLES")
-PARTS = 20
+
+
+COVER = {space.name(case): case for case in space.cover()}
+# Every member and every other option; `make exhaustive` puts every two of them together.
+SAMPLE = selection.covering({name: space.labels(case) for name, case in COVER.items()}, share=0.15)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "part", [pytest.param(n, marks=[pytest.mark.exhaustive] * (n % 2)) for n in range(PARTS)]
-)
-def test_every_pair_of_members(part):
-    """Half of the cases; the exhaustive suite runs the others."""
-    for case in space.cover()[part::PARTS]:
-        rule, options = space.build(case)
-        contracts.backends_agree(rule, options)
-        contracts.split_is_whole(rule, options)
+@pytest.mark.parametrize("name", selection.sampled(COVER, SAMPLE))
+def test_every_pair_of_members(name):
+    rule, options = space.build(COVER[name])
+    contracts.backends_agree(rule, options)
+    contracts.split_is_whole(rule, options)
 
 
 def places():
@@ -40,7 +41,7 @@ def places():
 @pytest.mark.slow
 @given(st.data())
 @settings(
-    max_examples=int(EXAMPLES or 6),
+    max_examples=int(EXAMPLES or 3),
     derandomize=EXAMPLES is None,
     database=None,
     deadline=None,
@@ -99,11 +100,9 @@ def descends(rule) -> bool:
     )
 
 
-def test_every_member_is_in_the_space():
-    covered = {name for case in space.cover() for name in members(case)}
+@pytest.mark.parametrize("names", [COVER, SAMPLE], ids=["cover", "sample"])
+def test_every_member_is_in_the_space(names):
+    covered = {member for name in names for member in space.build(COVER[name])[0].kinds().items()}
     assert covered == {(axis, kind) for axis in space.REGISTRIES for kind in space.kinds(axis)}
-
-
-def members(case):
-    """The four members of a case, by axis."""
-    return space.build(case)[0].kinds().items()
+    labels = {label for case in COVER.values() for label in space.labels(case)}
+    assert labels == {label for name in names for label in space.labels(COVER[name])}

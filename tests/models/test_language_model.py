@@ -11,7 +11,8 @@ from flax import nnx
 import miras
 from miras.models import LanguageModel, decode_step, generate, prefill
 from miras.presets import PRESETS
-from tests.cases import RULES
+from tests import selection
+from tests.cases import RULES, labels
 
 SMALL = ("layers=2", "width=32", "heads=2", "vocab=29", "chunk=4")
 
@@ -47,7 +48,10 @@ def close(got, want):
 
 
 # Of the module, so that the tests of one preset run one after the other and compile it once.
-@pytest.fixture(scope="module", params=PRESETS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name != "yaad")) for name in PRESETS],
+)
 def name(request):
     return request.param
 
@@ -140,10 +144,21 @@ FREE = ("newton", "nonparametric")
 NO_LOSS = ("transformer", "sliding_window", "rwkv7")
 
 
+STARTS = {f"{name}-{chunk}": (name, chunk) for name, chunk in starting_points()}
+# Every member and every way to call `scan` at both chunks; `make exhaustive` looks at the others.
+SAMPLE = selection.covering(
+    {
+        start: {(*label, chunk == 1) for label in labels(name)}
+        for start, (name, chunk) in STARTS.items()
+    }
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "chunk"), starting_points())
-def test_starting_point(name, chunk):
+@pytest.mark.parametrize("start", selection.sampled(STARTS, SAMPLE))
+def test_starting_point(start):
     """The inner loss falls over a text and the outer gradient is of order one, for any chunk."""
+    name, chunk = STARTS[start]
     config = miras.override(miras.preset(name), "layers=2", f"chunk={chunk}")
     model = LanguageModel(config, nnx.Rngs(0))
     text = np.frombuffer(test_starting_point.__doc__.encode() * 8, np.uint8)[: 2 * 256]

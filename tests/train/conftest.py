@@ -2,9 +2,7 @@
 
 import dataclasses
 import io
-import os
 
-import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -14,23 +12,6 @@ from miras.data import DataConfig
 from miras.models import LanguageModelConfig
 from miras.rule.rule import Rule
 from miras.train import RunConfig, TrainConfig
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Every run compiles its own steps: quickly, and the same program once a session."""
-    settings = {  # name: (while these tests run, otherwise)
-        "jax_compilation_cache_dir": (str(tmp_path_factory.mktemp("compiled")), None),
-        "jax_persistent_cache_min_compile_time_secs": (0.0, 1.0),
-        "jax_disable_most_optimizations": (True, True),
-    }
-    for name, (value, _) in settings.items():
-        jax.config.update(name, value)
-        os.environ[name.upper()] = str(value)  # for the processes that tests start
-    yield
-    for name, (_, value) in settings.items():
-        jax.config.update(name, value)
-        del os.environ[name.upper()]
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ from miras.errors import ConfigError
 from miras.layers import LayerConfig
 from miras.presets import PRESETS
 from miras.testing.rules import rules_with
+from tests.analysis.equation.drawn import check_drawn
 from tests.conformance.members import CASES
 from tests.contract.space import REGISTRIES, VARIANTS, kinds
-from tests.drawn import check_drawn
 
 
 def semantics(case) -> dict:

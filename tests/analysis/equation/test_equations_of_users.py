@@ -14,8 +14,8 @@ from miras.analysis.equation import text
 from miras.errors import ConfigError
 from miras.parts.formula import AlgorithmFormula, BiasFormula, Line, number
 from miras.testing.formula import check_formula
+from tests.analysis.equation.drawn import check_drawn
 from tests.contract.space import REGISTRIES
-from tests.drawn import check_drawn
 
 
 @pytest.fixture

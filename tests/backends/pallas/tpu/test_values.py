@@ -13,7 +13,9 @@ from miras.backends.pallas.tpu import block_program as laid
 from miras.backends.pallas.tpu import plan
 from miras.testing.expect import expect_close
 from miras.testing.inputs import scan_with_loss
+from tests import selection
 from tests.backends.pallas.calls import NAMES, agree, call, value_and_gradients
+from tests.cases import labels
 
 SIZES = {"T": 19, "dk": 4}
 CHUNK = 8
@@ -22,9 +24,13 @@ CHUNK = 8
 compare = functools.partial(agree, "tpu", chunk=CHUNK)
 
 
+# Every member, order and way to call `scan`; `make exhaustive` runs the other presets.
+SAMPLE = selection.covering({name: labels(name) for name in NAMES}, share=0.1)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", selection.sampled(NAMES, SAMPLE))
 def test_every_preset_equals_the_reference(name, monkeypatch):
     """Three tiles of a chunk, two of them in one grid step, in which memories are found again."""
     monkeypatch.setattr(plan, "TOKENS", 2 * CHUNK)
