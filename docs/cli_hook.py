@@ -4,7 +4,7 @@ import argparse
 import html
 import re
 
-from miras.cli import main
+from miras.cli.main import build_parser
 
 MARK = "<!-- commands -->"
 SHARED = ("--help", "--plugin", "--trust-plugins")  # described once, at the top of the page
@@ -17,9 +17,8 @@ def on_page_markdown(markdown: str, **_) -> str:
 
 def commands() -> str:
     """All commands as Markdown, a section each."""
-    (group,) = (
-        a for a in main.build_parser()._actions if isinstance(a, argparse._SubParsersAction)
-    )
+    actions = build_parser()._actions
+    (group,) = (a for a in actions if isinstance(a, argparse._SubParsersAction))
     summaries = {action.dest: action.help or "" for action in group._get_subactions()}
     return "\n\n".join(
         _section(name, parser, summaries[name]) for name, parser in group.choices.items()
