@@ -135,9 +135,9 @@ def _planned(case: Case) -> tuple[Any, tuple[float, float]]:
     import jax
 
     from miras.backends.base import Alignment, ScanInputs
-    from miras.backends.pallas.tpu import block_program as laid
+    from miras.backends.pallas.tpu import block_program
     from miras.backends.pallas.tpu.plan import plan
-    from miras.backends.pallas.trace.live_state import carried_by
+    from miras.backends.pallas.trace.live_step import planned_live_step
     from miras.backends.xla.tiling import operand_shapes
     from miras.engine.averaging import by_position
     from miras.rule.options import ScanOptions
@@ -151,24 +151,28 @@ def _planned(case: Case) -> tuple[Any, tuple[float, float]]:
         how = ScanOptions(chunk=case.chunk, exact=options["exact"])
         shapes = functools.partial(operand_shapes, rule, call, how, Alignment())
         found.append(plan(rule, how, shapes, VMEM))
-        found.append(carried_by(rule, how, shapes(found[0].tile)))
+        found.append(planned_live_step(rule, how, shapes(found[0].tile)))
 
     jax.eval_shape(look, shapes)
-    layout, (step, given) = found
-    programs = (make(step, given).program for make in (laid.forward, laid.backward))
+    layout, (step, operands) = found
+    programs = (
+        make(step, operands).program for make in (block_program.forward, block_program.backward)
+    )
     forward, backward = (_cycles(program.jaxpr) / layout.tile for program in programs)
     return layout, (forward, backward + forward * (1 - 1 / layout.layout.group))
 
 
 def _cycles(jaxpr: Any) -> float:
     """Cycles of a v5e's four matrix units, which take a row of 128 by 128 a cycle each."""
-    from miras.backends.pallas.trace.program import equations, inputs_of
+    from jax import lax
+
+    from miras.backends.pallas.trace.jaxprs import equations, in_avals
 
     total = 0
     for eqn in equations(jaxpr):
-        if eqn.primitive.name == "dot_general":
+        if eqn.primitive is lax.dot_general_p:
             (over, _), _ = eqn.params["dimension_numbers"]
-            x, y = inputs_of(eqn)
+            x, y = in_avals(eqn)
             rows, columns = x.size // x.shape[over[0]], y.size // x.shape[over[0]]
             passes = 1 if x.dtype == "bfloat16" else 6
             total += passes * rows * -(-x.shape[over[0]] // 128) * -(-columns // 128)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.array_typing import Array
+from miras.optim.cumulative_sum import cumulative_sum
 
 MIN_LOG = -100.0  # 4e-44: a smaller gate forgets no more, but an infinite one gives 0 * inf
 
@@ -72,12 +73,10 @@ def products(log_gate: Array | None, size: int, dtype) -> tuple[Array, Array]:
     return lower * jnp.exp(sums_between(log_gate)), jnp.exp(_summed(lower, log_gate))
 
 
-@jax.jit
 def sums_between(x: Array) -> Array:
-    """sum_{s < i <= t} x_i at [t, s]; 0 where there are none. Kernels know it by its name."""
-    lower = _lower(x.shape[0])
-    strictly = (jnp.arange(x.shape[0])[:, None] > jnp.arange(x.shape[0])[None, :]).astype(x.dtype)
-    return _summed(lower.astype(x.dtype) * x[None, :], strictly)
+    """sum_{s < i <= t} x_i at [t, s], for x [C]; 0 where there are none."""
+    time = jnp.arange(x.shape[0])
+    return cumulative_sum(jnp.where(time[:, None] > time[None, :], x[:, None], 0.0))
 
 
 def _lower(size: int) -> Array:

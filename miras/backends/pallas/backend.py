@@ -14,12 +14,12 @@ from miras.backends.base import (
     Supports,
     Unsupported,
 )
-from miras.backends.pallas.gpu.columns import in_columns
 from miras.backends.pallas.interpreter import interpreting
-from miras.backends.pallas.loop import in_kernels
+from miras.backends.pallas.loop import loop_in_kernels
 from miras.backends.pallas.target import CAPABILITY, capability, platform
 from miras.backends.pallas.tpu import kernels as tpu
-from miras.backends.pallas.tpu.plan import plan as plan_tpu
+from miras.backends.pallas.tpu.plan import LIMITS, TpuLimits
+from miras.backends.pallas.tpu.plan import plan as plan_on_tpu
 from miras.backends.xla.backend import Tiling, run_tiles
 from miras.backends.xla.tiling import layout_of, operand_shapes
 from miras.rule.options import ScanOptions
@@ -44,9 +44,17 @@ class KernelPlan(NamedTuple):
 
 
 class Pallas(Backend):
-    """The chunk step traced into a Mosaic kernel on TPUs, into a Triton kernel on GPUs."""
+    """The chunk step traced into a Mosaic kernel on TPUs, into a Triton kernel on GPUs.
+
+    Args:
+        limits: what plans are chosen by, `TpuLimits` on a TPU and `RegisterBudget` on a GPU; None
+            for those of the device.
+    """
 
     supports = Supports(float64=False, forward_mode=False, one_by_one=False)
+
+    def __init__(self, limits: Any = None):
+        self.limits = limits
 
     def plan(
         self, rule: Rule, inputs: ScanInputs, options: ScanOptions, alignment: Alignment
@@ -61,7 +69,8 @@ class Pallas(Backend):
             return Unsupported(
                 "so few tokens are taken one by one, which a kernel does not gain on"
             )
-        found = (_on_tpu if device == "tpu" else _on_gpu)(rule, inputs, options, alignment)
+        call = rule, inputs, options, alignment
+        found = (_on_tpu if device == "tpu" else _on_gpu)(*call, self.limits)
         return Unsupported(found) if isinstance(found, str) else found
 
     def run(
@@ -77,35 +86,41 @@ class Pallas(Backend):
 
 
 def _on_tpu(
-    rule: Rule, inputs: ScanInputs, options: ScanOptions, alignment: Alignment
+    rule: Rule,
+    inputs: ScanInputs,
+    options: ScanOptions,
+    alignment: Alignment,
+    limits: TpuLimits | None,
 ) -> KernelPlan | str:
     vmem = 2**27 if interpreting() else pltpu.get_tpu_info().vmem_capacity_bytes
     shapes = functools.partial(operand_shapes, rule, inputs, options, alignment)
-    found = plan_tpu(rule, options, shapes, vmem)
+    found = plan_on_tpu(rule, options, shapes, vmem, limits or LIMITS)
     if isinstance(found, str):
         return found
-    loop = functools.partial(in_kernels, tpu.KERNELS, layout=found.layout)
+    loop = functools.partial(loop_in_kernels, tpu.KERNELS, layout=found.layout)
     return KernelPlan(Tiling(found.tile, loop), options.chunk, found)
 
 
 def _on_gpu(
-    rule: Rule, inputs: ScanInputs, options: ScanOptions, alignment: Alignment
+    rule: Rule, inputs: ScanInputs, options: ScanOptions, alignment: Alignment, limits: Any
 ) -> KernelPlan | str:
     if options.save_every is not None:
         return f"GPU kernels save the state of every tile, and save_every={options.save_every!r}"
     try:
         from miras.backends.pallas.gpu import kernels as gpu  # Triton may be gone from jax
         from miras.backends.pallas.gpu import plan as gpu_plan
+        from miras.backends.pallas.gpu.columns import split_columns
     except ImportError as missing:
         return f"jax {jax.__version__} lacks what GPU kernels are made of ({missing})"
     has = None if interpreting() else capability()
     if has is not None and has < CAPABILITY:
         return f"Triton needs a GPU of compute capability {CAPABILITY}, and this one has {has}"
+    budget = limits or gpu_plan.RegisterBudget.at(inputs.v.shape[-1])
     if options.exact:  # then a tile that begins a chunk has a snapshot less to hold
-        options = options.replace(chunk=gpu_plan.tile_of(options.chunk))
+        options = options.replace(chunk=gpu_plan.tile_of(options.chunk, budget))
     shapes = functools.partial(operand_shapes, rule, inputs, options, alignment)
-    found = gpu_plan.plan(rule, options, shapes, inputs.v.shape[-1])
+    found = gpu_plan.plan(rule, options, shapes, inputs.v.shape[-1], budget)
     if isinstance(found, str):
         return found
-    loop = functools.partial(in_kernels, gpu.KERNELS, layout=found.layout)
-    return KernelPlan(Tiling(found.tile, in_columns(loop, found.columns)), options.chunk, found)
+    loop = functools.partial(loop_in_kernels, gpu.KERNELS, layout=found.layout)
+    return KernelPlan(Tiling(found.tile, split_columns(loop, found.columns)), options.chunk, found)

@@ -1,5 +1,7 @@
 """Calls of `scan` as each preset makes them, on random arrays."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -7,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import miras
+from miras.backends.dispatch import BACKENDS, register
+from miras.backends.pallas.backend import Pallas
 from miras.backends.pallas.interpreter import Device, interpreted
 from miras.testing import random_inputs
 from miras.testing.expect import expect_close, expect_finite
@@ -47,11 +51,25 @@ def value_and_gradients(static: dict[str, Any], arrays: Any, **options: Any) -> 
     return {**kept, "gradients": gradients}
 
 
-def agree(device: Device, static: dict[str, Any], arrays: Any, **options: Any) -> None:
+@contextlib.contextmanager
+def kernels(limits: Any) -> Iterator[str]:
+    """The name of a backend of kernels that are planned by these limits, in jax's caches too."""
+    if limits is None:
+        yield "pallas"
+        return
+    name = f"pallas by {limits}"
+    register(name, lambda: Pallas(limits))
+    yield name
+    del BACKENDS[name]
+
+
+def agree(
+    device: Device, static: dict[str, Any], arrays: Any, limits: Any = None, **options: Any
+) -> None:
     """A device's kernels, in jax's interpreter of them, give what `reference` gives."""
     want = value_and_gradients(static, arrays, backend="reference", **options)
-    with interpreted(device):
-        got = value_and_gradients(static, arrays, backend="pallas", **options)
+    with interpreted(device), kernels(limits) as backend:
+        got = value_and_gradients(static, arrays, backend=backend, **options)
     expect_finite(got, "pallas")
     expect_close(got, want, "pallas is not reference")
 

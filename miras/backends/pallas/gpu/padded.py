@@ -1,7 +1,7 @@
 """Padded: arrays in Triton's shapes, every dimension a power of two, and what moves their entries.
 
-An array of a shape is kept in the next shape of powers of two, and what lies beyond the shape is of
-no meaning: it may be NaN. So whatever sums over a dimension that is padded masks it first.
+An array of a shape is kept in the next shape of powers of two, and what lies beyond the shape is
+undefined: it may be NaN. So whatever reduces a dimension that is padded masks it first.
 """
 
 import math
@@ -14,6 +14,7 @@ from miras.array_typing import Array
 
 Shape = tuple[int, ...]
 
+# Entries of an intermediate array up to which a selection is a masked sum; beyond, a product.
 SMALL = 8192
 LEAST = 16  # of every dimension of a product of matrices
 
@@ -32,21 +33,21 @@ def masked(x: Array, shape: Shape, axes: tuple[int, ...] | None = None, value: A
 
 
 def grown(x: Array, axis: int, size: int) -> Array:
-    """Longer along an axis, by copies of itself: all behind the first is of no meaning."""
+    """Longer along an axis, by copies of itself: all after the first is undefined."""
     if x.shape[axis] == size:
         return x
-    before, own, behind = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
-    copies = x.reshape(*before, 1, own, *behind)
-    copies = jnp.broadcast_to(copies, (*before, size // own, own, *behind))
-    return copies.reshape(*before, size, *behind)
+    before, own, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    copies = x.reshape(*before, 1, own, *after)
+    copies = jnp.broadcast_to(copies, (*before, size // own, own, *after))
+    return copies.reshape(*before, size, *after)
 
 
 def part(x: Array, axis: int, size: int, nth: int) -> Array:
     """The n-th run of `size` entries along an axis, `size` a power of two."""
     if x.shape[axis] == size:
         return x
-    before, own, behind = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
-    runs = x.reshape(*before, own // size, size, *behind)
+    before, own, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    runs = x.reshape(*before, own // size, size, *after)
     here = _index(runs.shape, axis) == nth
     return jnp.sum(jnp.where(here, runs, jnp.zeros_like(runs)), axis=axis)
 
@@ -59,7 +60,7 @@ def moved(
     Args:
         x: padded.
         axis: along which entries move.
-        have: entries of x that have a meaning.
+        have: entries of x that are defined.
         size: entries of the result, a power of two.
         first: for a slice where it begins; for padding, less by how much is put before.
         every: a slice's stride.
@@ -94,12 +95,12 @@ def along(chosen: Array, x: Array, axis: int) -> Array:
     order = (axis, *(a for a in range(x.ndim) if a != axis))
     front = jnp.transpose(x, order)
     rows = front.reshape(front.shape[0], math.prod(front.shape[1:]))
-    got = product(chosen.astype(x.dtype), rows, precision=lax.Precision.HIGHEST)
+    got = matmul(chosen.astype(x.dtype), rows, precision=lax.Precision.HIGHEST)
     got = got.reshape(got.shape[0], *front.shape[1:])
     return jnp.transpose(got, tuple(order.index(a) for a in range(x.ndim)))
 
 
-def product(x: Array, y: Array, over: tuple[int, int] = (1, 0), **options) -> Array:
+def matmul(x: Array, y: Array, over: tuple[int, int] = (1, 0), **options) -> Array:
     """Of two matrices, with nothing but zeros beyond their shapes where it is summed over."""
     free = (1 - over[0], 1 - over[1])
     sums = x.shape[over[0]]
@@ -115,7 +116,7 @@ def product(x: Array, y: Array, over: tuple[int, int] = (1, 0), **options) -> Ar
 
 
 def _filled(x: Array, axis: int, summed: bool) -> Array:
-    """At least 16 long; zeros come behind what is summed over."""
+    """At least 16 long, with zeros at the end of a dimension that is summed over."""
     own = x.shape[axis]
     if own >= LEAST:
         return x

@@ -1,54 +1,54 @@
-"""Given: what a loop over tiles is given."""
+"""Operands of a scan over tiles, with the dimensions that a kernel's grid goes over in front."""
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from miras.array_typing import Array
+from miras.backends.pallas.trace.program import shapes_of
 from miras.engine.state import State
 from miras.engine.step import Tile
 from miras.engine.tile import Constants
 
 
-class Flags(NamedTuple):
-    """A tile's flags [N, B], bool; None where the step is given none."""
+class TileFlags(NamedTuple):
+    """A tile's flags [N, B], bool; None where the step takes none."""
 
     chunk_start: Array | None
     chunk_end: Array
     reset: Array | None
 
 
-class Given(NamedTuple):
-    """What a loop over tiles is given: leaves [H, ...], [B, H, ...], [N, B, H, C, ...], [N, B].
+class ScanOperands(NamedTuple):
+    """What a scan over N tiles, B rows and H heads reads.
 
-    Constants and memory are those of a rule, or the leaves of them that count; see `Carried`.
-    Streams are the tiles without their flags: what has a gradient.
+    Attributes:
+        constants: leaves [H, ...], those of a rule or the live ones of them, see `LiveStep`.
+        memory: leaves [B, H, ...], likewise.
+        streams: leaves [N, B, H, C, ...]: the tiles without their flags, all that has a gradient.
+        flags: leaves [N, B].
     """
 
     constants: Any
     memory: Any
     streams: Tile
-    flags: Flags
+    flags: TileFlags
 
     def sizes(self) -> tuple[int, int, int]:
         """Tiles N, rows B and heads H."""
         tiles, rows, heads, *_ = self.streams.q.shape
         return tiles, rows, heads
 
-    def of_one_tile(self) -> "Given":
+    def tile_shapes(self) -> "ScanOperands":
         """The shapes for one tile of one head."""
-        return Given(*(own(tree, lead) for tree, lead in zip(self, (1, 2, 3, 2))))
+        return ScanOperands(*(shapes_of(tree, lead) for tree, lead in zip(self, (1, 2, 3, 2))))
 
 
-def given(constants: Constants, memory: State, tiles: Tile, resets: Array | None) -> Given:
-    """The arguments of a loop over tiles, see `xla.loop.Loop`, each with those of its shape."""
+def scan_operands(
+    constants: Constants, memory: State, tiles: Tile, resets: Array | None
+) -> ScanOperands:
+    """The arguments of a `backends.xla.loop.Loop`, each with all dimensions of its kind."""
     write = jnp.broadcast_to(tiles.write[:, :, None], tiles.q.shape[:4])
-    flags = Flags(tiles.chunk_start, tiles.chunk_end, resets)
+    flags = TileFlags(tiles.chunk_start, tiles.chunk_end, resets)
     streams = tiles._replace(write=write, chunk_start=None, chunk_end=None)
-    return Given(constants, memory, streams, flags)
-
-
-def own(tree: Any, lead: int) -> Any:
-    """The shapes of leaves without their first dimensions."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[lead:], x.dtype), tree)
+    return ScanOperands(constants, memory, streams, flags)

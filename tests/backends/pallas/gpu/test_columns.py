@@ -5,7 +5,7 @@ import pytest
 
 import miras
 from miras.backends.dispatch import BACKENDS, Entry
-from miras.backends.pallas.gpu.columns import in_columns, independent
+from miras.backends.pallas.gpu.columns import independent, split_columns
 from miras.backends.xla.backend import Tiling, Xla
 from miras.backends.xla.loop import scan_tiles
 from miras.testing.expect import expect_close
@@ -23,7 +23,7 @@ def test_which():
 
 @pytest.mark.parametrize("name", ["gla", "rwkv7", "deltaproduct"])
 def test_columns_are_heads_of_their_own(name, monkeypatch):
-    tiling = Tiling(loop=in_columns(scan_tiles, 2))
+    tiling = Tiling(loop=split_columns(scan_tiles, 2))
     monkeypatch.setitem(BACKENDS, "columns", Entry(lambda: Xla(tiling)))
     static, arrays = call(name, B=2, T=5, H=2, dk=4, dtype=np.float32)
     want = value_and_gradients(static, arrays, backend="xla", chunk=4)

@@ -5,17 +5,16 @@ import functools
 import numpy as np
 import pytest
 
-from miras.backends.pallas.gpu import plan as gpu_plan
+from miras.backends.pallas.gpu.plan import RegisterBudget
 from tests.backends.pallas.calls import agree, call
 
 SIZES = {"B": 1, "T": 11, "H": 1, "dk": 3}  # no power of two, a tile that is not full
 CHUNK = 4
 
 
-def give_room(monkeypatch, looped=2**40):
-    """To whatever size; in one call for all tiles, or with looped=0 one for each."""
-    monkeypatch.setattr(gpu_plan.Room, "at", lambda width: gpu_plan.Room(2**40, looped, 2**40))
-
+ANY_SIZE = RegisterBudget(one=2**40, all=2**40, blocks=2**40)
+CALLS_OF_ONE_TILE = ANY_SIZE._replace(all=0)
+IN_BLOCKS = RegisterBudget(one=0, all=0, blocks=2**40, block=4)  # whatever would fit
 
 compare = functools.partial(agree, "gpu", chunk=CHUNK)
 
@@ -26,9 +25,8 @@ SOME = ("gla", "gated_deltanet", "ttt_linear")
 
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("name", SOME)
-def test_calls_of_one_tile(name, monkeypatch):
-    give_room(monkeypatch, looped=0)
-    compare(*call(name, **SIZES))
+def test_calls_of_one_tile(name):
+    compare(*call(name, **SIZES), CALLS_OF_ONE_TILE)
 
 
 @pytest.mark.usefixtures("everywhere")
@@ -45,31 +43,21 @@ def test_segments_masks_and_a_state():
     compare(static, arrays, mask=mask, segment_ids=segments)
 
 
-def in_blocks(monkeypatch):
-    """Of 4 hidden units, whatever would fit."""
-    give_room(monkeypatch)
-    monkeypatch.setattr(gpu_plan, "BLOCK", 4)
-    monkeypatch.setattr(gpu_plan, "alive", lambda program: 2**41 if program.units is None else 1)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
-def test_blocks_of_hidden_units(monkeypatch):
+def test_blocks_of_hidden_units():
     """Several rows and heads, a chunk of two tiles, segments and masks: with momentum's buffers."""
-    in_blocks(monkeypatch)
-    monkeypatch.setattr(gpu_plan, "LEAST", 2)
     static, arrays = call("titans_lmm", B=2, T=8, H=2, dk=4)
     mask = np.random.default_rng(0).uniform(size=(2, 8)) < 0.8
     segments = np.asarray([[0] * 4 + [1] * 4, [0] * 8])
-    compare(static, arrays, mask=mask, segment_ids=segments)
+    compare(static, arrays, IN_BLOCKS._replace(tile=2), mask=mask, segment_ids=segments)
 
 
 @pytest.mark.usefixtures("everywhere")
-def test_keys_in_blocks(monkeypatch):
+def test_keys_in_blocks():
     """Of a matrix memory, whose units are in keys, answers and gates as well."""
-    in_blocks(monkeypatch)
-    monkeypatch.setattr(gpu_plan, "LEAST", 4)  # value columns, and tokens of a tile
-    compare(*call("gated_deltanet", B=2, T=8, H=2, dk=8))
+    budget = IN_BLOCKS._replace(tile=4, columns=4)
+    compare(*call("gated_deltanet", B=2, T=8, H=2, dk=8), budget)
 
 
 # Every preset with hidden units: sums over them in norms and softmaxes are several stages.
@@ -79,9 +67,8 @@ DEEP = ("ttt_mlp", "moneta", "yaad", "memora")
 @pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("name", DEEP)
-def test_presets_in_blocks(name, monkeypatch):
-    in_blocks(monkeypatch)
-    compare(*call(name, **SIZES))
+def test_presets_in_blocks(name):
+    compare(*call(name, **SIZES), IN_BLOCKS)
 
 
 # The other presets that are small enough, and of those that are not, one for each operation that
@@ -92,6 +79,5 @@ OTHERS = ("retnet", "mamba2", "hgrn2", "comba", "rwkv7", "longhorn", "mesa", "om
 @pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_presets(name, monkeypatch):
-    give_room(monkeypatch)
-    compare(*call(name, **SIZES))
+def test_other_presets(name):
+    compare(*call(name, **SIZES), ANY_SIZE)

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from miras.backends.pallas.ahead_of_time import compile_ahead
-from miras.backends.pallas.tpu import plan
+from miras.backends.pallas.tpu.plan import TpuLimits
 from miras.config import ConfigError
 from miras.testing import random_inputs
-from tests.backends.pallas.calls import NAMES, call, gradient, shapes
+from tests.backends.pallas.calls import NAMES, call, gradient, kernels, shapes
 from tests.contract import space
 
 pytestmark = [pytest.mark.tpu_aot, pytest.mark.usefixtures("libtpu")]
@@ -17,10 +17,11 @@ CHIPS = ("v5e", "v5p", "v6e")
 TOO_LARGE = [("atlas++", "v5p")]  # for its 64 MiB of VMEM, at a width of 64; it takes 32
 
 
-def compiled(static, arrays, chip, chunk=64):
+def compiled(static, arrays, chip, chunk=64, limits=None):
     """Text of the program of a call and its gradients."""
-    function = gradient(static, chunk=chunk, backend="pallas")
-    return compile_ahead(function, shapes(arrays), chip=chip).as_text()
+    with kernels(limits) as backend:
+        function = gradient(static, chunk=chunk, backend=backend)
+        return compile_ahead(function, shapes(arrays), chip=chip).as_text()
 
 
 # Every preset on a v5e; on the other chips every sixth, and those that memory may not hold.
@@ -34,14 +35,14 @@ HELD = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "chip"), HELD)
-def test_every_preset(name, chip, monkeypatch):
-    monkeypatch.setattr(plan, "TOKENS", 64)  # with nothing to find again, in half the time
+def test_every_preset(name, chip):
+    limits = TpuLimits(tokens=64)  # with nothing to recompute, in half the time
     static, arrays = call(name, T=192, dk=64, dtype=np.float32)
     if (name, chip) in TOO_LARGE:
         with pytest.raises(ConfigError, match="MiB of VMEM, more than the"):
-            compiled(static, arrays, chip)
+            compiled(static, arrays, chip, limits=limits)
         static, arrays = call(name, T=192, dk=32, dtype=np.float32)
-    text = compiled(static, arrays, chip)
+    text = compiled(static, arrays, chip, limits=limits)
     assert "miras_forward" in text
     assert "miras_backward" in text
 

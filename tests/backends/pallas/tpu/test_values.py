@@ -9,12 +9,12 @@ import pytest
 from jax._src.pallas.mosaic.interpret import interpret_pallas_call as interpreter
 
 from miras.backends.pallas.interpreter import interpreted
-from miras.backends.pallas.tpu import block_program as laid
-from miras.backends.pallas.tpu import plan
+from miras.backends.pallas.tpu import block_program
+from miras.backends.pallas.tpu.plan import TpuLimits
 from miras.testing.expect import expect_close
 from miras.testing.inputs import scan_with_loss
 from tests import selection
-from tests.backends.pallas.calls import NAMES, agree, call, value_and_gradients
+from tests.backends.pallas.calls import NAMES, agree, call, kernels, value_and_gradients
 from tests.cases import labels
 
 SIZES = {"T": 19, "dk": 4}
@@ -31,20 +31,17 @@ SAMPLE = selection.covering({name: labels(name) for name in NAMES}, share=0.1)
 @pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("name", selection.sampled(NAMES, SAMPLE))
-def test_every_preset_equals_the_reference(name, monkeypatch):
-    """Three tiles of a chunk, two of them in one grid step, in which memories are found again."""
-    monkeypatch.setattr(plan, "TOKENS", 2 * CHUNK)
-    compare(*call(name, **SIZES))
+def test_every_preset_equals_the_reference(name):
+    """Three tiles of a chunk, two of them in one grid step, in which memories are recomputed."""
+    compare(*call(name, **SIZES), TpuLimits(tokens=2 * CHUNK))
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("name", ["atlas", "atlas++"])
-def test_token_by_token(name, monkeypatch):
+def test_token_by_token(name):
     """As the rules that form every token's weights are run where these are large."""
-    monkeypatch.setattr(plan, "_tiles", lambda chunk: [1])
-    monkeypatch.setattr(plan, "TOKENS", CHUNK)
-    compare(*call(name, **SIZES))
+    compare(*call(name, **SIZES), TpuLimits(tile=1, tokens=CHUNK))
 
 
 # One of each kind of step: a momentum, a link, a solve, an algorithm that acts on whole weights.
@@ -72,10 +69,8 @@ def test_segments_masks_and_a_state(name):
 
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("name", [*SOME, "ttt_linear"])
-def test_tiles_smaller_than_a_chunk(name, monkeypatch):
-    monkeypatch.setattr(plan, "_tiles", lambda chunk: [chunk // 2])
-    monkeypatch.setattr(plan, "TOKENS", CHUNK // 2)
-    compare(*call(name, **SIZES))
+def test_tiles_smaller_than_a_chunk(name):
+    compare(*call(name, **SIZES), TpuLimits(tile=CHUNK // 2, tokens=CHUNK // 2))
 
 
 @pytest.mark.usefixtures("everywhere")
@@ -91,15 +86,16 @@ def test_tiles_smaller_than_a_chunk(name, monkeypatch):
 )
 def test_two_chunks_at_once(length, labels, in_pairs, monkeypatch):
     """Without gradients, where momentum is large: the answers and the state are as ever."""
-    monkeypatch.setattr(plan, "PAIRED", 0)
     paired = []
-    make = laid.forward_pair
-    monkeypatch.setattr(laid, "forward_pair", lambda *args: paired.append(1) or make(*args))
+    make = block_program.forward_pair
+    monkeypatch.setattr(
+        block_program, "forward_pair", lambda *args: paired.append(1) or make(*args)
+    )
     static, arrays = call("titans_lmm", T=length, dk=4)
     scan = functools.partial(scan_with_loss, static["rule"], chunk=CHUNK, exact=False, **labels)
     want = scan(*arrays["inputs"], backend="reference")
-    with interpreted("tpu"):
-        got = jax.jit(functools.partial(scan, backend="pallas"))(*arrays["inputs"])
+    with interpreted("tpu"), kernels(TpuLimits(paired=0)) as backend:
+        got = jax.jit(functools.partial(scan, backend=backend))(*arrays["inputs"])
     expect_close(got, want, "two chunks at once are not one after the other")
     assert bool(paired) == in_pairs
 

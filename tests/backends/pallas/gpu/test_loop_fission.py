@@ -7,16 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from miras.backends.pallas.gpu.stages import in_blocks, staged
-from miras.backends.pallas.gpu.triton import LOWERED
-from miras.backends.pallas.trace.hidden_units import Units
-from miras.backends.pallas.trace.program import evaluate, rewritten, trace
+from miras.backends.pallas.gpu.loop_fission import in_blocks, in_one_phase
+from miras.backends.pallas.trace.hidden_blocks import HiddenBlocks
+from miras.backends.pallas.trace.jaxprs import evaluate
+from miras.backends.pallas.trace.program import trace
+from miras.backends.pallas.trace.shared_lowerings import CALLS
 
-UNITS = Units(count=8, block=2)
+BLOCKS = HiddenBlocks(count=8, block=2)
 
 
 def several(w, x):
-    """Sums, norms and numbers of units, in stages that need each other; one result is an input."""
+    """Sums, norms and numbers of units, in phases that need each other; one result is an input."""
     z = jnp.tanh(x @ w + jnp.arange(8.0))
     y = z @ w.T - jnp.max(z, axis=1, keepdims=True)
     g = x.T @ (jnp.sum(y) * z / jnp.sum(z**2))
@@ -25,19 +26,19 @@ def several(w, x):
 
 def evaluated(program, *args):
     """What it writes, blocks put together."""
-    units, found = program.units, []
+    hidden, found = program.blocks, []
 
     def written(shape):
         found.append({})
         return lambda value, *at, out=found[-1]: out.update({at: value})
 
     def read(x):
-        blocks = x if units is None else units.apart(x, 0)
+        blocks = x if hidden is None else hidden.split(x, 0)
         return lambda *at: blocks[tuple(map(int, at))] if at else blocks
 
     writes = jax.tree.map(written, program.results)
     scratch = [np.zeros(s.shape, s.dtype) for s in program.scratch()]
-    run = functools.partial(evaluate, functools.partial(rewritten, {}))
+    run = functools.partial(evaluate, CALLS)
     with jax.disable_jit():  # so that loops run, and write, here
         program(run, [*program.captured(), *map(read, args)], writes, scratch)
     out = []
@@ -46,7 +47,7 @@ def evaluated(program, *args):
             out.append(blocks[()])
         else:
             stacked = jnp.stack([blocks[key] for key in sorted(blocks, key=lambda k: int(k[0]))])
-            out.append(units.together(stacked, 0, shape.shape))
+            out.append(hidden.merge(stacked, 0, shape.shape))
     return out
 
 
@@ -55,10 +56,10 @@ def test_blocks_are_the_whole():
     random = np.random.default_rng(0)
     w, x = jnp.asarray(random.normal(size=(4, 8))), jnp.asarray(random.normal(size=(2, 4)))
     program = trace(several, w, x)
-    found = in_blocks(program, UNITS, LOWERED)
+    found = in_blocks(program, BLOCKS)
     assert not isinstance(found, str), found
-    assert len(found.stages) > 2
-    for got in (evaluated(found, w, x), evaluated(staged(program), w, x)):
+    assert len(found.phases) > 2
+    for got in (evaluated(found, w, x), evaluated(in_one_phase(program), w, x)):
         for one, want in zip(got, several(w, x), strict=True):
             np.testing.assert_allclose(one, want, rtol=1e-5, atol=1e-5)
 
@@ -74,5 +75,5 @@ def test_blocks_are_the_whole():
     ],
 )
 def test_what_has_no_blocks_is_refused(function, named):
-    found = in_blocks(trace(function, jnp.zeros((4, 8))), UNITS, LOWERED)
+    found = in_blocks(trace(function, jnp.zeros((4, 8))), BLOCKS)
     assert found == f"{named!r} cannot be had in blocks of its 8 hidden units"

@@ -1,7 +1,7 @@
-"""Refs: how values lie in a kernel's memory, and how they are read and written there.
+"""Blocks of a TPU kernel's memory: how values are stored in them, read and written.
 
 Blocks have two dimensions at least: a vector [N] is a row [1, N]. A weight of more rows than
-columns, and fewer columns than a register has lanes, lies transposed.
+columns, and fewer columns than a register has lanes, is stored transposed.
 """
 
 from typing import Any
@@ -12,26 +12,26 @@ from jax.experimental.pallas import tpu as pltpu
 
 from miras.array_typing import Array
 from miras.backends.pallas.target import LANES
-from miras.backends.pallas.tpu.forms import Forms, Matrix, enter, leave
+from miras.backends.pallas.tpu.register_layouts import Layouts, RegisterMatrix, enter, leave
 
 
-def block(own: tuple[int, ...]) -> tuple[int, ...]:
+def block_shape(own: tuple[int, ...]) -> tuple[int, ...]:
     """A shape of at least two dimensions."""
     return (1,) * (2 - len(own)) + own
 
 
-def as_block(shapes: Any) -> Any:
-    """Shapes of values as those of the blocks in which they lie, if not transposed."""
-    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(block(s.shape), s.dtype), shapes)
+def block_shapes(shapes: Any) -> Any:
+    """Shapes of values as those of the blocks that store them, if not transposed."""
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(block_shape(s.shape), s.dtype), shapes)
 
 
 def vmem(shapes: Any, *lead: int) -> Any:
     """Scratch memory for arrays of these shapes."""
-    return jax.tree.map(lambda s: pltpu.VMEM((*lead, *block(s.shape)), s.dtype), shapes)
+    return jax.tree.map(lambda s: pltpu.VMEM((*lead, *block_shape(s.shape)), s.dtype), shapes)
 
 
-def lying(tree: Any, lead: int) -> Any:
-    """Weights [..., N, M] behind `lead` dimensions, or their shapes, as they lie."""
+def to_stored(tree: Any, lead: int) -> Any:
+    """Weights [..., N, M] after `lead` dimensions, or their shapes, transposed where tall."""
 
     def one(x: Any) -> Any:
         if not _tall(x.shape[lead:]):
@@ -43,8 +43,8 @@ def lying(tree: Any, lead: int) -> Any:
     return jax.tree.map(one, tree)
 
 
-def like(arrays: Any, tree: Any) -> Any:
-    """Arrays in the shapes of a tree's, whose weights may have lain transposed."""
+def from_stored(arrays: Any, shapes: Any) -> Any:
+    """The inverse of `to_stored`: arrays in the shapes of a tree's."""
 
     def one(x: Array, s: Any) -> Array:
         own = s.shape[-2:]
@@ -52,26 +52,26 @@ def like(arrays: Any, tree: Any) -> Any:
             x = x.swapaxes(-1, -2)
         return x.reshape(s.shape)
 
-    return jax.tree.map(one, arrays, tree)
+    return jax.tree.map(one, arrays, shapes)
 
 
-def values(blocks: Any, shapes: Any) -> Any:
-    """Values of these shapes, by their forms."""
+def block_values(blocks: Any, shapes: Any) -> Any:
+    """The values, of these shapes, that blocks store, by their layouts in registers."""
 
     def one(x: Array, s: Any) -> Any:
         if x.shape != s.shape and _tall(s.shape):
-            return Matrix(s.shape, Forms((None, x)))
+            return RegisterMatrix(s.shape, Layouts((None, x)))
         return enter(x if x.shape == s.shape else x.reshape(s.shape))
 
     return jax.tree.map(one, blocks, shapes)
 
 
-def blocks(values: Any, shapes: Any) -> Any:
-    """The inverse: values as they lie in blocks of these shapes."""
+def value_blocks(values: Any, shapes: Any) -> Any:
+    """The inverse: values as blocks of these shapes store them."""
 
     def one(value: Any, s: Any) -> Array:
         if value.shape != s.shape and _tall(value.shape):
-            value = value.transpose if isinstance(value, Matrix) else value.T
+            value = value.transpose if isinstance(value, RegisterMatrix) else value.T
         return leave(value).reshape(s.shape).astype(s.dtype)
 
     return jax.tree.map(one, values, shapes)
@@ -92,7 +92,7 @@ def write(refs: Any, blocks: Any, *at: Any) -> None:
 
 
 def add(refs: Any, blocks: Any, *at: Any) -> None:
-    """As `write`, to what is there."""
+    """As `write`, to the blocks' present values."""
 
     def one(ref: Any, block: Array) -> None:
         ref[at] += block
