@@ -18,7 +18,7 @@ To add a backend, do these four things:
 """
 
 import abc
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from miras.array_typing import Array, Gates, Keys, Mask, Queries, SegmentIds, Values, Weights
 from miras.engine.state import State
@@ -108,7 +108,10 @@ class Supports(NamedTuple):
 class Backend(abc.ABC):
     """One way to run a rule over tokens; see the module's docstring for how to add one."""
 
-    supports: ClassVar[Supports] = Supports()
+    @property
+    def supports(self) -> Supports:
+        """What it does on the platform of the call."""
+        return Supports()
 
     @abc.abstractmethod
     def plan(

@@ -26,7 +26,10 @@ from miras.rule.rule import Rule
 class Reference(Backend):
     """Token by token, in the dtype of the step; keeps one state a token for the backward pass."""
 
-    supports = Supports(precision=False)
+    @property
+    def supports(self) -> Supports:
+        """The oracle rounds nothing."""
+        return Supports(precision=False)
 
     def plan(self, rule, inputs, options, alignment) -> None:
         """Every call runs, wherever segments begin, whatever `save_every` says."""

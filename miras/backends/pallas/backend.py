@@ -51,7 +51,11 @@ class Pallas(Backend):
             for those of the device.
     """
 
-    supports = Supports(float64=False, forward_mode=False, one_by_one=False)
+    @property
+    def supports(self) -> Supports:
+        """GPU kernels save the state of every tile, whatever `save_every` says."""
+        on_gpu = (interpreting() or platform()) == "gpu"
+        return Supports(False, forward_mode=False, save_every=not on_gpu, one_by_one=False)
 
     def __init__(self, limits: Any = None):
         self.limits = limits

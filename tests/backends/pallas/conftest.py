@@ -1,11 +1,10 @@
-"""The TPU's compiler, which `make test` installs beside the environment, and double precision."""
+"""The TPU's compiler, which `make test` installs beside the environment."""
 
 import os
 import platform
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 
@@ -18,11 +17,3 @@ def libtpu():
     if not library.exists():
         pytest.fail(f"no {library}: `make test` installs it")
     os.environ["TPU_LIBRARY_PATH"] = str(library)
-
-
-@pytest.fixture
-def everywhere():
-    """Double precision also in the threads in which an interpreter runs a kernel."""
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
