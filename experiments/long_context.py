@@ -34,8 +34,8 @@ from miras.analysis.stream import read_stream
 from miras.analysis.stream.read import PIECE
 from miras.array_typing import Array
 from miras.models import LanguageModel, prefill
-from miras.runtime.figures import png, write_picture
-from miras.runtime.files import write_whole
+from miras.runtime.figures import png, write_figure
+from miras.runtime.files import write_atomically
 from miras.runtime.terminal import tolerant_output
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def with_noise(x: Array, rng: np.random.Generator) -> Array:
 
 def plot(rows: list[dict], path: pathlib.Path) -> None:
     """The resident set over the tokens read."""
-    write_picture(path, lambda: png(functools.partial(_draw, rows), (7, 3.8)), print)
+    write_figure(path, lambda: png(functools.partial(_draw, rows), (7, 3.8)), print)
 
 
 def _draw(rows: list[dict], figure: "Figure") -> None:
@@ -181,7 +181,7 @@ def main() -> None:
         args.results.mkdir(parents=True, exist_ok=True)
         command = f"python -m experiments.long_context --tokens {args.tokens}"
         kept = {"command": command, "rows": rows}
-        write_whole(args.results / "long_context.json", json.dumps(kept) + "\n")
+        write_atomically(args.results / "long_context.json", json.dumps(kept) + "\n")
         plot(rows, args.results / "long_context.png")
 
 

@@ -24,8 +24,8 @@ from miras.analysis.costs import costs
 from miras.data import DataConfig
 from miras.models import LanguageModelConfig
 from miras.presets import PRESETS
-from miras.runtime.figures import png, write_picture
-from miras.runtime.files import write_whole
+from miras.runtime.figures import png, write_figure
+from miras.runtime.files import write_atomically
 from miras.runtime.terminal import tolerant_output
 from miras.train import RunConfig, TrainConfig, train
 from miras.train.loggers.jsonl import read_metrics
@@ -93,7 +93,7 @@ def table(rows: list[dict]) -> str:
 
 def plot(rows: list[dict], path: pathlib.Path) -> None:
     """Held-out curves of all presets."""
-    write_picture(path, lambda: png(functools.partial(_draw, rows), (7, 4.2)), print)
+    write_figure(path, lambda: png(functools.partial(_draw, rows), (7, 4.2)), print)
 
 
 def _draw(rows: list[dict], figure: "Figure") -> None:
@@ -137,7 +137,7 @@ def keep(row: dict, steps: int, path: pathlib.Path) -> list[dict]:
     kept = json.loads(path.read_text()) if path.exists() else {"command": command, "rows": []}
     former = kept["rows"] if kept["command"] == command else []
     rows = [*(other for other in former if other["preset"] != row["preset"]), row]
-    write_whole(path, json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
+    write_atomically(path, json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
     return rows
 
 

@@ -38,7 +38,7 @@ from miras.analysis.costs import costs
 from miras.analysis.eval.evaluate import evaluate_task
 from miras.analysis.match import match
 from miras.data import vocabulary
-from miras.runtime.figures import png, write_picture
+from miras.runtime.figures import png, write_figure
 from miras.runtime.terminal import tolerant_output
 from miras.tasks.niah import NIAH, NOISE
 from miras.train import RunConfig, load_run, train
@@ -187,7 +187,7 @@ def plot(rows: list[dict], task: str, path: pathlib.Path) -> None:
     names = [n for n in MODELS if any((r["model"], r["task"]) == (n, task) for r in rows)]
     columns = math.ceil(len(names) / 2)
     draw = functools.partial(_draw, rows, task, names, columns)
-    write_picture(path, lambda: png(draw, (2.1 * columns, 4.2)), print)
+    write_figure(path, lambda: png(draw, (2.1 * columns, 4.2)), print)
 
 
 def _draw(rows: list[dict], task: str, names: list[str], columns: int, figure: "Figure") -> None:

@@ -1,30 +1,34 @@
-"""The one exception of miras that is the user's to mend; the command line prints it in one line."""
+"""The exception for errors of the user, and how the command line prints an error."""
 
 import re
 import sys
 
 
 class ConfigError(ValueError):
-    """A configuration, path or value that cannot be used.
+    """An invalid config, path or value.
 
-    The message is one sentence that names the offending value, the legal ones and the fix. The
-    command line prints it and exits with code 2; as a ``ValueError`` it needs no import to catch.
+    The message is one sentence that names the value, the legal ones and the fix. The command line
+    prints it and exits with code 2. It is a ``ValueError``, so it can be caught without an import.
     """
 
 
 class UnknownPartError(ConfigError):
-    """A name that no member of a registry has, which no other choice could make right."""
+    """A name that is not in a registry."""
 
 
 def fail(reason: object, code: int) -> int:
-    """Tell the user a reason in one line on stderr, cut where it is long; returns the exit code."""
+    """Print the reason of a failure in one line on stderr, truncated if it is long.
+
+    Returns:
+        The exit code.
+    """
     line = _LONG.sub(lambda word: f"{word[0][:100]}...{word[0][-40:]}", str(reason))
     line = " ".join(line.split())
-    if len(line) > _MOST:
-        line = f"{line[: _MOST // 2]} ... {line[-_MOST // 4 :]}"
+    if len(line) > _MAX_LENGTH:
+        line = f"{line[: _MAX_LENGTH // 2]} ... {line[-_MAX_LENGTH // 4 :]}"
     print("miras:", line, file=sys.stderr)
     return code
 
 
-_MOST = 1800  # letters of a line
-_LONG = re.compile(r"\S{200,}")  # a value or a path of thousands of letters
+_MAX_LENGTH = 1800  # characters of a line
+_LONG = re.compile(r"\S{200,}")  # a value or a path of thousands of characters

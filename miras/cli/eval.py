@@ -11,7 +11,7 @@ from miras.config import override, require, to_dict
 from miras.config.choices import shown
 from miras.errors import ConfigError
 from miras.runtime import signals
-from miras.runtime.files import expanded
+from miras.runtime.files import expand_home
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,7 +99,7 @@ def _evaluate_task(args: argparse.Namespace) -> int:
             f"--data does not apply to task {args.task!r}, which has no text: leave it out."
         )
     folder = pathlib.Path(args.folder, "eval") if args.out is None else pathlib.Path(args.out)
-    path = expanded(folder) / f"{to_dict(task)['kind']}.json"
+    path = expand_home(folder) / f"{to_dict(task)['kind']}.json"
     check_target(path)
     console = Console()
     total = len(set(depths)) * examples * sum(set(lengths))
@@ -164,17 +164,17 @@ def _task(name: str, overrides: list[str], run: "Run") -> "Task":
 def _write(results: "TaskResults", path: pathlib.Path) -> str:
     from miras.analysis.eval.plot import heat_map
     from miras.errors import fail
-    from miras.runtime.figures import write_picture
-    from miras.runtime.files import write_whole
+    from miras.runtime.figures import write_figure
+    from miras.runtime.files import write_atomically
     from miras.train.runs.run_folder import cannot_write
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, results.to_json())
+        write_atomically(path, results.to_json())
     except OSError as error:
         raise ConfigError(cannot_write(path.parent, error)) from error
     warn = lambda reason: fail(reason, 0)  # noqa: E731
-    drawn = write_picture(path.with_suffix(".png"), lambda: heat_map(results), warn)
+    drawn = write_figure(path.with_suffix(".png"), lambda: heat_map(results), warn)
     return f"{path} and {path.stem}.png" if drawn else str(path)
 
 

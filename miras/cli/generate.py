@@ -94,14 +94,14 @@ def _run(args: argparse.Namespace) -> int:
 
 def _resumed(path: str | None, run: "Run") -> tuple["Session | None", Mapping[str, Any] | None]:
     """The session in a file and the state of its text decoder; None if there is no such file."""
-    from miras.data.tokenizers.text_decoder import within_text
+    from miras.data.tokenizers.text_decoder import mid_text_state
     from miras.models.session import load_notes, resumed
 
     session = resumed(path, run.model)
     if path is None or session is None:
         return None, None
     text = load_notes(path).get("text")
-    return session, text if isinstance(text, dict) else within_text()
+    return session, text if isinstance(text, dict) else mid_text_state()
 
 
 def _read_prompt(run: "Run", ids: "np.ndarray", session: "Session | None") -> "Session":

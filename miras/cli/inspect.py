@@ -10,7 +10,7 @@ from miras.cli.output import print_line
 from miras.cli.runs import load_run
 from miras.config import require
 from miras.errors import ConfigError
-from miras.runtime.files import expanded
+from miras.runtime.files import expand_home
 
 if TYPE_CHECKING:
     from miras.data import Tokenizer
@@ -55,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
 
     require(args.limit >= 1, f"--limit {args.limit} must be at least 1.")
     require(args.text != "", "the text is empty: give one with --text or --file.")
-    out = expanded(args.out or pathlib.Path(args.folder) / "inspect.html")
+    out = expand_home(args.out or pathlib.Path(args.folder) / "inspect.html")
     require(
         not os.path.isdir(out),
         f"{out} is a folder: give the name of a file, such as {out}/page.html.",
@@ -106,11 +106,11 @@ def _tokens(tokenizer: "Tokenizer", text: bytes, vocab: int, limit: int) -> list
 
 
 def _write(out: pathlib.Path, content: str) -> None:
-    from miras.runtime.files import write_whole
+    from miras.runtime.files import write_atomically
 
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(out, content)
+        write_atomically(out, content)
     except OSError as error:
         raise ConfigError(
             f"cannot write {out} ({error.strerror or error}): free space or make it writable, or "

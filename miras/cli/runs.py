@@ -33,7 +33,7 @@ def run_config(
 
     config = with_source(override(RunConfig(model=preset(name)), *overrides), source)
     if not any(word.partition("=")[0].strip() in ("vocab", "model.vocab") for word in overrides):
-        data = config.data if resumed is None else provenance.own(resumed, config).data
+        data = config.data if resumed is None else provenance.relocate(resumed, config).data
         config = override(config, f"model.vocab={vocabulary(data)}")
     return config
 

@@ -12,7 +12,7 @@ from miras.cli.output import print_line
 from miras.cli.runs import load_run, run_config, with_source
 from miras.config import override, require
 from miras.errors import ConfigError
-from miras.runtime.files import expanded
+from miras.runtime.files import expand_home
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,7 +113,7 @@ def _request(args: argparse.Namespace) -> _Request:
     else:
         config = run_config(args.model, args.overrides, args.data)
     make_plan(config.model, chunks, refines)
-    out = expanded(args.out or folder or f"runs/staleness-{args.model}")
+    out = expand_home(args.out or folder or f"runs/staleness-{args.model}")
     _check_folder(out)
     check_target(out / "staleness.json")
     return _Request(
@@ -208,18 +208,18 @@ def _write(report: "StalenessReport", out: pathlib.Path) -> str:
     from miras.analysis.staleness.plot import plot
     from miras.analysis.staleness.report import as_json
     from miras.errors import fail
-    from miras.runtime.figures import write_picture
-    from miras.runtime.files import write_whole
+    from miras.runtime.figures import write_figure
+    from miras.runtime.files import write_atomically
     from miras.train.runs.run_folder import cannot_write
 
     try:
         out.mkdir(parents=True, exist_ok=True)
         content = json.dumps(as_json(report), indent=1, allow_nan=False)
-        write_whole(out / "staleness.json", content + "\n")
+        write_atomically(out / "staleness.json", content + "\n")
     except OSError as error:
         raise ConfigError(cannot_write(out, error)) from error
     warn = lambda reason: fail(reason, 0)  # noqa: E731
-    drawn = write_picture(out / "staleness.png", lambda: plot(report), warn)
+    drawn = write_figure(out / "staleness.png", lambda: plot(report), warn)
     return f"{out / 'staleness.json'}" + (f", {out / 'staleness.png'}" if drawn else "")
 
 
@@ -230,7 +230,7 @@ def _config_of_run(folder: str, overrides: list[str], source: str | None) -> "Ru
     from miras.train.runs.run_folder import RunFolder
     from miras.train.state import structure
 
-    own = RunFolder(folder).read_own_config()
+    own = RunFolder(folder).read_relocated_config()
     config = with_source(override(own, *overrides), source)
     if config.model != own.model:
         shapes = [

@@ -93,9 +93,9 @@ def _run(args: argparse.Namespace) -> int:
 def _check(name: str, session: str | None) -> pathlib.Path:
     from miras.config import require
     from miras.models.session import check_session_file
-    from miras.runtime.files import expanded
+    from miras.runtime.files import expand_home
 
-    path = expanded(name)
+    path = expand_home(name)
     require(path.is_file(), f"{name} is not a file: give a file with text.")
     require(path.stat().st_size > 0, f"{name} is empty: give a file with at least one byte.")
     if session is not None:

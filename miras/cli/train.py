@@ -79,13 +79,13 @@ def _run(args: argparse.Namespace) -> int:
 
 def _config_and_folder(args: argparse.Namespace) -> "tuple[RunConfig, str]":
     """The run's config and its folder."""
-    from miras.train.loggers.base import load_own
+    from miras.train.loggers.registry import load_files
     from miras.train.runs.run_folder import RunFolder, default_folder
 
     require(args.source is not None or not args.partial, "--partial needs --from RUN.")
     name, overrides = split_preset(args.overrides)
     if args.logger is not None:
-        names = load_own([part.strip() for part in args.logger.split(",")])
+        names = load_files([part.strip() for part in args.logger.split(",")])
         overrides.append(f"train.logger={json.dumps(names)}")
     saved, own = None, None if args.out is None else RunFolder(args.out)
     if own is not None and own.holds_run():
@@ -107,15 +107,15 @@ def _config_from_run(
     """The name and config of a run that starts from another run's parameters."""
     from miras.train.checkpoints.checkpointer import saved_steps
     from miras.train.config import Parent
-    from miras.train.runs.initial_parameters import split_source
+    from miras.train.runs.initial_parameters import parse_source
     from miras.train.runs.run_folder import RunFolder
 
-    run, step = split_source(args.source)
+    run, step = parse_source(args.source)
     if step is None and saved is not None and saved.parent and saved.parent.run == run:
         step = saved.parent.step  # of the first start, even if RUN has been trained further since
     folder = RunFolder(run)
     if name is None:
-        base = dataclasses.replace(folder.read_own_config(), parent=None)
+        base = dataclasses.replace(folder.read_relocated_config(), parent=None)
         name, config = folder.path.name, with_source(override(base, *overrides), args.data)
     else:
         config = run_config(name, overrides, args.data)

@@ -1,4 +1,4 @@
-"""Configs: frozen dataclasses that round-trip through JSON, overrides, and plugins."""
+"""Configs: frozen dataclasses with JSON, overrides, registries of members, and plugins."""
 
 from miras.config.base import (
     Config,

@@ -1,7 +1,7 @@
-"""Configuration as data: typed frozen dataclasses, JSON, overrides and a stable hash.
+"""Configs: typed frozen dataclasses with JSON, overrides and a stable hash.
 
-Every configurable thing in miras is a frozen dataclass below `Config`. What the fields mean stands
-with the classes; this file only checks, converts and compares them.
+Every configurable object of miras is a frozen dataclass derived from `Config`. The classes document
+their fields; this module checks, converts and compares them.
 """
 
 import copy
@@ -28,11 +28,11 @@ T = TypeVar("T")
 class Config:
     """Base of all configs: checks the type of every field, then calls `validate`.
 
-    A field's metadata may have `also`, other words for it which `override` answers
-    with the field's path instead of guessing. A field that earlier versions lacked is `added`.
+    A field's metadata may list synonyms under `also`, for which `override` raises an error that
+    names the field. Use `added` for a field that earlier versions did not have.
 
     Attributes:
-        own_levels: down to which depth a field wins over deeper ones of its name in `override`.
+        own_levels: the depth to which `override` prefers a field to deeper ones of the same name.
     """
 
     own_levels: ClassVar[int] = 1
@@ -46,18 +46,18 @@ class Config:
         self.validate()
 
     def validate(self) -> None:
-        """Raise `ConfigError` where fields are out of range or do not fit together."""
+        """Raise `ConfigError` if fields are out of range or incompatible."""
 
     def hashed_as(self) -> dict[str, Any]:
-        """Fields whose value changes nothing here, as earlier versions had them: see `added`."""
+        """Values that replace those of fields without effect in `config_hash` and `difference`."""
         return {}
 
 
 def added(default: T) -> T:
-    """A field that earlier versions lacked, whose default is what they did.
+    """A field that earlier versions did not have and whose default is their behaviour.
 
-    `config_hash` leaves it out while it has its default, so that a config keeps its hash, and what
-    earlier versions saved under it is found.
+    `config_hash` omits the field while it has its default, so that a config keeps the hash under
+    which earlier versions saved it.
     """
     return cast(T, dataclasses.field(default=cast(Any, default), metadata={"added": True}))
 
@@ -76,7 +76,7 @@ def require(condition: bool, message: str) -> None:
 
 
 def describe_type(hint: Any) -> str:
-    """A field type as a user would say it: "a number", "one of 'layer', 'rms'"."""
+    """A field type in words: "a number", "one of 'layer', 'rms'"."""
     origin = typing.get_origin(hint)
     if origin is Literal:
         return "one of " + ", ".join(repr(a) for a in typing.get_args(hint))
@@ -91,7 +91,11 @@ def describe_type(hint: Any) -> str:
 
 
 def coerce(value: Any, hint: Any, where: str) -> Any:
-    """The value as its field's type, or a `ConfigError` that names the field."""
+    """The value converted to a type.
+
+    Raises:
+        ConfigError: it cannot be converted; the message starts with `where`.
+    """
     origin = typing.get_origin(hint)
     if origin in (Union, types.UnionType):
         arms = typing.get_args(hint)
@@ -101,7 +105,7 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
             try:
                 return coerce(value, arm, where)
             except ConfigError:
-                if hasattr(arm, "registry"):  # it knows best which names are legal
+                if hasattr(arm, "registry"):  # its error lists the legal names
                     raise
     elif origin is Literal:
         for legal in typing.get_args(hint):
@@ -129,13 +133,13 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
             raise ConfigError(f"{where}={shown(value)} must be finite.")
     elif isinstance(hint, type) and type(value) is hint:
         return value
-    near = nearest(value, _words_of(hint)) if isinstance(value, str) else ()
+    near = nearest(value, _literals_of(hint)) if isinstance(value, str) else ()
     hinted = f"; did you mean {near[0]!r}?" if near else "."
     raise ConfigError(f"{where}={shown(value)} is not {describe_type(hint)}{hinted}")
 
 
 def _number(value: numbers.Real, hint: type) -> float | int | None:
-    """A number as an int or a float, None where it cannot be one."""
+    """A number as an int or a float; None if it cannot be converted."""
     if hint is int and isinstance(value, numbers.Integral):
         return int(value)
     try:
@@ -147,17 +151,17 @@ def _number(value: numbers.Real, hint: type) -> float | int | None:
     return number if math.isfinite(number) else None
 
 
-def _words_of(hint: Any) -> list[str]:
-    """The strings that a type names as legal."""
+def _literals_of(hint: Any) -> list[str]:
+    """The strings that a type lists as legal."""
     if typing.get_origin(hint) is Literal:
         return [word for word in typing.get_args(hint) if isinstance(word, str)]
     if typing.get_origin(hint) in (Union, types.UnionType):
-        return [word for arm in typing.get_args(hint) for word in _words_of(arm)]
+        return [word for arm in typing.get_args(hint) for word in _literals_of(arm)]
     return []
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """The config as plain JSON values; registered parts carry their `kind` first."""
+    """The config as plain JSON values; a registered part has its `kind` first."""
     kind = {"kind": config.kind} if hasattr(config, "kind") else {}  # pyright: ignore
     return kind | {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
 
@@ -171,11 +175,11 @@ def _plain(value: Any) -> Any:
 
 
 def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
-    """The inverse of `to_dict`; fields that are not given keep their defaults.
+    """The inverse of `to_dict`; missing fields have their defaults.
 
     Raises:
-        ConfigError: for an unknown key, a value of the wrong type, or a missing one without a
-            default.
+        ConfigError: a key is unknown, a value has the wrong type, or a field without a default is
+            missing.
     """
     if not isinstance(data, Mapping):
         raise ConfigError(f"{shown(data)} is not a mapping of the fields of {cls.__name__}.")
@@ -188,7 +192,7 @@ def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
     for field in dataclasses.fields(cls):
         given_by_default = (field.default, field.default_factory) != (dataclasses.MISSING,) * 2
         if field.name not in given and not given_by_default:
-            raise ConfigError(f"{cls.__name__} has no {field.name!r}: give what to_dict made.")
+            raise ConfigError(f"{cls.__name__} has no {field.name!r}: give the output of to_dict.")
     return cls(**given)
 
 
@@ -201,23 +205,23 @@ def from_json(cls: type[C], text: str) -> C:
     """The inverse of `to_json`.
 
     Raises:
-        ConfigError: for what is no JSON, and as `from_dict`.
+        ConfigError: the text is not JSON, or as in `from_dict`.
     """
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"not valid JSON ({error}): give what to_json made.") from error
+        raise ConfigError(f"not valid JSON ({error}): give the output of to_json.") from error
     return from_dict(cls, data)
 
 
 def config_hash(config: Config) -> str:
-    """Twelve hex digits that depend on the config's values only, not on field order or session."""
+    """Twelve hex digits that depend only on the values of a config, not on the field order."""
     text = json.dumps(_hashed(config, without_added=True), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _hashed(config: Config, *, without_added: bool) -> dict[str, Any]:
-    """As `to_dict`, with `hashed_as`; on request without added fields that have their defaults."""
+    """As `to_dict`, with `hashed_as`, and optionally without `added` fields at their defaults."""
     data = to_dict(config)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -229,13 +233,13 @@ def _hashed(config: Config, *, without_added: bool) -> dict[str, Any]:
 
 
 def difference(old: Config, new: Config) -> list[str]:
-    """The lines "path: old -> new" of every field in which two configs differ in effect."""
+    """Lines "path: old -> new" for the fields in which two configs differ."""
     before, after = (_hashed(config, without_added=False) for config in (old, new))
     return difference_of(before, after)
 
 
 def difference_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """As `difference`, of two configs as `to_dict` gives them."""
+    """As `difference`, for two configs as dicts."""
     before, after = _flatten(old), _flatten(new)
     missing = "(absent)"
     return [
@@ -256,7 +260,7 @@ def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def to_paths(config: Config) -> list[str]:
-    """The path of every field and part, the shallowest first: "model", "model.rule.bias.delta"."""
+    """The paths of all fields and parts, shallowest first: "model", "model.rule.bias.delta"."""
     paths, level = [], [("", config)]
     while level:
         fields = [(p + f.name, getattr(c, f.name)) for p, c in level for f in dataclasses.fields(c)]
@@ -266,18 +270,18 @@ def to_paths(config: Config) -> list[str]:
 
 
 def override(config: C, *assignments: str) -> C:
-    """Swap parts and set fields: `override(config, "bias=huber", "bias.delta=0.5")`.
+    """Replace parts and set fields: `override(config, "bias=huber", "bias.delta=0.5")`.
 
-    A path may leave out leading names where what remains is unambiguous: on a run's config,
-    `bias.delta` finds `model.rule.bias.delta`. A config's own fields, and on a run's config those
-    of `model`, `data` and `train`, win over fields of the parts below: `steps` is `train.steps`,
-    also for a rule whose algorithm has `steps`. Every other name that several fields have, or that
-    is the usual word for another field too (`lr`), is ambiguous. All assignments are tried as one
-    change, left to right, so a part is swapped before its fields are set; ranges are checked at
-    the end.
+    A path may omit leading names if the rest is unambiguous: for the config of a run, `bias.delta`
+    is `model.rule.bias.delta`. The fields of the config itself, and for the config of a run those
+    of `model`, `data` and `train`, take precedence over deeper ones: `steps` is `train.steps` even
+    if the algorithm of the rule has `steps`. Any other name that several fields have, or that is a
+    synonym of a field (`lr`), is ambiguous. Assignments are applied from left to right, so that a
+    part can be replaced before its fields are set; ranges are checked at the end.
 
     Raises:
-        ConfigError: for a missing "=", an unknown or ambiguous path, or a value of the wrong type.
+        ConfigError: an assignment has no "=", a path is unknown or ambiguous, or a value has the
+            wrong type.
     """
     for assignment in assignments:
         require(isinstance(assignment, str), f"{assignment!r} must be text such as 'bias=huber'.")
@@ -289,7 +293,7 @@ def override(config: C, *assignments: str) -> C:
 
 
 def _resolve(config: Config, path: list[str]) -> list[str]:
-    """The full path from the config's root."""
+    """The full path from the root of the config."""
     own, deeper, also, seen = [], [], [], []
     level: list[tuple[list[str], Config]] = [([], config)]
     depth = 0
@@ -336,13 +340,13 @@ def _assign(config: C, path: list[str], text: str) -> C:
     else:
         value = _parse(text, hints[name])
     value = coerce(value, hints[name], f"{type(config).__name__}.{name}")
-    changed = copy.copy(config)  # ranges are checked when all assignments are made
+    changed = copy.copy(config)  # ranges are checked after all assignments
     object.__setattr__(changed, name, value)
     return changed
 
 
 def _checked(config: C) -> C:
-    """The same config built anew from its leaves up, so that every `validate` runs."""
+    """The config reconstructed from its leaves up, so that every `validate` runs."""
     fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     return type(config)(
         **{n: _checked(v) if isinstance(v, Config) else v for n, v in fields.items()}
@@ -353,12 +357,12 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def _parse(text: str, hint: Any) -> Any:
-    """Command-line text as a JSON value where it is one and the field is not a string."""
+    """A value on the command line: text for a string field, otherwise JSON if it is valid."""
     arms = typing.get_args(hint)
     if hint is str or (str in arms and text.lower() not in ("none", "null")):
         return text
     word = text.lower()
-    if _NUMBER.fullmatch(text):  # also .5, 5. and +5, which JSON has not
+    if _NUMBER.fullmatch(text):  # including .5, 5. and +5, which JSON does not have
         number = float(text)
         whole = math.isfinite(number) and not set(text) & set(".eE")
         return int(text) if whole else number
@@ -371,6 +375,6 @@ def _parse(text: str, hint: Any) -> Any:
     except (ValueError, RecursionError) as error:
         if text.startswith(("{", "[")):
             raise ConfigError(
-                f"{clipped(text)} is not valid JSON ({error}): mend it, or quote it."
+                f"{clipped(text)} is not valid JSON ({error}): correct it, or quote it."
             ) from error
         return text

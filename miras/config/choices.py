@@ -1,17 +1,17 @@
-"""Names that are unknown: what they may have meant, and what there is to choose from."""
+"""Errors for unknown names, with the nearest match and the legal names."""
 
 import difflib
 from collections.abc import Callable, Iterable
 
 from miras.errors import ConfigError
 
-MOST = 12  # choices that one error lists
+MOST = 12  # legal names in one error
 _NEAR = 3
-_LONG = 200  # letters of a value
+_LONG = 200  # characters of a value
 
 
 def shown(value: object) -> str:
-    """A value as errors show it: its `repr`, cut where it is long."""
+    """The `repr` of a value, truncated if it is long, for error messages."""
     try:
         return clipped(repr(value))
     except (ValueError, RecursionError):  # an integer of thousands of digits; deep nesting
@@ -19,7 +19,7 @@ def shown(value: object) -> str:
 
 
 def clipped(text: str) -> str:
-    """A text as errors show it, without its middle where it is long."""
+    """A text without its middle if it is long, for error messages."""
     return text if len(text) <= _LONG else f"{text[: _LONG // 2]}...{text[-_LONG // 4 :]}"
 
 
@@ -32,15 +32,15 @@ def unknown(
     see: str = "",
     said: Callable[[str], str] = repr,
 ) -> ConfigError:
-    """The error for a name that is not among the legal ones: the nearest match, then choices.
+    """The error for a name that is not legal, with the nearest match and the legal names.
 
     Args:
-        what: as the error calls such a name: "preset", "bias".
+        what: what the name is of: "preset", "bias".
         name: as it was given.
-        legal: names to choose from; at most 12 are listed, the nearest first.
-        spellings: further names that the nearest match may be.
-        see: where all are listed, for when there are more.
-        said: how the nearest match is written.
+        legal: the legal names; at most 12 are listed, the nearest first.
+        spellings: further candidates for the nearest match.
+        see: where all names are listed, if there are more.
+        said: how the nearest match is formatted.
     """
     legal = list(legal)
     if not legal:
@@ -57,9 +57,9 @@ def unknown(
 
 
 def nearest(name: object, names: Iterable[str]) -> list[str]:
-    """The names that are spelled much like another, at most three.
+    """At most three names that are spelled like another, the nearest first.
 
-    The nearest is first, but for one that begins another, or begins with it: a letter too many.
+    Names that are a prefix of the other, or the reverse, precede all others.
     """
     plain: dict[str, str] = {}
     for known in names:

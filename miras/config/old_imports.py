@@ -32,6 +32,9 @@ NAMES = {
     "miras.engine.State": "miras.State",
     "miras.engine.read": "miras.read",
     "miras.engine.scan": "miras.scan",
+    "miras.train.optimizers.Muon": "miras.train.optimizers.MuonOptimizer",
+    "miras.train.sinks.Opening": "miras.train.loggers.base.LoggerContext",
+    "miras.train.sinks.Sink": "miras.train.loggers.base.Logger",
 }
 """New names by old path, for names that a package of the same path no longer has."""
 

@@ -1,14 +1,13 @@
-"""Plugins: files and modules of the user's own that register members, and how a run keeps them.
+"""Plugins: files and modules of the user that register members, and their copies in a run's folder.
 
-A plugin file is one Python file that stands alone; what it registers is known from then on:
+A plugin file is a self-contained Python file:
 
     miras train yaad bias=my_bias --plugin my_bias.py
 
-The run's folder keeps a copy of the file, or the name of the module, so that `miras eval RUN`,
-`miras generate RUN` and the same `miras train` again find it. To load a run is therefore to run
-the code in its folder `plugins/`: that of a run which this user has not trained is run only where
-the user says so (`miras.config.trust`). Installed packages need none of this: see
-`miras.config.registry`.
+The folder of the run keeps a copy of the file, or the name of the module, for `miras eval RUN`,
+`miras generate RUN` and a resumed `miras train`. Loading a run therefore executes the code in its
+`plugins/`; the code of a run that this user has not trained is executed only if the user trusts it
+(`miras.config.trust`). Installed packages use entry points instead, see `miras.config.registry`.
 """
 
 import ast
@@ -24,27 +23,27 @@ from typing import Any
 
 from miras.config import Config, old_imports, trust
 from miras.errors import ConfigError
-from miras.runtime.files import expanded, write_whole
+from miras.runtime.files import expand_home, write_atomically
 
 _MODULES = "modules.txt"
 PREFIX = "miras_plugin_"
 
-_files: dict[str, tuple[pathlib.Path, str]] = {}  # by name: where it lay, and its text
+_files: dict[str, tuple[pathlib.Path, str]] = {}  # by name: the path and the text
 _modules: list[str] = []
 
 
 def load(source: str | os.PathLike[str]) -> None:
-    """Run a plugin, so that what it registers is known.
+    """Execute a plugin, which registers its members.
 
     Args:
-        source: a path that ends in .py, or the name of a module that can be imported. A file that
-            was loaded before is run again only if its text has changed.
+        source: a path that ends in .py, or the name of an importable module. A file that was loaded
+            before is executed again only if its text has changed.
 
     Raises:
-        ConfigError: where there is no such file or module, or running it fails.
+        ConfigError: there is no such file or module, or it raises an exception.
     """
     if str(source).endswith(".py"):
-        _load_file(expanded(source))
+        _load_file(expand_home(source))
     else:
         _load_module(str(source))
 
@@ -57,15 +56,15 @@ def _read(path: pathlib.Path) -> str:
 
 
 def _load_file(path: pathlib.Path) -> None:
-    _run(path, _read(path))
+    _execute(path, _read(path))
 
 
-def _run(path: pathlib.Path, text: str) -> None:
+def _execute(path: pathlib.Path, text: str) -> None:
     if path.stem in _files and _files[path.stem][1] == text:
         return
     module = types.ModuleType(PREFIX + path.stem)
     module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # where dataclasses look for it
+    sys.modules[module.__name__] = module  # dataclasses look it up there
     try:
         tree = old_imports.translate(ast.parse(text, str(path)))
         exec(compile(tree, str(path), "exec"), module.__dict__)
@@ -74,7 +73,7 @@ def _run(path: pathlib.Path, text: str) -> None:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f", line {frame.lineno}" for frame in frames if frame.filename == str(path)]
         where = f"{path}{lines[-1] if lines else ''}"
-        raise ConfigError(f"plugin {where}, fails ({_reason(error)}): mend it.") from error
+        raise ConfigError(f"plugin {where}, fails ({_reason(error)}): correct it.") from error
     _files[path.stem] = (path, text)
 
 
@@ -95,48 +94,46 @@ def _reason(error: BaseException) -> str:
 
 
 def save(folder: pathlib.Path, *configs: Config) -> None:
-    """Keep in a folder what configs need beyond miras: nothing is written where nothing is.
+    """Save all loaded plugins and the modules that define parts of the configs in a folder.
 
-    These are all plugins that were loaded, and the modules that define parts of the configs.
-
-    They are recorded as the user's own (`miras.config.trust`).
+    Nothing is written if there are none. They are recorded as trusted (`miras.config.trust`).
 
     Raises:
-        OSError: where the disk refuses.
+        OSError: a file cannot be written.
     """
-    modules = list(dict.fromkeys([*_modules, *(m for c in configs for m in _outside(c))]))
+    modules = list(dict.fromkeys([*_modules, *(m for c in configs for m in _external_modules(c))]))
     if not _files and not modules:
         return
     folder.mkdir(exist_ok=True)
     for name, (_, text) in _files.items():
-        write_whole(folder / f"{name}.py", text)
+        write_atomically(folder / f"{name}.py", text)
     if modules:
-        write_whole(folder / _MODULES, "".join(f"{name}\n" for name in modules))
+        write_atomically(folder / _MODULES, "".join(f"{name}\n" for name in modules))
     trust.record([text for _, text in _files.values()], modules)
 
 
-def _outside(value: Any) -> Iterator[str]:
-    """The importable modules, other than miras and plugin files, of the parts of a config."""
+def _external_modules(value: Any) -> Iterator[str]:
+    """The modules, other than miras and plugin files, that define the parts of a config."""
     if not isinstance(value, Config):
         return
     module = type(value).__module__
     if not module.startswith(("miras.", PREFIX)) and module != "__main__":
         yield module
     for field in dataclasses.fields(value):
-        yield from _outside(getattr(value, field.name))
+        yield from _external_modules(getattr(value, field.name))
 
 
 def restore(folder: pathlib.Path) -> None:
-    """Load the plugins that `save` kept in a folder; nothing happens where there is none.
+    """Load the plugins that `save` wrote to a folder, if any.
 
     Raises:
-        ConfigError: where a plugin of the same name was loaded with another text, one cannot be
-            loaded, or the user has not trusted it, saying what to do.
+        ConfigError: a plugin of the same name was loaded with another text, or a plugin cannot be
+            loaded or is not trusted.
     """
     try:
         if not folder.is_dir():
             return
-    except OSError:  # no path that could exist
+    except OSError:  # an invalid path
         return
     new = {}
     for path in sorted(folder.glob("*.py")):
@@ -145,8 +142,8 @@ def restore(folder: pathlib.Path) -> None:
             new[path] = text
         elif loaded[1] != text:
             raise ConfigError(
-                f"{loaded[0]} is not the plugin with which the run was started, {path}: give the "
-                "same text, or start another run with --out."
+                f"{loaded[0]} is not the plugin with which the run was started, {path}: give that "
+                "file, or start another run with --out."
             )
     listed = folder / _MODULES
     names = _read(listed).split() if listed.exists() else []
@@ -154,6 +151,6 @@ def restore(folder: pathlib.Path) -> None:
     unknown = [name for name in modules if name not in sys.modules]
     trust.check(folder, {path.name: text for path, text in new.items()}, unknown)
     for path, text in new.items():
-        _run(path, text)
+        _execute(path, text)
     for name in modules:
         _load_module(name)

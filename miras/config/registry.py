@@ -1,14 +1,14 @@
 """Registry: the named members of one axis of the design space.
 
-To add a member to an axis, write one frozen dataclass below the axis's base class, implement what
-the base's docstring asks for, and decorate it with `@register("kind")` of that axis. It may stand
-in any file: one that is imported, one given to `miras --plugin`, or one that an
-installed package names as an entry point of the axis's group:
+To add a member to an axis, derive a frozen dataclass from the base class of the axis, implement the
+methods that its docstring lists, and decorate it with `@register("kind")` of that axis. It may be
+in any module that is imported, in a file given to `miras --plugin`, or in a module that an
+installed package names as an entry point of the group of the axis:
 
     [project.entry-points."miras.bias"]
     my_bias = "my_package.biases"
 
-Entry points are looked at when a name is unknown, or when names are listed, and not before.
+Entry points are loaded only when a name is unknown, or when names are listed.
 """
 
 import importlib
@@ -27,8 +27,8 @@ class Registry(Generic[P]):
     """Config classes by `kind`, for one axis.
 
     Attributes:
-        axis: as errors call it.
-        group: of the entry points through which installed packages add members.
+        axis: its name in error messages.
+        group: of the entry points of installed packages that add members.
         members: the package that registers the built-in members, where it is not the one that
             defines the axis; imported when a kind is first looked up.
     """
@@ -38,24 +38,26 @@ class Registry(Generic[P]):
         self.group = group
         self.members = members
         self._members: dict[str, type[P]] = {}
-        self._tried: set[str] = set()  # entry points that were loaded, or could not be
-        self._broken: dict[str, str] = {}  # of these the ones that could not, with the reason
+        self._tried: set[str] = set()  # entry points that were loaded or failed
+        self._broken: dict[str, str] = {}  # the reason of each failed one
 
     def register(self, kind: str) -> Callable[[type[M]], type[M]]:
-        """Class decorator: make the class known by this name.
+        """A class decorator that registers the class under this name.
 
-        A class of the same module and name takes the place of the one before it, so that a
-        notebook's cell may run twice.
+        A class of the same module and name replaces the previous one, so that a cell of a notebook
+        can be executed twice.
 
         Raises:
-            ConfigError: when the name is taken.
+            ConfigError: the name is taken or is not an identifier.
         """
         if not kind.isidentifier():
-            raise ConfigError(f"{self.axis} {kind!r} is no name: use letters, digits and _ only.")
+            raise ConfigError(
+                f"{self.axis} {kind!r} is not an identifier: use letters, digits and _ only."
+            )
 
         def decorate(cls: type[M]) -> type[M]:
             if not cls.__module__.startswith("miras."):
-                self._import_members()  # whose names are taken
+                self._import_members()  # so that their names are taken
             if kind in self._members:
                 taken = self._members[kind]
                 same = (taken.__module__, taken.__qualname__) == (cls.__module__, cls.__qualname__)
@@ -71,7 +73,7 @@ class Registry(Generic[P]):
         return decorate
 
     def names(self) -> list[str]:
-        """The registered kinds, in the order of registration, those of installed packages last."""
+        """The registered kinds in order of registration; those of installed packages are last."""
         self._import_members()
         self._load_entry_points()
         return list(self._members)
@@ -80,8 +82,8 @@ class Registry(Generic[P]):
         """The config class of a kind.
 
         Raises:
-            UnknownPartError: naming the legal kinds and the nearest match; for a kind of an
-                installed package that cannot be loaded, naming the package and the reason.
+            UnknownPartError: the kind is unknown, or is of an installed package that cannot be
+                loaded.
         """
         self._import_members()
         known = isinstance(kind, str)
@@ -90,7 +92,7 @@ class Registry(Generic[P]):
         if known and kind in self._members:
             return self._members[kind]
         if known and kind in self._broken:
-            raise UnknownPartError(f"{self.axis} {kind!r} is not there: {self._broken[kind]}")
+            raise UnknownPartError(f"{self.axis} {kind!r} is not available: {self._broken[kind]}")
         others = "".join(f" Note: {reason}" for reason in self._broken.values())
         raise UnknownPartError(f"{unknown(self.axis, kind, self._members)}{others}")
 
@@ -99,7 +101,7 @@ class Registry(Generic[P]):
             importlib.import_module(self.members)
 
     def _load_entry_points(self) -> None:
-        """Import what installed packages name in the group, each once; remember what fails."""
+        """Load each entry point of the group once, and record those that fail."""
         for entry in importlib.metadata.entry_points(group=self.group):
             if entry.name in self._tried:
                 continue
@@ -115,11 +117,11 @@ class Registry(Generic[P]):
             package = "an unknown package" if entry.dist is None else repr(entry.dist.name)
             self._broken[entry.name] = (
                 f"the entry point {entry.name!r} = {entry.value!r} in group {self.group!r} of "
-                f"{package} is broken, {reason}: mend or uninstall that package."
+                f"{package} is broken, {reason}: repair or uninstall that package."
             )
 
     def build(self, spec: str | Mapping[str, Any] | P) -> P:
-        """A member from its kind, from a dict with a `kind`, or from itself."""
+        """A member from its kind, from a dict with a `kind`, or the member itself."""
         if isinstance(spec, str):
             return self.get(spec)()
         if isinstance(spec, Mapping):

@@ -1,14 +1,13 @@
-"""Sweeps as plain data: which fields to set to which values, written as products, zips and chains.
+"""Sweeps as plain data: the values of fields, combined by product, zip_points and chain.
 
-A point is a dict from a field's path to its value; a sweep is a tuple of points. They know nothing
-of models: `miras.override(config, *assignments(point))` applies one, `miras ablate` trains them.
+A point is a dict from the path of a field to its value; a sweep is a tuple of points.
+`miras.override(config, *assignments(point))` applies a point, and `miras ablate` trains a sweep.
 
     product(axis("bias", ["l2", "lp"]), axis("chunk", [16, 64]))    4 points
-    zip(axis("width", [64, 128]), axis("heads", [2, 4]))            2 points
+    zip_points(axis("width", [64, 128]), axis("heads", [2, 4]))     2 points
     chain(axis("bias", ["l2", "lp"]), axis("chunk", [16, 64]))      4 points, one field set in each
 """
 
-import builtins
 import functools
 import json
 from collections.abc import Iterable, Mapping
@@ -25,10 +24,10 @@ def axis(path: str, values: Iterable[Any]) -> Sweep:
 
     Args:
         path: of the field, as in `miras.override`: "bias", "bias.p", "chunk".
-        values: text as on the command line, or what `text` takes.
+        values: as accepted by `text`.
 
     Raises:
-        ConfigError: for no path, no value, an empty value, or a value given twice.
+        ConfigError: the path or a value is empty, there are no values, or a value is repeated.
     """
     require(bool(path), "an axis has no field: give its path, as in bias or bias.p.")
     points = tuple({path: value} for value in values)
@@ -37,15 +36,17 @@ def axis(path: str, values: Iterable[Any]) -> Sweep:
         all(text(value) for point in points for value in point.values()),
         f"axis {path!r} has an empty value: give each as in {path}=a,b.",
     )
-    _refuse_repeats(points)
+    _check_unique(points)
     return points
 
 
 def product(*sweeps: Sweep) -> Sweep:
-    """Every combination of one point from each, the last sweep fastest; one empty point for none.
+    """All combinations of one point of each sweep, the last sweep varying fastest.
+
+    Without sweeps it is one empty point.
 
     Raises:
-        ConfigError: where two sweeps set one field.
+        ConfigError: two sweeps set the same field.
     """
     made: Sweep = ({},)
     for sweep in sweeps:
@@ -53,34 +54,34 @@ def product(*sweeps: Sweep) -> Sweep:
     return made
 
 
-def zip(*sweeps: Sweep) -> Sweep:
-    """The first points merged, then the second, and so on.
+def zip_points(*sweeps: Sweep) -> Sweep:
+    """The first points of all sweeps merged, then the second points, and so on.
 
     Raises:
-        ConfigError: where lengths differ, or two sweeps set one field.
+        ConfigError: the lengths differ, or two sweeps set the same field.
     """
     lengths = [len(sweep) for sweep in sweeps]
     require(
         len(set(lengths)) <= 1,
-        f"zip takes sweeps of one length, not of {', '.join(map(str, lengths))}: product combines "
-        "them freely.",
+        f"zip_points takes sweeps of one length, not of {', '.join(map(str, lengths))}: use "
+        "product to combine sweeps of different lengths.",
     )
-    return tuple(functools.reduce(_merge, points, {}) for points in builtins.zip(*sweeps))
+    return tuple(functools.reduce(_merge, points, {}) for points in zip(*sweeps))
 
 
 def chain(*sweeps: Sweep) -> Sweep:
     """The points of the first, then those of the second, and so on.
 
     Raises:
-        ConfigError: for a point given twice.
+        ConfigError: a point is repeated.
     """
     made = tuple(point for sweep in sweeps for point in sweep)
-    _refuse_repeats(made)
+    _check_unique(made)
     return made
 
 
 def assignments(point: Mapping[str, Any]) -> tuple[str, ...]:
-    """A point as `miras.override` takes it; a part stands before its fields: bias=lp, bias.p=3."""
+    """The assignments of a point for `miras.override`, each part before its fields."""
     inner = {name for path in point for name in path.split(".")[:-1]}
 
     def order(path: str) -> tuple[bool, int]:
@@ -92,7 +93,7 @@ def assignments(point: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def text(value: Any) -> str:
-    """A value as one would write it on the command line: text as it is, all else as JSON.
+    """A value as on the command line: text unchanged, everything else as JSON.
 
     Args:
         value: text, a number, true or false, None, a list or dict of them, or a config.
@@ -106,16 +107,18 @@ def text(value: Any) -> str:
 
 def _merge(left: Mapping[str, Any], right: Mapping[str, Any]) -> Point:
     both = sorted(left.keys() & right.keys())
-    require(not both, f"field {both and both[0]!r} is set twice: give all its values in one axis.")
+    require(
+        not both, f"field {both and both[0]!r} is set twice: give all of its values in one axis."
+    )
     return {**left, **right}
 
 
-def _refuse_repeats(points: Sweep) -> None:
+def _check_unique(points: Sweep) -> None:
     seen = set()
     for point in points:
         known = frozenset(assignments(point))
         require(
             known not in seen,
-            f"{', '.join(assignments(point))} is given twice: leave one out.",
+            f"{', '.join(assignments(point))} is given twice: remove one.",
         )
         seen.add(known)

@@ -1,8 +1,9 @@
-"""Which code this user has run before: the digests of plugins, in the user's own state folder.
+"""Which plugins this user trusts: digests of code that the user has trained with.
 
     $XDG_STATE_HOME/miras/trusted_plugins.json, or ~/.local/state/miras/trusted_plugins.json
 
-Training records the plugins that it was given. What lies in a run's folder says nothing of itself.
+Training records the plugins that it is given. Files in the folder of a run are not evidence of
+trust.
 """
 
 import contextlib
@@ -16,51 +17,52 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from miras.errors import ConfigError
-from miras.runtime.files import write_whole
+from miras.runtime.files import write_atomically
 
 _log = logging.getLogger("miras.config.trust")
-_given = False
+_trust_all = False
 
 
 @contextlib.contextmanager
 def trusting(plugins: bool) -> Iterator[None]:
-    """Load the plugins of run folders within the block, recorded or not, if `plugins` says so."""
-    global _given
-    before = _given
-    _given = before or plugins
+    """Trust all plugins of run folders within the block if `plugins` is true."""
+    global _trust_all
+    before = _trust_all
+    _trust_all = before or plugins
     try:
         yield
     finally:
-        _given = before
+        _trust_all = before
 
 
 def check(folder: pathlib.Path, files: dict[str, str], modules: Sequence[str]) -> None:
-    """Refuse code that the user has neither run before nor said to trust.
+    """Check that the user trusts the code of a run.
 
     Args:
-        folder: where it lies.
+        folder: of the plugins.
         files: the text of each file by its name.
         modules: names of modules that would be imported.
 
     Raises:
-        ConfigError: naming each file with its sha256, and each module.
+        ConfigError: code is not trusted; the message names each file with its sha256, and each
+            module.
     """
-    if _given or os.environ.get("MIRAS_TRUST_PLUGINS") == "1" or not (files or modules):
+    if _trust_all or os.environ.get("MIRAS_TRUST_PLUGINS") == "1" or not (files or modules):
         return
     known = _recorded()
     new = [f"{name} (sha256 {digest(text)})" for name, text in files.items()]
-    new = [told for told, text in zip(new, files.values()) if digest(text) not in known]
+    new = [name for name, text in zip(new, files.values()) if digest(text) not in known]
     new += [f"module {name}" for name in modules if digest(f"module {name}") not in known]
     if new:
         raise ConfigError(
-            f"loading this run would run code in {folder} that you have not run before: "
-            f"{', '.join(new)}; look at it, then give --trust-plugins, or trust_plugins=True in "
+            f"loading this run would execute code in {folder} that you have not run before: "
+            f"{', '.join(new)}; inspect it, then give --trust-plugins, or trust_plugins=True in "
             "Python, or set MIRAS_TRUST_PLUGINS=1."
         )
 
 
 def record(texts: Sequence[str], modules: Sequence[str]) -> None:
-    """Remember code that this user has run; where that cannot be written, a warning says so."""
+    """Record code as trusted; log a warning if the record cannot be written."""
     new = {digest(text) for text in texts} | {digest(f"module {name}") for name in modules}
     try:
         path = _path()
@@ -69,12 +71,12 @@ def record(texts: Sequence[str], modules: Sequence[str]) -> None:
             known = _recorded()
             if new <= known:
                 return
-            write_whole(path, json.dumps({"sha256": sorted(known | new)}, indent=1) + "\n")
+            write_atomically(path, json.dumps({"sha256": sorted(known | new)}, indent=1) + "\n")
             path.chmod(0o600)
     except (OSError, RuntimeError, ConfigError) as error:
         _log.warning(
-            "warning: cannot record the run's plugins as yours (%s): --trust-plugins will be asked "
-            "for when the run is loaded.",
+            "warning: cannot record the plugins of the run as trusted (%s): loading the run will "
+            "require --trust-plugins.",
             error,
         )
 
@@ -101,7 +103,7 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _recorded() -> set[str]:
-    """What was recorded; nothing, where the file is damaged or somebody else could have written."""
+    """The recorded digests; none if the file is damaged or others could have written it."""
     try:
         path = _path()
         for place in (path.parent, path):

@@ -1,7 +1,6 @@
-"""Rows of text from files or TFDS, or of a task, read with a position that can be restored.
+"""Batches of text from files or TFDS, or of a task, with a position that can be restored.
 
-The names are imported when they are first used, so that a config of data needs neither Grain nor
-TFDS.
+Public names are imported on first use, so that the config of data needs neither Grain nor TFDS.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
-"""What to read and how to cut it into rows, as plain data.
+"""The config of the data: the source, the tokenizer and the shape of a batch.
 
-Nothing is opened here: paths and names are resolved by ``corpus`` when a loader is made.
+`corpus` resolves paths and names when a loader is made.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import pathlib
 from miras.config import Config, added, require
 from miras.config.choices import shown
 from miras.data.task import Task
-from miras.runtime.files import expanded
+from miras.runtime.files import expand_home
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,16 +24,15 @@ class DataConfig(Config):
             ``"tfds:lm1b:1.1.0"``, ``"tfds:pg19#book_text"``.
         tokenizer: ``"byte"``, the path of a SentencePiece ``.model``, or the path of a Hugging Face
             ``tokenizer.json``.
-        field: the field that holds the text, in rows of JSON lines and Parquet and in records of
-            TFDS.
-        task: rows of a task instead of rows of text; ``source`` is then the background of tasks
-            that have one, and ``tokenizer`` serves those that are written in text.
-        sequence: tokens in a row, > 0.
-        batch: rows in a batch, over all processes together, > 0.
-        validation: fraction of the documents held out, in (0, 1); unused where a TFDS set has a
-            validation split of its own. Of a task, so many rows are held out for each to train on.
-        seed: order of the training documents, in [0, 2**32); also of what a task's rows hold.
-        cache: folder for prepared data sets; ``None`` is ``$MIRAS_CACHE`` or ``~/.cache/miras``.
+        field: the field of the text in rows of JSON lines and Parquet, and in records of TFDS.
+        task: a task whose rows are read instead of text; ``source`` is then the background text
+            and ``tokenizer`` the tokenizer of tasks that use them.
+        sequence: tokens per row, > 0.
+        batch: rows per batch, over all processes, > 0.
+        validation: fraction of the documents held out, in (0, 1), unless a TFDS set has its own
+            validation split. For a task, held-out rows as a fraction of its training rows.
+        seed: of the order of the training documents and of the rows of a task, in [0, 2**32).
+        cache: folder of prepared data sets; ``None`` is ``$MIRAS_CACHE`` or ``~/.cache/miras``.
 
     Raises:
         ConfigError: a value is outside the ranges above.
@@ -59,12 +58,12 @@ class DataConfig(Config):
         require(
             0 < self.validation < 1,
             f"data.validation={self.validation} must lie strictly between 0 and 1: it is the "
-            "fraction of documents held out, for example 0.05.",
+            "fraction of held-out documents, for example 0.05.",
         )
         require(0 <= self.seed < 2**32, f"data.seed={shown(self.seed)} must lie in [0, 2**32).")
 
     @property
     def cache_dir(self) -> pathlib.Path:
-        """The folder of prepared data sets, resolved as the class describes."""
+        """The folder of prepared data sets: `cache` or its default."""
         folder = self.cache or os.environ.get("MIRAS_CACHE") or "~/.cache/miras"
-        return expanded(folder).absolute()
+        return expand_home(folder).absolute()

@@ -1,7 +1,7 @@
-"""From a ``DataConfig`` to an iterator of batches.
+"""`make_loader`: the iterator of batches that a ``DataConfig`` describes.
 
-The steps live elsewhere: documents in ``corpus``, ids in ``tokenizer``, rows in ``packing``, and
-rows of tasks in ``task_loader``.
+It connects ``corpus`` (documents), ``tokenizers`` (ids) and ``packing`` (rows); tasks are in
+``task_loader``.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import grain
 import numpy as np
 
 from miras.data.config import DataConfig
-from miras.data.packing import Batch, Layout, PackedDataset, TokenizedDocument
+from miras.data.packing import Batch, PackedDataset, PackingSpec, TokenizedDocument
 from miras.data.task_loader import make_task_loader
 from miras.data.text.corpus import open_documents
-from miras.data.text.documents import Documents
+from miras.data.text.documents import DocumentSource
 from miras.data.tokenizers.base import Tokenizer
 from miras.data.tokenizers.make_tokenizer import make_tokenizer
 from miras.errors import ConfigError
 
-_LANES = 128  # enough that neighbouring batches hardly share a document
+_LANES = 128  # enough that consecutive batches rarely share a document
 
 
 def make_loader(
@@ -38,29 +38,30 @@ def make_loader(
     A batch is a dict of arrays [batch / process_count, sequence]: ``inputs`` and ``targets`` int32;
     ``segment_ids`` int32, 1 and up for the documents inside a row, changing only at multiples of
     ``align``, and 0 where a row has nothing more; ``mask`` bool, where the target counts;
-    ``target_bytes`` float32, the bytes of text the target stands for, 0 where masked out. Bits per
-    byte are ``sum(nll * mask) / ln 2 / sum(target_bytes)``.
+    ``target_bytes`` float32, the bytes of text of the target, 0 where masked out. Bits per byte are
+    ``sum(nll * mask) / ln 2 / sum(target_bytes)``.
 
-    ``get_state`` and ``set_state`` hold the position exactly, and the iterator is an item for
-    ``ocp.save_checkpointables``.
+    ``get_state`` and ``set_state`` save and restore the exact position, and the iterator is a valid
+    item of ``ocp.save_checkpointables``.
 
-    A row of a task is one example: its mask is where the answer's tokens are the targets.
+    A row of a task is one example, whose mask is true where the targets are tokens of the answer.
 
-    Processes read disjoint documents where the data repeats for ever. In a finite pass they read
-    disjoint rows of the same batches, so that all make the same number of steps.
+    Processes read disjoint documents if the data repeats without end. In a finite pass they read
+    disjoint rows of the same batches, so that all processes do the same number of steps.
 
     Args:
         config: what to read.
         split: ``"train"`` or ``"validation"``.
-        align: where segments may start: the memory's chunk. ``config.sequence`` is a multiple.
+        align: segments start at multiples of this; the chunk of the memory. It divides
+            ``config.sequence``.
         process_index: this process, in [0, process_count).
-        process_count: processes that share a batch; divides ``config.batch``.
-        epochs: passes over the documents. None is endless for train and 1 for validation.
-        shuffle: whether each pass has a new seeded order. None is yes for train, no otherwise.
+        process_count: number of processes that share a batch; it divides ``config.batch``.
+        epochs: passes over the documents; None is unlimited for train and 1 for validation.
+        shuffle: whether each pass has a new seeded order; None is true for train only.
 
     Raises:
         ConfigError: an argument is out of range, the source or tokenizer cannot be used, the split
-            does not hold ``sequence`` tokens, or a task does not fit in them.
+            has fewer than ``sequence`` tokens, or a row of the task does not fit in them.
     """
     _check(config, align, process_index, process_count, epochs)
     train = split == "train"
@@ -90,10 +91,10 @@ def make_loader(
     else:
         rows, first, stride = config.batch, process_index, process_count
         available = len(documents)
-    # Unshuffled data keeps its order; shuffled data never has a document in two lanes of a pass.
+    # Without shuffling, one lane keeps the order. With it, no document is in two lanes of a pass.
     lanes = min(max(_LANES, rows), available) if shuffle else 1
     rotate = config.seed if shuffle else None
-    layout = Layout(config.sequence, rows, align, lanes, first, stride, rotate)
+    layout = PackingSpec(config.sequence, rows, align, lanes, first, stride, rotate)
     identity = {
         "corpus": documents.fingerprint,
         "documents": len(documents),
@@ -111,12 +112,12 @@ def make_loader(
 
 
 def tokenize(text: bytes, tokenizer: Tokenizer) -> TokenizedDocument:
-    """Returns a document's ids after a document start, with the bytes each stands for."""
+    """Returns the document start and the ids of a document, with the bytes of each id."""
     ids = tokenizer.encode(text)
     lengths = tokenizer.byte_lengths[ids]
     total = lengths.sum(dtype=np.float64)
     if total not in (0, len(text)):
-        # Files may normalise text or add a space: scaled, bits per byte divide by the true size.
+        # Tokenizers may normalise text or add a space: scale to the true size for bits per byte.
         lengths = (lengths * (len(text) / total)).astype(np.float32)
     return TokenizedDocument(np.append(np.int32(tokenizer.bos_id), ids), lengths)
 
@@ -147,7 +148,7 @@ def _near_multiple(value: int, of: int) -> int:
 
 
 def _check_length(
-    documents: Documents, tokenizer: Tokenizer, config: DataConfig, split: str, align: int
+    documents: DocumentSource, tokenizer: Tokenizer, config: DataConfig, split: str, align: int
 ) -> None:
     tokens = 0
     for n in range(len(documents)):

@@ -1,8 +1,8 @@
-"""Documents packed into batches of rows, with a position that can be saved and restored.
+"""Packs documents into batches of rows, with a position that can be saved and restored.
 
-Several documents are read side by side, one in each *lane*, and rows are drawn from the lanes in
-turn. Consecutive rows then come from different documents, and the position is a few integers: the
-next document, and each lane's document and offset.
+Several documents are read in parallel, one per *lane*, and rows are taken from lanes in turn, so
+that consecutive rows come from different documents. The position is a few integers: the next
+document, and the document and offset of each lane.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Batch = dict[str, np.ndarray]
 
 
 class TokenizedDocument(NamedTuple):
-    """One document as the packer reads it.
+    """A document after tokenization.
 
     Attributes:
         tokens: int32 [n + 1], the document start and the n ids of the text.
-        byte_lengths: float32 [n], bytes of text that each of the n ids stands for.
+        byte_lengths: float32 [n], bytes of text of each of the n ids.
     """
 
     tokens: np.ndarray
@@ -31,18 +31,18 @@ class TokenizedDocument(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class PackingSpec:
     """The shape of a batch.
 
     Attributes:
-        sequence: tokens in a row, a multiple of ``align``.
-        rows: rows packed at a time.
+        sequence: tokens per row, a multiple of ``align``.
+        rows: rows packed at a time, over all processes.
         align: segments start at multiples of it.
-        lanes: documents read side by side.
-        first, stride: of the packed rows, hand out ``[first::stride]``.
-        rotate: seed by which each document is begun at a random row and read round; None begins
-            each at its start. Rows carry no state into each other, so nothing is lost, and early
-            batches see more than the heads of files.
+        lanes: documents read in parallel.
+        first, stride: this process returns the rows ``[first::stride]``.
+        rotate: seed of a random row at which each document starts and to which it wraps around;
+            None starts at the first row. Rows share no state, so the order of the rows of a
+            document does not matter, and early batches are not only the beginnings of files.
     """
 
     sequence: int
@@ -54,69 +54,70 @@ class Layout:
     rotate: int | None = None
 
 
-def check_identity(saved: dict[str, Any], own: dict[str, Any]) -> None:
-    """Refuse a position that was saved while reading other data, showing what differs.
+def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
+    """Check that a position was saved while reading the same data.
 
     Raises:
-        ConfigError: where the two differ.
+        ConfigError: the data differs; the message lists the differences.
     """
-    names = sorted(saved.keys() | own.keys())
-    if changed := [n for n in names if saved.get(n) != own.get(n)]:
+    names = sorted(saved.keys() | current.keys())
+    if changed := [n for n in names if saved.get(n) != current.get(n)]:
         raise ConfigError(
             "the saved data position belongs to other data, as "
-            + ", ".join(f"{n} was {saved.get(n)!r}, is {own.get(n)!r}" for n in changed)
-            + ": restore what was, or start a new run."
+            + ", ".join(f"{n} was {saved.get(n)!r}, is {current.get(n)!r}" for n in changed)
+            + ": restore the former data, or start a new run."
         )
 
 
 class PackedDataset(grain.IterDataset[Batch]):
     """Batches of packed rows from tokenized documents.
 
-    Document after document fills a row. One that does not fit is cut; its next row goes on with
-    the following token, so that every id of every document is a target exactly once. The next
-    document starts at a multiple of ``align``; the gap before it keeps the id of the segment it
-    follows and is masked out. What is left of a row at the end of the data has segment id 0.
+    A row is filled with consecutive documents. A document that does not fit is split, and the next
+    row of the lane continues with the following token, so that every id is a target exactly once.
+    The next document starts at a multiple of ``align``; the gap before it has the segment id of the
+    previous document and is masked out. The rest of a row at the end of the data has segment id 0.
 
     Args:
         documents: random access to ``TokenizedDocument``.
-        layout: the shape of a batch.
-        identity: plain values that name the data; a position saved under others is refused.
+        spec: the shape of a batch.
+        identity: plain values that identify the data; restoring a position of other data raises
+            an error.
     """
 
     def __init__(
         self,
         documents: grain.MapDataset[TokenizedDocument],
-        layout: Layout,
+        spec: PackingSpec,
         identity: dict[str, Any],
     ) -> None:
         super().__init__(documents)
-        self._layout = layout
+        self._spec = spec
         self._identity = identity
 
     def __iter__(self) -> PackedIterator:
-        return PackedIterator(self._parent, self._layout, self._identity)
+        return PackedIterator(self._parent, self._spec, self._identity)
 
 
 @dataclasses.dataclass
 class _Lane:
-    """A place in one document; its tokens are fetched when first needed.
+    """A position in a document, whose tokens are fetched when first needed.
 
-    `offset` counts the tokens read so far, beginning at a token that the layout decides.
+    `offset` is the number of tokens read so far, starting at the token that `rotate` chooses.
     """
 
     index: int
     offset: int = 0
     document: TokenizedDocument | None = None
 
-    def run(self, layout: Layout, room: int) -> tuple[int, int, int]:
-        """Where to read on: first token, past the last, and the document's length."""
+    def next_span(self, spec: PackingSpec, room: int) -> tuple[int, int, int]:
+        """The start and stop of the next tokens, at most `room`, and the document's length."""
         assert self.document is not None
         length = len(self.document.byte_lengths)
         begin = 0
-        if layout.rotate is not None:
-            rows = length // layout.sequence + 1
-            random = np.random.default_rng((layout.rotate, self.index))
-            begin = int(random.integers(rows)) * layout.sequence % length
+        if spec.rotate is not None:
+            rows = length // spec.sequence + 1
+            random = np.random.default_rng((spec.rotate, self.index))
+            begin = int(random.integers(rows)) * spec.sequence % length
         start = (begin + self.offset) % length
         return start, start + min(room, length - start, length - self.offset), length
 
@@ -128,19 +129,19 @@ class PackedIterator(grain.DatasetIterator[Batch]):
     ``target_bytes`` to float32 arrays, each [rows, sequence].
     """
 
-    def __init__(self, documents: Any, layout: Layout, identity: dict[str, Any]) -> None:
+    def __init__(self, documents: Any, spec: PackingSpec, identity: dict[str, Any]) -> None:
         super().__init__()
         self._documents = documents
-        self._layout = layout
+        self._spec = spec
         self._identity = identity
         self._next = 0
         self._turn = 0
-        self._lanes: list[_Lane | None] = [None] * layout.lanes
+        self._lanes: list[_Lane | None] = [None] * spec.lanes
 
     def __next__(self) -> Batch:
-        """Returns the next batch; the last of a finite pass is filled up with empty rows."""
+        """Returns the next batch; the last one of a finite pass is padded with empty rows."""
         self._assert_not_closed()
-        shape = (self._layout.rows, self._layout.sequence)
+        shape = (self._spec.rows, self._spec.sequence)
         batch = {
             "inputs": np.zeros(shape, np.int32),
             "targets": np.zeros(shape, np.int32),
@@ -149,29 +150,29 @@ class PackedIterator(grain.DatasetIterator[Batch]):
             "target_bytes": np.zeros(shape, np.float32),
         }
         row = 0
-        while row < self._layout.rows and self._lanes:
+        while row < self._spec.rows and self._lanes:
             self._turn %= len(self._lanes)
             if self._pack_row(batch, row, self._turn):
                 row += 1
                 self._turn += 1
             else:
-                del self._lanes[self._turn]  # the lane's last document ended and none is left
+                del self._lanes[self._turn]  # the lane is exhausted
         if row == 0:
             raise StopIteration
-        first, stride = self._layout.first, self._layout.stride
+        first, stride = self._spec.first, self._spec.stride
         return {name: array[first::stride] for name, array in batch.items()}
 
     def _pack_row(self, batch: Batch, row: int, lane: int) -> bool:
-        """Fills one row from one lane; False if there was nothing left to fill it with."""
+        """Fills one row from one lane; False if the lane is exhausted."""
         position, segment = 0, 0
-        sequence, align = self._layout.sequence, self._layout.align
+        sequence, align = self._spec.sequence, self._spec.align
         while position < sequence:
-            place = self._place(lane)
+            place = self._current(lane)
             if place is None:
                 break
             assert place.document is not None
             tokens, lengths = place.document
-            start, stop, length = place.run(self._layout, sequence - position)
+            start, stop, length = place.next_span(self._spec, sequence - position)
             end = position + stop - start
             segment += 1
             batch["inputs"][row, position:end] = tokens[start:stop]
@@ -186,8 +187,8 @@ class PackedIterator(grain.DatasetIterator[Batch]):
                 self._lanes[lane] = None
         return position > 0
 
-    def _place(self, lane: int) -> _Lane | None:
-        """The lane's place in a document with tokens left, or None if no document is left."""
+    def _current(self, lane: int) -> _Lane | None:
+        """The lane's position in a document with remaining tokens; None if none is left."""
         place = self._lanes[lane]
         while place is None:
             if self._next >= len(self._documents):
@@ -211,7 +212,7 @@ class PackedIterator(grain.DatasetIterator[Batch]):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a position that ``get_state`` gave; documents are fetched when next needed.
+        """Restores a position from ``get_state``; documents are fetched when needed.
 
         Raises:
             ConfigError: the position was saved while reading other data.

@@ -1,7 +1,7 @@
-"""The contract of a task: a generator of rows whose answers are known.
+"""The contract of a task, which generates rows with known answers.
 
-What a row is made of and how it is asked for stands here; the tasks have a file each. Rows are kept
-on disk by `miras.data.task_rows` and measured by `miras.analysis.eval`.
+The tasks themselves are in `miras.tasks`. `task_rows` stores their rows on disk, and
+`miras.analysis.eval` evaluates models on them.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from miras.data.tokenizers.base import Tokenizer
 
 ROLES = ("train", "validation", "eval")
-"""What rows are for; each role draws from seeds of its own."""
+"""What rows are used for; each role has its own seeds."""
 
 
 class Example(NamedTuple):
-    """One row.
+    """A row.
 
-    The model reads `inputs` and must predict `targets[i]` at `positions[i]`; its other predictions
-    do not count. The answer is right where all of them are.
+    The model reads `inputs` and must predict `targets[i]` at `positions[i]`; other predictions do
+    not count. The answer is correct if all targets are predicted.
 
     Attributes:
         inputs: int32 [length].
@@ -39,11 +39,11 @@ class Example(NamedTuple):
     targets: np.ndarray
 
 
-Make = Callable[[np.random.Generator, int, float | None], Example]
+MakeExample = Callable[[np.random.Generator, int, float | None], Example]
 
 
 class Documents(Protocol):
-    """Texts that a task may read, and a string that names their content."""
+    """Documents that a task may read; `fingerprint` identifies their content."""
 
     fingerprint: str
 
@@ -53,12 +53,12 @@ class Documents(Protocol):
 
 
 class Material(NamedTuple):
-    """What a run gives a task to make rows of.
+    """The inputs from which a task makes rows.
 
     Attributes:
-        tokenizer: the run's.
-        documents: opens the background text of the role: training documents for "train",
-            held-out ones for the others.
+        tokenizer: of the run.
+        documents: opens the background text: training documents for the role "train", held-out
+            documents for the others.
         role: one of `ROLES`.
     """
 
@@ -68,35 +68,35 @@ class Material(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A task that has opened what it reads.
+    """A task whose inputs are open.
 
     Attributes:
-        example: makes one row of a number of tokens, with what it asks for at a depth; None
-            leaves the depth to the task. All chance comes from the generator it is given.
-        fingerprint: a string that names the text and files that rows are made of.
+        example: makes a row from a random generator, its length in tokens and a depth; None
+            leaves the depth to the task.
+        fingerprint: a string that identifies the text and the files that rows are made of.
     """
 
-    example: Make
+    example: MakeExample
     fingerprint: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Task(Config):
-    """A task: rows of any length, with what they ask for at any depth.
+    """A task: rows of any length, with the queried information at any depth.
 
-    To add one: subclass with frozen fields, implement `open`, decorate with
-    `@miras.tasks.register("kind")`. A task that is not written in text also says so in
-    `vocabulary`. A row has exactly the length asked for, and depends on nothing but the
-    config, the material and the generator of random numbers. Depth is where in the context that
-    which is asked for stands: 0 at its start, 1 at its end.
+    To add one: derive a frozen dataclass, implement `open`, and decorate it with
+    `@miras.tasks.register("kind")`. A task with its own vocabulary also overrides `vocabulary`. A
+    row has exactly the requested length and depends only on the config, the material and the random
+    generator. The depth is the position of the queried information in the context: 0 at its start,
+    1 at its end.
 
     Attributes:
-        examples: rows to train on, >= 1; they repeat, in another order each time.
-        depths: of the rows of a run, each drawn from these, in [0, 1]; None leaves them to the
-            task, as its docstring says.
+        examples: training rows, >= 1; they repeat in another order in each epoch.
+        depths: the depth of each row of a run is drawn from these, in [0, 1]; None leaves it to the
+            task, as its docstring describes.
 
     Raises:
-        ConfigError: for a value out of range.
+        ConfigError: a value is out of range.
     """
 
     registry: ClassVar[Registry[Task]] = Registry("task", "miras.tasks", members="miras.tasks")
@@ -112,20 +112,20 @@ class Task(Config):
             check_depth(depth, "task.depths")
 
     def vocabulary(self) -> int | None:
-        """Size of the task's own vocabulary, or None where rows are text in the run's tokens."""
+        """The size of the task's own vocabulary; None if rows are text of the run's tokenizer."""
         return None
 
     def open(self, material: Material) -> Opened:
-        """Open what rows are made of.
+        """Open the inputs of the task.
 
         Raises:
-            ConfigError: for files that cannot be used; `Opened.example` raises it for a length in
-                which the task does not fit.
+            ConfigError: files cannot be used. `Opened.example` raises it if the task does not fit
+                in the length.
         """
         raise NotImplementedError
 
     def row(self, opened: Opened, random: np.random.Generator, length: int) -> Example:
-        """A row of a run, at one of `depths`."""
+        """A row at one of `depths`."""
         depth = None if self.depths is None else float(random.choice(self.depths))
         return opened.example(random, length, depth)
 
@@ -134,12 +134,12 @@ register = Task.registry.register
 
 
 def seeded(seed: int, role: str, *place: int) -> np.random.Generator:
-    """The generator of one row, independent of that of any other seed, role or place."""
+    """The random generator of a row, independent for each seed, role and place."""
     return np.random.default_rng((seed, ROLES.index(role), *place))
 
 
 def check_depth(depth: float, name: str) -> None:
-    """Refuse a depth outside [0, 1]."""
+    """Raise `ConfigError` for a depth outside [0, 1]."""
     require(
         0 <= depth <= 1,
         f"{name}={depth:g} must lie in [0, 1]: 0 is the start of the context, 1 its end.",
@@ -147,5 +147,5 @@ def check_depth(depth: float, name: str) -> None:
 
 
 def check_length(length: int, least: int, what: str) -> None:
-    """Refuse a row too short for what it must hold."""
+    """Raise `ConfigError` for a length below the least one."""
     require(length >= least, f"length={length} is too short for {what}: use at least {least}.")

@@ -1,6 +1,6 @@
-"""Batches of a task's rows, with a position that can be saved and restored.
+"""Batches of the rows of a task, with a position that can be saved and restored.
 
-The rows are those of `task_rows`; the batches are like those of text, see `loader.make_loader`.
+The rows are prepared by `task_rows`; the batches have the format of `loader.make_loader`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def make_task_loader(
     epochs: int | None,
     shuffle: bool,
 ) -> TaskIterator:
-    """As `loader.make_loader`, of a config with a task: one example a row.
+    """As `loader.make_loader`, for a config with a task: one example per row.
 
-    The mask is where targets count. `target_bytes` are those of the targets' text; a target of a
-    task with symbols of its own counts as one.
+    The mask is true at the targets. `target_bytes` are the bytes of the text of the targets; a
+    target of a task with its own vocabulary counts as one byte.
     """
     assert config.task is not None
     builder = prepare(config)
@@ -55,14 +55,15 @@ def make_task_loader(
 
 
 class TaskIterator(grain.DatasetIterator[Batch]):
-    """Iterator of batches of rows; its position is the number of batches taken.
+    """Iterator of batches of rows; its position is the number of batches read.
 
     Args:
-        rows: random access to rows, repeated as often as they are to be read.
-        own: which rows of a batch are given out.
+        rows: random access to the rows of all epochs.
+        own: the rows of a batch that this process returns.
         config: for the shape of a batch.
-        sizes: bytes of text that each token stands for.
-        identity: plain values that name the data; a position saved under others is refused.
+        sizes: bytes of text of each token.
+        identity: plain values that identify the data; restoring a position of other data raises
+            an error.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class TaskIterator(grain.DatasetIterator[Batch]):
         self._taken = 0
 
     def __next__(self) -> Batch:
-        """Returns the next batch; the last of a finite pass is filled up with empty rows."""
+        """Returns the next batch; the last one of a finite pass is padded with empty rows."""
         self._assert_not_closed()
         first = self._taken * self._batch
         if first >= len(self._rows):
@@ -110,7 +111,7 @@ class TaskIterator(grain.DatasetIterator[Batch]):
         return {"identity": dict(self._identity), "taken": self._taken}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a position that `get_state` gave.
+        """Restores a position from `get_state`.
 
         Raises:
             ConfigError: the position was saved while reading other data.

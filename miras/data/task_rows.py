@@ -1,6 +1,6 @@
-"""The TFDS builder that keeps a task's rows as an array_record data set.
+"""The TFDS builder that stores the rows of a task as an array_record data set.
 
-What is in a row is the business of `miras.tasks`; how rows become batches is `task_loader`.
+`miras.tasks` makes the rows; `task_loader` makes batches of them.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from miras.config import to_dict
 from miras.data.config import DataConfig
 from miras.data.task import Material, Opened, seeded
 from miras.data.text.corpus import SPLITS, open_documents
-from miras.data.tfds_cache import OfflineInfo, discard_damaged, prepared
+from miras.data.tfds_cache import OfflineInfo, discard_damaged, prepare_once
 from miras.data.tokenizers.make_tokenizer import make_tokenizer
 
 
 class TaskRows(tfds.core.GeneratorBasedBuilder):
     """Rows of a task: int32 features `inputs` [sequence], `positions` [n] and `targets` [n].
 
-    Splits `train` and `validation` are drawn from seeds of their own, and from training and
-    held-out text where there is any. The data set's config is a hash of all that its rows depend
-    on, so what is changed is a new data set.
+    The splits `train` and `validation` have different seeds, and background text of the training
+    and the held-out documents. The name of the data set's config is a hash of everything that its
+    rows depend on, so any change makes a new data set.
 
     Args:
-        data: with a task.
+        data: a config with a task.
         data_dir: folder of prepared data sets.
 
     Raises:
-        ConfigError: for files that cannot be used, or a task that does not fit in a row.
+        ConfigError: files cannot be used, or an example does not fit in a row.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    """To be raised with any change to what a task makes of a config."""
+    """Increase it with any change to the rows that a task makes for a config."""
 
     url_infos = None  # as in `local_text`
 
@@ -67,7 +67,7 @@ class TaskRows(tfds.core.GeneratorBasedBuilder):
         }
         return OfflineInfo(
             builder=self,
-            description="Rows of a task, and what must be predicted where.",
+            description="Rows of a task, with the targets and their positions.",
             features=tfds.features.FeaturesDict(features),
             disable_shuffling=True,
         )
@@ -77,17 +77,17 @@ class TaskRows(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in SPLITS}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        for n in range(count(self._data, split)):
+        for n in range(row_count(self._data, split)):
             random = seeded(self._data.seed, split, n)
             row = self._task.row(self._opened[split], random, self._data.sequence)
             yield n, row._asdict()
 
 
 def open_task(data: DataConfig, role: str) -> Opened:
-    """The task of a config, opened for one of `miras.data.task.ROLES`.
+    """Open the task of a config for one of `miras.data.task.ROLES`.
 
     Raises:
-        ConfigError: for text, a tokenizer or files that cannot be used.
+        ConfigError: the text, the tokenizer or files of the task cannot be used.
     """
     assert data.task is not None
     split = "train" if role == "train" else "validation"
@@ -95,8 +95,8 @@ def open_task(data: DataConfig, role: str) -> Opened:
     return data.task.open(Material(tokenizer, lambda: open_documents(data, split), role))
 
 
-def count(data: DataConfig, split: str) -> int:
-    """How many rows a split has."""
+def row_count(data: DataConfig, split: str) -> int:
+    """The number of rows of a split."""
     assert data.task is not None
     examples = data.task.examples
     return examples if split == "train" else max(1, round(data.validation * examples))
@@ -106,10 +106,10 @@ def prepare(data: DataConfig) -> TaskRows:
     """Returns the prepared rows of a config's task.
 
     Raises:
-        ConfigError: as `TaskRows`, or where the cache cannot be written.
+        ConfigError: as in `TaskRows`, or the cache cannot be written.
     """
     cache = data.cache_dir
-    made = prepared(lambda: TaskRows(data=data, data_dir=str(cache)), "a task", cache)
+    made = prepare_once(lambda: TaskRows(data=data, data_dir=str(cache)), "a task", cache)
     assert isinstance(made, TaskRows)
     return made
 

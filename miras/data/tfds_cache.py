@@ -1,6 +1,6 @@
-"""TFDS builders of data sets that are made here: prepared once, whole or not at all.
+"""Data sets that are prepared once by TFDS and cached on disk.
 
-What is in the data sets is the business of `local_text` and `task_rows`.
+The builders are in `text.local_text` and `task_rows`.
 """
 
 import contextlib
@@ -21,70 +21,70 @@ _LOG = logging.getLogger(__name__)
 
 
 class OfflineInfo(tfds.core.DatasetInfo):
-    """Keeps TFDS from asking its public bucket about a data set that only exists here."""
+    """Prevents TFDS from querying its public bucket for a data set that only exists locally."""
 
     def initialize_from_bucket(self) -> None:
-        """Ask nothing."""
+        """Do nothing."""
 
 
 def discard_damaged(folder: pathlib.Path) -> None:
-    """Removes a prepared data set that cannot be read, so that it is prepared anew.
+    """Deletes a prepared data set that cannot be read, so that it is prepared again.
 
-    Only what says how much there is and the ends of what is read are looked at.
+    Only the metadata, and the first and the last record of each split, are checked.
     """
     if not folder.is_dir():
         return
     try:
-        with _quiet():
+        with _silence_tfds():
             builder = cast(Any, tfds.builder_from_directory(str(folder)))
             for split in builder.info.splits:
                 source = builder.as_data_source(split)
                 for n in {0, len(source) - 1} if len(source) else ():
-                    if None in source[n].values():  # how a file that is cut short reads
-                        raise ValueError(f"record {n} is not there")
+                    if None in source[n].values():  # what a truncated file returns
+                        raise ValueError(f"record {n} is missing")
             for path in folder.glob("*.json"):
                 json.loads(path.read_text("utf-8"))
             if builder.info.splits:
                 return
-        reason = "it holds nothing"
-    except Exception as error:  # TFDS and ArrayRecord raise all kinds on damaged files
+        reason = "it is empty"
+    except Exception as error:  # TFDS and ArrayRecord raise various exceptions on damaged files
         reason = " ".join(str(error).split())[:200]
-    _LOG.warning("the prepared data in %s is damaged (%s), and is made anew", folder, reason)
+    _LOG.warning("the prepared data in %s is damaged (%s) and is prepared again", folder, reason)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def prepared(
+def prepare_once(
     make: Callable[[], tfds.core.DatasetBuilder], what: str, cache: pathlib.Path
 ) -> tfds.core.DatasetBuilder:
-    """Returns a builder's data set, made on the first call and found on later ones.
+    """Returns a builder whose data set is prepared, on the first call or an earlier one.
 
-    TFDS writes to a temporary folder and renames it when complete, so an interrupted run leaves
-    nothing that a later one would read.
+    TFDS writes to a temporary folder and renames it once complete, so an interrupted process leaves
+    no incomplete data set.
 
     Args:
-        make: the builder, anew.
-        what: the data set's name in the log.
-        cache: folder of prepared data sets; made if missing.
+        make: constructs the builder.
+        what: the name of the data set in the log.
+        cache: folder of prepared data sets; created if it does not exist.
 
     Raises:
-        ConfigError: as the builder does, or the cache cannot be written.
+        ConfigError: the builder raises it, or the cache cannot be written.
     """
     try:
-        with _quiet():
+        with _silence_tfds():
             builder = make()
         if builder.data_path.exists():
             return builder
         _LOG.info("preparing %s in %s", what, builder.data_dir)
         try:
-            with _quiet():
+            with _silence_tfds():
                 builder.download_and_prepare(
                     download_config=tfds.download.DownloadConfig(try_download_gcs=False)
                 )
         except (OSError, RuntimeError):
-            # Another process may have finished the same data set first; its copy is as good.
+            # Another process may have prepared the same data set meanwhile.
             if not builder.data_path.exists():
                 raise
-            with _quiet():
+            with _silence_tfds():
                 builder = make()
         return builder
     except (OSError, RuntimeError) as error:
@@ -95,8 +95,8 @@ def prepared(
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hushes TFDS, which speaks of downloads on both streams and warns of unlisted configs."""
+def _silence_tfds() -> Iterator[None]:
+    """Suppresses the output of TFDS: messages on downloads, warnings about unlisted configs."""
     verbosity = absl_logging.get_verbosity()
     absl_logging.set_verbosity(absl_logging.ERROR)
     try:

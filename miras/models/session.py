@@ -25,7 +25,7 @@ from miras.models import session_2
 from miras.models.config import LanguageModelConfig
 from miras.models.language_model import LanguageModel, check_state
 from miras.models.state import ModelState, batch_of, growing, reserved, with_places
-from miras.runtime.files import check_target, expanded, write_whole
+from miras.runtime.files import check_target, expand_home, write_atomically
 
 _FORMAT = "miras session 3"
 _LOGITS = "logits"
@@ -72,7 +72,7 @@ def check_session_file(path: str | os.PathLike[str]) -> None:
         ConfigError: for any other path, or a folder that is missing or cannot be written.
     """
     require(os.fspath(path) != "", "the session's name is empty, but has to name a file.")
-    path = expanded(path)
+    path = expand_home(path)
     try:
         require(not path.is_dir(), f"session {path} is a folder: give the name of a file.")
         require(
@@ -96,7 +96,7 @@ def check_session_file(path: str | os.PathLike[str]) -> None:
 
 def resumed(path: str | os.PathLike[str] | None, model: LanguageModel) -> Session | None:
     """What `load_session` reads; None without a path, or where no file is yet."""
-    if path is None or not expanded(path).exists():
+    if path is None or not expand_home(path).exists():
         return None
     return load_session(path, model)
 
@@ -120,7 +120,7 @@ def save_session(
     """
     check_state(model, session.state)
     check_session_file(path)
-    path = expanded(path)
+    path = expand_home(path)
     tensors = {name: jnp.asarray(leaf) for name, leaf in _named(session.state)}
     tensors[_LOGITS] = session.logits
     parameters = _parameters(model)
@@ -136,7 +136,7 @@ def save_session(
     }
     header["digest"] = _digest(header, tensors)
     try:
-        write_whole(path, save(tensors, {_HEADER: json.dumps(header)}))
+        write_atomically(path, save(tensors, {_HEADER: json.dumps(header)}))
     except OSError as error:
         raise ConfigError(
             f"cannot write session {path} ({error.strerror or error}): free space, or give another "
@@ -150,7 +150,7 @@ def load_session(path: str | os.PathLike[str], model: LanguageModel) -> Session:
     Raises:
         ConfigError: for a file that is missing, damaged, or of another model.
     """
-    path = expanded(path)
+    path = expand_home(path)
     header, tensors = _read(path)
     _check_model(path, header, model)
     state = _state(path, header, tensors, model)
@@ -163,7 +163,7 @@ def load_notes(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ConfigError: for a file that is missing or damaged.
     """
-    return _read(expanded(path))[0]["notes"]
+    return _read(expand_home(path))[0]["notes"]
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:

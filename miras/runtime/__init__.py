@@ -1,1 +1,1 @@
-"""Runtime: files, signals, terminal and figures; nothing here knows of models."""
+"""Files, signals, terminal output, figures and lazy imports, independent of models."""

@@ -1,7 +1,7 @@
-"""Pictures: drawn by matplotlib's Agg, as PNG, whatever the user's matplotlib is set up for.
+"""Figures as PNG files, drawn by matplotlib's Agg backend whatever backend the user has chosen.
 
-Nothing here touches pyplot, or a backend that the user has chosen. A picture shows what is in a
-folder anyway, so that one which cannot be drawn is a warning and ends nothing.
+Pyplot is not used. A figure only shows results that are also in other files, so a figure that
+cannot be drawn causes a warning, not an error.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from miras.runtime.files import write_whole
+from miras.runtime.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 def png(draw: "Callable[[Figure], None]", size: tuple[float, float]) -> bytes:
     r"""Draw a figure as a PNG.
 
-    All text in it is plain: `$` and `\` stand for themselves. Letters that no font has are boxes.
+    Text is literal: `$` and `\` have no special meaning. Characters that no font has are boxes.
 
     Args:
-        draw: puts everything into an empty figure of 150 dots per inch.
+        draw: draws into an empty figure of 150 dots per inch.
         size: width and height in inches.
     """
-    with _own_backend(), _plain():
+    with _without_user_backend(), _default_style():
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -40,31 +40,31 @@ def png(draw: "Callable[[Figure], None]", size: tuple[float, float]) -> bytes:
         return out.getvalue()
 
 
-def write_picture(
+def write_figure(
     path: pathlib.Path, make: Callable[[], bytes], warn: Callable[[str], object]
 ) -> bool:
-    """Write a picture, or warn in one sentence that it could not be drawn or written.
+    """Write a figure, or warn in one sentence that it cannot be drawn or written.
 
     Args:
         path: the file.
-        make: draws it; what it needs of matplotlib is imported in it.
-        warn: is told the sentence.
+        make: draws the figure; it imports matplotlib itself.
+        warn: called with the warning.
 
     Returns:
-        Whether the picture is there.
+        Whether the figure was written.
     """
     try:
-        write_whole(path, make())
+        write_atomically(path, make())
     except Exception as error:  # matplotlib raises nearly anything, and the results matter more
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        warn(f"warning: {path} could not be drawn ({reason}); nothing else is missing.")
+        warn(f"warning: {path} could not be drawn ({reason}); all other results are complete.")
         return False
     return True
 
 
 @contextlib.contextmanager
-def _own_backend() -> Iterator[None]:
-    """Import matplotlib even where MPLBACKEND names a backend that is not installed."""
+def _without_user_backend() -> Iterator[None]:
+    """Import matplotlib even if MPLBACKEND names a backend that is not installed."""
     if "matplotlib" in sys.modules:
         yield
         return
@@ -74,24 +74,24 @@ def _own_backend() -> Iterator[None]:
     finally:
         if chosen is not None:
             os.environ["MPLBACKEND"] = chosen
-            with contextlib.suppress(Exception):  # for the user's own pyplot, where it can be
+            with contextlib.suppress(Exception):  # for pyplot in the user's code
                 matplotlib.rcParams["backend"] = chosen
     yield
 
 
 @contextlib.contextmanager
-def _plain() -> Iterator[None]:
-    """Matplotlib's defaults and text without mathematics, for the time of the block."""
+def _default_style() -> Iterator[None]:
+    """The default style of matplotlib, with literal text, within the block."""
     import matplotlib
 
     with warnings.catch_warnings(), matplotlib.rc_context():
-        warnings.simplefilter("ignore")  # of letters that the font lacks
+        warnings.simplefilter("ignore")  # about characters that the font lacks
         matplotlib.rcdefaults()
         matplotlib.rcParams["text.parse_math"] = False
         yield
 
 
-def plain(text: str) -> str:
-    """A text of any origin in one line that can be drawn, with `?` for what has no letter."""
-    whole = " ".join(text.encode("utf-8", "replace").decode().split())
-    return "".join(letter if letter.isprintable() else "?" for letter in whole)
+def printable_line(text: str) -> str:
+    """A text in one line, with `?` for characters that cannot be printed."""
+    line = " ".join(text.encode("utf-8", "replace").decode().split())
+    return "".join(char if char.isprintable() else "?" for char in line)

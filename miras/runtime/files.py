@@ -1,6 +1,6 @@
-"""Writing a file whole or not at all, and only where a regular file may lie.
+"""Atomic writes, and checks that a path names a regular file.
 
-Every file that miras replaces is written here: configs, logs, tables, pages, pictures and sessions.
+miras replaces every file this way: configs, logs, tables, pages, figures and sessions.
 """
 
 import contextlib
@@ -30,46 +30,48 @@ _NEW = re.compile(r"\.[0-9a-f]{32}\.new")
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file's name is one under which a killed `write_whole` left its part of a file."""
+    """Whether a name is that of the temporary file of a `write_atomically` that was killed."""
     return _NEW.fullmatch(name) is not None
 
 
-def expanded(path: str | os.PathLike[str]) -> pathlib.Path:
-    """A path with `~` and `~name` as the home folders that they stand for.
+def expand_home(path: str | os.PathLike[str]) -> pathlib.Path:
+    """A path with `~` and `~name` replaced by home folders.
 
     Raises:
-        ConfigError: for a ~name that no user has, or where there is no home folder.
+        ConfigError: a ~name is of no user, or there is no home folder.
     """
     try:
         return pathlib.Path(path).expanduser()
     except RuntimeError as error:
-        told = f"{str(path)[:60]!r}: {str(error).rstrip('.')}"
-        raise ConfigError(f"{told}; give a path, as ./~name for a name with a tilde.") from error
+        reason = str(error).rstrip(".")
+        raise ConfigError(
+            f"{str(path)[:60]!r}: {reason}; give a path, as ./~name for a name with a tilde."
+        ) from error
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
-    """Check that a path names a regular file or nothing; a symbolic link is neither.
+    """Check that a path names a regular file or nothing.
 
     Raises:
-        ConfigError: where something else has the name, or the path cannot name a file.
+        ConfigError: the path is a folder, a symbolic link or another special file, or is invalid.
     """
     _mode(pathlib.Path(path))
 
 
-def write_whole(path: str | os.PathLike[str], content: Content) -> None:
-    """Write a file whole or not at all.
+def write_atomically(path: str | os.PathLike[str], content: Content) -> None:
+    """Write a file completely or not at all.
 
-    The content goes to a new file in the same folder, whose random name nobody can foresee, and
-    takes the path's name once it is on the disk. A reader sees the old file or the new one, and the
-    last of several writers wins. A file that is replaced keeps its permissions.
+    The content is written to a temporary file of unpredictable name in the same folder, which is
+    renamed once it is on the disk. A reader sees the old content or the new one, and the last of
+    several writers wins. A file that is replaced keeps its permissions.
 
     Args:
-        path: a regular file, or a name that is free. Its folder must exist.
+        path: a regular file, or a name that does not exist. Its folder must exist.
         content: bytes, text that is written as UTF-8, or a function that writes to the open file.
 
     Raises:
-        ConfigError: where the path is a folder, a symbolic link, a device or a pipe.
-        OSError: where it cannot be written. The path is as it was, and nothing is left beside it.
+        ConfigError: the path is a folder, a symbolic link, a device or a pipe.
+        OSError: the file cannot be written. The path is unchanged, and no temporary file is left.
     """
     path = pathlib.Path(path)
     mode = _mode(path)
@@ -96,11 +98,11 @@ def write_whole(path: str | os.PathLike[str], content: Content) -> None:
 
 
 def _mode(path: pathlib.Path) -> int | None:
-    """The permissions of a regular file, or None where there is none."""
+    """The permissions of a regular file; None if it does not exist."""
     try:
         found = os.lstat(path)
     except OSError:
-        return None  # writing tells why
+        return None  # writing reports the reason
     except ValueError as error:
         raise ConfigError(f"{str(path)!r} cannot name a file ({error}): give another.") from error
     for is_kind, name in _KINDS:
@@ -110,7 +112,7 @@ def _mode(path: pathlib.Path) -> int | None:
 
 
 def _sync(folder: pathlib.Path) -> None:
-    """Make a new name in a folder survive a loss of power, where the system can."""
+    """Make a new name in a folder durable, if the system supports it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:

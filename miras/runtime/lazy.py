@@ -1,7 +1,7 @@
-"""Packages whose names are imported when they are first used (PEP 562).
+"""Packages that import their public names on first use (PEP 562).
 
-`import miras` and `miras --help` then start without jax. A package that is lazy imports its names
-under `TYPE_CHECKING`, for editors and type checkers, lists them in `__all__`, and calls `package`.
+`import miras` and `miras --help` thereby start without jax. A lazy package imports its names under
+`TYPE_CHECKING`, for editors and type checkers, lists them in `__all__`, and calls `package`.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class _Package(types.ModuleType):
-    """A package that imports a name, or a submodule, when its attribute is read."""
+    """A package that imports a name or a submodule when the attribute is read."""
 
     _homes: dict[str, str]
 
@@ -28,7 +28,7 @@ class _Package(types.ModuleType):
         return found
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # The import system binds a submodule in its package; a public name of that spelling stays.
+        # The import system binds a submodule in its package; a public name of that spelling wins.
         if isinstance(value, types.ModuleType) and name in self._homes:
             return
         super().__setattr__(name, value)
@@ -60,6 +60,6 @@ def _submodule(parent: types.ModuleType, name: str) -> types.ModuleType:
     try:
         return importlib.import_module(full)
     except ModuleNotFoundError as error:
-        if error.name != full:  # what the submodule itself imports
+        if error.name != full:  # an import of the submodule
             raise
         raise AttributeError(f"module {parent.__name__!r} has no attribute {name!r}") from None

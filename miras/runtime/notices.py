@@ -1,4 +1,4 @@
-"""What the library logs while a command runs, each line once."""
+"""Prints what the library logs while a command runs, each line once."""
 
 import contextlib
 import logging
@@ -9,20 +9,20 @@ _LOGS = ("miras.data", "miras.train", "miras.config.trust")
 
 
 class _Notices(logging.Handler):
-    """Writes each line once; a stream that is closed loses it and stops nothing.
+    """Prints each line once, and ignores a closed stream.
 
-    Warnings go to the error stream, all else to the output, so that a command that is refused has
-    one sentence on the error stream.
+    Warnings go to stderr and everything else to stdout, so that a command that fails prints only
+    its error and warnings on stderr.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._said = set()
+        self._printed = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         line = " ".join(record.getMessage().split())
-        if line not in self._said:
-            self._said.add(line)
+        if line not in self._printed:
+            self._printed.add(line)
             with contextlib.suppress(OSError, ValueError):
                 stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
                 print("miras:", line, file=stream, flush=True)
@@ -30,7 +30,7 @@ class _Notices(logging.Handler):
 
 @contextlib.contextmanager
 def notices() -> Iterator[None]:
-    """Says what parts of miras log, such as which files were read and which were left out."""
+    """Print what miras logs within the block, such as which files were read or left out."""
     handler = _Notices()
     with contextlib.ExitStack() as stack:
         for name in _LOGS:
@@ -38,7 +38,7 @@ def notices() -> Iterator[None]:
             stack.callback(_restore, log, handler, log.level, log.propagate)
             log.addHandler(handler)
             log.setLevel(logging.INFO)
-            log.propagate = False  # the root logger, if a library set it up, would say it again
+            log.propagate = False  # a root logger that a library set up would print it again
         yield
 
 

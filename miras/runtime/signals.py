@@ -1,9 +1,9 @@
-"""SIGINT and SIGTERM as a flag: long work ends where it can be gone on with, and saves first.
+"""SIGINT and SIGTERM as a flag, so that long work can save and stop where it can be resumed.
 
-Python's own answer to SIGINT is an exception at any point of the main thread, which foreign code
-may swallow, and to SIGTERM a process that ends at once. Within `handled` either sets a flag, which
-loops read with `requested` or `check`. A second signal ends the process at once, also in the
-middle of a compilation: a thread waits for it.
+By default Python raises an exception at an arbitrary point of the main thread on SIGINT, which
+other code may swallow, and ends the process at once on SIGTERM. Within `handled`, either signal
+sets a flag, which loops read with `requested` or `check`. A thread waits for a second signal, which
+ends the process at once, even during a compilation.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = b"\x1b[?25h"
 
 _received: list[int] = []
-_held: contextlib.ExitStack | None = None  # undoes what `handled` has set
+_cleanup: contextlib.ExitStack | None = None  # undoes what `handled` has set up
 
 
 class Interrupted(SystemExit):
-    """A signal has asked this process to stop; uncaught, it ends with 128 + the signal's number.
+    """A signal asked this process to stop; if uncaught, the exit code is 128 + its number.
 
     Args:
         number: of the signal.
-        what: where the work stands, as the end of a sentence.
+        what: the state of the work, appended to the message.
     """
 
     def __init__(self, number: int, what: str = ""):
@@ -37,32 +37,36 @@ class Interrupted(SystemExit):
 
 
 def requested() -> int | None:
-    """The signal that has asked to stop, or None."""
+    """The signal that asked the process to stop, or None."""
     return _received[0] if _received else None
 
 
 def check(what: str = "") -> None:
-    """Raise `Interrupted` if a signal has asked to stop; `what` is told with it."""
+    """Raise `Interrupted` if a signal asked the process to stop.
+
+    Args:
+        what: as in `Interrupted`.
+    """
     if (number := requested()) is not None:
         raise Interrupted(number, what)
 
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Let SIGINT and SIGTERM set the flag within the block; the handlers before are restored.
+    """Let SIGINT and SIGTERM set the flag within the block; previous handlers are restored.
 
-    Outside of the main thread, which alone may set handlers, and inside another such block, it
-    changes nothing.
+    It has no effect inside another such block, or outside of the main thread, which alone can set
+    handlers.
 
     Raises:
-        Interrupted: at the end of the block, for a signal that nothing in it has answered.
+        Interrupted: at the end of the block, after a signal that `check` has not reported.
     """
-    global _held
-    if _held is not None or threading.current_thread() is not threading.main_thread():
+    global _cleanup
+    if _cleanup is not None or threading.current_thread() is not threading.main_thread():
         yield
         return
     with contextlib.ExitStack() as stack:
-        _held = stack
+        _cleanup = stack
         stack.callback(_forget)
         _listen(stack)
         yield
@@ -70,20 +74,20 @@ def handled() -> Iterator[None]:
 
 
 def _forget() -> None:
-    global _held
-    _held = None
+    global _cleanup
+    _cleanup = None
     _received.clear()
 
 
 def _listen(stack: contextlib.ExitStack) -> None:
-    """Set the handlers, and start the thread that waits for a second signal."""
+    """Set the handlers and start the thread that waits for a second signal."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     watcher = threading.Thread(target=_watch, args=(reader,), daemon=True)
     watcher.start()
     stack.callback(os.close, reader)
     stack.callback(watcher.join)
-    stack.callback(os.close, writer)  # which ends the thread
+    stack.callback(os.close, writer)  # ends the thread
     for number in _SIGNALS:
         before = signal.signal(number, lambda number, frame: _received.append(number))
         stack.callback(signal.signal, number, signal.SIG_DFL if before is None else before)
@@ -92,19 +96,19 @@ def _listen(stack: contextlib.ExitStack) -> None:
 
 
 def _watch(reader: int) -> None:
-    """End the process at its second signal; the interpreter writes each to the pipe as it comes."""
+    """End the process at the second signal; the interpreter writes each signal to the pipe."""
     count = 0
     while numbers := os.read(reader, 1):
         count += numbers[0] in _SIGNALS
         if count == 2:
             with contextlib.suppress(OSError):
-                if os.isatty(1):  # a bar may have hidden it
+                if os.isatty(1):  # a progress bar may have hidden the cursor
                     os.write(1, _SHOW_CURSOR)
             os._exit(128 + numbers[0])
 
 
 def _block() -> None:
-    """Hold signals back while a process forks, so that each meets its own process's handlers."""
+    """Block signals during a fork, so that each process receives its own."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
@@ -113,8 +117,8 @@ def _unblock() -> None:
 
 
 def _in_child() -> None:
-    """A forked process has no such thread, and no work to save: signals end it as ever."""
-    if _held is not None:
+    """Restore the default handlers in a forked process, which has no such thread."""
+    if _cleanup is not None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

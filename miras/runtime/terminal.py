@@ -1,7 +1,7 @@
-r"""Output that cannot be written ends nothing: it is dropped, or its letters are replaced.
+r"""Output streams that never raise: text that cannot be written is dropped or escaped.
 
-A pipe whose reader has gone, a full disk and a terminal that was closed lose what is said from then
-on. Letters that a stream's encoding lacks are written as `\xe9` and the like.
+Output to a pipe without a reader, a full disk or a closed terminal is dropped. Characters that the
+encoding of a stream lacks are written as escapes such as `\xe9`.
 """
 
 import contextlib
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-class Tolerant:
-    """A text stream that drops what another one cannot write.
+class TolerantStream:
+    """A text stream that drops what the underlying stream cannot write.
 
     Attributes:
-        dropped: whether something was.
+        dropped: whether any text was dropped.
     """
 
     def __init__(self, stream: TextIO):
         self._stream, self.dropped = stream, False
 
     def write(self, text: str) -> int:
-        """Write as much as can be."""
+        """Write the text, as far as possible."""
         self._try(self._write, text)
         return len(text)
 
@@ -53,11 +53,11 @@ class Tolerant:
             do(*args)
         except (OSError, ValueError):  # ValueError: it was closed
             self.dropped = True
-            # What is left in its buffers is flushed when the interpreter ends: to nowhere.
+            # The interpreter flushes the buffers when it ends: discard them.
             with contextlib.suppress(OSError, ValueError):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, self._stream.fileno())
-                os.close(nowhere)
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self._stream.fileno())
+                os.close(null)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -69,10 +69,10 @@ def tolerant_output() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name in ("stdout", "stderr"):
             before = getattr(sys, name)
-            if not isinstance(before, Tolerant):
+            if not isinstance(before, TolerantStream):
                 stack.callback(setattr, sys, name, before)
-                # None: the process was started with the stream closed.
-                own = Tolerant(io.StringIO() if before is None else before)
+                # None if the process was started with the stream closed
+                own = TolerantStream(io.StringIO() if before is None else before)
                 setattr(sys, name, cast(TextIO, own))
                 stack.callback(own.flush)
         yield
@@ -80,13 +80,13 @@ def tolerant_output() -> Iterator[None]:
 
 @contextlib.contextmanager
 def tolerant(console: "Console") -> Iterator[None]:
-    """As `tolerant_output`, and also for the file of a console."""
+    """As `tolerant_output`, including the file of a console."""
     with tolerant_output():
         before = console.file
-        if isinstance(before, Tolerant):
+        if isinstance(before, TolerantStream):
             yield
             return
-        console.file = cast(Any, Tolerant(cast(TextIO, before)))
+        console.file = cast(Any, TolerantStream(cast(TextIO, before)))
         try:
             yield
         finally:

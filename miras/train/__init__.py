@@ -1,6 +1,6 @@
-"""Training: a run from its config to a folder of logs and checkpoints, and back.
+"""Training: a run writes logs and checkpoints to a folder, from which it resumes.
 
-The names are imported when they are first used, so that `command` starts without jax.
+Public names are imported on first use, so that the command line starts without jax.
 """
 
 from typing import TYPE_CHECKING
@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from miras.train.config import Parent, RunConfig, TrainConfig
     from miras.train.evaluate import HeldOut, evaluate_run
     from miras.train.load import Run, load_run
-    from miras.train.loop import Result, train
+    from miras.train.loop import train
     from miras.train.nonfinite import NonFiniteError
+    from miras.train.trainer import Result
 
 __all__ = [
     "Answers",
@@ -36,7 +37,8 @@ lazy.package(
         ".config": ("Parent", "RunConfig", "TrainConfig"),
         ".evaluate": ("HeldOut", "evaluate_run"),
         ".load": ("Run", "load_run"),
-        ".loop": ("Result", "train"),
+        ".loop": ("train",),
         ".nonfinite": ("NonFiniteError",),
+        ".trainer": ("Result",),
     },
 )

@@ -1,9 +1,9 @@
-"""How many answers of a task a model in training gives right.
+"""The share of a task's answers that a model predicts correctly.
 
-A row's answer is right where the model's likeliest token is the target at all of the row's targets,
-earlier ones given. This is exact match under greedy decoding: a greedy answer goes astray at the
-first token that is not the likeliest, and up to there both have read the same. Rows far longer than
-those trained on are the business of `miras.analysis.eval`.
+A row's answer is correct if the most likely token is the target at every target position, given the
+earlier targets. This equals exact match under greedy decoding, which deviates at the first position
+whose most likely token is not the target and has read the same tokens up to it.
+`miras.analysis.eval` evaluates rows that are much longer than those trained on.
 """
 
 import math
@@ -21,14 +21,14 @@ from miras.train.step import Batch
 
 
 class Answers(NamedTuple):
-    """How well a model answers.
+    """How well a model answers a task.
 
     Attributes:
         loss: nats per target.
-        bits_per_byte: of the answers' text; a target of a task without text counts as one byte.
-        accuracy: share of the targets that are right.
-        exact_match: share of the rows of which all targets are right.
-        rows: how many were answered.
+        bits_per_byte: of the answers; a target of a task without text counts as one byte.
+        accuracy: share of the targets that are predicted correctly.
+        exact_match: share of the rows whose targets are all predicted correctly.
+        rows: number of rows.
     """
 
     loss: float
@@ -39,15 +39,15 @@ class Answers(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """In words."""
+        """One line for the log."""
         return (
             f"exact match {self.exact_match:.3f}, token accuracy {self.accuracy:.3f} on held-out "
             "rows"
         )
 
 
-class Counts(NamedTuple):
-    """Sums over rows, which add up over batches."""
+class AnswerCounts(NamedTuple):
+    """Sums over rows, which can be added over batches."""
 
     nats: Array
     bytes: Array
@@ -59,34 +59,34 @@ class Counts(NamedTuple):
 
 def make_answers_step(
     graphdef: nnx.GraphDef, vocab: int | None = None
-) -> Callable[[Params, Batch], Counts]:
-    """A compiled `count(params, batch)`; answers are ids below `vocab`, if it is given."""
+) -> Callable[[Params, Batch], AnswerCounts]:
+    """A compiled `count(params, batch)`; predictions are restricted to ids below `vocab`."""
 
-    def count(params: Params, batch: Batch) -> Counts:
+    def count(params: Params, batch: Batch) -> AnswerCounts:
         model = nnx.merge(graphdef, params)
         logits, _ = model(
             batch["inputs"], segment_ids=batch["segment_ids"], segments_at_chunks=True
         )
         mask, targets = batch["mask"], batch["targets"]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-        right = jnp.argmax(logits[..., :vocab], axis=-1) == targets
+        correct = jnp.argmax(logits[..., :vocab], axis=-1) == targets
         rows = jnp.any(mask, axis=1)
-        return Counts(
+        return AnswerCounts(
             nats=jnp.sum(losses, where=mask),
             bytes=jnp.sum(batch["target_bytes"]),
             targets=jnp.sum(mask),
-            hits=jnp.sum(mask & right),
+            hits=jnp.sum(mask & correct),
             rows=jnp.sum(rows),
-            exact=jnp.sum(rows & jnp.all(right | ~mask, axis=1)),
+            exact=jnp.sum(rows & jnp.all(correct | ~mask, axis=1)),
         )
 
     return jax.jit(count)
 
 
 def evaluate_answers(
-    step: Callable[[Params, Batch], Counts], params: Params, batches: Iterable[Batch]
+    step: Callable[[Params, Batch], AnswerCounts], params: Params, batches: Iterable[Batch]
 ) -> Answers:
-    """Measure a model on batches of rows, at least one."""
+    """Evaluate a model on one or more batches of rows."""
     counts = [[float(x) for x in step(params, batch)] for batch in batches]
     nats, size, targets, hits, rows, exact = (sum(column) for column in zip(*counts, strict=True))
     return Answers(

@@ -1,6 +1,6 @@
-"""What a training run is, as plain data: the model, the data and the outer optimiser's recipe.
+"""The config of a training run: the model, the data and the outer optimiser.
 
-The model's fields stand in `miras.models`, the data's in `miras.data`. Nothing is built here.
+The fields of the model are in `miras.models`, those of the data in `miras.data`.
 """
 
 import dataclasses
@@ -10,48 +10,49 @@ from miras.config import Config, added, require
 from miras.config.choices import shown
 from miras.data import DataConfig
 from miras.models import LanguageModelConfig
-from miras.train.loggers.base import check_name
+from miras.train.loggers.registry import check_name
 from miras.train.optimizers import AdamW, Optimizer
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(Config):
-    """The outer optimiser's recipe, and how often a run logs, evaluates and saves.
+    """The outer optimiser, and how often a run logs, evaluates and saves.
 
-    An optimiser with decoupled weight decay on matrices only, the gradient clipped by its global
-    norm, a linear warm-up and a schedule.
+    The gradient is clipped by its global norm, decoupled weight decay applies to matrices only, and
+    the learning rate has a linear warm-up and a schedule.
 
     Attributes:
         steps: optimiser updates, >= 1.
         learning_rate: the peak, > 0.
-        warmup: updates of linear warm-up, in [0, steps); None is 100, or a tenth of a run of fewer
-            than 1000 steps.
+        warmup: updates of linear warm-up, in [0, steps); None is 100, or a tenth of `steps` if
+            that is less.
         schedule: of the learning rate after the warm-up: "cosine" to a tenth of the peak,
-            "constant", or "wsd", constant and then a decay to 0; see `optimizer.schedule`.
+            "constant", or "wsd", constant and then a decay to 0; see `miras.train.schedule`.
         cooldown: updates of the decay of "wsd", >= 1; None is a fifth of `steps`.
-        optimizer: adamw, muon, lion, adafactor, or one of your own; see `optimizers`.
+        optimizer: adamw, muon, lion, adafactor, or a plugin; see `optimizers`.
         weight_decay: times the learning rate, per update, >= 0.
-        beta1: decay of Adam's first moment, in [0, 1); read by adamw, and by muon for what is no
-            matrix.
+        beta1: decay of Adam's first moment, in [0, 1); used by adamw, and by muon for
+            parameters that are not matrices.
         beta2: decay of Adam's second moment, in [0, 1); as `beta1`.
         clip: largest global norm of the gradient, > 0.
-        accumulate: batches of `data.batch` rows whose gradients make one update, >= 1.
-        eval_every: updates between measurements on held-out text, >= 1; the last is always
-            measured.
-        eval_batches: batches of held-out text per measurement, >= 1.
-        log_every: updates between lines of the logs, >= 1.
-        health_every: updates between measurements of the inner memories, >= 1.
+        accumulate: batches of `data.batch` rows per update, >= 1.
+        eval_every: updates between evaluations on held-out data, >= 1; the last update is always
+            evaluated.
+        eval_batches: batches per evaluation, >= 1.
+        log_every: updates between lines of the log, >= 1.
+        health_every: updates between measurements of the memories, >= 1.
         checkpoint_every: updates between checkpoints, >= 1; the first and the last are always
             saved.
-        checkpoint_minutes: a checkpoint is also saved once the newest is so old, in minutes, > 0;
-            None is never.
-        logger: where measurements go: jsonl, tensorboard, wandb, trackio or FILE.py:CLASS; None is
-            jsonl, and tensorboard where it is installed; see `sinks`.
-        keep: checkpoints kept, the newest, >= 1; with 1 there is none to fall back on.
-        seed: of the model's initial parameters, in [0, 2**32).
+        checkpoint_minutes: age in minutes at which the newest checkpoint is followed by another,
+            > 0; None is no limit.
+        logger: jsonl, tensorboard, wandb, trackio or FILE.py:CLASS; None is jsonl, and tensorboard
+            if it is installed; see `loggers`.
+        keep: how many of the newest checkpoints are kept, >= 1; with 1, a damaged checkpoint has
+            no predecessor.
+        seed: of the initial parameters, in [0, 2**32).
 
     Raises:
-        ConfigError: for a value out of range.
+        ConfigError: a value is out of range.
     """
 
     steps: int = 1000
@@ -120,27 +121,27 @@ class TrainConfig(Config):
 
     @property
     def warmup_steps(self) -> int:
-        """Updates of linear warm-up: `warmup`, or 100, or a tenth of a short run."""
+        """Updates of linear warm-up: `warmup`, or its default."""
         return min(100, self.steps // 10) if self.warmup is None else self.warmup
 
     @property
     def cooldown_steps(self) -> int:
-        """Updates of the decay of "wsd": `cooldown`, or a fifth of the run, as in 2405.18392."""
+        """Updates of the decay of "wsd": `cooldown`, or a fifth of `steps` (2405.18392)."""
         longest = max(1, self.steps - self.warmup_steps)
         return min(max(1, self.steps // 5), longest) if self.cooldown is None else self.cooldown
 
 
 @dataclasses.dataclass(frozen=True)
 class Parent(Config):
-    """Another run whose parameters a run starts with; its optimiser and its steps start anew.
+    """Another run that provides the initial parameters; the optimiser state is new.
 
     Attributes:
-        run: absolute path of that run's folder.
+        run: absolute path of the folder of that run.
         step: of the checkpoint, >= 0.
-        partial: whether to take what fits where the parameters differ.
+        partial: whether to take the parameters that fit if others do not.
 
     Raises:
-        ConfigError: for a negative step.
+        ConfigError: the step is negative.
     """
 
     run: str
@@ -154,16 +155,16 @@ class Parent(Config):
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig(Config):
-    """Everything that decides a run's outcome; two runs with one config end alike.
+    """Everything that determines the outcome of a run; runs of one config are identical.
 
     Attributes:
         model: the model and its memory rule.
         data: the text, the tokenizer and the shape of a batch.
-        train: the recipe.
-        parent: where the first parameters come from, if not from `train.seed`.
+        train: the optimiser and the intervals.
+        parent: the run that provides the initial parameters, if not `train.seed`.
     """
 
-    own_levels = 2  # the fields of the three parts are the run's own
+    own_levels = 2  # `override` also takes the fields of model, data and train without a prefix
 
     model: LanguageModelConfig
     data: DataConfig = dataclasses.field(default_factory=DataConfig)

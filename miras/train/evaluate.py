@@ -1,6 +1,6 @@
-"""How well a model predicts what is held out: of a model in training or of a run read from disk.
+"""Evaluation on held-out data, of a model in training or of a saved run.
 
-Of text that is bits per byte; of a task, the answers that are right (`answers`).
+Text is measured in bits per byte; a task by the share of correct answers (`accuracy`).
 """
 
 import functools
@@ -26,9 +26,9 @@ class HeldOut(NamedTuple):
 
     Attributes:
         loss: nats per token.
-        bits_per_byte: sum(nats) / ln 2 / sum(bytes), which does not depend on the tokenizer.
+        bits_per_byte: sum(nats) / ln 2 / sum(bytes), which is comparable across tokenizers.
         perplexity: exp(loss), per token.
-        tokens: how many were predicted.
+        tokens: number of predicted tokens.
     """
 
     loss: float
@@ -38,23 +38,24 @@ class HeldOut(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """In words."""
+        """One line for the log."""
         return f"{self.bits_per_byte:.3f} bits per byte on held-out text"
 
 
-Measure = Callable[[Params, Iterable[Batch]], HeldOut | Answers]
+Evaluator = Callable[[Params, Iterable[Batch]], HeldOut | Answers]
 
 
-def make_measure(graphdef: nnx.GraphDef, data: DataConfig) -> Measure:
-    """What measures parameters on batches of a config's data; compiles once.
+def make_evaluator(graphdef: nnx.GraphDef, data: DataConfig) -> Evaluator:
+    """A function that evaluates parameters on batches of a config's data; it compiles once.
 
-    It raises `Interrupted` between two batches, see `miras.runtime.signals`.
+    It raises `miras.runtime.signals.Interrupted` between two batches after a signal.
     """
     if data.task is None:
-        measure = functools.partial(evaluate, make_eval_step(graphdef))
+        evaluator = functools.partial(evaluate, make_eval_step(graphdef))
     else:
-        measure = functools.partial(evaluate_answers, make_answers_step(graphdef, vocabulary(data)))
-    return lambda params, batches: measure(params, _interruptible(batches))
+        step = make_answers_step(graphdef, vocabulary(data))
+        evaluator = functools.partial(evaluate_answers, step)
+    return lambda params, batches: evaluator(params, _interruptible(batches))
 
 
 def _interruptible(batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -66,7 +67,7 @@ def _interruptible(batches: Iterable[Batch]) -> Iterator[Batch]:
 def evaluate(
     step: Callable[[Params, Batch], Totals], params: Params, batches: Iterable[Batch]
 ) -> HeldOut:
-    """Measure a model on batches, each target counted once."""
+    """Evaluate a model on batches; each target counts once."""
     nats = targets = size = 0.0
     for batch in batches:
         totals = step(params, batch)
@@ -90,15 +91,15 @@ def sample(data: DataConfig, chunk: int, batches: int | None) -> Iterable[Batch]
 def evaluate_run(
     run: Run, source: str | None = None, batches: int | None = None
 ) -> HeldOut | Answers:
-    """Measure a run on what it holds out, or on the held-out text of another source.
+    """Evaluate a run on its held-out data, or on the held-out text of another source.
 
     Args:
-        run: as `load_run` gives it.
-        source: as `data.source`; the run's own text or task if not given.
-        batches: how many to read; all that is held out if not given.
+        run: as returned by `load_run`.
+        source: as `data.source`; the text or task of the run by default.
+        batches: number of batches; all held-out data by default.
 
     Raises:
-        ConfigError: for a source that cannot be used.
+        ConfigError: the source cannot be used.
     """
     data = run.config.data
     if source is not None:
@@ -106,4 +107,4 @@ def evaluate_run(
         data = override(data, f"source={source}", "task=none")
     loader = sample(data, run.config.model.align, batches)
     graphdef, params = nnx.split(run.model, nnx.Param)
-    return make_measure(graphdef, data)(nnx.to_pure_dict(params), loader)
+    return make_evaluator(graphdef, data)(nnx.to_pure_dict(params), loader)

@@ -1,12 +1,12 @@
-"""Means over the steps between two lines of the logs."""
+"""Means of the training metrics over a logging interval."""
 
 import time
 
-from miras.train.step import Measured, Totals, bits_per_byte, nats_per_target
+from miras.train.step import StepMetrics, Totals, bits_per_byte, nats_per_target
 
 
-class Window:
-    """Adds up what steps measured, and times them."""
+class IntervalMeans:
+    """Accumulates the metrics of steps and measures the speed."""
 
     def __init__(self):
         self._totals = Totals(0.0, 0.0, 0.0)
@@ -14,18 +14,18 @@ class Window:
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        """Tell the speed from here on, as what came before was not training alone."""
+        """Measure the speed from now on, after work other than training."""
         self._clock, self._timed = time.monotonic(), 0.0
 
-    def add(self, measured: Measured, tokens: int) -> None:
-        """Add one step that is done, its arrays on the host, which read so many tokens."""
-        new = measured.totals
+    def add(self, metrics: StepMetrics, tokens: int) -> None:
+        """Add the metrics of one step, on the host, and the number of tokens that it read."""
+        new = metrics.totals
         self._totals = Totals(*(float(a) + float(b) for a, b in zip(self._totals, new)))
-        self._norms.append(float(measured.gradient_norm))
+        self._norms.append(float(metrics.gradient_norm))
         self._timed += tokens
 
     def means(self) -> dict[str, float]:
-        """Loss in nats per token, bits per byte, gradient norm, and tokens per second."""
+        """The loss in nats per token, bits per byte, gradient norm, and tokens per second."""
         elapsed = max(time.monotonic() - self._clock, 1e-9)
         return {
             "loss": nats_per_target(self._totals),

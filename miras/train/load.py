@@ -1,4 +1,4 @@
-"""A run read from its folder: the model as it was last saved, to measure or to sample from."""
+"""Loading a run: its config and its model at a checkpoint."""
 
 import os
 from typing import NamedTuple
@@ -21,11 +21,11 @@ class Run(NamedTuple):
     """A run read from its folder.
 
     Attributes:
-        config: what it was started with; its tokenizer is the copy in the folder.
-        model: with the parameters of the newest checkpoint that could be read.
-        step: the updates that they have seen.
-        damaged: newer checkpoints that could not be read, with the reasons.
-        tokenizer: the run's.
+        config: of the run; its tokenizer is the copy in the folder.
+        model: with the parameters of the checkpoint.
+        step: number of updates of these parameters.
+        damaged: newer checkpoints that cannot be read, with the reason of each.
+        tokenizer: of the run.
     """
 
     config: RunConfig
@@ -38,24 +38,25 @@ class Run(NamedTuple):
 def load_run(
     out: str | os.PathLike[str], step: int | None = None, *, trust_plugins: bool = False
 ) -> Run:
-    """Read a run's config and a checkpoint; nothing is written.
+    """Load a run's config and a checkpoint; nothing is written.
 
-    The tokenizer is the folder's copy, and relative paths start at the folder in which the run was
-    started, so the run's folder may be moved.
+    The folder of a run may be moved: it holds a copy of the tokenizer, and relative paths are
+    resolved in the directory in which the run was started.
 
     Args:
-        out: the run's folder.
-        step: of the checkpoint; None is the newest that can be read.
-        trust_plugins: execute the code in its `plugins/`, even if this user has not trained it.
+        out: the folder of the run.
+        step: of the checkpoint; the newest one that can be read by default.
+        trust_plugins: execute the code in the folder's `plugins/` even if this user has not trained
+            with it.
 
     Raises:
-        ConfigError: where the folder holds no run, no checkpoint that can be read, or plugins that
-            are not trusted; where its tokenizer is not the one that it was trained with.
+        ConfigError: the folder holds no run, no checkpoint that can be read, or plugins that are
+            not trusted, or its tokenizer is not the one that the run was trained with.
     """
     folder = RunFolder(out)
     with trusting(trust_plugins):
-        config = folder.read_own_config()
-    empty = ConfigError(f"{folder.path} holds no checkpoint yet: train it first.")
+        config = folder.read_relocated_config()
+    empty = ConfigError(f"{folder.path} holds no checkpoint yet: train the run first.")
     if not checkpointer.saved_steps(folder.checkpoints):
         raise empty
     tokenizer = make_tokenizer(config.data.tokenizer)

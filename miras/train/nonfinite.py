@@ -1,4 +1,4 @@
-"""Where the first NaN or infinity stands, once a step has met one."""
+"""Locates the first NaN or infinity of a step that was not finite."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,17 +23,17 @@ def locate(
     batch: Batch,
     layers: Sequence[int],
 ) -> str | None:
-    """Name the first place that is not finite on one batch, or None where all of it is.
+    """The first place of a batch's computation that is not finite; None if all are finite.
 
-    The layers are looked at in the order of the forward pass, then the output head, then the
+    The layers are searched in the order of the forward pass, then the output head, then the
     gradients.
 
     Args:
         graphdef: the model's structure.
-        health: compiled, see `step.make_health_step`.
+        health: see `step.make_health_step`.
         params: the parameters before the step that failed.
         batch: one of the step's batches.
-        layers: the number of each layer whose memory has a health.
+        layers: index of each layer that has a memory.
     """
     measures = jax.tree_util.tree_leaves_with_path(jax.device_get(health(params, batch)))
     bad = [(_first_layer(leaf), path) for path, leaf in measures if not np.isfinite(leaf).all()]

@@ -1,6 +1,6 @@
-"""The outer optimiser, which trains the parameters that every sequence starts from.
+"""The outer optimiser, which trains the parameters of the model, one update per batch.
 
-It updates once a batch; `miras.optim` is the inner algorithm, which updates a memory once a token.
+The algorithms that update a memory, once per token, are in `miras.optim`.
 """
 
 from typing import NamedTuple
@@ -11,12 +11,10 @@ import optax
 from flax import nnx
 
 from miras.array_typing import Array
-from miras.config import require
 from miras.train.config import TrainConfig
 from miras.train.optimizers import AxisNames, Setting
+from miras.train.schedule import schedule
 from miras.train.state import Params
-
-_FINAL = 0.1  # the cosine ends at this fraction of the peak, as is usual for language models
 
 
 class Gradient(NamedTuple):
@@ -32,61 +30,15 @@ class Gradient(NamedTuple):
 
 
 class MeanState(NamedTuple):
-    """State of the transformation that averages.
+    """State of the transformation that averages the gradient.
 
     Attributes:
         gradient_norm: global norm of the last averaged gradient, before clipping.
-        inner: the state of what follows.
+        inner: the state of the subsequent transformations.
     """
 
     gradient_norm: Array
     inner: optax.OptState
-
-
-def schedule(config: TrainConfig) -> optax.Schedule:
-    """Learning rate by update: linear from 0 to the peak, then as `train.schedule` says.
-
-    With n updates in all and t done, after the warm-up:
-
-        cosine    from the peak to a tenth of it at n
-        constant  the peak
-        wsd       the peak, and peak (1 - sqrt((t - n + c) / c)) over the last c = `cooldown`
-                  updates: warm-up, stable, decay (2404.06395) with the decay of 2405.18392
-
-    The first update is made at 1/(warmup + 1) of the peak, so that none is wasted.
-
-    Raises:
-        ConfigError: where warm-up and decay do not fit into the run. It is told here and not by
-            the config, whose fields are set one after the other.
-    """
-    warmup, peak = config.warmup_steps, config.learning_rate
-    require(
-        warmup < config.steps,
-        f"train.warmup={warmup} must be less than train.steps={config.steps}: use fewer warm-up "
-        "steps, or train for longer.",
-    )
-    first = peak / (warmup + 1)
-    if config.schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(
-            init_value=first,
-            peak_value=peak,
-            warmup_steps=warmup,
-            decay_steps=config.steps,
-            end_value=_FINAL * peak,
-        )
-    parts, starts = [optax.constant_schedule(peak)], []
-    if warmup:
-        parts, starts = [optax.linear_schedule(first, peak, warmup), *parts], [warmup]
-    if config.schedule == "wsd":
-        cooldown = config.cooldown_steps
-        require(
-            warmup + cooldown <= config.steps,
-            f"train.cooldown={cooldown} and the warm-up of {warmup} updates do not fit into "
-            f"train.steps={config.steps}: use a shorter cooldown, or train for longer.",
-        )
-        down = lambda t: peak * (1 - jnp.sqrt(jnp.clip(t / cooldown, 0, 1)))  # noqa: E731
-        parts, starts = [*parts, down], [*starts, config.steps - cooldown]
-    return optax.join_schedules(parts, starts)
 
 
 def axis_names(params: nnx.State) -> Params:
@@ -105,9 +57,9 @@ def axis_names(params: nnx.State) -> Params:
 
 
 def decay_mask(params: nnx.State) -> Params:
-    """Which parameters decay: matrices, and not the scales and biases, which are vectors.
+    """Which parameters decay: matrices, not scales and biases.
 
-    What counts is a parameter's shape in one layer and one head; see `AxisNames.decays`.
+    The shape of a parameter in one layer and one head decides; see `AxisNames.decays`.
 
     Args:
         params: with their metadata, see `state.structure`.
@@ -119,10 +71,10 @@ def decay_mask(params: nnx.State) -> Params:
 
 
 def optimizer_of(config: TrainConfig, params: nnx.State) -> optax.GradientTransformation:
-    """The optimiser of a model's parameters, see `make_optimizer`.
+    """The optimiser of the parameters of a model, see `make_optimizer`.
 
     Args:
-        config: the recipe.
+        config: of the training.
         params: with their metadata, see `state.structure`.
     """
     return make_optimizer(config, decay_mask(params), axis_names(params))
@@ -131,22 +83,22 @@ def optimizer_of(config: TrainConfig, params: nnx.State) -> optax.GradientTransf
 def make_optimizer(
     config: TrainConfig, decayed: Params, axes: Params = None
 ) -> optax.GradientTransformation:
-    """`train.optimizer` on the mean gradient over the targets of `accumulate` batches.
+    """`train.optimizer`, applied to the mean gradient over the targets of `accumulate` batches.
 
-    Batches hold different numbers of targets, so a mean of their mean gradients is not that of the
-    batches taken together. `update` therefore takes a `Gradient`, the sum and its count; both
-    are accumulated by `optax.MultiSteps`, and their quotient is the large batch's gradient. It is
-    clipped and used when the last of the batches has come; until then updates are zero.
+    Batches have different numbers of targets, so the mean of their mean gradients is not the mean
+    gradient of all targets. `update` therefore takes a `Gradient`: the sum and the count, which
+    `optax.MultiSteps` accumulates. Their quotient is clipped and applied after the last of the
+    batches; until then the updates are zero.
 
     Args:
-        config: the recipe.
+        config: of the training.
         decayed: which parameters weight decay applies to, see `decay_mask`.
-        axes: the parameters' axes, see `axis_names`; optimisers that treat each parameter by its
-            entries alone, as adamw and lion, need none.
+        axes: of the parameters, see `axis_names`; elementwise optimisers such as adamw and lion
+            do not use them.
     """
     inner = optax.chain(
         optax.clip_by_global_norm(config.clip),
-        optax.chain(  # for adamw what `optax.adamw` is, state and all
+        optax.chain(  # for adamw the same as `optax.adamw`, including the state
             config.optimizer.direction(Setting(config.beta1, config.beta2, axes)),
             optax.add_decayed_weights(config.weight_decay, decayed),
             optax.scale_by_learning_rate(schedule(config)),

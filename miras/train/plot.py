@@ -1,11 +1,11 @@
-"""The picture of a run: bits per byte over steps, on the training text and on held-out text."""
+"""The loss curves of a run: bits per byte by step, on training and on held-out text."""
 
 import functools
 import pathlib
 from typing import TYPE_CHECKING
 
-from miras.runtime.figures import plain, png
-from miras.runtime.files import write_whole
+from miras.runtime.figures import png, printable_line
+from miras.runtime.files import write_atomically
 from miras.train.loggers.jsonl import Line
 
 if TYPE_CHECKING:
@@ -15,23 +15,23 @@ _INK, _TRAIN, _HELD_OUT = "#333333", "#8fb4d9", "#c8553d"
 
 
 def plot_loss(lines: list[Line], title: str, path: pathlib.Path, what: str = "text") -> None:
-    """Write a run's loss curves as a PNG, whole or not at all.
+    """Write the loss curves of a run as a PNG.
 
     Args:
-        lines: as `metrics.read_metrics` gives them.
-        title: of the picture.
+        lines: as returned by `read_metrics`.
+        title: of the figure.
         path: the file to write.
-        what: the bytes are of.
+        what: "text" or "answers", for the legend.
 
     Raises:
-        OSError: where it cannot be written.
+        OSError: the file cannot be written.
     """
-    write_whole(path, loss_curves(lines, title, what))
+    write_atomically(path, loss_curves(lines, title, what))
 
 
 def loss_curves(lines: list[Line], title: str, what: str = "text") -> bytes:
-    """A run's loss curves as a PNG; the arguments are those of `plot_loss`."""
-    return png(functools.partial(_draw, lines, plain(title), what), (8, 4.5))
+    """The loss curves of a run as a PNG; the arguments are those of `plot_loss`."""
+    return png(functools.partial(_draw, lines, printable_line(title), what), (8, 4.5))
 
 
 def _draw(lines: list[Line], title: str, what: str, figure: "Figure") -> None:

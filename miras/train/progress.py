@@ -1,4 +1,4 @@
-"""What a run says while it trains: a live bar on a terminal, plain lines elsewhere."""
+"""Progress of a run on the console: a live bar on a terminal, plain lines elsewhere."""
 
 import contextlib
 import datetime
@@ -20,14 +20,14 @@ from miras.runtime.files import check_target
 
 
 class Reporter:
-    """Progress of a run; a context manager.
+    """Prints the progress of a run; a context manager.
 
     Args:
-        console: where to.
+        console: the output.
         total: steps of the run.
-        start: steps done before.
-        log: a file for warnings, and for all that the console has dropped; made
-            when it is needed. None: they are not kept.
+        start: steps done before this process.
+        log: a file for warnings and for lines that the console could not write, created when
+            needed; None discards them.
     """
 
     def __init__(self, console: Console, total: int, start: int, log: pathlib.Path | None = None):
@@ -61,35 +61,35 @@ class Reporter:
             self._bar.stop()
 
     def step(self, step: int) -> None:
-        """A step is done."""
-        self._first = self._first or (step, time.monotonic())  # the first one compiles
+        """Advance the bar to a step."""
+        self._first = self._first or (step, time.monotonic())  # the first step includes compilation
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
 
-    def measured(
+    def print_means(
         self, step: int, loss: float, bits: float | None, tokens_per_second: float
     ) -> None:
-        """The means since the last report: nats per target, bits per byte if of text, speed."""
+        """Print means: nats per target, bits per byte of text, and speed."""
         text = "" if bits is None else f"bits/byte {bits:.3f}  "
         measures = f"loss {loss:.3f}  {text}{_count(tokens_per_second)} tokens/s"
         if self._bar is not None:
             self._bar.update(self._task, measures=measures)
         else:
             width = len(str(self._total))
-            self.say(f"step {step:{width}}/{self._total}  {measures}  eta {self._eta(step)}")
+            self.print_line(f"step {step:{width}}/{self._total}  {measures}  eta {self._eta(step)}")
 
-    def say(self, text: str) -> None:
-        """One line, above the bar."""
+    def print_line(self, text: str) -> None:
+        """Print one line above the bar."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
         if getattr(self._console.file, "dropped", False):
-            self._keep(text)
+            self._append_to_log(text)
 
     def warn(self, text: str) -> None:
-        """One line, which is also kept."""
+        """Print one line and append it to the log."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-        self._keep(text)
+        self._append_to_log(text)
 
-    def _keep(self, text: str) -> None:
+    def _append_to_log(self, text: str) -> None:
         if self._log is not None:
             with contextlib.suppress(OSError, ConfigError):
                 check_target(self._log)

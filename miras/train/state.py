@@ -1,6 +1,6 @@
-"""The training state, one pytree, and the way between it and the model's module tree.
+"""The training state: one pytree, made from the parameters of a model.
 
-What a step does to it is in `step`; how it reaches the disk is in `checkpoint`.
+`step` updates it; `checkpoints` saves and restores it.
 """
 
 from typing import Any, NamedTuple
@@ -17,13 +17,13 @@ Params = Any  # a nested dict of arrays, as `nnx.to_pure_dict` gives it
 
 
 class TrainState(NamedTuple):
-    """All that a run needs to go on, but for its place in the data.
+    """Everything that a run needs to resume, except its data position.
 
     Attributes:
         params: the model's parameters, a nested dict, float32.
-        opt_state: the outer optimiser's state.
+        opt_state: of the outer optimiser.
         step: updates done, int32.
-        key: PRNG key of the run; a step that needs randomness folds `step` into it.
+        key: PRNG key of the run; a step that needs randomness folds `step` into the key.
     """
 
     params: Params
@@ -33,20 +33,20 @@ class TrainState(NamedTuple):
 
 
 def structure(config: LanguageModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
-    """A model's static structure and its abstract parameters; nothing is computed."""
+    """The static structure and the abstract parameters of a model; nothing is computed."""
     return nnx.split(nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0))), nnx.Param)
 
 
 def create(
     config: LanguageModelConfig, optimizer: optax.GradientTransformation, seed: int
 ) -> TrainState:
-    """The state before the first step; wrap it in `jax.jit` or `jax.eval_shape`."""
+    """The state before the first step; call it within `jax.jit` or `jax.eval_shape`."""
     _, params = nnx.split(LanguageModel(config, nnx.Rngs(seed)), nnx.Param)
-    return begin(nnx.to_pure_dict(params), optimizer, seed)
+    return create_from(nnx.to_pure_dict(params), optimizer, seed)
 
 
-def begin(params: Params, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """The state before the first step with given parameters."""
+def create_from(params: Params, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first step, with the given parameters."""
     return TrainState(
         params=params,
         opt_state=optimizer.init(params),
@@ -55,15 +55,15 @@ def begin(params: Params, optimizer: optax.GradientTransformation, seed: int) ->
     )
 
 
-def place(tree: Any) -> Any:
-    """Put arrays where a run keeps them; a restored state and a new one then compile alike."""
+def to_device(tree: Any) -> Any:
+    """Arrays on the device of a run, so that a new and a restored state share compiled programs."""
     return jax.device_put(tree, _device())
 
 
 def abstract(state: TrainState) -> TrainState:
-    """The shapes, dtypes and places of a state, as a checkpoint is restored into."""
-    where = _device()
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), state)
+    """The shapes, dtypes and shardings of a state, into which a checkpoint is restored."""
+    device = _device()
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), state)
 
 
 def _device() -> jax.sharding.Sharding:

@@ -1,7 +1,7 @@
-"""One update of the parameters, one look at held-out text, one look at the memories.
+"""The compiled steps of a run: an update, an evaluation, and a measurement of the memories.
 
-Pure functions of a state and batches, to be compiled once; when they are called is in `loop`.
-A batch is what `miras.data.make_loader` gives.
+They are pure functions of a state and batches; `trainer` calls them. A batch is one of
+`miras.data.make_loader`.
 """
 
 import functools
@@ -23,12 +23,12 @@ Batch = Mapping[str, Any]  # numpy or jax arrays
 
 
 class Totals(NamedTuple):
-    """Sums over targets, which add up over batches.
+    """Sums over targets, which can be added over batches.
 
     Attributes:
         nats: negative log likelihood.
         targets: number of targets.
-        bytes: bytes of text that the targets stand for.
+        bytes: bytes of text that the targets represent.
     """
 
     nats: Array | float
@@ -36,13 +36,13 @@ class Totals(NamedTuple):
     bytes: Array | float
 
 
-class Measured(NamedTuple):
-    """What one update reports.
+class StepMetrics(NamedTuple):
+    """The metrics of one update.
 
     Attributes:
         totals: over the update's batches.
         gradient_norm: of the mean gradient, before clipping.
-        finite: whether losses, gradients and updates were, in this step and all before it.
+        finite: whether losses, gradients and updates are, of this step and all previous ones.
     """
 
     totals: Totals
@@ -51,17 +51,17 @@ class Measured(NamedTuple):
 
 
 def nats_per_target(totals: Totals) -> float:
-    """The loss."""
+    """The loss in nats per target."""
     return float(totals.nats) / max(float(totals.targets), 1.0)
 
 
 def bits_per_byte(totals: Totals) -> float:
-    """sum(nats) / ln 2 / sum(bytes), which does not depend on the tokenizer."""
+    """sum(nats) / ln 2 / sum(bytes), which is comparable across tokenizers."""
     return float(totals.nats) / math.log(2) / max(float(totals.bytes), 1.0)
 
 
 def total_loss(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> tuple[Array, Totals]:
-    """Summed negative log likelihood of a batch's targets in nats, and its totals."""
+    """The summed negative log likelihood of a batch's targets in nats, and the totals."""
     model = nnx.merge(graphdef, params)
     logits, _ = model(batch["inputs"], segment_ids=batch["segment_ids"], segments_at_chunks=True)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
@@ -72,13 +72,13 @@ def total_loss(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> tuple[Ar
 
 def make_train_step(
     graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Batch, Array], tuple[TrainState, Measured]]:
-    """A compiled `step(state, batches, alive)`, which gives the next state and its measures.
+) -> Callable[[TrainState, Batch, Array], tuple[TrainState, StepMetrics]]:
+    """A compiled `step(state, batches, alive)` that returns the next state and its metrics.
 
-    `batches` carries a leading axis of batches whose gradients make one update. The state's buffers
-    are donated. Where anything is not finite the state comes back as it was, and so it does
-    where `alive` is false: handing each step's `finite` to the next stops a run at its first
-    bad step without waiting for a step before the next is dispatched.
+    The leading axis of `batches` is that of the batches whose gradients make one update. The
+    state's buffers are donated. The state is returned unchanged if anything is not finite, or if
+    `alive` is false: passing the `finite` of each step to the next one stops a run at its first
+    non-finite step, without waiting for a step before the next is dispatched.
     """
     loss = jax.value_and_grad(functools.partial(total_loss, graphdef), has_aux=True)
 
@@ -96,7 +96,7 @@ def make_train_step(
         after = TrainState(params, opt_state, state.step + 1, state.key)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
         totals = jax.tree.map(lambda x: jnp.sum(x, axis=0), totals)
-        return kept, Measured(totals, gradient_norm(opt_state), finite)
+        return kept, StepMetrics(totals, gradient_norm(opt_state), finite)
 
     return jax.jit(step, donate_argnums=0)
 
@@ -107,7 +107,7 @@ def make_eval_step(graphdef: nnx.GraphDef) -> Callable[[Params, Batch], Totals]:
 
 
 def make_health_step(graphdef: nnx.GraphDef) -> Callable[[Params, Batch], Health]:
-    """A compiled `health(params, batch)`: the inner memories' measures, [layers] each."""
+    """A compiled `health(params, batch)`: measurements of the memories, [layers] each."""
 
     def health(params: Params, batch: Batch) -> Health:
         model = nnx.merge(graphdef, params)

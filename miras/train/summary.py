@@ -1,4 +1,4 @@
-"""What a run says before its first step: its model, size, tokens, device and folder."""
+"""The lines that a run prints first: model, size, tokens, device and folder."""
 
 import math
 import pathlib
@@ -12,13 +12,13 @@ from miras.train.config import RunConfig
 from miras.train.state import Params
 
 
-def heading(config: RunConfig, params: Params, folder: pathlib.Path) -> Iterator[str]:
-    """One line each.
+def summary_lines(config: RunConfig, params: Params, folder: pathlib.Path) -> Iterator[str]:
+    """The summary of a run, line by line.
 
     Args:
         config: the run.
-        params: its (abstract) parameters.
-        folder: where it lies.
+        params: its parameters, which may be abstract.
+        folder: of the run.
     """
     recipe, data, devices = config.train, config.data, jax.devices()
     batch = recipe.accumulate * data.batch
@@ -26,7 +26,7 @@ def heading(config: RunConfig, params: Params, folder: pathlib.Path) -> Iterator
     yield f"model: {_model(config.model)}"
     yield f"parameters: {count:,}"
     yield (
-        f"tokens to see: {recipe.steps * batch * data.sequence:,} "
+        f"tokens: {recipe.steps * batch * data.sequence:,} "
         f"({recipe.steps} steps of {batch} rows of {data.sequence})"
     )
     yield f"device: {devices[0].device_kind}" + (f" (1 of {len(devices)})" if devices[1:] else "")
@@ -39,6 +39,6 @@ def _model(config: LanguageModelConfig) -> str:
         f"{kinds['memory']} memory, {kinds['bias']} bias, {kinds['retention']} retention, "
         f"{kinds['algorithm']}"
     )
-    alike = next((n for n, entry in PRESETS.items() if entry.build().rule == config.rule), None)
-    name = f"{alike} ({rule})" if alike else rule
+    preset = next((n for n, entry in PRESETS.items() if entry.build().rule == config.rule), None)
+    name = f"{preset} ({rule})" if preset else rule
     return f"{name}; layers: {config.layers}, width: {config.width}, heads: {config.heads}"

@@ -110,4 +110,4 @@ def test_nothing_is_trained_by_a_hint(tmp_path, monkeypatch):
 
 def test_a_text_may_begin_with_a_tilde(refused):
     told = refused("generate", "no-run-here", "--prompt", "~hello")
-    assert "no-run-here is not a run's folder" in told
+    assert "no-run-here is not the folder of a run" in told

@@ -133,7 +133,7 @@ def test_any_task_in_text_goes_with_a_run_on_text(needle, babi, text, tmp_path, 
         (["--task", "mqar", "--data", "stdlib"], "--data does not apply to task 'mqar'"),
         (["--lengths", "64"], "--lengths applies to a task only"),
         (["pairs=3"], "'pairs=3' applies to a task only"),
-        (["--data", "stdlib"], "tokens are no text: --data needs a run"),
+        (["--data", "stdlib"], "tokens are not text: --data needs a run"),
         (["--task", "mqar", "--out", "{run}/config.json", "--lengths", "32"], "cannot write"),
     ],
 )

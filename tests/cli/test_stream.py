@@ -161,7 +161,7 @@ def test_a_model_is_matched_to_a_size(capsys):
         (["match", "yaad", "--params", "2k"], ["within 1 %", "2,000"]),
         (["match", "yaad=1", "--params", "2M"], ["is not a preset"]),
         (["match", "yad", "--params", "2M"], ["did you mean 'yaad'"]),
-        (["stream", "RUN", "/no/such/file"], ["/no/such/file is no file"]),
+        (["stream", "RUN", "/no/such/file"], ["/no/such/file is not a file"]),
         (["stream", "RUN", "EMPTY"], ["is empty"]),
         (["generate", "RUN", "--session", ""], ["session's name is empty"]),
         (["generate", "RUN", "--session", "/no/such/file"], ["no folder /no/such"]),

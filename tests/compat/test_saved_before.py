@@ -56,7 +56,7 @@ def test_a_run_evaluates_generates_and_resumes(saved, capsys):
     assert main(["generate", str(folder), "--prompt", "the", "--length", "2"]) == 0
     assert capsys.readouterr().out.startswith("the")
     assert main(["train", *expected["words"], "--out", str(folder)]) == 0
-    assert "going on from step 2" in " ".join(capsys.readouterr().out.split())
+    assert "resuming from step 2" in " ".join(capsys.readouterr().out.split())
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     (held_out,) = (line for line in lines if line["kind"] == "held_out")
     assert held_out["step"] == 3

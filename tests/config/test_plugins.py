@@ -245,7 +245,7 @@ def test_a_broken_entry_point_hurts_no_other(install, code, reason):
     install("miras_test_broken", "crooked", code)
     assert miras.Rule(bias="installed").kinds()["bias"] == "installed"
     assert "crooked" not in miras.bias.Bias.registry.names()
-    with pytest.raises(UnknownPartError, match=r"'crooked' is not there") as caught:
+    with pytest.raises(UnknownPartError, match=r"'crooked' is not available") as caught:
         miras.Rule(bias="crooked")
     assert reason in str(caught.value)
     assert "'miras_test_broken'" in str(caught.value)

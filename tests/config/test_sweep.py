@@ -15,10 +15,10 @@ def test_product_zip_and_chain():
     assert sweep.product(BIAS, CHUNK) == (
         {**l2, "chunk": 16}, {**l2, "chunk": 64}, {**lp, "chunk": 16}, {**lp, "chunk": 64},
     )  # fmt: skip
-    assert sweep.zip(BIAS, CHUNK) == ({**l2, "chunk": 16}, {**lp, "chunk": 64})
+    assert sweep.zip_points(BIAS, CHUNK) == ({**l2, "chunk": 16}, {**lp, "chunk": 64})
     assert sweep.chain(BIAS, CHUNK) == (l2, lp, {"chunk": 16}, {"chunk": 64})
     assert sweep.product() == ({},)
-    nested = sweep.product(sweep.zip(BIAS, CHUNK), sweep.chain(sweep.axis("width", [8])))
+    nested = sweep.product(sweep.zip_points(BIAS, CHUNK), sweep.chain(sweep.axis("width", [8])))
     assert nested[1] == {"bias": "lp", "chunk": 64, "width": 8}
 
 
@@ -60,8 +60,8 @@ def test_a_part_of_a_part_stands_between_both():
         (lambda: sweep.axis("bias", ["l2", "lp", "l2"]), "bias=l2 is given twice"),
         (lambda: sweep.axis("chunk", [16, "16"]), "chunk=16 is given twice"),
         (lambda: sweep.product(BIAS, BIAS), "'bias' is set twice"),
-        (lambda: sweep.zip(BIAS, BIAS), "'bias' is set twice"),
-        (lambda: sweep.zip(BIAS, CHUNK[:1]), "not of 2, 1"),
+        (lambda: sweep.zip_points(BIAS, BIAS), "'bias' is set twice"),
+        (lambda: sweep.zip_points(BIAS, CHUNK[:1]), "not of 2, 1"),
         (lambda: sweep.chain(BIAS, CHUNK, BIAS), "bias=l2 is given twice"),
     ],
 )

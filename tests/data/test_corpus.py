@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from miras.data import DataConfig
 from miras.data.text.corpus import open_documents, validation_mask
-from miras.data.text.documents import Documents
+from miras.data.text.documents import DocumentSource
 from miras.data.text.local_text import prepare
 from miras.errors import ConfigError
 
@@ -251,7 +251,7 @@ def test_a_record_that_is_damaged_while_it_is_read_is_one_sentence(tmp_path):
 
         __getitems__ = __getitem__
 
-    documents = Documents(Source([0]), "text", "it", where="/some/folder")
+    documents = DocumentSource(Source([0]), "text", "it", where="/some/folder")
     for read in (lambda: documents[0], documents.keys):
         with pytest.raises(ConfigError, match=r"prepared data in '/some/folder' is damaged .*104"):
             read()

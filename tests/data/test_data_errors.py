@@ -77,7 +77,7 @@ def test_shapes_that_do_not_divide(folder, cache):
     fails(r"batch=8 .* process_count=3: use 9", folder, cache, process_count=3)
     fails(r"process_index=2 must lie in", folder, cache, process_index=2, process_count=2)
     fails(r"epochs=0", folder, cache, epochs=0)
-    fails(r"split 'test' is not known", folder, cache, split="test")
+    fails(r"split 'test' is unknown", folder, cache, split="test")
 
 
 def test_a_corrupt_archive_leaves_no_data_set(tmp_path, cache):

@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miras.data.text.splitting import PIECE_BYTES, cut, find_files, piece_bytes, read_documents
+from miras.data.text.splitting import (
+    PIECE_BYTES,
+    find_files,
+    piece_bytes,
+    read_documents,
+    split_stream,
+)
 from miras.errors import ConfigError
 
 
@@ -52,19 +58,21 @@ def test_compressed_files_are_read_as_their_text(tmp_path, suffix, compress):
     text=st.binary(max_size=300) | st.text(max_size=120).map(str.encode), size=st.integers(4, 40)
 )
 def test_pieces_join_to_the_text_and_are_bounded(text, size):
-    pieces = list(cut(io.BytesIO(text), size))
+    pieces = list(split_stream(io.BytesIO(text), size))
     assert b"".join(pieces) == text
     assert all(0 < len(piece) <= 2 * size + 3 for piece in pieces)
 
 
 @given(text=st.text(max_size=120), size=st.integers(4, 40))
 def test_pieces_of_utf8_text_are_utf8(text, size):
-    assert "".join(piece.decode() for piece in cut(io.BytesIO(text.encode()), size)) == text
+    assert (
+        "".join(piece.decode() for piece in split_stream(io.BytesIO(text.encode()), size)) == text
+    )
 
 
 def test_pieces_end_at_line_ends():
     lines = [b"%d\n" % (n * 7919) for n in range(2000)]
-    pieces = list(cut(io.BytesIO(b"".join(lines)), 100))
+    pieces = list(split_stream(io.BytesIO(b"".join(lines)), 100))
     assert all(piece.endswith(b"\n") for piece in pieces)
     assert all(100 <= len(piece) <= 120 for piece in pieces[:-1])
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miras.data.packing import Layout, PackedDataset, TokenizedDocument
+from miras.data.packing import PackedDataset, PackingSpec, TokenizedDocument
 from miras.errors import ConfigError
 
 BOS = 10**6
@@ -32,7 +32,7 @@ def iterator(sizes, layout, identity=None):
 
 
 layouts = st.builds(
-    lambda align, chunks, rows, lanes: Layout(align * chunks, rows, align, lanes),
+    lambda align, chunks, rows, lanes: PackingSpec(align * chunks, rows, align, lanes),
     align=st.integers(1, 5),
     chunks=st.integers(1, 4),
     rows=st.integers(1, 4),
@@ -98,7 +98,7 @@ def test_restoring_fetches_a_document_for_each_lane_in_use_and_no_other():
         return documents([30] * 100)[n]
 
     source = grain.MapDataset.range(100).map(fetch)
-    layout = Layout(sequence=8, rows=4, lanes=4)
+    layout = PackingSpec(sequence=8, rows=4, lanes=4)
     original = iter(PackedDataset(source, layout, {}))
     for _ in range(70):
         next(original)
@@ -112,21 +112,21 @@ def test_restoring_fetches_a_document_for_each_lane_in_use_and_no_other():
 
 
 def test_rows_of_a_batch_come_from_different_documents():
-    batch = next(iterator([64] * 8, Layout(sequence=16, rows=8, lanes=8)))
+    batch = next(iterator([64] * 8, PackingSpec(sequence=16, rows=8, lanes=8)))
     assert len(np.unique(batch["targets"] // 64)) == 8
 
 
 def test_a_stride_hands_out_some_rows_of_the_same_batches():
     sizes = [7, 30, 0, 12, 25]
-    whole = list(iterator(sizes, Layout(8, 4, 4, 2)))
+    whole = list(iterator(sizes, PackingSpec(8, 4, 4, 2)))
     for first in range(2):
-        part = list(iterator(sizes, Layout(8, 4, 4, 2, first, 2)))
+        part = list(iterator(sizes, PackingSpec(8, 4, 4, 2, first, 2)))
         assert len(part) == len(whole)
         for a, b in zip(whole, part, strict=True):
             np.testing.assert_array_equal(a["targets"][first::2], b["targets"])
 
 
 def test_a_position_in_other_data_is_refused_by_name():
-    state = iterator([9], Layout(4, 1), {"corpus": "a", "seed": 1}).get_state()
+    state = iterator([9], PackingSpec(4, 1), {"corpus": "a", "seed": 1}).get_state()
     with pytest.raises(ConfigError, match=r"corpus was 'a', is 'b'.*start a new run"):
-        iterator([9], Layout(4, 1), {"corpus": "b", "seed": 1}).set_state(state)
+        iterator([9], PackingSpec(4, 1), {"corpus": "b", "seed": 1}).set_state(state)

@@ -22,7 +22,7 @@ from pyarrow import feather
 
 from miras.data import DataConfig
 from miras.data.text.corpus import open_documents
-from miras.data.text.read_report import collect
+from miras.data.text.read_report import collect_reports
 from miras.data.text.sources import one_file, survey
 from miras.data.text.splitting import read_documents, text_blocks
 from miras.errors import ConfigError
@@ -106,7 +106,7 @@ def test_a_format_without_text_is_an_error_alone_and_counted_in_a_folder(tmp_pat
         path.unlink()
         path = path.with_name("file.txt.gz")
     with pytest.raises(
-        ConfigError, match=rf"file\.txt(\.gz)?' is no text but an? {name}: "
+        ConfigError, match=rf"file\.txt(\.gz)?' is not text but an? {name}: "
     ) as error:
         survey(str(path))
     assert "\n" not in str(error.value)
@@ -222,13 +222,13 @@ def test_links_to_folders_are_followed_and_each_folder_is_read_once(tmp_path):
 def test_a_binary_file_given_by_name_is_read_as_it_is_and_said(tmp_path, caplog):
     (tmp_path / "a.bin").write_bytes(b"\0\1\2")
     assert texts(tmp_path / "a.bin") == [b"\0\1\2"]
-    assert "a.bin is binary, and is read byte by byte" in caplog.text
+    assert "a.bin is binary and is read as bytes" in caplog.text
 
 
 def test_a_source_that_is_no_file_is_one_sentence(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for source, match in {
-        str(tmp_path / "pipe"): "is no regular file or folder",
+        str(tmp_path / "pipe"): "is not a regular file or folder",
         str(tmp_path / ("n" * 300)): "does not exist",
         "~no_such_user_/x": "cannot be a path",
         "a\0b": "cannot be a path|does not exist",
@@ -265,7 +265,7 @@ def test_what_was_read_is_told_once(tmp_path, cache, caplog):
         (tmp_path / "texts" / f"{n}.txt").write_text(f"text {n}" * 9)
     (tmp_path / "texts" / ".h").touch()
     config = DataConfig(source=str(tmp_path / "texts"), cache=cache)
-    with collect() as found:
+    with collect_reports() as found:
         open_documents(config, "train")
         open_documents(config, "validation")
     (reading,) = found

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miras.runtime.figures import plain, png, write_picture
+from miras.runtime.figures import png, printable_line, write_figure
 
 TITLES = [
     "$x^{$", "$", "$$", "a $b$ c", r"\frac{", r"\$", "漢字 ✓", "a\nb", "\x00\x1b", "\udcff", "%s",
@@ -19,9 +19,9 @@ TITLES = [
 def titled(title):
     def draw(figure):
         axes = figure.add_subplot()
-        axes.set_title(plain(title))
-        axes.set_yticks([0, 1], [plain(title)] * 2)
-        axes.plot([0, 1], label=plain(title) or "_")
+        axes.set_title(printable_line(title))
+        axes.set_yticks([0, 1], [printable_line(title)] * 2)
+        axes.plot([0, 1], label=printable_line(title) or "_")
         axes.legend()
 
     return png(draw, (3, 2))
@@ -56,11 +56,11 @@ def test_a_picture_that_fails_is_a_warning(tmp_path):
     def fail():
         raise RuntimeError("no\nink")
 
-    assert not write_picture(tmp_path / "a.png", fail, said.append)
+    assert not write_figure(tmp_path / "a.png", fail, said.append)
     (tmp_path / "b.png").mkdir()
-    assert not write_picture(tmp_path / "b.png", lambda: b"", said.append)
-    assert not write_picture(tmp_path / "none" / "c.png", lambda: b"", said.append)
-    assert write_picture(tmp_path / "d.png", lambda: b"png", said.append)
+    assert not write_figure(tmp_path / "b.png", lambda: b"", said.append)
+    assert not write_figure(tmp_path / "none" / "c.png", lambda: b"", said.append)
+    assert write_figure(tmp_path / "d.png", lambda: b"png", said.append)
     assert "could not be drawn (no ink)" in said[0]
     assert len(said) == 3
     assert not any("\n" in line for line in said)

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from miras.errors import ConfigError
-from miras.runtime.files import check_target, expanded, write_whole
+from miras.runtime.files import check_target, expand_home, write_atomically
 
 
 def _symlink(path):
@@ -44,7 +44,7 @@ IRREGULAR = {
 def test_what_is_written_replaces_what_was_there(tmp_path, content):
     path = tmp_path / "file"
     for _ in range(2):
-        write_whole(path, content)
+        write_atomically(path, content)
         expected = content if isinstance(content, bytes) else "é".encode()
         assert path.read_bytes() == (b"by a function" if callable(content) else expected)
     assert os.listdir(tmp_path) == ["file"]
@@ -55,7 +55,7 @@ def test_only_a_regular_file_is_replaced(tmp_path, kind):
     path = tmp_path / "name"
     IRREGULAR[kind](path)
     before, names = os.lstat(path), sorted(os.listdir(tmp_path))
-    for attempt in (lambda: check_target(path), lambda: write_whole(path, b"ours")):
+    for attempt in (lambda: check_target(path), lambda: write_atomically(path, b"ours")):
         with pytest.raises(ConfigError, match="not a regular file"):
             attempt()
     assert os.lstat(path) == before
@@ -66,7 +66,7 @@ def test_only_a_regular_file_is_replaced(tmp_path, kind):
 
 def test_a_device_is_never_replaced():
     with pytest.raises(ConfigError, match="a device"):
-        write_whole("/dev/null", b"")
+        write_atomically("/dev/null", b"")
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
@@ -84,7 +84,7 @@ def test_a_failure_changes_nothing_and_leaves_nothing(tmp_path, monkeypatch, err
     if where != "content":
         monkeypatch.setattr(os, where, fail)
     with pytest.raises(type(error)):
-        write_whole(path, fail if where == "content" else b"new")
+        write_atomically(path, fail if where == "content" else b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
 
@@ -95,7 +95,7 @@ def test_a_clean_up_that_fails_hides_no_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "unlink", refuse)
     with pytest.raises(ZeroDivisionError):
-        write_whole(tmp_path / "file", lambda file: 1 / 0)
+        write_atomically(tmp_path / "file", lambda file: 1 / 0)
 
 
 def test_writers_at_once_never_mix(tmp_path):
@@ -104,7 +104,7 @@ def test_writers_at_once_never_mix(tmp_path):
     def write(letter):
         together.wait()
         for _ in range(10):
-            write_whole(path, letter * 10_000)
+            write_atomically(path, letter * 10_000)
 
     threads = [threading.Thread(target=write, args=(letter,)) for letter in "abcd"]
     for thread in threads:
@@ -121,7 +121,7 @@ def test_permissions_are_kept_and_new_files_follow_the_umask(tmp_path):
     (tmp_path / "private").touch(0o600)
     (tmp_path / "plain").write_bytes(b"")
     for name in ("private", "new"):
-        write_whole(tmp_path / name, b"")
+        write_atomically(tmp_path / name, b"")
     modes = {name: os.stat(tmp_path / name).st_mode for name in ("private", "new", "plain")}
     assert stat.S_IMODE(modes["private"]) == 0o600
     assert modes["new"] == modes["plain"]
@@ -129,14 +129,14 @@ def test_permissions_are_kept_and_new_files_follow_the_umask(tmp_path):
 
 def test_a_path_that_cannot_be_written_says_so(tmp_path):
     with pytest.raises(FileNotFoundError):
-        write_whole(tmp_path / "absent" / "file", b"")
+        write_atomically(tmp_path / "absent" / "file", b"")
     with pytest.raises(ConfigError, match="cannot name a file"):
-        write_whole(tmp_path / "a\0b", b"")
+        write_atomically(tmp_path / "a\0b", b"")
 
 
 def test_a_tilde_is_a_home_folder_or_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert expanded("~/runs") == tmp_path / "runs"
-    assert expanded("a~b") == pathlib.Path("a~b")
+    assert expand_home("~/runs") == tmp_path / "runs"
+    assert expand_home("a~b") == pathlib.Path("a~b")
     with pytest.raises(ConfigError, match=r"~nobody-has-this-name/a.*give a path"):
-        expanded("~nobody-has-this-name/a")
+        expand_home("~nobody-has-this-name/a")

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from miras.cli.main import main
-from miras.runtime.terminal import Tolerant, tolerant, tolerant_output
+from miras.runtime.terminal import TolerantStream, tolerant, tolerant_output
 
 WORDS = ["presets", "--help"]
 
@@ -72,7 +72,7 @@ def test_letters_that_the_encoding_lacks_are_escaped(monkeypatch, encoding):
 def test_the_streams_are_given_back_and_wrapped_once(capsys):
     before = sys.stdout, sys.stderr
     with tolerant_output(), tolerant_output():
-        assert isinstance(sys.stdout, Tolerant)
+        assert isinstance(sys.stdout, TolerantStream)
         assert sys.stdout._stream is before[0]
         print("said")
     assert (sys.stdout, sys.stderr) == before

@@ -252,5 +252,5 @@ def test_what_is_not_read_of_babis_folder_is_told(lone, caplog):
     assert read_stories(str(lone), 7, train=True).stories
     assert "1 file read, 1 left out (1 other file of the task)" in caplog.text
     path.write_bytes(b"PK\x03\x04")
-    with pytest.raises(ConfigError, match="is no text but a zip archive"):
+    with pytest.raises(ConfigError, match="is not text but a zip archive"):
         read_stories(str(lone), 7, train=True)

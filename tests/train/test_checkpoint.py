@@ -16,14 +16,14 @@ from orbax.checkpoint import v1 as ocp
 from miras.data import make_loader
 from miras.errors import ConfigError
 from miras.train.checkpoints.checkpointer import Checkpoints, restore
-from miras.train.checkpoints.manifest import DamagedError, Seal
-from miras.train.state import TrainState, abstract, place
+from miras.train.checkpoints.manifest import DamagedError, Manifest
+from miras.train.state import TrainState, abstract, to_device
 
 FLIPS = 3  # in each file
 
 
 def state_of(step):
-    return place(
+    return to_device(
         TrainState(
             params={"w": jnp.sin(step + jnp.arange(300.0)), "b": jnp.ones(3, jnp.bfloat16)},
             opt_state={"m": jnp.full((4, 5), float(step))},
@@ -89,7 +89,7 @@ def test_every_bit_of_a_seal_counts(tmp_path):
             return tmp_path
 
     def read():
-        found = Seal()
+        found = Manifest()
         found._read(tmp_path)
         return found.position, found.leaves
 
@@ -97,7 +97,7 @@ def test_every_bit_of_a_seal_counts(tmp_path):
         await (await seal.save(Made()))
 
     written = {"identity": {"corpus": "0a1b", "seed": None}, "next": 12}, {"params.w": "01ab"}
-    asyncio.run(save(Seal(*written)))
+    asyncio.run(save(Manifest(*written)))
     (file,) = tmp_path.iterdir()
     whole, noticed = file.read_bytes(), 0
     for bit in range(8 * len(whole)):
@@ -123,7 +123,7 @@ def test_damage_in_the_identity_is_no_change_of_the_data(saved, data):
     file.write_text(file.read_text().replace(corpus, other))
     found = restore(folder, abstract(state_of(0)), data)
     assert (found.step, list(found.damaged)) == (1, [2])
-    assert "not what was written" in found.damaged[2]
+    assert "differs from its" in found.damaged[2]
     assert data.get_state() == places[1]
 
     data._identity["corpus"] = other

@@ -13,7 +13,7 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from miras.errors import ConfigError
-from miras.train import NonFiniteError, evaluate_run, load_run, loop, train
+from miras.train import NonFiniteError, evaluate_run, load_run, train, trainer
 from miras.train.checkpoints import checkpointer as checkpoint
 from miras.train.loggers.jsonl import Metrics, read_metrics
 from miras.train.runs.run_folder import RunFolder
@@ -108,7 +108,7 @@ def test_a_run_that_goes_on_ends_alike(undisturbed, tiny, tmp_path, monkeypatch,
             train(tiny(), tmp_path / "run", console=console)
     result = train(tiny(), tmp_path / "run", console=console)
     assert result.resumed_from == last
-    assert f"going on from step {last} of 8" in console.file.getvalue()
+    assert f"resuming from step {last} of 8" in console.file.getvalue()
     assert_same(result.state, undisturbed[0].state)
     untimed = [
         [
@@ -169,8 +169,8 @@ def test_a_run_falls_back_past_damage_with_a_warning(undisturbed, tiny, copy, co
             file.write_bytes(file.read_bytes()[:-20])
     result = train(tiny(), copy, console=console)
     said = console.file.getvalue()
-    assert "warning: checkpoint 8 is damaged and was set aside" in said
-    assert "going on from step 6" in said
+    assert "warning: checkpoint 8 is damaged and was renamed" in said
+    assert "resuming from step 6" in said
     assert result.resumed_from == 6
     assert_same(result.state, undisturbed[0].state)
     assert (copy / "checkpoints" / "8.damaged").is_dir()
@@ -200,7 +200,7 @@ def test_changed_text_is_told_and_is_no_damage(tiny, copy, console, text, tmp_pa
 
 def poison(monkeypatch, parameter, at):
     """Make a parameter NaN before step `at`."""
-    make = loop.make_train_step
+    make = trainer.make_train_step
 
     def make_poisoned(graphdef, optimizer):
         step = make(graphdef, optimizer)
@@ -218,7 +218,7 @@ def poison(monkeypatch, parameter, at):
 
         return poisoned
 
-    monkeypatch.setattr(loop, "make_train_step", make_poisoned)
+    monkeypatch.setattr(trainer, "make_train_step", make_poisoned)
 
 
 @pytest.mark.parametrize(

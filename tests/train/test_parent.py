@@ -12,7 +12,7 @@ from miras.cli.main import main
 from miras.errors import ConfigError
 from miras.train import Parent, load_run, train
 from miras.train.checkpoints.checkpointer import saved_steps
-from miras.train.runs.initial_parameters import split_source
+from miras.train.runs.initial_parameters import parse_source
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +32,11 @@ def assert_equal(a, b):
 
 
 def test_a_run_and_its_step_are_told_apart(tmp_path):
-    assert split_source(f"{tmp_path}/a@12") == (f"{tmp_path}/a", 12)
-    assert split_source(f"{tmp_path}/a") == (f"{tmp_path}/a", None)
-    assert split_source(f"{tmp_path}/a@b") == (f"{tmp_path}/a@b", None)
+    assert parse_source(f"{tmp_path}/a@12") == (f"{tmp_path}/a", 12)
+    assert parse_source(f"{tmp_path}/a") == (f"{tmp_path}/a", None)
+    assert parse_source(f"{tmp_path}/a@b") == (f"{tmp_path}/a@b", None)
     (tmp_path / "a@3").mkdir()
-    assert split_source(f"{tmp_path}/a@3") == (f"{tmp_path}/a@3", None)
+    assert parse_source(f"{tmp_path}/a@3") == (f"{tmp_path}/a@3", None)
 
 
 def test_the_command_fine_tunes_a_run(source, tmp_path, capsys):
@@ -77,8 +77,8 @@ def test_other_parameters_are_refused_with_a_table_unless_partial(source, tmp_pa
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--from", "{source}@3"], "no checkpoint of step 3: the steps there are 0, 2, 4"),
-        (["--from", "{tmp}/nothing"], "is not a run's folder"),
+        (["--from", "{source}@3"], "no checkpoint of step 3: the steps are 0, 2, 4"),
+        (["--from", "{tmp}/nothing"], "is not the folder of a run"),
         (["yaad", "--from", "{tmp}/nothing"], "has no checkpoint"),
         (["yaad", "--from", "a" * 5000], "has no checkpoint"),
         (["--from", "{source}@last"], "@last: the step is no whole number"),

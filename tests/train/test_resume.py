@@ -10,7 +10,7 @@ from miras.cli.main import main
 from miras.config import Config
 from miras.errors import ConfigError
 from miras.train import RunConfig, train
-from miras.train.runs.resume import FREE, continued, short_hash
+from miras.train.runs.resume import MUTABLE_FIELDS, resumed_config, short_hash
 from miras.train.runs.run_folder import RunFolder
 from tests.train.test_loop import assert_same
 
@@ -37,17 +37,17 @@ def test_every_field_may_change_or_is_named(tiny, schedule):
             given = override(saved, f"{name}={CHANGED[type(value)](value)}".lower())
         except ConfigError:
             continue  # no such config
-        free = path[0] == "train" and path[-1] in FREE
+        free = path[0] == "train" and path[-1] in MUTABLE_FIELDS
         if free or (path[-1] == "steps" and schedule != "cosine"):
-            assert continued(saved, given, 1, "run") == given
+            assert resumed_config(saved, given, 1, "run") == given
             seen.add(path[-1])
             continue
         with pytest.raises(ConfigError, match=rf"{name}: {value} -> ") as told:
-            continued(saved, given, 1, "run")
+            resumed_config(saved, given, 1, "run")
         assert "\n" not in str(told.value)
-    assert set(FREE) - {"logger"} <= seen
+    assert set(MUTABLE_FIELDS) - {"logger"} <= seen
     given = override(saved, 'logger=["jsonl"]')
-    assert continued(saved, given, 1, "run") == given
+    assert resumed_config(saved, given, 1, "run") == given
 
 
 @pytest.mark.parametrize(
@@ -55,32 +55,34 @@ def test_every_field_may_change_or_is_named(tiny, schedule):
     [
         ("constant", 10, 20, 10, None),
         ("constant", 10, 6, 5, None),
-        ("constant", 10, 4, 5, "5 steps are done already"),
+        ("constant", 10, 4, 5, "5 steps are already done"),
         ("wsd", 10, 20, 8, None),
         ("wsd", 10, 20, 9, None),  # update 8 is the first of the decay, and still at the peak
-        ("wsd", 10, 20, 10, "had other learning rates"),
+        ("wsd", 10, 20, 10, "would have other learning rates"),
         ("wsd", 20, 10, 9, None),
-        ("wsd", 20, 10, 10, "had other learning rates"),
-        ("cosine", 10, 20, 1, "shapes the whole cosine"),
+        ("wsd", 20, 10, 10, "would have other learning rates"),
+        ("cosine", 10, 20, 1, "determines the whole cosine"),
     ],
 )
 def test_steps_may_change_where_no_update_made_would(tiny, schedule, old, new, done, reason):
     saved, given = (tiny(f"schedule={schedule}", steps=steps) for steps in (old, new))
     if reason is None:
-        assert continued(saved, given, done, "run") == given
+        assert resumed_config(saved, given, done, "run") == given
     else:
         with pytest.raises(ConfigError, match=rf"train\.steps: {old} -> {new}; .*{reason}"):
-            continued(saved, given, done, "run")
+            resumed_config(saved, given, done, "run")
 
 
 def test_a_warm_up_that_is_not_given_stays_the_runs(tiny):
     saved = tiny("schedule=constant", "warmup=none", steps=50)
-    longer = continued(saved, tiny("schedule=constant", "warmup=none", steps=2000), 50, "run")
+    longer = resumed_config(saved, tiny("schedule=constant", "warmup=none", steps=2000), 50, "run")
     assert longer.train.warmup == saved.train.warmup_steps == 5
-    again = continued(longer, tiny("schedule=constant", "warmup=none", steps=2000), 2000, "run")
+    again = resumed_config(
+        longer, tiny("schedule=constant", "warmup=none", steps=2000), 2000, "run"
+    )
     assert again == longer
     with pytest.raises(ConfigError, match=r"train\.warmup: None -> 7"):
-        continued(saved, tiny("schedule=constant", "warmup=7", steps=50), 50, "run")
+        resumed_config(saved, tiny("schedule=constant", "warmup=7", steps=50), 50, "run")
 
 
 def test_a_longer_run_ends_as_if_it_had_been_so_from_the_start(tiny, tmp_path, console):
@@ -100,7 +102,7 @@ def test_a_run_says_what_it_is(tiny, tmp_path, console):
     assert "model: " in said
     assert "matrix memory, dot bias" in said
     assert "parameters: " in said
-    assert "tokens to see: 128 (2 steps of 2 rows of 32)" in said
+    assert "tokens: 128 (2 steps of 2 rows of 32)" in said
     assert "device: cpu" in said
     assert f"folder: {tmp_path / 'run'}" in said
 

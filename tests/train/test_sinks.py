@@ -14,9 +14,11 @@ from miras.cli.main import main
 from miras.config import plugins
 from miras.errors import ConfigError
 from miras.train import TrainConfig, train
-from miras.train.loggers import base as sinks
-from miras.train.loggers.base import Opening, Sinks, find
+from miras.train.loggers import registry
+from miras.train.loggers.base import LoggerContext
 from miras.train.loggers.jsonl import read_metrics
+from miras.train.loggers.loggers import Loggers
+from miras.train.loggers.registry import find
 from tests.test_docs import ROOT, runnable
 
 VALUES = {"loss": 1.5, "norm": [1.0, 2.0]}
@@ -24,7 +26,7 @@ VALUES = {"loss": 1.5, "norm": [1.0, 2.0]}
 
 @pytest.fixture
 def opening(tmp_path):
-    return Opening(tmp_path, {"train": {"steps": 8}}, 6)
+    return LoggerContext(tmp_path, {"train": {"steps": 8}}, 6)
 
 
 class Recorder:
@@ -55,14 +57,16 @@ def test_a_sink_that_fails_warns_once_and_the_others_go_on(opening, when):
 
     made, said = [], []
     sound = lambda run: made.append(Recorder(run)) or made[-1]  # noqa: E731
-    both = Sinks({"bad": Failing, "good": sound}, opening, said.append)
+    both = Loggers({"bad": Failing, "good": sound}, opening, said.append)
     for step in (7, 8):
         both.write(step, "train", VALUES)
     both.close()
     assert [line[0] for line in made[0].lines] == [7, 8]
     assert made[0].closed
     (line,) = said
-    assert re.match(r"warning: logger bad failed \(\w+: .*\); the run goes on without it\.$", line)
+    assert re.match(
+        r"warning: logger bad failed \(\w+: .*\); the run continues without it\.$", line
+    )
 
 
 def test_names_are_checked_before_anything_else(monkeypatch, tmp_path):
@@ -72,17 +76,17 @@ def test_names_are_checked_before_anything_else(monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
         with pytest.raises(ConfigError, match=rf"'{name}' needs the package {package}.*pip inst"):
             find((name,))
-    assert sinks.default() == ("jsonl",)
+    assert registry.default() == ("jsonl",)
     with pytest.raises(ConfigError, match="cannot be read"):
-        find((f"{tmp_path}/none.py:Sink",))
+        find((f"{tmp_path}/none.py:Logger",))
     (tmp_path / "empty_sink.py").write_text("")
-    with pytest.raises(ConfigError, match="has no class Sink"):
-        find((f"{tmp_path}/empty_sink.py:Sink",))
+    with pytest.raises(ConfigError, match="has no class Logger"):
+        find((f"{tmp_path}/empty_sink.py:Logger",))
 
 
 def test_only_those_that_are_named_write_and_tensorboard_is_imported_when_used(opening):
     for name, file in (("jsonl", "metrics.jsonl"), ("tensorboard", "tensorboard")):
-        one = Sinks(find((name,)), opening, pytest.fail)
+        one = Loggers(find((name,)), opening, pytest.fail)
         one.write(7, "train", VALUES)
         one.close()
         assert (opening.folder / file).exists()
@@ -120,7 +124,7 @@ def test_trackers_are_told_numbers_by_name_and_go_on_as_the_same_run(opening, mo
 
     monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(init=init, __spec__=None))
     for _ in range(2):
-        tracker = Sinks(find((name,)), opening, pytest.fail)
+        tracker = Loggers(find((name,)), opening, pytest.fail)
         tracker.write(7, "health", VALUES)
         tracker.close()
     started, logged, finished, again, *_ = calls
@@ -160,7 +164,7 @@ def test_a_run_with_a_failing_sink_ends_well_and_its_folder_keeps_the_file(
 
 def test_processes_other_than_the_first_log_nothing(opening, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    none = Sinks(find(("jsonl", "tensorboard")), opening, pytest.fail)
+    none = Loggers(find(("jsonl", "tensorboard")), opening, pytest.fail)
     none.write(7, "train", VALUES)
     none.close()
     assert list(opening.folder.iterdir()) == []
@@ -172,7 +176,7 @@ def test_the_sink_on_the_page_is_one(tmp_path, opening, monkeypatch):
     source = re.search(r"<<'EOF'\n(.*?)^EOF", blocks[0], re.MULTILINE | re.DOTALL)
     assert source is not None
     (tmp_path / "csv_logger.py").write_text(source[1])
-    own = Sinks(find((f"{tmp_path}/csv_logger.py:CSV",)), opening, pytest.fail)
+    own = Loggers(find((f"{tmp_path}/csv_logger.py:CSV",)), opening, pytest.fail)
     own.write(7, "train", VALUES)
     own.write(8, "health", {"norm": [1.0]})
     own.close()

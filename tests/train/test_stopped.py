@@ -14,7 +14,7 @@ import pytest
 from miras.cli.main import main
 from miras.config import to_dict
 from miras.runtime import signals
-from miras.train import loop, train
+from miras.train import train, trainer
 from miras.train.checkpoints import checkpointer as checkpoint
 from miras.train.loggers.jsonl import read_metrics
 
@@ -28,7 +28,7 @@ def undisturbed(tiny, tmp_path_factory):
 
 def strike(monkeypatch, number, at):
     """Send this process a signal while step `at` is under way."""
-    make = loop.make_train_step
+    make = trainer.make_train_step
 
     def make_struck(graphdef, optimizer):
         step = make(graphdef, optimizer)
@@ -40,19 +40,19 @@ def strike(monkeypatch, number, at):
 
         return struck
 
-    monkeypatch.setattr(loop, "make_train_step", make_struck)
+    monkeypatch.setattr(trainer, "make_train_step", make_struck)
 
 
 def strike_in_evaluation(monkeypatch, number, at):
     """Send this process a signal in the measurement after step `at`."""
-    measure = loop.Session._measure_held_out
+    measure = trainer.Trainer._evaluate
 
     def struck(self, step, *rest):
         if step == at:
             os.kill(os.getpid(), number)
         measure(self, step, *rest)
 
-    monkeypatch.setattr(loop.Session, "_measure_held_out", struck)
+    monkeypatch.setattr(trainer.Trainer, "_evaluate", struck)
 
 
 @pytest.mark.parametrize(

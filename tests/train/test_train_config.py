@@ -6,7 +6,7 @@ import pytest
 from miras.config import config_hash, from_json, to_json
 from miras.errors import ConfigError
 from miras.train import RunConfig, TrainConfig
-from miras.train.optimizer import schedule
+from miras.train.schedule import schedule
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from miras.cli.main import main
-from miras.train import loop, train
+from miras.train import train, trainer
 from miras.train.checkpoints import checkpointer as checkpoint
 
 
@@ -44,7 +44,7 @@ def test_a_picture_that_fails_is_a_warning(tiny, run, tmp_path, monkeypatch, con
     (out / "log.txt").unlink()
     picture = out / "loss.png"
     if how == "drawing":
-        monkeypatch.setattr(loop, "loss_curves", lambda *_: 1 / 0)
+        monkeypatch.setattr(trainer, "loss_curves", lambda *_: 1 / 0)
     else:
         picture.unlink()
         picture.mkdir() if how == "a folder" else picture.symlink_to(tmp_path / "theirs")

@@ -44,8 +44,8 @@ def ablate(
     from miras.analysis.ablate.plot import plot
     from miras.analysis.ablate.progress import Display
     from miras.analysis.ablate.results import summarise
-    from miras.runtime.figures import write_picture
-    from miras.runtime.files import write_whole
+    from miras.runtime.figures import write_figure
+    from miras.runtime.files import write_atomically
     from miras.runtime.terminal import tolerant
 
     jobs = processes.default_jobs() if jobs is None else jobs
@@ -62,13 +62,13 @@ def ablate(
                 folder,
                 jobs,
                 display,
-                lambda outcomes: write_whole(folder.results, records.jsonl(grid, outcomes)),
+                lambda outcomes: write_atomically(folder.results, records.jsonl(grid, outcomes)),
             )
         results = summarise(grid, outcomes)
-        write_whole(folder.table, records.table_csv(results))
-        write_whole(folder.effects, records.effects_csv(results))
-        write_whole(folder.markdown, report.markdown(results))
-        write_picture(
+        write_atomically(folder.table, records.table_csv(results))
+        write_atomically(folder.effects, records.effects_csv(results))
+        write_atomically(folder.markdown, report.markdown(results))
+        write_figure(
             folder.plot, lambda: plot(results), lambda reason: _print_line(console, reason)
         )
         for table in report.tables(results):

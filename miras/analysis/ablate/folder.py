@@ -17,7 +17,7 @@ from typing import Any
 from miras.analysis.ablate.grid import AblationGrid
 from miras.config import difference_of, plugins
 from miras.errors import ConfigError
-from miras.runtime.files import expanded, is_leftover, write_whole
+from miras.runtime.files import expand_home, is_leftover, write_atomically
 from miras.train.runs.run_folder import RunFolder, cannot_write
 
 _OURS_BEFORE_GRID = {"lock", "grid.json.new", "plugins"}
@@ -27,7 +27,7 @@ class GridFolder:
     """The paths in a grid's folder. Creating the object does not touch the disk."""
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = expanded(path)
+        self.path = expand_home(path)
         self.grid = self.path / "grid.json"
         self.results = self.path / "results.jsonl"
         self.table = self.path / "table.csv"
@@ -84,7 +84,7 @@ class GridFolder:
                 for folder in (self.runs, self.logs, self.compiled):
                     folder.mkdir(exist_ok=True)
                 plugins.save(self.plugins, *(cell.config for cell in grid.cells))
-                write_whole(self.grid, json.dumps(grid.identity(), indent=1) + "\n")
+                write_atomically(self.grid, json.dumps(grid.identity(), indent=1) + "\n")
                 yield
             except OSError as error:
                 raise ConfigError(cannot_write(self.path, error)) from error

@@ -181,11 +181,11 @@ class TrainableCheck:
     def _reason(self, config: "RunConfig") -> str | None:
         from rich.console import Console
 
-        from miras.train.loop import Session
         from miras.train.runs.run_folder import RunFolder
+        from miras.train.trainer import Trainer
 
         try:
-            Session(config, RunFolder(""), Console(quiet=True))
+            Trainer(config, RunFolder(""), Console(quiet=True))
         except ConfigError as error:
             return str(error)
         return None

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from miras.analysis.ablate.report import heading
 from miras.analysis.ablate.results import Effect, Estimate, GridResults, Row
-from miras.runtime.figures import plain, png
+from miras.runtime.figures import png, printable_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ def plot(results: GridResults) -> bytes:
             second = figure
         _cells(second, rows, results, below=height - _FRAME - right)
         figure.suptitle(
-            plain(f"Ablation of {results.grid.title}: {heading(results)}"),
+            printable_line(f"Ablation of {results.grid.title}: {heading(results)}"),
             x=0.01, ha="left", color=_INK, fontsize=12, fontweight="bold",
         )  # fmt: skip
 
@@ -75,7 +75,9 @@ def _effects(
             _value(axes, y, f"{effect.effect.mean:+.3f}".replace("-", "−"))
         axes.axvline(0, color=_FAINT, linewidth=1, zorder=1)
         _rows_of(axes, [effect.level for effect in effects])
-        axes.set_title(plain(name), loc="left", color=_INK, fontsize=10, fontweight="bold", pad=4)
+        axes.set_title(
+            printable_line(name), loc="left", color=_INK, fontsize=10, fontweight="bold", pad=4
+        )
         axes.tick_params(labelbottom=axes is panels[-1])
     found = [effect.effect for effect in results.effects if effect.effect is not None]
     means = [abs(effect.mean) for effect in found]
@@ -111,7 +113,9 @@ def _cells(
     names = " · ".join(results.grid.axes)
     some = f", best {len(rows)} of {len(results.rows)}" if len(rows) < len(results.rows) else ""
     title = f"{names or 'held-out text'}{some}"
-    axes.set_title(plain(title), loc="left", color=_INK, fontsize=10, fontweight="bold", pad=4)
+    axes.set_title(
+        printable_line(title), loc="left", color=_INK, fontsize=10, fontweight="bold", pad=4
+    )
     axes.set_xlabel(f"held-out {results.metric.name}\n{_key(rows)}", color=_INK)
 
 
@@ -193,7 +197,7 @@ def _rows_of(axes: "Axes", labels: list[str]) -> None:
     """Label the rows, from top to bottom."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_yticks(range(len(labels)), [plain(label) for label in labels], fontsize=8.5)
+    axes.set_yticks(range(len(labels)), [printable_line(label) for label in labels], fontsize=8.5)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.grid(axis="x", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)

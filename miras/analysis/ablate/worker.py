@@ -16,7 +16,7 @@ from miras.analysis.ablate.folder import GridFolder
 from miras.analysis.ablate.outcome import OUTCOME, Outcome
 from miras.config import config_hash, from_json, plugins
 from miras.errors import ConfigError
-from miras.runtime.files import write_whole
+from miras.runtime.files import write_atomically
 from miras.runtime.terminal import tolerant_output
 
 
@@ -58,7 +58,7 @@ def main(folder: str) -> int:
         resumed_from=resumed,
         parameters=parameters,
     )
-    write_whole(pathlib.Path(folder) / OUTCOME, outcome.to_json())
+    write_atomically(pathlib.Path(folder) / OUTCOME, outcome.to_json())
     return 0 if reason is None else 1
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from miras.analysis.eval.report import heading, tokens
 from miras.analysis.eval.results import TaskResults
-from miras.runtime.figures import plain, png
+from miras.runtime.figures import png, printable_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +45,9 @@ def _draw(results: TaskResults, figure: "Figure") -> None:
     axes.tick_params(which="both", length=0, colors=_INK)
     axes.set_xlabel("length, tokens", color=_INK)
     axes.set_ylabel("depth: 0 start, 1 end", color=_INK)
-    axes.set_title(plain(heading(results)), loc="left", color=_INK, fontsize=10, fontweight="bold")
+    axes.set_title(
+        printable_line(heading(results)), loc="left", color=_INK, fontsize=10, fontweight="bold"
+    )
     for side in axes.spines.values():
         side.set_visible(False)
     bar = figure.colorbar(image, ax=axes, ticks=[0, 0.5, 1])

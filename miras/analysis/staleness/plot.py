@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from miras.analysis.staleness.measure import SettingResult
 from miras.analysis.staleness.plan import ONLINE, ChunkSetting
 from miras.analysis.staleness.report import StalenessReport, heading
-from miras.runtime.figures import plain, png
+from miras.runtime.figures import png, printable_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def _draw(report: StalenessReport, figure: "Figure") -> None:
         labelcolor=_INK,
     )
     # Wrapped here, since matplotlib's wrapping parses `$` as mathematics.
-    title = textwrap.fill(plain(heading(report)), _TITLE_WIDTH)
+    title = textwrap.fill(printable_line(heading(report)), _TITLE_WIDTH)
     figure.suptitle(title, x=0.01, ha="left", color=_INK, fontsize=9.5)
 
 

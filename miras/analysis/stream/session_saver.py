@@ -3,7 +3,7 @@
 import time
 
 from miras.analysis.stream.token_stream import TextPosition, parse_position
-from miras.data.tokenizers.text_decoder import within_text
+from miras.data.tokenizers.text_decoder import mid_text_state
 from miras.models import LanguageModel, Session, save_session
 from miras.models.session import load_notes, resumed
 from miras.runtime import signals
@@ -54,4 +54,4 @@ class SessionSaver:
     def at_end(self, session: Session, last: int | None) -> None:
         """Save the session after the whole text, whose last id is `last`."""
         if self._path is not None:
-            save_session(self._path, self._model, session, {"text": within_text(last)})
+            save_session(self._path, self._model, session, {"text": mid_text_state(last)})

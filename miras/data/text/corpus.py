@@ -1,7 +1,6 @@
-"""The documents of a source, divided into train and validation.
+"""The documents of a source, split into train and validation.
 
-Local text is prepared by ``local_text``; TFDS sets are found by ``tfds_text``. Tokens and rows come
-later, in ``loader`` and ``packing``.
+``local_text`` prepares local text, and ``tfds_text`` finds TFDS sets.
 """
 
 from __future__ import annotations
@@ -16,43 +15,43 @@ import numpy as np
 
 from miras.data.config import DataConfig
 from miras.data.text import local_text
-from miras.data.text.documents import Documents
-from miras.data.text.read_report import Reading, printable, tell
+from miras.data.text.documents import DocumentSource
+from miras.data.text.read_report import ReadReport, printable, report
 from miras.data.text.tfds_text import open_tfds
 from miras.errors import ConfigError
-from miras.runtime.files import write_whole
+from miras.runtime.files import write_atomically
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 SPLITS = ("train", "validation")
 
 
-def open_documents(config: DataConfig, split: str) -> Documents:
+def open_documents(config: DataConfig, split: str) -> DocumentSource:
     """Returns the documents of one split of ``config.source``.
 
-    A TFDS set with a validation split of its own keeps it. Elsewhere a document is held out by a
-    hash of its content alone: neither the order, the other documents nor the seed matter. With two
-    documents or more neither split is empty.
+    A TFDS set with its own validation split keeps it. Otherwise a document is held out by a hash of
+    its content, independently of the order, of other documents and of the seed. With at least two
+    documents, neither split is empty.
 
     Raises:
-        ConfigError: the source is missing, empty, not prepared, has no text feature, or is too
-            small to hold anything out.
+        ConfigError: the source is missing, empty or not prepared, has no text feature, or is too
+            small to split.
     """
     if split not in SPLITS:
-        raise ConfigError(f"split {split!r} is not known: use 'train' or 'validation'.")
+        raise ConfigError(f"split {split!r} is unknown: use 'train' or 'validation'.")
     scheme, _, name = config.source.partition(":")
     if scheme == "tfds":
         documents, divided = open_tfds(name, config.cache_dir, split, config.field)
         digest = documents.fingerprint
-        tell(Reading(printable(config.source), len(documents), unit="record", digest=digest))
+        report(ReadReport(printable(config.source), len(documents), unit="record", digest=digest))
     else:
         builder = local_text.prepare(config.source, config.cache_dir, config.field)
-        tell(builder.reading)
+        report(builder.reading)
         # TFDS's decorators hide the signature of as_data_source from type checkers.
         builder = cast(Any, builder)
         sha256 = dict(builder.info.metadata or {})["sha256"]
         source = builder.as_data_source(local_text.SPLIT)
         where = str(builder.data_dir)
-        documents, divided = Documents(source, "text", sha256, where=where), False
+        documents, divided = DocumentSource(source, "text", sha256, where=where), False
     if len(documents) == 0:
         raise ConfigError(
             f"the {split} split of data source {config.source!r} is empty: give a set with text."
@@ -61,11 +60,11 @@ def open_documents(config: DataConfig, split: str) -> Documents:
 
 
 def validation_mask(keys: np.ndarray, fraction: float) -> np.ndarray:
-    """Which documents are held out, bool [n], from their content hashes.
+    """Which documents are held out, bool [n].
 
     Args:
-        keys: uint64 [n], uniform if the contents are distinct.
-        fraction: the expected share held out, in (0, 1).
+        keys: content hashes, uint64 [n].
+        fraction: expected fraction of held-out documents, in (0, 1).
     """
     mask = keys < np.uint64(min(int(fraction * 2.0**64), 2**64 - 1))
     if len(keys) > 1 and not mask.any():
@@ -75,18 +74,18 @@ def validation_mask(keys: np.ndarray, fraction: float) -> np.ndarray:
     return mask
 
 
-def _hash_split(documents: Documents, config: DataConfig, split: str) -> Documents:
+def _hash_split(documents: DocumentSource, config: DataConfig, split: str) -> DocumentSource:
     if len(documents) < 2:
         raise ConfigError(
-            f"data source {config.source!r} holds a single short document, of which nothing can be "
-            "held out for validation: give more text."
+            f"data source {config.source!r} holds a single short document, which cannot be "
+            "split for validation: give more text."
         )
     mask = validation_mask(_cached_keys(documents, config.cache_dir), config.validation)
     return documents.select(np.flatnonzero(mask if split == "validation" else ~mask))
 
 
-def _cached_keys(documents: Documents, cache: pathlib.Path) -> np.ndarray:
-    """Content hashes, kept on disk because a large set takes minutes to read through."""
+def _cached_keys(documents: DocumentSource, cache: pathlib.Path) -> np.ndarray:
+    """Content hashes, cached on disk because reading a large set takes minutes."""
     name = hashlib.sha256(documents.fingerprint.encode()).hexdigest()[:32]
     path = cache / "content_keys" / f"{name}.npy"
     with contextlib.suppress(OSError, ValueError, EOFError):
@@ -97,15 +96,15 @@ def _cached_keys(documents: Documents, cache: pathlib.Path) -> np.ndarray:
             if keys.shape == (len(documents),) and keys.dtype == np.uint64:
                 return keys
     keys = documents.keys()
-    # A cache that cannot be written costs time, not correctness.
+    # Without a cache the result is the same.
     with contextlib.suppress(OSError, ConfigError):
         path.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()
         np.save(content, keys)
-        write_whole(path, _with_digest(content.getvalue()))
+        write_atomically(path, _with_digest(content.getvalue()))
     return keys
 
 
 def _with_digest(content: bytes) -> bytes:
-    """A file's content with its sha256 behind it, since a flipped bit would move a document."""
+    """The content followed by its sha256, since a flipped bit would move a document."""
     return content + hashlib.sha256(content).digest()

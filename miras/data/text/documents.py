@@ -1,7 +1,6 @@
-"""Random access to the text of documents, the form in which every source is handed on.
+"""Random access to the documents of any source.
 
-Where documents come from is ``local_text`` and ``tfds_text``; which of them are held out is
-``corpus``.
+``local_text`` and ``tfds_text`` provide the records; ``corpus`` selects those of a split.
 """
 
 from __future__ import annotations
@@ -14,24 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from miras.data.text.splitting import cut, piece_bytes
+from miras.data.text.splitting import piece_bytes, split_stream
 from miras.errors import ConfigError
 
 _READ_AT_ONCE = 1024
 
 
-class Documents(Sequence[bytes]):
-    """Documents as bytes, with random access: a Grain source.
+class DocumentSource(Sequence[bytes]):
+    """DocumentSource as bytes, with random access: a Grain source.
 
     Args:
-        source: records with ``__getitem__`` and ``__getitems__``, as ``tfds.data_source`` gives.
-        feature: the record's key that holds the text.
-        fingerprint: a string that names the content.
-        indices: the records that belong here, in order; all by default.
+        source: records with ``__getitem__`` and ``__getitems__``, as of ``tfds.data_source``.
+        feature: the key of the text in a record.
+        fingerprint: a string that identifies the content.
+        indices: the selected records, in order; all by default.
         where: the folder of the records, for errors.
 
     Raises:
-        ConfigError: on reading a record that is damaged.
+        ConfigError: a record is damaged; raised when it is read.
     """
 
     def __init__(
@@ -52,18 +51,18 @@ class Documents(Sequence[bytes]):
 
     def __getitem__(self, index: Any) -> Any:
         """Returns one document's bytes."""
-        with self._whole():
+        with self._damage_as_config_error():
             return as_bytes(self._source[int(self._indices[index])][self._feature])
 
     def __repr__(self) -> str:
-        return f"Documents({len(self)} of {self.fingerprint})"
+        return f"DocumentSource({len(self)} of {self.fingerprint})"
 
     def keys(self) -> np.ndarray:
         """A hash of each document's content, uint64 [len(self)]."""
         keys = []
         for start in range(0, len(self), _READ_AT_ONCE):
             wanted = self._indices[start : start + _READ_AT_ONCE].tolist()
-            with self._whole():
+            with self._damage_as_config_error():
                 records = self._source.__getitems__(wanted)
             for record in records:
                 digest = hashlib.blake2b(as_bytes(record[self._feature]), digest_size=8).digest()
@@ -71,27 +70,27 @@ class Documents(Sequence[bytes]):
         return np.array(keys, np.uint64)
 
     @contextlib.contextmanager
-    def _whole(self) -> Iterator[None]:
+    def _damage_as_config_error(self) -> Iterator[None]:
         try:
             yield
         except (OSError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(
                 f"the prepared data in {self._where!r} is damaged ({reason}): remove that folder "
-                "and give the same command, which prepares it anew."
+                "and repeat the command, which prepares it again."
             ) from error
 
-    def select(self, indices: np.ndarray) -> Documents:
+    def select(self, indices: np.ndarray) -> DocumentSource:
         """Returns the documents at ``indices``."""
         chosen = self._indices[indices]
-        return Documents(self._source, self._feature, self.fingerprint, chosen, self._where)
+        return DocumentSource(self._source, self._feature, self.fingerprint, chosen, self._where)
 
 
-class Pieces:
-    """A lone long record cut into documents, with the interface of a TFDS data source."""
+class SplitRecord:
+    """A single long record split into documents, with the interface of a TFDS data source."""
 
     def __init__(self, text: bytes, feature: str) -> None:
-        self._pieces = list(cut(io.BytesIO(text), piece_bytes(len(text))))
+        self._pieces = list(split_stream(io.BytesIO(text), piece_bytes(len(text))))
         self._feature = feature
 
     def __len__(self) -> int:
@@ -105,5 +104,5 @@ class Pieces:
 
 
 def as_bytes(text: Any) -> bytes:
-    """The bytes of a record's text, which sources give as bytes or as a string."""
+    """The text of a record as bytes; sources return bytes or a string."""
     return text.encode("utf-8") if isinstance(text, str) else bytes(text)

@@ -1,6 +1,6 @@
-"""Which files lie in a folder or match a glob, with symbolic links followed, and what is left out.
+"""The files in a folder or of a glob, following symbolic links, and those that are left out.
 
-Only names are looked at; what is in the files is the business of `sources`.
+Only names are checked here; `sources` checks the content of the files.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ class LeftOut(NamedTuple):
     """A file or folder that is not read.
 
     Attributes:
-        name: its path, from the folder that is read.
-        reason: in words that can be counted: "hidden", "zip archive".
-        error: the sentence for a source that holds nothing else; may be empty.
+        name: its path relative to the folder that is read.
+        reason: a countable reason: "hidden", "zip archive".
+        error: the error if a source holds nothing else; may be empty.
     """
 
     name: str
@@ -26,20 +26,20 @@ class LeftOut(NamedTuple):
     error: str = ""
 
 
-class Walked(NamedTuple):
-    """The files found, as paths, and what was left out."""
+class FileListing(NamedTuple):
+    """The files that were found, and those that are left out."""
 
     files: list[pathlib.Path]
     left_out: list[LeftOut]
 
 
-def walk(root: pathlib.Path) -> Walked:
-    """Every file in a folder and the folders in it, in sorted order.
+def walk(root: pathlib.Path) -> FileListing:
+    """All files in a folder and its subfolders, in sorted order.
 
-    Links to folders are followed after the folders themselves, and a folder is read once. A link
-    to a folder that holds the link would never end, and is left out.
+    Links to folders are followed after the folders themselves, and each folder is read once. A link
+    to a folder that contains the link is left out.
     """
-    found = Walked([], [])
+    found = FileListing([], [])
     seen: set[str] = set()
     pending = [root]
     while pending:
@@ -49,9 +49,9 @@ def walk(root: pathlib.Path) -> Walked:
 
 
 def _descend(
-    top: pathlib.Path, root: pathlib.Path, seen: set[str], found: Walked
+    top: pathlib.Path, root: pathlib.Path, seen: set[str], found: FileListing
 ) -> list[pathlib.Path]:
-    """Walk a folder without links to folders; returns these."""
+    """Walk a folder without following links to folders, and return these links."""
     links: list[pathlib.Path] = []
 
     def leave(path: str | pathlib.Path, reason: str) -> None:
@@ -87,20 +87,20 @@ def _descend(
             elif os.path.isfile(path):
                 found.files.append(path)
             else:
-                leave(path, _no_file(path))
+                leave(path, _special(path))
     return links
 
 
-def matching(pattern: pathlib.Path) -> Walked:
-    """The files that match a glob; hidden ones match only names that begin with a dot."""
+def matching(pattern: pathlib.Path) -> FileListing:
+    """The files of a glob; hidden files match only patterns that begin with a dot."""
     parts = pattern.parts
     first = next(n for n, part in enumerate(parts) if glob.has_magic(part))
     if "**" in parts and not any(part.startswith(".") for part in parts[first:]):
-        # glob itself would follow links in a loop forty times.
+        # glob itself follows looping links forty times.
         base = pathlib.Path(*parts[:first])
         walked = walk(base)
         wanted = tuple(part for n, part in enumerate(parts) if n >= first)
-        return Walked(
+        return FileListing(
             [path for path in walked.files if _matches(path.relative_to(base).parts, wanted)],
             [
                 left
@@ -108,19 +108,19 @@ def matching(pattern: pathlib.Path) -> Walked:
                 if left.reason != "hidden" and _matches(pathlib.PurePath(left.name).parts, wanted)
             ],
         )
-    found = Walked([], [])
+    found = FileListing([], [])
     for match in sorted(map(pathlib.Path, glob.glob(str(pattern), recursive=True))):
         if os.path.isfile(match):
             found.files.append(match)
         else:
-            reason = "folder" if match.is_dir() else _no_file(match)
+            reason = "folder" if match.is_dir() else _special(match)
             found.left_out.append(LeftOut(str(match), reason))
     return found
 
 
 def _matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    """Whether a path matches a glob; ``**`` stands for any number of its parts."""
-    reached = {0}  # how many parts the pattern so far may have used
+    """Whether a path matches a glob; ``**`` matches any number of parts."""
+    reached = {0}  # numbers of parts that the pattern so far can match
     for part in pattern:
         if part == "**":
             reached = set(range(min(reached, default=len(names) + 1), len(names) + 1))
@@ -131,5 +131,5 @@ def _matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     return len(names) in reached
 
 
-def _no_file(path: pathlib.Path) -> str:
+def _special(path: pathlib.Path) -> str:
     return "broken link" if path.is_symlink() else "special file"

@@ -1,14 +1,13 @@
-"""What a file is, by its first bytes: formats that hold no text to train on, and what to do.
+"""Recognises file formats that are not text by their first bytes, whatever the suffix.
 
-Only bytes are judged here, so that a wrong suffix misleads nobody. Files are opened by `text_file`,
-and rows of text inside JSON lines and Parquet are read by `records`.
+`text_file` opens files; `records` reads the rows of JSON lines and Parquet.
 """
 
 import re
 from typing import NamedTuple
 
 HEAD_BYTES = 8192
-"""How much of a file is looked at."""
+"""Number of bytes at the start of a file that are inspected."""
 
 _UNPACK = "unpack it and give the folder"
 _SAVE_AS_TEXT = "save its content as text"
@@ -72,7 +71,7 @@ _SIGNATURES = {
     b"\xca\xfe\xba\xbe": _PROGRAM,
     b"\xcf\xfa\xed\xfe": _PROGRAM,
 }
-# Signatures that a text might begin with, and what follows them in the format alone.
+# Signatures with which text may begin, and patterns that only the format matches.
 _SURE = {
     b"BZh": rb"BZh[1-9](1AY&SY|\x17rE8P\x90)",
     b"ID3": rb"ID3[\x02-\x04][\0-\x0f]",
@@ -86,7 +85,7 @@ _PICKLE = re.compile(rb"\x80[\x02-\x05][\x95\x8a(}\]K-Zcq\x80-\x8f]")
 
 
 def recognise(head: bytes) -> Format | None:
-    """The format of a file that is not text, by its first `HEAD_BYTES`; None if it may be text."""
+    """The format of a file by its first `HEAD_BYTES`; None if it may be text."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n") if b"%PDF-" in head[:64] else head
     for signature, found in _SIGNATURES.items():
         if start.startswith(signature):
@@ -118,7 +117,7 @@ def recognise(head: bytes) -> Format | None:
 
 
 def _is_tfrecord(head: bytes) -> bool:
-    """Whether a file starts with a length and the length's masked CRC-32C, as TFRecords do."""
+    """Whether a file starts with a length and the masked CRC-32C of it, as TFRecords do."""
     if len(head) < 12:
         return False
     crc = 0xFFFFFFFF
@@ -132,7 +131,7 @@ def _is_tfrecord(head: bytes) -> bool:
 
 
 def _unmarked(head: bytes) -> str | None:
-    """Mostly Latin text in two bytes a character: one of each pair is NUL, the other printable."""
+    """The encoding of mostly Latin UTF-16 without a mark: one byte of each pair is NUL."""
     pairs = len(head) // 2
     if pairs < 8:
         return None

@@ -1,6 +1,6 @@
-"""The TFDS builder that keeps a corpus of local files as an array_record data set.
+"""The TFDS builder that stores a corpus of local files as an array_record data set.
 
-Which files and how they are cut is ``files``; which documents are held out is ``corpus``.
+``sources`` finds the files, ``splitting`` splits them, and ``corpus`` selects held-out documents.
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from miras.data.text.read_report import Reading, printable
+from miras.data.text.read_report import ReadReport, printable
 from miras.data.text.sources import survey
 from miras.data.text.splitting import PIECE_BYTES, read_documents
 from miras.data.text.text_file import TextFile
-from miras.data.tfds_cache import OfflineInfo, discard_damaged, prepared
+from miras.data.tfds_cache import OfflineInfo, discard_damaged, prepare_once
 from miras.errors import ConfigError
 
 SPLIT = "documents"
-"""The data set's only split; ``corpus`` divides it by document."""
+"""The only split of the data set; ``corpus`` splits it by document."""
 
 
 class LocalText(tfds.core.GeneratorBasedBuilder):
     """Text files as documents: features ``text`` (bytes as stored, or UTF-8) and ``name``.
 
-    The data set's config is a hash of every file's name and content, so a changed corpus is a new
-    data set. Its metadata records ``sha256`` (that hash in full), ``source``, ``files``,
-    ``left_out`` (how many by reason, when it was made) and ``python``.
+    The name of the data set's config is a hash of the names and contents of all files, so a changed
+    corpus makes a new data set. The metadata records ``sha256`` (the full hash), ``source``,
+    ``files``, ``left_out`` (numbers by reason) and ``python``.
 
     Args:
-        source: as ``sources.survey`` takes it.
-        field: as ``sources.survey`` takes it.
+        source: as in ``sources.survey``.
+        field: as in ``sources.survey``.
         data_dir: folder of prepared data sets.
 
     Attributes:
-        reading: how many files there are now, and what is left out.
+        reading: the numbers of files that are read and left out.
 
     Raises:
         ConfigError: the source is missing, empty or unreadable.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    # Nothing is downloaded, so there are no checksums; TFDS 4.9.10 looks for their file with
-    # importlib_resources, which it does not declare and a fresh environment lacks.
+    # Nothing is downloaded, so there are no checksums. TFDS 4.9.10 searches for their file with
+    # importlib_resources, an undeclared dependency.
     url_infos = None
 
     def __init__(
@@ -55,7 +55,7 @@ class LocalText(tfds.core.GeneratorBasedBuilder):
         found = survey(source, field)
         self._files = found.files
         self._sha256 = _corpus_hash(self._files)
-        self.reading: Reading = found.reading(source, self._sha256)
+        self.reading: ReadReport = found.reading(source, self._sha256)
         label = re.sub(r"\W+", "_", pathlib.PurePath(source).name).strip("_") or "files"
         config = tfds.core.BuilderConfig(
             name=f"{label[:40]}-{self._sha256[:16]}",
@@ -90,7 +90,7 @@ class LocalText(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, bytes]]]:
         n = -1
         for n, (name, text) in enumerate(read_documents(self._files)):
-            # A name on disk need not be UTF-8.
+            # File names are not always UTF-8.
             yield n, {"text": text, "name": name.encode("utf-8", "surrogateescape")}
         if n < 0:
             raise ConfigError(
@@ -100,17 +100,17 @@ class LocalText(tfds.core.GeneratorBasedBuilder):
 
 
 def prepare(source: str, cache: pathlib.Path, field: str = "text") -> LocalText:
-    """Returns the prepared data set of ``source``, made on the first call and found on later ones.
+    """Returns the builder of ``source`` with its data set prepared.
 
     Args:
-        source: as ``sources.survey`` takes it.
-        cache: folder of prepared data sets; made if missing.
-        field: as ``sources.survey`` takes it.
+        source: as in ``sources.survey``.
+        cache: folder of prepared data sets; created if it does not exist.
+        field: as in ``sources.survey``.
 
     Raises:
         ConfigError: the source is missing, empty or unreadable, or the cache cannot be written.
     """
-    made = prepared(
+    made = prepare_once(
         lambda: LocalText(source=source, field=field, data_dir=str(cache)), source, cache
     )
     assert isinstance(made, LocalText)

@@ -1,7 +1,7 @@
-"""What every reading of files says of itself: how many were read, how many left out and why.
+"""Reports of how many files of a source were read, and how many were left out and why.
 
-The line goes to the log, as a warning where something was left out. The command line prints it, and
-a run records it in its folder.
+A report is logged, as a warning if files were left out. The command line prints it, and a run saves
+it in its folder.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import logging
 from collections.abc import Iterable, Iterator
 
 _LOG = logging.getLogger(__name__)
-_COLLECTED: contextvars.ContextVar[list[Reading] | None] = contextvars.ContextVar(
+_COLLECTED: contextvars.ContextVar[list[ReadReport] | None] = contextvars.ContextVar(
     "readings", default=None
 )
 _ADJECTIVES = ("hidden", "empty", "binary", "unreadable")
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
-    """What a source gave.
+class ReadReport:
+    """How many files of a source were read.
 
     Attributes:
-        source: as the user named it, printable.
-        read: how many files were read.
-        left_out: how many were not, by reason.
-        names: the first few of them, by reason.
-        unit: what is counted.
-        digest: names the content, where it was computed.
+        source: as named by the user, printable.
+        read: number of files that were read.
+        left_out: numbers of files that were left out, by reason.
+        names: the first of these files, by reason.
+        unit: what is counted, in the singular.
+        digest: of the content; may be empty.
     """
 
     source: str
@@ -43,19 +43,19 @@ class Reading:
 
     @property
     def summary(self) -> str:
-        """In words: "texts: 40 files read, 3 left out (2 hidden, 1 zip archive)"."""
+        """One line: "texts: 40 files read, 3 left out (2 hidden, 1 zip archive)"."""
         units = self.unit if self.read == 1 else f"{self.unit}s"
         return f"{self.source}: {self.read:,} {units} read, {left_out(self.left_out)}"
 
 
 def count(reasons: Iterable[str]) -> dict[str, int]:
-    """How often each reason occurs, the most frequent first."""
+    """The count of each reason, the most frequent first."""
     counted = collections.Counter(reasons)
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
 
 
 def left_out(reasons: dict[str, int]) -> str:
-    """In words: "3 left out (2 hidden, 1 zip archive)"."""
+    """A phrase: "3 left out (2 hidden, 1 zip archive)"."""
     if not reasons:
         return "none left out"
     return (
@@ -63,8 +63,8 @@ def left_out(reasons: dict[str, int]) -> str:
     )
 
 
-def tell(reading: Reading) -> None:
-    """Log a reading, and add it to those that `collect` gathers."""
+def report(reading: ReadReport) -> None:
+    """Log a report, and add it to those that `collect_reports` collects."""
     _LOG.log(logging.WARNING if reading.left_out else logging.INFO, "%s", reading.summary)
     found = _COLLECTED.get()
     if found is not None and reading not in found:
@@ -72,9 +72,9 @@ def tell(reading: Reading) -> None:
 
 
 @contextlib.contextmanager
-def collect() -> Iterator[list[Reading]]:
-    """Gathers the readings that are told inside of it, each once."""
-    found: list[Reading] = []
+def collect_reports() -> Iterator[list[ReadReport]]:
+    """Collects the reports within the block, without duplicates."""
+    found: list[ReadReport] = []
     token = _COLLECTED.set(found)
     try:
         yield found
@@ -82,14 +82,14 @@ def collect() -> Iterator[list[Reading]]:
         _COLLECTED.reset(token)
 
 
-def to_json(readings: Iterable[Reading]) -> str:
-    """The readings as JSON text, for a run's folder."""
+def to_json(readings: Iterable[ReadReport]) -> str:
+    """The reports as JSON text, for the folder of a run."""
     found = [dataclasses.asdict(reading) for reading in readings]
     return json.dumps({"readings": found}, indent=2) + "\n"
 
 
 def printable(text: str) -> str:
-    """A path's text, with escapes in place of bytes that are not UTF-8."""
+    """A path as text, with escapes for bytes that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -1,6 +1,6 @@
-"""Rows of text in files of rows: JSON lines and Parquet, one document a row.
+"""The rows of JSON lines and Parquet files, one document per row.
 
-How a file is opened is `text_file`. Parquet is read by PyArrow, a batch of rows at a time.
+`text_file` opens files. PyArrow reads Parquet in batches of rows.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from miras.data.text.text_file import TextFile, open_decompressed
 from miras.errors import ConfigError
 
 JSON_LINES = (".jsonl", ".ndjson")
-"""Suffixes of JSON lines; a .json file is one if its lines are objects."""
+"""Suffixes of JSON lines; a .json file is also read as such if its lines are objects."""
 
 _ROWS_AT_ONCE = 256
-_TOLD = 12  # fields that an error names
+_LISTED = 12  # fields that an error names
 
 
 def rows(file: TextFile) -> Iterator[bytes]:
     """Yields the text of each row of a file of rows, in order; empty where a row has no text.
 
     Raises:
-        ConfigError: a row is damaged, has no such field, or holds something else than text in it;
-            naming the file and the line or row.
+        ConfigError: a row is damaged, or has no such field or no text in it; the message names the
+            file and the line or row.
     """
     if file.rows == "parquet":
         yield from _parquet_rows(file)
@@ -37,7 +37,7 @@ def rows(file: TextFile) -> Iterator[bytes]:
 
 
 def lacks_field(file: TextFile) -> ConfigError | None:
-    """The error for a file whose first row has no such field; None if it has, or has no rows.
+    """The error for a file whose first row lacks the field; None if there is none to report.
 
     Raises:
         ConfigError: the file or its first row is damaged.
@@ -55,7 +55,7 @@ def lacks_field(file: TextFile) -> ConfigError | None:
 
 
 def is_json_lines(head: bytes, field: str) -> bool:
-    """Whether a .json file's first bytes are lines of objects, and not one object over lines."""
+    """Whether a .json file starts with one object per line, not with a multi-line object."""
     lines = [line for line in head.splitlines(keepends=True) if line.strip()][:2]
     found = []
     for line in lines:
@@ -67,7 +67,7 @@ def is_json_lines(head: bytes, field: str) -> bool:
         return False
     if len(lines) == 1:
         return field in found[0]
-    # The second line may be too long for the head.
+    # The second line may be longer than the head.
     return isinstance(found[1], dict) or (not lines[1].endswith(b"\n") and lines[1][:1] == b"{")
 
 
@@ -78,7 +78,7 @@ def _parse(line: bytes, file: TextFile, n: int) -> dict[str, Any]:
         why = "too deeply nested" if isinstance(error, RecursionError) else error
         raise _damaged(file, f"line {n} is not valid JSON ({why})") from error
     if not isinstance(row, dict):
-        raise _damaged(file, f"line {n} is {_kind(row)} and not an object with a text in it")
+        raise _damaged(file, f"line {n} is {_kind(row)}, not an object with a text field")
     return row
 
 
@@ -90,7 +90,7 @@ def _text_of(row: dict[str, Any], file: TextFile, where: str) -> bytes:
         return b""
     if not isinstance(text, str):
         raise _no_text(file, where, _kind(text))
-    # A lone surrogate, which JSON can write and UTF-8 cannot, becomes U+FFFD.
+    # An unpaired surrogate, which is valid in JSON but not in UTF-8, becomes U+FFFD.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")
 
 
@@ -124,9 +124,11 @@ def _parquet(file: TextFile) -> Iterator[Any]:
     with open_decompressed(file.path) as stream:
         try:
             opened = parquet.ParquetFile(stream)
-            assert opened.schema_arrow is not None  # read here, where damage is caught
-        except Exception as error:  # of damaged files PyArrow raises more than its own
-            raise _damaged(file, f"it is not a whole Parquet file ({_one_line(error)})") from error
+            assert opened.schema_arrow is not None  # read now, so that damage is caught
+        except Exception as error:  # for damaged files PyArrow raises various exceptions
+            raise _damaged(
+                file, f"it is not a complete Parquet file ({_one_line(error)})"
+            ) from error
         yield opened
 
 
@@ -142,20 +144,20 @@ def _is_text(kind: Any) -> bool:
 
 def _no_field(file: TextFile, where: str, names: Any) -> ConfigError:
     names = [repr(name) for name in names]
-    some = ", ".join(names[:_TOLD]) + (", ..." if len(names) > _TOLD else "")
+    some = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
     return ConfigError(
         f"{_name(file)} has no field {file.field!r}, as {where} has the fields {some or 'none'}: "
         "choose the one that holds the text with data.field=NAME."
     )
 
 
-def _damaged(file: TextFile, what: str, fix: str = "mend or remove it") -> ConfigError:
+def _damaged(file: TextFile, what: str, fix: str = "repair or remove it") -> ConfigError:
     return ConfigError(f"{_name(file)} cannot be read, as {what}: {fix}.")
 
 
 def _no_text(file: TextFile, where: str, kind: object) -> ConfigError:
-    what = f"{where} has {kind} in its field {file.field!r}, which must hold texts"
-    return _damaged(file, what, "mend it, or choose another field with data.field=NAME")
+    what = f"{where} has {kind} in its field {file.field!r}, which must contain texts"
+    return _damaged(file, what, "correct it, or choose another field with data.field=NAME")
 
 
 def _name(file: TextFile) -> str:

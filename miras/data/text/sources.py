@@ -1,7 +1,7 @@
-"""Which files make up a corpus, each looked into once, and which are left out of it.
+"""Finds the files of a source, and checks that they are text.
 
-A file given by name is read or answered with an error. In a folder or a glob, what is not text is
-left out and counted.
+A file that is named itself is read or causes an error. In a folder or a glob, files that are not
+text are left out and counted.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from miras.data.text import read_report
-from miras.data.text.folders import LeftOut, Walked, matching, walk
+from miras.data.text.folders import FileListing, LeftOut, matching, walk
 from miras.data.text.formats import HEAD_BYTES, recognise
 from miras.data.text.records import JSON_LINES, is_json_lines, lacks_field
 from miras.data.text.standard_library import standard_library
 from miras.data.text.text_file import (
     UNREADABLE,
     TextFile,
+    byte_order_mark,
     compression,
-    mark,
     open_decompressed,
     unreadable,
 )
 from miras.errors import ConfigError
 
 _LOG = logging.getLogger(__name__)
-_NAMES = 10  # of what is left out for one reason
-_PARQUET = b"PAR1"  # how a Parquet file begins and ends
+_NAMES = 10  # listed files for each reason
+_PARQUET = b"PAR1"  # the first and the last bytes of a Parquet file
 
 
-class Found(NamedTuple):
-    """A corpus.
+class SourceFiles(NamedTuple):
+    """The files of a source.
 
     Attributes:
-        files: what makes it up, in sorted order; empty files are among them.
-        left_out: what is not read, empty files among them.
+        files: in sorted order, including empty files.
+        left_out: files that are not read, including empty files.
     """
 
     files: list[TextFile]
     left_out: list[LeftOut]
 
-    def reading(self, source: str, digest: str = "") -> read_report.Reading:
-        """The report of it."""
+    def reading(self, source: str, digest: str = "") -> read_report.ReadReport:
+        """The report of these files."""
         empty = sum(left.reason == "empty" for left in self.left_out)
         counted = read_report.count(left.reason for left in self.left_out)
         names: dict[str, list[str]] = {reason: [] for reason in counted}
@@ -55,34 +55,33 @@ class Found(NamedTuple):
             if len(names[left.reason]) < _NAMES:
                 names[left.reason].append(read_report.printable(left.name))
         read = len(self.files) - empty
-        return read_report.Reading(
+        return read_report.ReadReport(
             read_report.printable(source), read, counted, names, digest=digest
         )
 
 
 def find_files(source: str, field: str = "text") -> list[TextFile]:
-    """Lists the texts of ``source`` in sorted order: the files of ``survey``."""
+    """The files of ``source`` in sorted order, as of ``survey``."""
     return survey(source, field).files
 
 
-def survey(source: str, field: str = "text") -> Found:
-    """Finds the texts of ``source``, and what is left out of it.
+def survey(source: str, field: str = "text") -> SourceFiles:
+    """Finds the files of ``source`` and those that are left out.
 
     Args:
-        source: ``"stdlib"``, or a file, folder or glob. Folders are read recursively, through
-            links. Hidden, unreadable and binary files (a NUL in the first 8 KiB), and files of
-            formats that hold no text, are left out of folders and globs.
+        source: ``"stdlib"``, or a file, folder or glob. Folders are read recursively and links are
+            followed. In folders and globs, hidden, unreadable and binary files (a NUL in the first
+            8 KiB) and files of other formats than text are left out.
         field: the field of rows in JSON lines and Parquet that holds the text.
 
     Raises:
-        ConfigError: nothing is there, it holds no text file, or it is a file of a format that
-            holds no text.
+        ConfigError: the source does not exist, holds no text file, or is a file of another format.
     """
     if source == "stdlib":
-        return Found(standard_library(), [])
+        return SourceFiles(standard_library(), [])
     path = _path(source)
     if os.path.isfile(path):
-        return _lone(path, field)
+        return _single_file(path, field)
     if os.path.isdir(path):
         root, walked = path, walk(path)
     elif glob.has_magic(source):
@@ -91,46 +90,47 @@ def survey(source: str, field: str = "text") -> Found:
         root = pathlib.Path(os.path.commonpath(folders)) if folders else path
     elif os.path.lexists(path):
         raise ConfigError(
-            f"data source {source!r} is no regular file or folder: give a file, a folder or a glob."
+            f"data source {source!r} is not a regular file or folder: give a file, a folder "
+            "or a glob."
         )
     else:
         raise ConfigError(
             f"data source {source!r} does not exist: give a file, a folder, a glob, 'stdlib' or "
             "'tfds:NAME'."
         )
-    return _sorted_out(source, root, walked, field)
+    return _classify(source, root, walked, field)
 
 
 def one_file(
     source: str | os.PathLike[str], field: str = "text", others: Sequence[LeftOut] = ()
 ) -> TextFile:
-    """A single text given by its path; tells that it is read.
+    """The text file at a path; reports that it is read.
 
     Args:
         source: the path.
-        field: as `survey` takes it.
-        others: what is not read in its favour.
+        field: as in `survey`.
+        others: alternatives that are left out.
 
     Raises:
-        ConfigError: it is no file, or of a format that holds no text.
+        ConfigError: it is not a file, or is of another format than text.
     """
     path = _path(os.fspath(source))
     if not os.path.isfile(path):
-        what = "is a directory" if os.path.isdir(path) else "is no file: No such file"
+        what = "is a directory" if os.path.isdir(path) else "is not a file: No such file"
         raise ConfigError(f"{os.fspath(source)!r} {what}: give the path of a text.")
-    files, left_out = _lone(path, field)
-    read_report.tell(Found(files, [*left_out, *others]).reading(os.fspath(source)))
+    files, left_out = _single_file(path, field)
+    read_report.report(SourceFiles(files, [*left_out, *others]).reading(os.fspath(source)))
     return files[0]
 
 
-def _lone(path: pathlib.Path, field: str) -> Found:
+def _single_file(path: pathlib.Path, field: str) -> SourceFiles:
     file = TextFile(path.name, path, field=field)
-    found = _look(file, alone=True)
+    found = _inspect(file, alone=True)
     if isinstance(found, TextFile):
-        return Found([found], [])
+        return SourceFiles([found], [])
     if found.reason != "empty":
         raise ConfigError(found.error)
-    return Found([file], [found])
+    return SourceFiles([file], [found])
 
 
 def _path(source: str) -> pathlib.Path:
@@ -146,14 +146,14 @@ def _path(source: str) -> pathlib.Path:
     return path
 
 
-def _sorted_out(source: str, root: pathlib.Path, walked: Walked, field: str) -> Found:
+def _classify(source: str, root: pathlib.Path, walked: FileListing, field: str) -> SourceFiles:
     files, left_out = [], list(walked.left_out)
     for path in walked.files:
         file = TextFile(path.relative_to(root).as_posix(), path, field=field)
-        found = _look(file, alone=False)
+        found = _inspect(file, alone=False)
         if isinstance(found, LeftOut):
             left_out.append(found)
-            if found.reason == "empty":  # part of what the corpus is, with nothing to read in it
+            if found.reason == "empty":  # an empty file is part of the corpus
                 files.append(file)
         else:
             files.append(found)
@@ -163,11 +163,11 @@ def _sorted_out(source: str, root: pathlib.Path, walked: Walked, field: str) -> 
         raise ConfigError(
             f"data source {source!r} is an empty corpus: it matches no text file, {why}{first}"
         )
-    return Found(files, left_out)
+    return SourceFiles(files, left_out)
 
 
-def _look(file: TextFile, alone: bool) -> TextFile | LeftOut:
-    """The file with how it is read, or why it is left out."""
+def _inspect(file: TextFile, alone: bool) -> TextFile | LeftOut:
+    """The file with its format, or the reason why it is left out."""
     path = file.path
     assert path is not None
     try:
@@ -191,12 +191,12 @@ def _look(file: TextFile, alone: bool) -> TextFile | LeftOut:
 
 
 def _as_text(file: TextFile, head: bytes, alone: bool) -> TextFile | LeftOut:
-    """As `_look`, of a file that begins so."""
+    """As `_look`, for a file with these first bytes."""
     path = file.path
     assert path is not None
     if not head:
         return LeftOut(file.name, "empty")
-    if marked := mark(head):
+    if marked := byte_order_mark(head):
         file = dataclasses.replace(file, encoding=marked[1])
         try:
             decoder = codecs.getincrementaldecoder(marked[1])()
@@ -207,12 +207,12 @@ def _as_text(file: TextFile, head: bytes, alone: bool) -> TextFile | LeftOut:
             return LeftOut(file.name, "binary")
     elif found := recognise(head):
         article = "an" if found.name[0] in "aeioAEIOR" else "a"
-        error = f"{str(path)!r} is no text but {article} {found.name}: {found.fix}."
+        error = f"{str(path)!r} is not text but {article} {found.name}: {found.fix}."
         return LeftOut(file.name, found.name, error)
     elif b"\0" in head:
         if not alone:
             return LeftOut(file.name, "binary")
-        _LOG.warning("%s is binary, and is read byte by byte", read_report.printable(str(path)))
+        _LOG.warning("%s is binary and is read as bytes", read_report.printable(str(path)))
     suffix = path.with_suffix("").suffix if compression(path) else path.suffix
     lines = suffix.lower() == ".json" and is_json_lines(head, file.field)
     if lines or suffix.lower() in JSON_LINES:

@@ -1,7 +1,7 @@
-"""The documents of a corpus: its files' text, cut where it is long.
+"""Splits the text of files into documents.
 
-Which files make up a corpus is `sources`, how one is opened `text_file`, and what a row of a file
-of rows holds `records`. The prepared data set that keeps the documents is `local_text`.
+`sources` finds the files, `text_file` opens one, and `records` reads files of rows. `local_text`
+stores the documents as a data set.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from miras.data.text.records import rows
 from miras.data.text.sources import find_files
 from miras.data.text.text_file import UNREADABLE, TextFile, unreadable
 
-__all__ = ["TextFile", "cut", "find_files", "piece_bytes", "read_documents", "text_blocks"]
+__all__ = ["TextFile", "find_files", "piece_bytes", "read_documents", "split_stream", "text_blocks"]
 
 _LOG = logging.getLogger(__name__)
 
 PIECE_BYTES = 64 * 1024
-"""Size of the documents that a long text is cut into, in bytes."""
+"""Size in bytes of the documents into which a long text is split."""
 
 LONG_FILE_BYTES = 16 * 1024 * 1024
-"""A file beyond this is cut even where there are others, so that no record outgrows memory."""
+"""Larger files are always split, so that every record fits in memory."""
 
 
 def read_documents(files: list[TextFile]) -> Iterator[tuple[str, bytes]]:
-    """Yields (name, text) of every document; empty ones are left out.
+    """Yields (name, text) of every document that is not empty.
 
-    A file is one document, except that a file alone, or one beyond ``LONG_FILE_BYTES``, is cut at
-    line ends into documents of about ``PIECE_BYTES`` (less for a short file alone, so that some
-    can be held out). Each row of a file of rows is one document.
+    A file is one document, except that a single file, or one larger than ``LONG_FILE_BYTES``, is
+    split at newlines into documents of about ``PIECE_BYTES`` (less for a short single file, so that
+    some can be held out). Each row of a file of rows is one document.
 
     Raises:
         ConfigError: a file cannot be read or decompressed.
@@ -45,7 +45,7 @@ def read_documents(files: list[TextFile]) -> Iterator[tuple[str, bytes]]:
 
 
 def text_blocks(file: TextFile) -> Iterator[bytes]:
-    """Yields a file's text from start to end, cut as `cut` does; each row ends in a line end.
+    """Yields the text of a file, split as by `split_stream`; each row ends in a newline.
 
     Raises:
         ConfigError: the file cannot be read or decompressed.
@@ -56,16 +56,16 @@ def text_blocks(file: TextFile) -> Iterator[bytes]:
                 yield text + b"\n"
         else:
             with file.open() as stream:
-                yield from cut(stream, PIECE_BYTES)
+                yield from split_stream(stream, PIECE_BYTES)
     except UNREADABLE as error:
         raise unreadable(file, error) from error
 
 
-def cut(stream: IO[bytes], size: int) -> Iterator[bytes]:
-    """Cuts a stream into pieces of ``size`` to ``2 * size`` bytes that end at line ends.
+def split_stream(stream: IO[bytes], size: int) -> Iterator[bytes]:
+    """Splits a stream into pieces of ``size`` to ``2 * size`` bytes that end at newlines.
 
-    A piece without a line end in that range ends between two UTF-8 characters instead. The pieces
-    joined are the stream.
+    A piece without a newline in that range ends between two UTF-8 characters instead. The
+    concatenated pieces equal the stream.
     """
     rest = b""
     while block := stream.read(size):
@@ -80,7 +80,7 @@ def cut(stream: IO[bytes], size: int) -> Iterator[bytes]:
 
 
 def piece_bytes(total: int) -> int:
-    """The piece size for a lone text of ``total`` bytes: 32 pieces, 256 B to ``PIECE_BYTES``."""
+    """The piece size for a single text of ``total`` bytes: 32 pieces, 256 B to ``PIECE_BYTES``."""
     return min(PIECE_BYTES, max(256, total // 32))
 
 
@@ -93,7 +93,7 @@ def _documents_of(file: TextFile, alone: bool) -> Iterator[tuple[str, bytes]]:
                 yield file.name, head
             return
     with file.open() as stream:
-        for n, piece in enumerate(cut(stream, piece_bytes(len(head)))):
+        for n, piece in enumerate(split_stream(stream, piece_bytes(len(head)))):
             yield f"{file.name}#{n}", piece
 
 
@@ -101,7 +101,7 @@ def _rows_of(file: TextFile) -> Iterator[tuple[str, bytes]]:
     empty = 0
     for n, text in enumerate(rows(file)):
         if len(text) > LONG_FILE_BYTES:
-            for k, piece in enumerate(cut(io.BytesIO(text), PIECE_BYTES)):
+            for k, piece in enumerate(split_stream(io.BytesIO(text), PIECE_BYTES)):
                 yield f"{file.name}#{n}#{k}", piece
         elif text:
             yield f"{file.name}#{n}", text
@@ -112,7 +112,7 @@ def _rows_of(file: TextFile) -> Iterator[tuple[str, bytes]]:
 
 
 def _incomplete(block: bytes) -> int:
-    """How many last bytes of ``block`` begin a UTF-8 character that ends after it."""
+    """The number of bytes at the end of ``block`` that begin an incomplete UTF-8 character."""
     for k in range(1, min(4, len(block))):
         byte = block[-k]
         if byte < 0x80:

@@ -1,4 +1,4 @@
-"""The texts of the source ``"stdlib"``: the running Python's own sources and help topics."""
+"""The source ``"stdlib"``: the source files and help topics of the running Python."""
 
 import os
 import pathlib
@@ -13,25 +13,25 @@ _NOT_SOURCES = frozenset(
 
 
 def standard_library() -> list[TextFile]:
-    """The standard library's own sources, then the help topics of ``pydoc_data.topics``.
+    """The source files of the standard library, and the topics of ``pydoc_data.topics``.
 
     Raises:
-        ConfigError: this Python has no sources.
+        ConfigError: this Python has no source files.
     """
     root = pathlib.Path(sysconfig.get_path("stdlib"))
     files = []
     for path in _sources(root):
         name = path.relative_to(root)
-        # Written by the build for one machine; and the topics, which come one by one below.
+        # Generated for one machine, or the topics, which are added one by one below.
         if name.name.startswith("_sysconfigdata") or name.parts == ("pydoc_data", "topics.py"):
             continue
         files.append(TextFile(name.as_posix(), path))
     if not files:
         raise ConfigError(
-            f"data source 'stdlib' is an empty corpus, as {str(root)!r} holds no Python sources: "
+            f"data source 'stdlib' is an empty corpus, as {str(root)!r} holds no Python files: "
             "give a file, a folder or a glob."
         )
-    from pydoc_data.topics import topics  # half a megabyte, so only when asked for
+    from pydoc_data.topics import topics  # half a megabyte, so imported on demand
 
     files += [
         TextFile(f"pydoc_data/topics/{name}", data=text.encode("utf-8"))
@@ -41,7 +41,7 @@ def standard_library() -> list[TextFile]:
 
 
 def _sources(root: pathlib.Path) -> list[pathlib.Path]:
-    """Python sources that are not hidden and not tests; links to folders are not followed."""
+    """Python files, except hidden ones and tests; links to folders are not followed."""
     found = []
     for folder, folders, names in os.walk(root):
         folders[:] = [

@@ -1,6 +1,6 @@
-"""One text on disk: opened as UTF-8, whatever compression and encoding it is stored in.
+"""A text file, opened as UTF-8 whatever its compression and encoding.
 
-Which files make up a corpus is `sources`; how their text becomes documents is `files`.
+`sources` finds files; `splitting` makes documents of their text.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import IO, Any
 from miras.errors import ConfigError
 
 UNREADABLE = (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeError)
-"""What reading a file raises where it is missing, damaged or not what its name says."""
+"""Exceptions raised when a file is missing, damaged or not of the format of its suffix."""
 
-# UTF-32's mark begins with UTF-16's, so the longer ones come first.
+# The mark of UTF-32 begins with that of UTF-16, so longer marks come first.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -34,13 +34,13 @@ _MARKS = (
 
 @dataclasses.dataclass(frozen=True)
 class TextFile:
-    """One text: a file on disk, or ``data`` that needs no file.
+    """A text: a file on disk, or ``data`` without a file.
 
     Attributes:
-        name: where it stands in the corpus, the same on every machine.
-        path: the file, plain or compressed by its suffix (.gz, .bz2, .xz, .zst).
-        data: the text itself, instead of a file.
-        encoding: the one that the file's byte order mark names; empty without a mark.
+        name: its path in the corpus, the same on every machine.
+        path: the file; its suffix gives the compression (.gz, .bz2, .xz, .zst).
+        data: the text, instead of a file.
+        encoding: of the byte order mark of the file; empty without a mark.
         rows: ``"json"`` or ``"parquet"`` for a file of rows, else empty.
         field: the field of the rows that holds the text.
     """
@@ -61,15 +61,15 @@ class TextFile:
         if self.path is None:
             return io.BytesIO(self.data or b"")
         try:
-            return decoded(open_decompressed(self.path), self.encoding)
+            return decode_stream(open_decompressed(self.path), self.encoding)
         except UNREADABLE as error:
             raise unreadable(self, error) from error
 
     def digest(self) -> bytes:
-        """The sha256 of the bytes as stored (compressed, encoded).
+        """The sha256 of the stored bytes, which may be compressed and encoded.
 
-        It also covers how they are read, except for plain text and what the standard library
-        decompresses, whose digests are those of miras 0.1.
+        It includes the encoding and the rows, except for plain text and formats that the standard
+        library decompresses, whose digests are those of miras 0.1.
         """
         if self.path is None:
             return hashlib.sha256(self.data or b"").digest()
@@ -93,23 +93,28 @@ def unreadable(file: TextFile, error: BaseException) -> ConfigError:
 
 
 def compression(path: pathlib.Path) -> str:
-    """The suffix by which a file is decompressed, in lower case; empty if it is plain."""
+    """The suffix of a compressed file, in lower case; empty if it is not compressed."""
     suffix = path.suffix.lower()
     return suffix if suffix in _OPENERS else ""
 
 
 def open_decompressed(path: pathlib.Path) -> IO[bytes]:
-    """Opens a file, decompressed by its suffix."""
+    """Opens a file, decompressed according to its suffix."""
     return _OPENERS.get(compression(path), open)(path, "rb")
 
 
-def mark(head: bytes) -> tuple[bytes, str] | None:
-    """The byte order mark at the start of a text, and the encoding that it names."""
+def byte_order_mark(head: bytes) -> tuple[bytes, str] | None:
+    """The byte order mark at the start of a text, and its encoding."""
     return next((found for found in _MARKS if head.startswith(found[0])), None)
 
 
-def decoded(stream: IO[bytes], encoding: str) -> IO[bytes]:
-    """A text with the byte order mark of ``encoding``, as UTF-8 without one."""
+def decode_stream(stream: IO[bytes], encoding: str) -> IO[bytes]:
+    """The stream as UTF-8 without a byte order mark.
+
+    Args:
+        stream: a text with the byte order mark of `encoding`.
+        encoding: as in `TextFile`; empty for UTF-8 without a mark.
+    """
     if not encoding:
         return stream
     if encoding == "utf-8":
@@ -119,19 +124,19 @@ def decoded(stream: IO[bytes], encoding: str) -> IO[bytes]:
 
 
 class _Utf8(io.RawIOBase):
-    """A text encoded anew as it is read."""
+    """A text that is encoded as UTF-8 while it is read."""
 
     def __init__(self, text: io.TextIOWrapper) -> None:
-        self._text, self._held = text, b""
+        self._text, self._pending = text, b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if not self._held:
-            self._held = self._text.read(len(buffer)).encode("utf-8")
-        size = min(len(buffer), len(self._held))
-        buffer[:size], self._held = self._held[:size], self._held[size:]
+        if not self._pending:
+            self._pending = self._text.read(len(buffer)).encode("utf-8")
+        size = min(len(buffer), len(self._pending))
+        buffer[:size], self._pending = self._pending[:size], self._pending[size:]
         return size
 
     def close(self) -> None:
@@ -140,7 +145,7 @@ class _Utf8(io.RawIOBase):
 
 
 def _zstandard(path: pathlib.Path, mode: str) -> IO[bytes]:
-    import pyarrow  # half a second; the standard library reads .zst from Python 3.14 on
+    import pyarrow  # takes half a second; the standard library supports .zst since Python 3.14
 
     file = pyarrow.PythonFile(open(path, mode), "r")  # noqa: SIM115 (closed with the reader)
     return io.BufferedReader(pyarrow.CompressedInputStream(file, "zstd"))

@@ -1,4 +1,4 @@
-"""Text sets of TFDS that the user has prepared, found by name and read without TensorFlow."""
+"""Text sets of TFDS that the user has prepared; they are read without TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from tensorflow_datasets.core import constants
 from tensorflow_datasets.core.read_only_builder import builder_from_files
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 
-from miras.data.text.documents import Documents, Pieces
+from miras.data.text.documents import DocumentSource, SplitRecord
 from miras.errors import ConfigError
 
 
 def open_tfds(
     name: str, cache: pathlib.Path, split: str, field: str = "text"
-) -> tuple[Documents, bool]:
-    """Returns documents of a TFDS set, and whether they are just those of ``split``.
+) -> tuple[DocumentSource, bool]:
+    """Returns documents of a TFDS set, and whether they are those of ``split``.
 
-    They are if the set has a validation split of its own; otherwise they are its whole train
-    split. A split that is one record (``tiny_shakespeare``) is cut at line ends.
+    They are if the set has its own validation split; otherwise they are its whole train split. A
+    split of a single record (``tiny_shakespeare``) is split at newlines.
 
     Args:
         name: ``NAME``, with an optional ``/CONFIG``, ``:VERSION`` and ``#FEATURE``.
-        cache: looked through first; TFDS's own folder (``$TFDS_DATA_DIR``) is next.
+        cache: searched first, before the folder of TFDS (``$TFDS_DATA_DIR``).
         split: ``"train"`` or ``"validation"``.
-        field: the feature, where the name has none and this is not ``"text"``.
+        field: the feature if the name has none, unless it is ``"text"``.
 
     Raises:
         ConfigError: the set is not prepared, not in array_record format, or has no train split or
@@ -64,9 +64,9 @@ def open_tfds(
         ) from error
     size = int(builder.info.dataset_size)
     fingerprint = f"{builder.info.full_name} {part} {len(source)} records {size} bytes {feature}"
-    documents = Documents(source, feature, fingerprint, where=str(builder.data_dir))
+    documents = DocumentSource(source, feature, fingerprint, where=str(builder.data_dir))
     if len(documents) == 1:
-        documents = Documents(Pieces(documents[0], feature), feature, fingerprint)
+        documents = DocumentSource(SplitRecord(documents[0], feature), feature, fingerprint)
     return documents, divided
 
 
@@ -76,11 +76,11 @@ def _find(name: str, cache: pathlib.Path) -> tfds.core.DatasetBuilder:
             return builder_from_files(name, data_dir=str(data_dir))
         except DatasetNotFoundError:
             continue
-        except Exception as error:  # of damaged files TFDS raises all kinds
+        except Exception as error:  # for damaged files TFDS raises various exceptions
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(
                 f"TFDS set {name!r} cannot be opened in {str(data_dir)!r} ({reason}): check its "
-                "name, or remove its folder and prepare it anew."
+                "name, or remove its folder and prepare it again."
             ) from error
     raise ConfigError(
         f"TFDS set {name!r} is not prepared in {str(cache)!r}: {_how_to_prepare(name, cache)}"
@@ -97,7 +97,7 @@ def _how_to_prepare(name: str, cache: pathlib.Path) -> str:
 
 
 def _text_feature(features: Any, wanted: str, name: str) -> str:
-    """``wanted``, else "text", else the only Text feature."""
+    """The feature ``wanted``, "text", or the only Text feature."""
     names = sorted(features)
     texts = [key for key in names if isinstance(features[key], tfds.features.Text)]
     if wanted:

@@ -7,7 +7,7 @@ from miras.data.tokenizers.byte import ByteTokenizer
 from miras.data.tokenizers.hugging_face import HuggingFaceTokenizer
 from miras.data.tokenizers.sentence_piece import SentencePieceTokenizer
 from miras.errors import ConfigError
-from miras.runtime.files import expanded
+from miras.runtime.files import expand_home
 
 
 def make_tokenizer(spec: str) -> Tokenizer:
@@ -23,7 +23,7 @@ def make_tokenizer(spec: str) -> Tokenizer:
     """
     if spec == "byte":
         return ByteTokenizer()
-    path = expanded(spec)
+    path = expand_home(spec)
     classes = {
         ".model": SentencePieceTokenizer,
         ".json": HuggingFaceTokenizer,

@@ -109,7 +109,7 @@ class TextDecoder:
         self._characters.decode(waiting)
 
 
-def within_text(previous: int | None = None) -> dict[str, Any]:
+def mid_text_state(previous: int | None = None) -> dict[str, Any]:
     """The state of a `TextDecoder` after whole characters of some text, whose last id it was."""
     return {"held": [], "shown": 0, "previous": previous, "begun": True, "bytes": ""}
 

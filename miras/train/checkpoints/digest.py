@@ -1,14 +1,14 @@
-"""A digest of the training state: what a checkpoint must hold again when it is read.
+"""Digests of the training state, by which a checkpoint is verified when it is read.
 
-Orbax stores arrays without a checksum, so a bit that flips on the disk would be read as another
-number. The digest of an array is two sums over its elements,
+Orbax stores arrays without a checksum, so a flipped bit on the disk would change a number
+unnoticed. The digest of an array is two sums over its elements,
 
     s_k = sum_i mix(bits(x_i) xor mix(i + seed_k))  mod 2**32,     k = 1, 2,
 
-with i the element's position in the whole array and mix a bijection of 32-bit words (MurmurHash3's
-finaliser). Sums of integers do not depend on their order, so neither the mesh nor the number of
-processes matters. For one element that changes, each sum changes with certainty, since mix is a
-bijection; elements that trade places leave both sums as they were with a probability of 2**-64.
+where i is the position of the element in the whole array and mix is a bijection of 32-bit words
+(the finaliser of MurmurHash3). Sums of integers do not depend on their order, so a digest depends
+neither on the mesh nor on the number of processes. If one element changes, both sums change, since
+mix is a bijection; if elements are permuted, both sums stay the same with probability 2**-64.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ _SEEDS = (0x9E3779B9, 0x7F4A7C15)
 
 
 def digest(tree: Any) -> dict[str, str]:
-    """The digest of every leaf of a pytree of arrays, 16 hex digits by the leaf's path."""
+    """The digest of every leaf of a pytree of arrays: 16 hex digits by path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     sums = jax.device_get([_sums(leaf) for _, leaf in leaves])
     return {
@@ -49,7 +49,7 @@ def _sums(array: Array) -> Array:
 
 
 def _words(array: Array) -> Array:
-    """An array's bits as uint32: one an element, or a last axis of two for 64-bit elements."""
+    """The bits of an array as uint32: one per element, or a last axis of two for 64 bits."""
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         return _words(jax.random.key_data(array))
     if jnp.issubdtype(array.dtype, jnp.complexfloating):

@@ -1,10 +1,10 @@
-"""The seal of a checkpoint: the place in the data and the state's digest, under one checksum.
+"""The manifest of a checkpoint: the data position and the digests of the state, with a checksum.
 
-It is one file a process in the checkpoint's `data` folder:
+Each process writes one file to the checkpoint's `data` folder:
 
-    {"position": ..., "leaves": {path: digest}, "sha256": of the two others}
+    {"position": ..., "leaves": {path: digest}, "sha256": of the other two}
 
-Checkpoints of miras 0.1 hold the bare position there, and are read without a check.
+Checkpoints of miras 0.1 hold the position alone and are read without a check.
 """
 
 import asyncio
@@ -17,22 +17,22 @@ import jax
 
 
 class DamagedError(Exception):
-    """What was read is not what was written."""
+    """The content of a checkpoint differs from what was written."""
 
 
-class Seal:
-    """An item of a checkpoint, as Orbax saves and loads one (`StatefulCheckpointable`).
+class Manifest:
+    """An item of a checkpoint that Orbax saves and loads (`StatefulCheckpointable`).
 
     Attributes:
-        position: of the data, plain JSON values; None where there is none.
-        leaves: digests by path, as `digest.digest` gives them; None where they were never saved.
+        position: of the data iterator, as plain JSON values; None if none was saved.
+        leaves: digests by path, see `digest.digest`; None if none were saved.
     """
 
     def __init__(self, position: Any = None, leaves: dict[str, str] | None = None):
         self.position, self.leaves = position, leaves
 
     async def save(self, directory: Any) -> Awaitable[None]:
-        """Write the file once Orbax has made the folder."""
+        """Write the file once Orbax has created the folder."""
         body = {"position": self.position, "leaves": self.leaves}
         text = json.dumps(body | {"sha256": _sha256(body)}, indent=1)
 
@@ -43,22 +43,26 @@ class Seal:
         return write()
 
     async def load(self, directory: Any) -> Awaitable[None]:
-        """Read the file; Orbax raises what `_read` does."""
+        """Read the file.
+
+        Raises:
+            DamagedError: its content does not match its checksum.
+        """
         return asyncio.to_thread(self._read, directory)
 
     def _read(self, folder: Any) -> None:
-        own = folder / _name()
-        if not own.exists():  # another number of processes saved it
-            own = min(folder.glob("process_*.json"), default=own)
-        found = json.loads(own.read_text())
+        path = folder / _name()
+        if not path.exists():  # saved by another number of processes
+            path = min(folder.glob("process_*.json"), default=path)
+        found = json.loads(path.read_text())
         if not isinstance(found, dict):
-            raise DamagedError("the place in the data is no mapping")
+            raise DamagedError("the data position is not a mapping")
         if "identity" in found:
             self.position, self.leaves = found, None
             return
         body = {name: found.get(name) for name in ("position", "leaves")}
         if found.get("sha256") != _sha256(body):
-            raise DamagedError("the place in the data is not what was written")
+            raise DamagedError("the data position differs from its checksum")
         self.position, self.leaves = body["position"], body["leaves"]
 
 

@@ -1,8 +1,8 @@
-"""Keep what Orbax tells of a failure off the terminal: it is told in our own sentence.
+"""Suppresses the output of Orbax on failures, which miras reports in one sentence.
 
-A damaged file or a full disk makes Orbax log tracebacks from its threads, leave coroutines behind,
-and let tensorstore call back into event loops that are closed. All of it repeats one exception,
-which Orbax also raises.
+After a damaged file or a full disk, Orbax logs tracebacks from its threads, leaves coroutines that
+are never awaited, and lets tensorstore call into closed event loops. All of these repeat one
+exception, which Orbax also raises.
 """
 
 import contextlib
@@ -13,12 +13,12 @@ import time
 import warnings
 from collections.abc import Iterator
 
-_GRACE = 0.2  # seconds for callbacks that are under way
+_GRACE = 0.2  # seconds for pending callbacks
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Say nothing of what Orbax's and asyncio's loggers and abandoned callbacks say."""
+def silence_orbax() -> Iterator[None]:
+    """Suppress the logs of Orbax and asyncio, and errors of abandoned callbacks, in the block."""
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     hook = sys.unraisablehook
 
@@ -43,7 +43,7 @@ def quiet() -> Iterator[None]:
             logger.removeFilter(reject)
 
 
-def settle() -> None:
-    """After a failure, let what was left behind end while it is quiet."""
+def drain_callbacks() -> None:
+    """Let the callbacks that a failure left behind end; call it within `silence_orbax`."""
     gc.collect()
     time.sleep(_GRACE)

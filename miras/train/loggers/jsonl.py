@@ -1,7 +1,7 @@
-"""A run's measurements on disk, one JSON object a line; other sinks are in `sinks`.
+"""The logger `jsonl`: the measurements of a run in a file, one JSON object per line.
 
-Every line has `step` and `kind`: "train" (means since the line before), "held_out" or "health"
-(lists by layer). Curves are drawn from them in `plot`.
+Every line has a `step` and a `kind`: "train" (means over the logging interval), "held_out" or
+"health" (lists with one number per layer).
 """
 
 import json
@@ -10,25 +10,25 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from miras.runtime.files import check_target, write_whole
-from miras.train.loggers.base import Opening
+from miras.runtime.files import check_target, write_atomically
+from miras.train.loggers.base import LoggerContext
 
 Line = dict[str, Any]
 
 
 class Metrics:
-    """Appends measurements to a JSONL file, and to a TensorBoard folder where one is given.
+    """Appends measurements to a JSONL file, and optionally to a TensorBoard folder.
 
-    Opening drops what was written after `after`, so a run that goes on from an older checkpoint
-    has each step once.
+    The constructor drops the lines after step `after`, so that a run that resumes from an older
+    checkpoint has each step once.
 
     Args:
-        jsonl: the file; made if need be.
-        tensorboard: the folder, whose name is "tensorboard"; made if need be.
-        after: the last step to keep, in updates.
+        jsonl: the file; created if it does not exist.
+        tensorboard: a folder named "tensorboard", created if it does not exist; None for none.
+        after: the last step whose lines are kept.
 
     Raises:
-        OSError: where they cannot be written; so does `write`.
+        OSError: they cannot be written; `write` raises it too.
     """
 
     def __init__(self, jsonl: pathlib.Path, tensorboard: pathlib.Path | None, after: int):
@@ -39,7 +39,7 @@ class Metrics:
         if tensorboard is not None:
             from miras.train.loggers.tensorboard import TensorBoard
 
-            self._events = TensorBoard(Opening(tensorboard.parent, {}, after))
+            self._events = TensorBoard(LoggerContext(tensorboard.parent, {}, after))
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Append one measurement.
@@ -47,7 +47,7 @@ class Metrics:
         Args:
             step: updates done.
             kind: "train", "held_out" or "health".
-            values: numbers, lists of numbers by layer, or dicts of them.
+            values: numbers, lists with one number per layer, or dicts of these.
         """
         line = {"step": step, "kind": kind, **_finite(dict(values))}
         self._jsonl.write(json.dumps(line, allow_nan=False) + "\n")
@@ -56,23 +56,23 @@ class Metrics:
             self._events.write(step, kind, values)
 
     def close(self) -> None:
-        """Close both."""
+        """Close the file and the folder."""
         self._jsonl.close()
         if self._events is not None:
             self._events.close()
 
 
 class JsonLines(Metrics):
-    """The sink `jsonl`: the file `metrics.jsonl` of a run."""
+    """Writes the file `metrics.jsonl` of a run."""
 
-    def __init__(self, run: Opening):
+    def __init__(self, run: LoggerContext):
         super().__init__(run.folder / "metrics.jsonl", None, run.after)
 
 
 def read_metrics(jsonl: pathlib.Path) -> list[Line]:
-    """All whole lines of a metrics file, in order; none where there is no file.
+    """The valid lines of a metrics file, in order; none if there is no file.
 
-    What is no object with a whole number for its `step` is left out.
+    Lines that are not an object with an integer `step` are skipped.
     """
     lines = []
     if jsonl.is_file():
@@ -80,7 +80,7 @@ def read_metrics(jsonl: pathlib.Path) -> list[Line]:
             try:
                 line = json.loads(text)
             except (ValueError, RecursionError):
-                continue  # cut short when a run was killed
+                continue  # truncated when a run was killed
             if isinstance(line, dict) and type(line.get("step")) is int:
                 lines.append(line)
     return lines
@@ -90,11 +90,11 @@ def _truncate(jsonl: pathlib.Path, after: int) -> None:
     if not jsonl.exists():
         return
     kept = [json.dumps(line) + "\n" for line in read_metrics(jsonl) if line["step"] <= after]
-    write_whole(jsonl, "".join(kept))
+    write_atomically(jsonl, "".join(kept))
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN: null stands for what is not finite."""
+    """The value with None in place of numbers that are not finite, which JSON cannot represent."""
     if isinstance(value, Mapping):
         return {name: _finite(v) for name, v in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""A run's measurements for TensorBoard: the sink `tensorboard`, an extra of the package."""
+"""The logger `tensorboard`, which needs the package tensorboardX."""
 
 import os
 import pathlib
@@ -10,27 +10,27 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
 from tensorboardX.summary import scalar
 
-from miras.train.loggers.base import Opening, scalars
+from miras.train.loggers.base import LoggerContext, scalars
 
 
 class TensorBoard:
     """Writes scalars to the folder `tensorboard/` of a run.
 
-    They are written at once and not in a thread, as tensorboardX's `SummaryWriter` does, which
-    waits for ever once the disk is full.
+    It writes synchronously: the thread of tensorboardX's `SummaryWriter` would wait for ever once
+    the disk is full.
     """
 
-    def __init__(self, run: Opening):
+    def __init__(self, run: LoggerContext):
         folder: pathlib.Path = run.folder / "tensorboard"
         folder.mkdir(parents=True, exist_ok=True)
-        # The suffix keeps a run that goes on within the second from opening the same file.
+        # The suffix prevents a run that resumes within a second from opening the same file.
         self._events = EventsWriter(str(folder / "events"), f".{run.after}.{os.getpid()}")
         start = SessionLog(status=SessionLog.START)
         event = Event(wall_time=time.time(), step=run.after + 1, session_log=start)
         self._events.write_event(event)
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
-        """As `Sink.write`."""
+        """As `Logger.write`."""
         for name, value in scalars(kind, values).items():
             event = Event(wall_time=time.time(), step=step, summary=scalar(name, value))
             self._events.write_event(event)

@@ -1,7 +1,7 @@
-"""A run's measurements for experiment trackers: the sinks `wandb` and `trackio`.
+"""The loggers `wandb` and `trackio`, which send measurements to experiment trackers.
 
-The project is $WANDB_PROJECT or $TRACKIO_PROJECT, else "miras"; the rest is set as the trackers
-document, for example with $WANDB_MODE=offline.
+The project is $WANDB_PROJECT or $TRACKIO_PROJECT, by default "miras". The documentation of the
+trackers lists further settings, for example $WANDB_MODE=offline.
 """
 
 import importlib
@@ -10,18 +10,18 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from miras.runtime.files import write_whole
-from miras.train.loggers.base import Opening, scalars
+from miras.runtime.files import write_atomically
+from miras.train.loggers.base import LoggerContext, scalars
 
 
 class WandB:
-    """Weights & Biases; a run that goes on is the same one there, by the id in `wandb_id`."""
+    """Weights & Biases; a resumed run keeps the id in the file `wandb_id`."""
 
-    def __init__(self, run: Opening):
+    def __init__(self, run: LoggerContext):
         wandb: Any = importlib.import_module("wandb")
         kept = run.folder / "wandb_id"
         if not kept.is_file():
-            write_whole(kept, secrets.token_hex(8) + "\n")
+            write_atomically(kept, secrets.token_hex(8) + "\n")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "miras"),
             name=run.folder.name,
@@ -30,21 +30,21 @@ class WandB:
             dir=str(run.folder),
             config=dict(run.config),
         )
-        self._run.define_metric("*", step_metric="step")  # steps may be logged again, after a kill
+        self._run.define_metric("*", step_metric="step")  # a resumed run may log a step twice
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
-        """As `Sink.write`."""
+        """As `Logger.write`."""
         self._run.log({"step": step} | scalars(kind, values))
 
     def close(self) -> None:
-        """Wait until all is sent."""
+        """Wait until all measurements are sent."""
         self._run.finish()
 
 
 class Trackio:
-    """Trackio, by the name of the run's folder."""
+    """Trackio; a run has the name of its folder."""
 
-    def __init__(self, run: Opening):
+    def __init__(self, run: LoggerContext):
         trackio: Any = importlib.import_module("trackio")
         self._run = trackio.init(
             project=os.environ.get("TRACKIO_PROJECT", "miras"),
@@ -54,9 +54,9 @@ class Trackio:
         )
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
-        """As `Sink.write`."""
+        """As `Logger.write`."""
         self._run.log(scalars(kind, values), step=step)
 
     def close(self) -> None:
-        """Wait until all is sent."""
+        """Wait until all measurements are sent."""
         self._run.finish()

@@ -1,11 +1,11 @@
-"""Outer optimisers by name; the recipe that they share is in `miras.train.optimizer`."""
+"""Outer optimisers by name; `miras.train.optimizer` adds what is common to all."""
 
 from miras.train.optimizers.base import (
     Adafactor,
     AdamW,
     AxisNames,
     Lion,
-    Muon,
+    MuonOptimizer,
     Optimizer,
     Setting,
     by_layer,
@@ -17,7 +17,7 @@ __all__ = [
     "AdamW",
     "AxisNames",
     "Lion",
-    "Muon",
+    "MuonOptimizer",
     "Optimizer",
     "Setting",
     "by_layer",

@@ -1,7 +1,7 @@
-"""Outer optimisers by name: from the mean gradient of a batch to the direction of the update.
+"""Outer optimisers by name: each maps the mean gradient of a batch to an update direction.
 
-What all of them share, clipping, weight decay, the learning rate and accumulation, is in
-`optimizer`.
+Clipping, weight decay, the learning rate and accumulation are common to all of them and are in
+`miras.train.optimizer`.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ class AxisNames:
     """The logical axes of one parameter; a leaf of a pytree.
 
     Attributes:
-        names: of each dimension, for example ("layers", "embed", "mlp"); None has no name.
-        depthwise: whether it has no input channel, as a depthwise convolution.
+        names: of each dimension, for example ("layers", "embed", "mlp"), or None.
+        depthwise: whether it is the kernel of a depthwise convolution.
     """
 
     names: tuple[str | None, ...]
@@ -28,7 +28,7 @@ class AxisNames:
 
     @property
     def stacked(self) -> int:
-        """Leading dimensions that stack one parameter per layer."""
+        """Number of leading dimensions that stack one parameter per layer."""
         return len(self.names) - len(self._of_layer)
 
     @property
@@ -43,16 +43,16 @@ class AxisNames:
 
     @property
     def decays(self) -> bool:
-        """Whether weight decay applies: to matrices, and not to scales, biases and vectors."""
+        """Whether weight decay applies: to matrices, not to scales, biases and other vectors."""
         return len(self._of_layer) - self._by_head >= 2
 
     @property
     def matrix(self) -> optax.contrib.MuonDimensionNumbers | None:
-        """Which dimensions a linear map reduces and makes; None for what is no linear map.
+        """The input and output dimensions of a linear map; None for other parameters.
 
-        Memories W0 are one matrix per head. Any other map reduces its first dimension; an unnamed
-        one before "heads" counts maps side by side (queries, keys, values). Embeddings, the head's
-        matrix, depthwise convolutions and vectors are none.
+        A memory's W0 is one matrix per head. Any other map has its first dimension as input; an
+        unnamed dimension before "heads" stacks separate maps (queries, keys, values). Embeddings,
+        the output head, depthwise convolutions and vectors are not linear maps.
         """
         names = self._of_layer
         if not self.decays or self.depthwise or "vocab" in names:
@@ -67,12 +67,12 @@ class AxisNames:
 
 
 class Setting(NamedTuple):
-    """What an optimiser may depend on.
+    """The settings of a run that an optimiser may use.
 
     Attributes:
         beta1: `train.beta1`.
         beta2: `train.beta2`.
-        axes: the parameters' axes: a nested dict as the parameters, with leaves `AxisNames`.
+        axes: of the parameters, a nested dict of `AxisNames`.
     """
 
     beta1: float
@@ -86,16 +86,16 @@ class Optimizer(Config):
 
     To add one: subclass with frozen fields, implement `direction`, and decorate with
     `@miras.train.optimizers.register("name")`. `miras train --plugin FILE.py optimizer=name` then
-    uses it, and the run's folder keeps a copy of the file.
+    uses it, and the folder of the run keeps a copy of the file.
     """
 
     registry: ClassVar[Registry["Optimizer"]] = Registry("optimizer", "miras.optimizer")
 
     def direction(self, setting: Setting) -> optax.GradientTransformation:
-        """From the clipped mean gradient to a direction d, as the parameters.
+        """The transformation of the clipped mean gradient to a direction d.
 
-        The run then takes the step -learning_rate (d + weight_decay * parameter), so `direction`
-        neither negates the gradient nor uses a learning rate: `optax.scale_by_adam()` is one.
+        The update is -learning_rate (d + weight_decay * parameter), so `direction` neither negates
+        the gradient nor applies a learning rate; `optax.scale_by_adam()` is an example.
         """
         raise NotImplementedError
 
@@ -106,7 +106,7 @@ register = Optimizer.registry.register
 @register("adamw")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdamW(Optimizer):
-    """AdamW (1711.05101) with the moments' decays `train.beta1` and `train.beta2`."""
+    """AdamW (1711.05101) with the decays `train.beta1` and `train.beta2`."""
 
     def direction(self, setting: Setting) -> optax.GradientTransformation:
         """`optax.scale_by_adam`."""
@@ -116,10 +116,10 @@ class AdamW(Optimizer):
 @register("lion")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Lion(Optimizer):
-    """Lion (2302.06675): the sign of a momentum; take a third to a tenth of AdamW's rate.
+    """Lion (2302.06675): the sign of a momentum; use 1/10 to 1/3 of the learning rate of AdamW.
 
     Attributes:
-        b1: share of the momentum in the direction, in [0, 1).
+        b1: weight of the momentum in the direction, in [0, 1).
         b2: decay of the momentum, in [0, 1).
     """
 
@@ -139,13 +139,12 @@ class Lion(Optimizer):
 
 @register("muon")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Muon(Optimizer):
+class MuonOptimizer(Optimizer):
     """Muon (https://kellerjordan.github.io/posts/muon/) on linear maps, AdamW on the rest.
 
-    Both use Nesterov momentum. Each matrix of each layer is orthogonalised by itself, each
-    memory's W0 of each head too, and queries, keys and values apart; see `AxisNames.matrix`. The
-    update is scaled to the root mean square that AdamW's has (2502.16982), so one learning rate
-    serves both.
+    Both use Nesterov momentum. Each matrix is orthogonalised separately: those of each layer, the
+    W0 of each head, and queries, keys and values; see `AxisNames.matrix`. The update is scaled to
+    the root mean square of AdamW's (2502.16982), so that both use one learning rate.
 
     Attributes:
         beta: decay of the momentum, in [0, 1).
@@ -176,14 +175,14 @@ class Muon(Optimizer):
 @register("adafactor")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adafactor(Optimizer):
-    """Adafactor (1804.04235): second moments by row and column, steps relative to the parameter.
+    """Adafactor (1804.04235): factored second moments, updates relative to the parameter.
 
-    A layer's parameter is a block of its own, though layers are stacked in one array.
+    The parameter of each layer is treated separately, although layers are stacked in one array.
 
     Attributes:
-        decay_rate: the second moments' decay after t updates is 1 - (t + 1)**-decay_rate, > 0.
-        min_dim_size_to_factor: sizes from which on a second moment is factored, >= 1.
-        multiply_by_parameter_scale: multiply a block's step by the block's root mean square.
+        decay_rate: the decay of second moments after t updates is 1 - (t + 1)**-decay_rate, > 0.
+        min_dim_size_to_factor: smallest dimension of a factored second moment, >= 1.
+        multiply_by_parameter_scale: multiply an update by the parameter's root mean square.
     """
 
     decay_rate: float = 0.8
@@ -207,11 +206,11 @@ class Adafactor(Optimizer):
 
 
 def by_layer(transform: optax.GradientTransformation, axes: Any) -> optax.GradientTransformation:
-    """A transformation applied to each parameter of each layer alone.
+    """A transformation that is applied to the parameters of each layer separately.
 
     Args:
         transform: of one array.
-        axes: as `Setting.axes`; leading "layers" dimensions are mapped over.
+        axes: as `Setting.axes`; the transformation is vmapped over leading "layers" dimensions.
     """
 
     def mapped(function, names: AxisNames):

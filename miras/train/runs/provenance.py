@@ -1,11 +1,11 @@
-"""What a run needs beyond its config, kept in its folder, so that the folder can be moved.
+"""The files that a run needs beyond its config, copied to its folder, so that it can be moved.
 
-    origin.json     the folder that the run was started in, and the sha256 of each file below
-    tokenizer.model or tokenizer.json     the tokenizer's file, where it has one
+    origin.json     the directory in which the run was started, and the sha256 of each file below
+    tokenizer.model or tokenizer.json     a copy of the tokenizer file, if there is one
     plugins/*.py    see `miras.config.plugins`
 
-Relative paths of a config are those of the folder that the run was started in, as long as it is
-there.
+Relative paths of a config are resolved in the directory in which the run was started, as long as
+it exists.
 """
 
 import dataclasses
@@ -19,45 +19,45 @@ from typing import Any
 
 from miras.config import Config
 from miras.errors import ConfigError
-from miras.runtime.files import write_whole
+from miras.runtime.files import write_atomically
 from miras.train.config import RunConfig
 
-NAMES = ("origin.json", "tokenizer.model", "tokenizer.json")
+FILES = ("origin.json", "tokenizer.model", "tokenizer.json")
 _BUILT_IN = "byte"
 _log = logging.getLogger(__name__)
 
 
-def keep(folder: pathlib.Path, config: RunConfig, expected: str | None) -> None:
-    """Copy what a new run needs into its folder, and record where it was started.
+def save(folder: pathlib.Path, config: RunConfig, expected: str | None) -> None:
+    """Copy the files of a new run to its folder, and record where it was started.
 
     Args:
-        folder: the run's.
+        folder: of the run.
         config: as it was given.
-        expected: the sha256 of the tokenizer's file, as the run has read it; see `tokenizer_hash`.
+        expected: the sha256 of the tokenizer file that the run has read; see `tokenizer_hash`.
 
     Raises:
-        ConfigError: for a tokenizer that has changed since.
-        OSError: where the disk refuses.
+        ConfigError: the tokenizer file has changed since.
+        OSError: a file cannot be written.
     """
     hashes = {}
     if expected is not None:
         path = _tokenizer(config)
         content = path.read_bytes()
         if _digest(content) != expected:
-            raise ConfigError(f"tokenizer file {path} changed while the run started: start again.")
-        write_whole(folder / _kept_name(path), content)
+            raise ConfigError(f"tokenizer file {path} changed while the run started: repeat the command.")
+        write_atomically(folder / _kept_name(path), content)
         hashes[_kept_name(path)] = expected
     for path in sorted((folder / "plugins").glob("*.py")):
         hashes[f"plugins/{path.name}"] = _digest(path.read_bytes())
     origin = {"directory": os.getcwd(), "sha256": hashes}
-    write_whole(folder / "origin.json", json.dumps(origin, indent=1) + "\n")
+    write_atomically(folder / "origin.json", json.dumps(origin, indent=1) + "\n")
 
 
 def tokenizer_hash(config: RunConfig) -> str | None:
-    """The sha256 of the tokenizer's file; None for bytes.
+    """The sha256 of the tokenizer file; None for bytes.
 
     Raises:
-        ConfigError: where it cannot be read.
+        ConfigError: the file cannot be read.
     """
     if config.data.tokenizer == _BUILT_IN:
         return None
@@ -72,32 +72,31 @@ def tokenizer_hash(config: RunConfig) -> str | None:
 
 
 def check_plugins(folder: pathlib.Path) -> None:
-    """Refuse plugins in a run's folder that are not those that it was started with.
+    """Check that the plugins in the folder of a run are those that it was started with.
 
     Raises:
-        ConfigError: naming the file.
+        ConfigError: a plugin differs; the message names its file.
     """
     for name, expected in _read(folder).get("sha256", {}).items():
         if name.startswith("plugins/") and (folder / name).is_file():
             _check(folder / name, expected)
 
 
-def own(folder: pathlib.Path, config: RunConfig) -> RunConfig:
-    """A run's config with the tokenizer that its folder keeps, and its paths made absolute.
+def relocate(folder: pathlib.Path, config: RunConfig) -> RunConfig:
+    """The config of a run with the folder's copy of the tokenizer and with absolute paths.
 
     Args:
-        folder: the run's; one that holds no run yet changes nothing.
+        folder: of the run; if it holds no run yet, the config is returned unchanged.
         config: as it was given.
 
     Raises:
-        ConfigError: where the copy is missing or is not the file that the run was started with, or
-            where the path that the config names now holds another file.
+        ConfigError: the copy is missing, or differs from the file that the run was started with.
     """
     found = _read(folder)
     data = config.data
     start = found.get("directory")
     if isinstance(start, str) and start != os.getcwd():
-        data = _anchored(data, start)
+        data = _with_absolute_paths(data, start)
     if data.tokenizer != _BUILT_IN:
         name = _kept_name(_tokenizer(config))
         expected = found.get("sha256", {}).get(name)
@@ -107,19 +106,19 @@ def own(folder: pathlib.Path, config: RunConfig) -> RunConfig:
             data = dataclasses.replace(data, tokenizer=str(copy.absolute()))
         elif (folder / "config.json").is_file():
             _log.warning(
-                "warning: %s was saved without a copy of its tokenizer: %s is used, and nothing "
-                "tells whether it is still the same file.",
+                "warning: %s was saved without a copy of its tokenizer: %s is used, which may have "
+                "changed since.",
                 folder,
                 data.tokenizer,
             )
     return dataclasses.replace(config, data=data)
 
 
-def check_path(folder: pathlib.Path, config: RunConfig) -> None:
-    """Refuse to go on with a run whose config names a tokenizer that has become another file.
+def check_tokenizer(folder: pathlib.Path, config: RunConfig) -> None:
+    """Check that the tokenizer file that a run's config names has not changed.
 
     Raises:
-        ConfigError: naming the file.
+        ConfigError: it has changed; the message names the file.
     """
     if config.data.tokenizer == _BUILT_IN:
         return
@@ -128,12 +127,12 @@ def check_path(folder: pathlib.Path, config: RunConfig) -> None:
     try:
         found = _digest(path.read_bytes())
     except (OSError, ValueError):
-        return  # the run's own copy is used
+        return  # the copy in the folder is used
     if expected is not None and found != expected:
         raise ConfigError(
             f"data.tokenizer={config.data.tokenizer!r} is no longer the file that the run in "
-            f"{folder} was started with (sha256 {found[:12]}..., not {expected[:12]}...): put that "
-            f"file back, from {folder / _kept_name(path)}, or start another run with --out."
+            f"{folder} was started with (sha256 {found[:12]}..., not {expected[:12]}...): restore "
+            f"it from {folder / _kept_name(path)}, or start another run with --out."
         )
 
 
@@ -145,12 +144,12 @@ def _check(path: pathlib.Path, expected: Any) -> None:
     if found != expected:
         raise ConfigError(
             f"{path} is not the file that the run was started with (sha256 {found[:40]}, not "
-            f"{str(expected)[:40]}): put that file back, or give another run folder."
+            f"{str(expected)[:40]}): restore that file, or give another run folder."
         )
 
 
 def _read(folder: pathlib.Path) -> dict[str, Any]:
-    """What `keep` wrote; nothing for a run that was saved before there was such a file."""
+    """The content of origin.json; empty for a run of a version that wrote none."""
     path = folder / "origin.json"
     try:
         text = path.read_text("utf-8")
@@ -163,13 +162,13 @@ def _read(folder: pathlib.Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
     if not isinstance(found, dict) or not isinstance(found.get("sha256", {}), dict):
-        raise _damaged(path, "it is no mapping of them")
+        raise _damaged(path, "it is not a mapping of digests")
     return found
 
 
 def _damaged(path: pathlib.Path, why: object) -> ConfigError:
     return ConfigError(
-        f"{path} cannot be read ({why}): it is damaged, so put it back, or give another run folder."
+        f"{path} cannot be read ({why}), it is damaged: restore it, or give another run folder."
     )
 
 
@@ -188,13 +187,13 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _anchored(config: Any, start: str) -> Any:
-    """A config whose relative paths, where they lie in the folder `start`, are absolute."""
+def _with_absolute_paths(config: Any, start: str) -> Any:
+    """The config with those relative paths made absolute that exist in the folder `start`."""
     changed = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if isinstance(value, Config):
-            value = _anchored(value, start)
+            value = _with_absolute_paths(value, start)
         elif field.metadata.get("path") and isinstance(value, str):
             value = _absolute(value, start)
         changed[field.name] = value

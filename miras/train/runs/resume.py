@@ -1,4 +1,4 @@
-"""What may change about a run that goes on, and what has to stay."""
+"""Which fields of a config may change when a run resumes, and which may not."""
 
 import dataclasses
 
@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from miras.config import config_hash, difference
 from miras.errors import ConfigError
 from miras.train.config import RunConfig, TrainConfig
-from miras.train.optimizer import schedule
+from miras.train.schedule import schedule
 
-# Logging, evaluation and checkpoints: what a run looks at and keeps, and not what it computes.
-FREE = (
+# Logging, evaluation and checkpoints, which do not affect what a run computes.
+MUTABLE_FIELDS = (
     "logger",
     "log_every",
     "eval_every",
@@ -22,26 +22,26 @@ FREE = (
 )
 
 
-def continued(saved: RunConfig, given: RunConfig, step: int, folder: str) -> RunConfig:
-    """The config with which a run goes on.
+def resumed_config(saved: RunConfig, given: RunConfig, step: int, folder: str) -> RunConfig:
+    """The config with which a run resumes.
 
-    Logging, evaluation and checkpoints may change. `steps` may where no update that was made had
-    another learning rate under the new number: with "constant" always, with "wsd" until its decay
-    begins, with "cosine" never. A warm-up that is not given stays that of the run.
+    Logging, evaluation and checkpoints may change. `steps` may change if all updates so far have
+    the same learning rate under the new value: always with "constant", until the decay begins with
+    "wsd", and never with "cosine". A warm-up of None keeps that of the run.
 
     Args:
-        saved: the config in the run's folder.
-        given: the one it shall go on with.
-        step: updates made.
-        folder: the run's, for the error.
+        saved: the config in the folder of the run.
+        given: the config to resume with.
+        step: updates done.
+        folder: of the run, for the error.
 
     Returns:
-        `given`, with the run's own warm-up.
+        `given`, with the warm-up of the run.
 
     Raises:
-        ConfigError: naming all fields that must stay, with the old and the new value.
+        ConfigError: fields differ that must not change; the message gives their old and new values.
     """
-    allowed: set[str] = set(FREE)
+    allowed: set[str] = set(MUTABLE_FIELDS)
     reasons: list[str] = []
     old, new = saved.train, given.train
     if new.schedule == old.schedule != "cosine":
@@ -62,30 +62,30 @@ def continued(saved: RunConfig, given: RunConfig, step: int, folder: str) -> Run
     if lines:
         raise ConfigError(
             f"{folder} holds a run of another config ({'; '.join([*lines, *reasons])}): give the "
-            "same config to go on with it, or another folder with --out."
+            "same config to resume it, or another folder with --out."
         )
     return given
 
 
 def _reasons_for_steps(saved: TrainConfig, given: TrainConfig, step: int) -> list[str]:
-    """Why `steps` cannot change; empty where it can."""
+    """Why `steps` cannot change; empty if it can."""
     if saved.schedule != given.schedule:
-        return [f"train.steps may change under the schedule {saved.schedule!r} of the run only"]
+        return [f"train.steps may only change under the schedule {saved.schedule!r} of the run"]
     if given.schedule == "cosine":
-        return ["train.steps shapes the whole cosine; wsd and constant can be made longer"]
+        return ["train.steps determines the whole cosine; only wsd and constant can be extended"]
     if given.steps < step:
-        return [f"{step} steps are done already"]
+        return [f"{step} steps are already done"]
     done = jnp.arange(step)
     if step and not jnp.array_equal(schedule(saved)(done), schedule(given)(done)):
         return [
-            "the updates that were made had other learning rates under the new train.steps; --from "
+            "earlier updates would have other learning rates under the new train.steps; --from "
             "starts a new run from this one"
         ]
     return []
 
 
 def short_hash(config: RunConfig) -> str:
-    """Eight hex digits of what a run computes: what is free to change does not count."""
-    free = {f.name: f.default for f in dataclasses.fields(TrainConfig) if f.name in FREE}
+    """Eight hex digits that depend only on the fields that a resumed run cannot change."""
+    free = {f.name: f.default for f in dataclasses.fields(TrainConfig) if f.name in MUTABLE_FIELDS}
     recipe = dataclasses.replace(config.train, **free)
     return config_hash(dataclasses.replace(config, train=recipe))[:8]

@@ -1,9 +1,9 @@
-"""A run's folder: which config it belongs to, and who is writing to it.
+"""The folder of a run: its paths, its config, and the lock of the process that writes to it.
 
     config.json  config_hash  data.json  metrics.jsonl  tensorboard/  checkpoints/  loss.png
     log.txt  lock  plugins/  origin.json  tokenizer.model or tokenizer.json
 
-What is in the files is the business of `metrics`, `checkpoint`, `plot` and `origin`.
+The files are written by `loggers`, `checkpoints`, `plot` and `provenance`.
 """
 
 import contextlib
@@ -16,20 +16,20 @@ from collections.abc import Iterator
 
 from miras.config import config_hash, from_json, plugins, to_json
 from miras.errors import ConfigError
-from miras.runtime.files import check_target, expanded, is_leftover, write_whole
+from miras.runtime.files import check_target, expand_home, is_leftover, write_atomically
 from miras.train.runs import provenance
 from miras.train.checkpoints.checkpointer import saved_steps
 from miras.train.config import RunConfig
-from miras.train.runs.resume import continued, short_hash
+from miras.train.runs.resume import resumed_config, short_hash
 
-_OURS_BEFORE_CONFIG = {"lock", "config_hash", "config.json.new", "plugins", *provenance.NAMES}
+_WRITTEN_BEFORE_CONFIG = {"lock", "config_hash", "config.json.new", "plugins", *provenance.FILES}
 
 
 class RunFolder:
-    """The paths in a run's folder. Making one touches nothing."""
+    """The paths in the folder of a run. The constructor does not access the disk."""
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = expanded(path)
+        self.path = expand_home(path)
         self.config = self.path / "config.json"
         self.hash = self.path / "config_hash"
         self.data = self.path / "data.json"
@@ -43,35 +43,35 @@ class RunFolder:
         self.origin = self.path / "origin.json"
 
     def holds_run(self) -> bool:
-        """Whether there is a run's config; False too for a path that cannot be."""
+        """Whether the folder has the config of a run; False also for an invalid path."""
         try:
             return self.config.is_file()
         except (OSError, ValueError):
             return False
 
     def load_plugins(self) -> None:
-        """Load the plugins that the folder keeps; none, where it holds no run yet.
+        """Load the plugins that the folder holds; none, if it holds no run yet.
 
         Raises:
-            ConfigError: for a plugin that has changed, that cannot be loaded, or that the user has
-                not trusted (`miras.config.trust`).
+            ConfigError: a plugin has changed, cannot be loaded, or is not trusted by the user
+                (`miras.config.trust`).
         """
         provenance.check_plugins(self.path)
         plugins.restore(self.plugins)
 
-    def read_own_config(self) -> RunConfig:
-        """As `read_config`, with the folder's own tokenizer and absolute paths (`origin`)."""
-        return provenance.own(self.path, self.read_config())
+    def read_relocated_config(self) -> RunConfig:
+        """As `read_config`, with the folder's copy of the tokenizer and absolute paths."""
+        return provenance.relocate(self.path, self.read_config())
 
     def read_config(self) -> RunConfig:
-        """The config that the run was started with; its plugins are loaded.
+        """The config of the run; its plugins are loaded.
 
         Raises:
-            ConfigError: where the folder is not one of a run, or a plugin cannot be loaded.
+            ConfigError: the folder holds no run, or the config or a plugin cannot be loaded.
         """
         if not self.holds_run():
             raise ConfigError(
-                f"{self.path} is not a run's folder, since it has no config.json: give the folder "
+                f"{self.path} is not the folder of a run, since it has no config.json: give a folder "
                 "that `miras train` wrote."
             )
         self.load_plugins()
@@ -80,31 +80,31 @@ class RunFolder:
         except (ConfigError, ValueError, TypeError, OSError) as error:
             raise ConfigError(
                 f"{self.config} cannot be read ({str(error).rstrip('.')}): it is damaged, of "
-                "another version of miras, or has a member of your own, whose file --plugin takes; "
-                "else give another run folder."
+                "another version of miras, or has a member of your own; load that with --plugin "
+                "FILE.py, or give another run folder."
             ) from error
 
     def check(self, config: RunConfig) -> RunConfig:
-        """The config with which the folder's run goes on, or starts; nothing is written.
+        """The config with which the run of the folder resumes or starts; nothing is written.
 
         Raises:
-            ConfigError: where the folder is another run's, showing each field that differs and has
-                to stay (`resume.continued`), or something else.
+            ConfigError: the folder belongs to a run whose config differs in fields that cannot
+                change (`resume.resumed_config`), or it holds something else.
         """
         try:
             self.path.exists()
         except OSError as error:
             raise ConfigError(
-                f"{str(self.path)[:60]!r}... cannot be a run's folder ({error.strerror}): give "
+                f"{str(self.path)[:60]!r}... cannot be the folder of a run ({error.strerror}): give "
                 "another with --out."
             ) from error
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"{self.path} is a file: give a folder for the run.")
         if self.config.exists():
             saved = self.read_config()
-            provenance.check_path(self.path, saved)
+            provenance.check_tokenizer(self.path, saved)
             done = max(saved_steps(self.checkpoints), default=0)
-            return continued(saved, config, done, str(self.path))
+            return resumed_config(saved, config, done, str(self.path))
         if self.path.is_dir() and not all(map(_is_ours, self.path.iterdir())):
             raise ConfigError(
                 f"{self.path} is not empty and holds no run: give another folder with --out."
@@ -113,13 +113,13 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process; made if need be.
+        """Lock the folder for this process; the folder is created if it does not exist.
 
-        The operating system frees the lock of a process that ends in any way, so what a killed run
-        leaves behind is taken over.
+        The operating system releases the lock when the process ends for any reason, so that a
+        killed run leaves no lock behind.
 
         Raises:
-            ConfigError: where another process holds it, or the folder cannot be written.
+            ConfigError: another process holds the lock, or the folder cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -135,8 +135,8 @@ class RunFolder:
                 if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                     raise ConfigError(cannot_write(self.lock, error)) from error
                 raise ConfigError(
-                    f"{self.path} is in use by the run of process {_read_pid(handle)}: wait for it "
-                    "to end, or give another folder with --out."
+                    f"{self.path} is in use by the run of process {_read_pid(handle)}: wait until it "
+                    "ends, or give another folder with --out."
                 ) from error
             try:
                 os.ftruncate(handle, 0)
@@ -148,15 +148,14 @@ class RunFolder:
             os.close(handle)
 
     def write_config(self, config: RunConfig, tokenizer: str | None = None) -> None:
-        """Save the config, its hash, its plugins and its tokenizer, where they are not saved as
-        they are.
+        """Save the config, its hash, the plugins and the tokenizer, unless they are unchanged.
 
         Args:
             config: of the run.
-            tokenizer: the sha256 of its tokenizer's file; None for bytes.
+            tokenizer: the sha256 of the tokenizer file; None for bytes.
 
         Raises:
-            ConfigError: where they cannot be written.
+            ConfigError: a file cannot be written.
         """
         new = not self.config.exists()
         if not new and self.hash.exists() and self.read_config() == config:
@@ -164,22 +163,22 @@ class RunFolder:
         try:
             plugins.save(self.plugins, config)
             if new:
-                provenance.keep(self.path, config, tokenizer)
-            write_whole(self.hash, config_hash(config) + "\n")
-            write_whole(self.config, to_json(config) + "\n")
+                provenance.save(self.path, config, tokenizer)
+            write_atomically(self.hash, config_hash(config) + "\n")
+            write_atomically(self.config, to_json(config) + "\n")
         except OSError as error:
             raise ConfigError(cannot_write(self.path, error)) from error
 
 
 def _is_ours(path: pathlib.Path) -> bool:
-    """Whether a run that was killed at its very start leaves a file of this name."""
-    return path.name in _OURS_BEFORE_CONFIG or is_leftover(path.name)
+    """Whether a run that was killed before it wrote its config may leave a file of this name."""
+    return path.name in _WRITTEN_BEFORE_CONFIG or is_leftover(path.name)
 
 
 def default_folder(name: str, config: RunConfig) -> str:
-    """The folder of a config that is given none: another one for each config.
+    """The default folder of a config, which is unique to it.
 
-    A run that an earlier version began in `runs/NAME` goes on there.
+    A run that an earlier version started in `runs/NAME` is resumed there.
     """
     before = RunFolder(f"runs/{name}")
     if before.holds_run():
@@ -190,7 +189,7 @@ def default_folder(name: str, config: RunConfig) -> str:
 
 
 def cannot_write(path: pathlib.Path, error: OSError) -> str:
-    """The sentence for a path that the disk or its permissions refuse."""
+    """The error message for a path that cannot be written."""
     return (
         f"cannot write {path} ({error.strerror or error}): free space or make it writable, or "
         "give another folder with --out."
@@ -198,7 +197,7 @@ def cannot_write(path: pathlib.Path, error: OSError) -> str:
 
 
 def _read_pid(handle: int) -> str:
-    """The process id in a lock that was just found taken; its holder may be about to write it."""
+    """The process id in a lock file; its holder may be about to write it."""
     for _ in range(10):
         if text := os.pread(handle, 32, 0).decode(errors="replace").strip():
             return text

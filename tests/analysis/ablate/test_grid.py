@@ -75,7 +75,7 @@ def test_slugs_of_any_value_are_names_of_folders(make):
 def test_sweeps_that_are_no_products():
     build = functools.partial(miras.override, RunConfig(model=miras.preset("yaad")))
     points = sweep.chain(
-        sweep.zip(sweep.axis("width", [64, 128]), sweep.axis("heads", [2, 4])),
+        sweep.zip_points(sweep.axis("width", [64, 128]), sweep.axis("heads", [2, 4])),
         sweep.axis("bias", ["l2"]),
     )
     grid = make_grid(points, build, seeds=1, check=lambda config: None)

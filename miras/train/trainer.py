@@ -1,0 +1,343 @@
+"""The training loop: which step logs, evaluates and saves, from the first step or a checkpoint."""
+
+import contextlib
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from rich.console import Console
+
+from miras.config import require, to_dict
+from miras.data import make_loader, vocabulary
+from miras.data.text import read_report
+from miras.runtime import signals
+from miras.runtime.figures import write_figure
+from miras.train.accuracy import Answers
+from miras.train.checkpoints import checkpointer
+from miras.train.checkpoints.checkpointer import Checkpoints
+from miras.train.config import RunConfig
+from miras.train.evaluate import HeldOut, make_evaluator, sample
+from miras.train.interval_means import IntervalMeans
+from miras.train.loggers.base import LoggerContext
+from miras.train.loggers.jsonl import read_metrics
+from miras.train.loggers.loggers import Loggers
+from miras.train.loggers.registry import find
+from miras.train.nonfinite import NonFiniteError, locate
+from miras.train.optimizer import optimizer_of
+from miras.train.plot import loss_curves
+from miras.train.progress import Reporter
+from miras.train.runs import initial_parameters
+from miras.train.runs.initial_parameters import ParameterFit
+from miras.train.runs.run_folder import RunFolder
+from miras.train.schedule import schedule
+from miras.train.state import (
+    Params,
+    TrainState,
+    abstract,
+    create,
+    create_from,
+    structure,
+    to_device,
+)
+from miras.train.step import (
+    Batch,
+    StepMetrics,
+    make_health_step,
+    make_train_step,
+    nats_per_target,
+)
+from miras.train.summary import summary_lines
+
+
+class Result(NamedTuple):
+    """The outcome of a run.
+
+    Attributes:
+        folder: of the run.
+        state: the training state after the last step.
+        resumed_from: the step of the checkpoint that was resumed; None for a new run.
+        held_out: the evaluation on held-out data after the last step.
+    """
+
+    folder: pathlib.Path
+    state: TrainState
+    resumed_from: int | None
+    held_out: HeldOut | Answers
+
+
+class DispatchedStep(NamedTuple):
+    """A step whose computation has been dispatched and whose metrics have not been read."""
+
+    step: int
+    batches: Batch
+    metrics: StepMetrics
+
+
+class Due(NamedTuple):
+    """What is due after a step."""
+
+    log: bool
+    held_out: bool
+    health: bool
+    save: bool
+
+
+class Trainer:
+    """One process's part of a run: the data, the compiled steps, and the run's outputs.
+
+    The constructor opens the data and writes nothing.
+
+    Args:
+        config: the run.
+        folder: of the run.
+        console: where progress is printed.
+
+    Attributes:
+        read_reports: which files the data was read from.
+
+    Raises:
+        ConfigError: the text or the tokenizer cannot be used, or the vocabulary is too small.
+    """
+
+    def __init__(self, config: RunConfig, folder: RunFolder, console: Console):
+        self.config, self.recipe = config, config.train
+        self.folder, self.console = folder, console
+        _check_vocabulary(config)
+        self.logger_classes = find(self.recipe.logger)
+        self.graphdef, params = structure(config.model)
+        self.summary = list(summary_lines(config, params, folder.path))
+        self.initial = self._initial_parameters(nnx.to_pure_dict(params))
+        self.optimizer = optimizer_of(self.recipe, params)
+        self.schedule = schedule(self.recipe)
+        align = config.model.align
+        with read_report.collect_reports() as self.read_reports:
+            self.data = make_loader(config.data, "train", align=align)
+            self.held_out = list(sample(config.data, align, self.recipe.eval_batches))
+        self.train_step = make_train_step(self.graphdef, self.optimizer)
+        self.evaluate = make_evaluator(self.graphdef, config.data)
+        self.health_step = make_health_step(self.graphdef)
+
+    def run(self) -> Result:
+        """Restore or create the state, and do the remaining steps."""
+        folder, total = self.folder, self.recipe.steps
+        make = jax.jit(lambda: create(self.config.model, self.optimizer, self.recipe.seed))
+        like = abstract(jax.eval_shape(make))
+        restored = checkpointer.restore(folder.checkpoints, like, self.data)
+        start = 0 if restored is None else restored.step
+        with contextlib.ExitStack() as stack:
+            reporter = stack.enter_context(Reporter(self.console, total, start, folder.log))
+            if restored is not None and restored.damaged:
+                renamed = checkpointer.rename_damaged(folder.checkpoints, restored.damaged)
+                reporter.warn(f"warning: {renamed}; resuming from step {start}.")
+            checkpoints = Checkpoints(folder.checkpoints, self.recipe.keep)
+            stack.callback(checkpoints.close)
+            context = LoggerContext(folder.path, to_dict(self.config), start)
+            loggers = Loggers(self.logger_classes, context, reporter.warn)
+            stack.callback(loggers.close)
+            for line in self.summary:
+                reporter.print_line(line)
+            if restored is None:
+                state = to_device(
+                    make() if self.initial is None else self._fine_tune(make(), reporter)
+                )
+                checkpoints.save(0, state, self.data)
+            else:
+                state = restored.state
+                reporter.print_line(
+                    f"the run in {folder.path} is finished: {total} of {total} steps."
+                    if start == total
+                    else f"resuming from step {start} of {total} in {folder.path}."
+                )
+            if self._evaluation_is_missing(start):
+                self._evaluate(start, state.params, loggers, reporter)
+            if start < total:
+                state = self._train(state, start, checkpoints, loggers, reporter)
+        self._plot(reporter)
+        return Result(
+            folder=folder.path,
+            state=state,
+            resumed_from=None if restored is None else start,
+            held_out=self.evaluate(state.params, self.held_out),
+        )
+
+    def _initial_parameters(self, like: Params) -> tuple[Params, ParameterFit] | None:
+        """The parameters of the parent run, and how they fit; None without a parent.
+
+        Raises:
+            ConfigError: the parameters do not fit; a table of the differences is printed first.
+        """
+        source = self.config.parent
+        if source is None or checkpointer.saved_steps(self.folder.checkpoints):
+            return None
+        found = initial_parameters.load_parameters(source)
+        fit = initial_parameters.compare(found, like)
+        if not fit.whole:
+            self.console.print(initial_parameters.mismatch_table(fit))
+        initial_parameters.check_fit(fit, source)
+        return found, fit
+
+    def _fine_tune(self, own: TrainState, reporter: Reporter) -> TrainState:
+        """The state before the first step of a run that starts from another run."""
+        assert self.initial is not None
+        assert self.config.parent is not None
+        found, fit = self.initial
+        source = self.config.parent
+        text = f"starting with {len(fit.taken)} parameters of {source.run} at step {source.step}"
+        reporter.print_line(f"{text}." if fit.whole else f"{text}; not taken: {fit.summary}.")
+        make = jax.jit(lambda params: create_from(params, self.optimizer, self.recipe.seed))
+        return make(initial_parameters.merge(found, own.params, fit))
+
+    def _train(
+        self,
+        state: TrainState,
+        start: int,
+        checkpoints: Checkpoints,
+        loggers: Loggers,
+        reporter: Reporter,
+    ) -> TrainState:
+        """The state after the steps from `start` on, with what is due after each of them."""
+        means = IntervalMeans()
+        alive = to_device(jnp.array(True))
+        previous: DispatchedStep | None = None
+        saved = start
+        for step in range(start + 1, self.recipe.steps + 1):
+            if saved == step - 1:
+                self._exit_if_interrupted(saved)
+            batches = self._next_batches()
+            state, metrics = self.train_step(state, batches, alive)
+            alive = metrics.finite
+            # A step's metrics are read after the next step is dispatched, to keep the device busy.
+            if previous is not None:
+                self._finish_step(previous, state.params, checkpoints, means)
+            previous = DispatchedStep(step, batches, metrics)
+            due = self._due(step, checkpoints)
+            if any(due) or step == start + 1:
+                self._finish_step(previous, state.params, checkpoints, means)
+                previous = None
+            if step == start + 1 and not due.log:
+                means.restart_clock()  # the first step includes compilation
+            reporter.step(step)
+            if due.log:
+                self._log(step, means, loggers, reporter)
+                means = IntervalMeans()
+            if due.health:
+                health = self.health_step(state.params, _batch(batches, 0))
+                loggers.write(step, "health", _by_layer(jax.device_get(health)._asdict()))
+            interrupted = due.held_out and not self._try_evaluate(step, state, loggers, reporter)
+            if due.save or interrupted:
+                checkpoints.save(step, state, self.data)
+                saved = step
+            if due.health or due.held_out or due.save:
+                means.restart_clock()
+        self._exit_if_interrupted(self.recipe.steps)
+        return state
+
+    def _due(self, step: int, checkpoints: Checkpoints) -> Due:
+        recipe = self.recipe
+        last = step == recipe.steps
+        due = Due(
+            log=last or step % recipe.log_every == 0,
+            held_out=last or step % recipe.eval_every == 0,
+            health=last or step % recipe.health_every == 0,
+            save=last or step % recipe.checkpoint_every == 0,
+        )
+        minutes = recipe.checkpoint_minutes
+        late = minutes is not None and checkpoints.age() >= 60 * minutes
+        return due._replace(save=due.save or late or signals.requested() is not None)
+
+    def _log(self, step: int, means: IntervalMeans, loggers: Loggers, reporter: Reporter) -> None:
+        rate = float(jnp.asarray(self.schedule(step - 1)))
+        values = means.means() | {"learning_rate": rate}
+        loggers.write(step, "train", values)
+        bits = values["bits_per_byte"] if self.config.data.task is None else None
+        reporter.print_means(step, values["loss"], bits, values["tokens_per_second"])
+
+    def _exit_if_interrupted(self, saved: int) -> None:
+        """Raise `Interrupted` after a signal; `saved` is the current step, which is saved."""
+        signals.check(
+            f" after step {saved} of {self.recipe.steps}, which is saved in {self.folder.path}: "
+            "repeat the command to resume from there"
+        )
+
+    def _evaluation_is_missing(self, step: int) -> bool:
+        """Whether a resumed run was interrupted in the evaluation that is due after `step`."""
+        if step == 0 or (step % self.recipe.eval_every and step != self.recipe.steps):
+            return False
+        lines = read_metrics(self.folder.metrics)
+        return not any(line["step"] == step and line.get("kind") == "held_out" for line in lines)
+
+    def _try_evaluate(
+        self, step: int, state: TrainState, loggers: Loggers, reporter: Reporter
+    ) -> bool:
+        """Evaluate; False after an interrupt, which leaves it to the resumed run."""
+        try:
+            self._evaluate(step, state.params, loggers, reporter)
+        except signals.Interrupted:
+            return False
+        return True
+
+    def _evaluate(self, step: int, params: Params, loggers: Loggers, reporter: Reporter) -> None:
+        found = self.evaluate(params, self.held_out)
+        loggers.write(step, "held_out", found._asdict())
+        reporter.print_line(f"step {step}: {found.summary}")
+
+    def _next_batches(self) -> Batch:
+        """The batches of one update, [accumulate, batch, sequence]."""
+        batches = [next(self.data) for _ in range(self.recipe.accumulate)]
+        return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+
+    def _finish_step(
+        self, done: DispatchedStep, params: Params, checkpoints: Checkpoints, means: IntervalMeans
+    ) -> None:
+        """Wait for a step and add its metrics to the means.
+
+        Raises:
+            NonFiniteError: the step was not finite.
+        """
+        metrics = jax.device_get(done.metrics)
+        if metrics.finite:
+            means.add(metrics, int(np.count_nonzero(done.batches["segment_ids"])))
+            return
+        checkpoints.wait()
+        layers = self.config.model.memory_layers
+        places = (
+            locate(self.graphdef, self.health_step, params, _batch(done.batches, i), layers)
+            for i in range(self.recipe.accumulate)
+        )
+        place = next(filter(None, places), "the update, whose size is not finite")
+        raise NonFiniteError(
+            f"step {done.step} is not finite (loss {nats_per_target(metrics.totals):g}, gradient "
+            f"norm {metrics.gradient_norm:g}), first in {place}; the step was not applied and "
+            f"{checkpointer.last_good(self.folder.checkpoints)}: try a lower train.learning_rate "
+            "or train.clip, in another folder."
+        )
+
+    def _plot(self, reporter: Reporter) -> None:
+        what = "text" if self.config.data.task is None else "answers"
+        lines, title = read_metrics(self.folder.metrics), f"Run {self.folder.path.name}"
+        if lines:
+            write_figure(self.folder.plot, lambda: loss_curves(lines, title, what), reporter.warn)
+
+
+def _batch(batches: Batch, index: int) -> Batch:
+    return {name: array[index] for name, array in batches.items()}
+
+
+def _check_vocabulary(config: RunConfig) -> None:
+    data, size = config.data, vocabulary(config.data)
+    text = data.task is None or data.task.vocabulary() is None
+    owner = f"tokenizer {data.tokenizer!r}" if text else f"data.task.vocab={size}"
+    require(
+        config.model.vocab >= size,
+        f"model.vocab={config.model.vocab} is too small for {owner}: use model.vocab={size}.",
+    )
+
+
+def _by_layer(value: Any) -> Any:
+    """Arrays [layers] as lists."""
+    if isinstance(value, dict):
+        return {name: _by_layer(item) for name, item in value.items()}
+    return value.tolist()
