@@ -1,4 +1,4 @@
-"""Tasks that tell what a memory holds: rows of any length, with answers that are known."""
+"""Tasks that measure recall: rows of any length with known answers."""
 
 from miras.data.task import Documents, Example, Material, Opened, Task, register, seeded
 from miras.tasks.babilong import BABILong

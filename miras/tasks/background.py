@@ -1,4 +1,4 @@
-"""Background text in sentences, without end, and rows of it with facts between them."""
+"""An endless stream of background sentences, and rows of them with facts in between."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,18 +13,18 @@ from miras.errors import ConfigError
 if TYPE_CHECKING:
     from miras.data.tokenizers.base import Tokenizer
 
-# Up to the end of a sentence or a line; what has neither ends somewhere.
+# Up to the end of a sentence or a line, at most about 400 characters.
 _SENTENCE = re.compile(r"\s*\S(?:.{0,400}?(?:(?<=[.!?])\s|\n)|.{0,400})", re.DOTALL)
 
 
 class Question(NamedTuple):
-    """What is put around and into the background.
+    """The text that is inserted into the background and added around it.
 
     Attributes:
         opening: before the background.
-        facts: within it, in this order.
-        text: behind it, up to the answer.
-        answer: what the model must say.
+        facts: within the background, in this order.
+        text: after the background, up to the answer.
+        answer: what the model must predict.
     """
 
     opening: str
@@ -34,33 +34,33 @@ class Question(NamedTuple):
 
 
 def sentences(documents: Documents, random: np.random.Generator) -> Iterator[str]:
-    """Sentences or lines of documents, each with the white space around it, without end.
+    """An endless stream of sentences or lines of documents, with the white space around them.
 
-    They begin somewhere in a document drawn by chance and go on in the order of the documents.
+    It starts at a random sentence of a random document and continues in the order of the documents.
 
     Raises:
-        ConfigError: where no document has any.
+        ConfigError: all documents are empty.
     """
     first = int(random.integers(len(documents)))
-    found = split(documents[first])
+    found = split_sentences(documents[first])
     found = found[int(random.integers(len(found))) :] if found else found
-    silent = 0
-    while silent <= len(documents):
+    empty = 0
+    while empty <= len(documents):
         yield from found
-        silent = 0 if found else silent + 1
+        empty = 0 if found else empty + 1
         first = (first + 1) % len(documents)
-        found = split(documents[first])
+        found = split_sentences(documents[first])
     raise ConfigError("the background text has no words: give other text with --data.")
 
 
-def split(document: bytes) -> list[str]:
-    """A document's sentences or lines; each ends in white space."""
+def split_sentences(document: bytes) -> list[str]:
+    """The sentences or lines of a document; each ends in white space."""
     text = document.decode("utf-8", errors="replace").rstrip()
     found = _SENTENCE.findall(text + "\n")
     return [piece if piece[-1].isspace() else piece + " " for piece in found]
 
 
-def row(
+def make_row(
     question: Question,
     background: Iterator[str],
     tokenizer: "Tokenizer",
@@ -70,21 +70,20 @@ def row(
 ) -> Example:
     """A row of text: opening, background with the facts in it, question, answer.
 
-    The text has exactly `length` tokens, its answer among them; before it stands the document
-    start, and the answer's last token is not read. The first sentence of the background is cut to
-    fit. Facts stand between sentences: all at the place nearest to the depth, or each at one
-    drawn by chance, in order.
+    The text including the answer has exactly `length` tokens. The inputs are the document start and
+    the text without its last token. The first sentence of the background is truncated to fit. Facts
+    are inserted between sentences: all of them nearest to the depth, or in order at random places.
 
     Args:
-        question: what to put in.
-        background: sentences, without end.
-        tokenizer: whose tokens to count; each part is encoded by itself.
+        question: the inserted text.
+        background: an endless stream of sentences.
+        tokenizer: of the run; each part is encoded separately.
         random: draws the places of facts without a depth.
-        length: tokens.
-        depth: in [0, 1], of the facts; None scatters them.
+        length: number of tokens.
+        depth: of the facts, in [0, 1]; None scatters them.
 
     Raises:
-        ConfigError: for a length in which the question does not fit.
+        ConfigError: the question does not fit in the length.
     """
     opening, text, answer = map(
         tokenizer.encode, (question.opening, question.text, question.answer)
@@ -95,7 +94,7 @@ def row(
     facts = [tokenizer.encode(fact) for fact in question.facts]
     fixed = sum(map(len, (opening, *facts, text, answer)))
     check_length(length, fixed, "its question, facts and answer")
-    context = _place(_fill(background, tokenizer, length - fixed), facts, random, depth)
+    context = _insert_facts(_take(background, tokenizer, length - fixed), facts, random, depth)
     ids = np.concatenate([opening, *context, text, answer]).astype(np.int32)
     return Example(
         np.append(np.int32(tokenizer.bos_id), ids[:-1]),
@@ -104,8 +103,8 @@ def row(
     )
 
 
-def _fill(background: Iterator[str], tokenizer: "Tokenizer", room: int) -> list[np.ndarray]:
-    """Sentences of exactly so many tokens together."""
+def _take(background: Iterator[str], tokenizer: "Tokenizer", room: int) -> list[np.ndarray]:
+    """The next sentences, with exactly `room` tokens in total."""
     found: list[np.ndarray] = []
     while room > 0:
         ids = tokenizer.encode(next(background))
@@ -113,13 +112,13 @@ def _fill(background: Iterator[str], tokenizer: "Tokenizer", room: int) -> list[
             found.append(ids)
             room -= len(ids)
     extra = -room
-    while extra:  # cut at the start, so that what follows the background follows a whole sentence
+    while extra:  # truncate the start, so that the background ends with a whole sentence
         found[0], extra = found[0][extra:], max(0, extra - len(found[0]))
         found = found if len(found[0]) else found[1:]
     return found
 
 
-def _place(
+def _insert_facts(
     background: Sequence[np.ndarray],
     facts: Sequence[np.ndarray],
     random: np.random.Generator,

@@ -1,4 +1,4 @@
-"""A needle in a haystack: one sentence with a number, a word or a UUID, hidden in text."""
+"""Needle in a haystack: a sentence with a number, a word or a UUID, hidden in text."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ import numpy as np
 
 from miras.config import require
 from miras.data.task import Example, Material, Opened, Task, register
-from miras.tasks.background import Question, row, sentences
+from miras.tasks.background import Question, make_row, sentences
 
 NOISE = (
     "The grass is green. ",
@@ -19,7 +19,7 @@ NOISE = (
     "Here we go. ",
     "There and back again.\n",
 )
-"""RULER's noise, one line repeated."""
+"""The noise of RULER, which is repeated."""
 
 _CONSONANTS, _VOWELS = "bdfghklmnprstvz", "aeiou"
 
@@ -35,8 +35,8 @@ class NIAH(Task):
         What is the special magic number for KEY mentioned in the provided text? The special magic
         number for KEY mentioned in the provided text is VALUE
 
-    The targets are the tokens of the last VALUE and the space before it. KEY is two invented
-    words joined by a hyphen. Background and VALUE go by `form`:
+    The targets are the tokens of the last VALUE and the space before it. KEY is two invented words
+    joined by a hyphen. The background and VALUE depend on `form`:
 
     | form | background | VALUE | in RULER |
     |---|---|---|---|
@@ -45,15 +45,14 @@ class NIAH(Task):
     | word | the run's text | two invented words | |
     | uuid | the run's text | UUID | S-NIAH-3 |
 
-    The needle stands between two sentences or lines, on the place nearest to the depth; None
-    draws one of these places.
+    The needle is between two sentences or lines, nearest to the depth; None draws the position.
 
     Attributes:
         form: as above.
-        digits: of a number, in [1, 18]; RULER's have 7.
+        digits: of a number, in [1, 18]; 7 in RULER.
 
     Raises:
-        ConfigError: for a value out of range.
+        ConfigError: a value is out of range.
     """
 
     form: Literal["passkey", "number", "word", "uuid"] = "passkey"
@@ -65,7 +64,7 @@ class NIAH(Task):
         require(1 <= self.digits <= 18, f"task.digits={self.digits} must lie in [1, 18].")
 
     def open(self, material: Material) -> Opened:
-        """Open the background text, where the form has one."""
+        """Open the background text, if the form uses the text of the run."""
         tokenizer = material.tokenizer
         if self.form == "passkey":
             make = functools.partial(self._example, material, None)
@@ -79,10 +78,10 @@ class NIAH(Task):
     ) -> Example:
         background = itertools.cycle(NOISE) if documents is None else sentences(documents, random)
         question = self.question(random)
-        return row(question, background, material.tokenizer, random, length, depth)
+        return make_row(question, background, material.tokenizer, random, length, depth)
 
     def question(self, random: np.random.Generator) -> Question:
-        """A needle and what asks for it."""
+        """A needle and the question about it."""
         what = self.form if self.form in ("word", "uuid") else "number"
         key, value = _words(random), self._value(random)
         return Question(

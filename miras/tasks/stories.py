@@ -1,4 +1,4 @@
-"""The bAbI files: stories with questions, as BABILong hides them in text."""
+"""Reads the stories and questions of the bAbI files."""
 
 import hashlib
 import pathlib
@@ -11,11 +11,11 @@ from miras.data.text.splitting import text_blocks
 from miras.errors import ConfigError
 
 _LINE = re.compile(r"(\d+) (.*)")
-_EACH = 10  # of the stories of a lone file, one of so many is held out
+_HELD_OUT_EVERY = 10  # if there is a single file, every tenth story is held out
 
 
 class Story(NamedTuple):
-    """One question, and what was told before it.
+    """A question and the facts before it.
 
     Attributes:
         facts: sentences, in order, without the questions between them.
@@ -29,25 +29,25 @@ class Story(NamedTuple):
 
 
 class Stories(NamedTuple):
-    """The stories for one role, and a string that names the content of the file."""
+    """The stories of one role, and a fingerprint of the content of the file."""
 
     stories: list[Story]
     fingerprint: str
 
 
 def read_stories(folder: str, number: int, train: bool) -> Stories:
-    """The stories of one of bAbI's twenty tasks.
+    """Read the stories of one of the twenty bAbI tasks.
 
-    Those to train on are of `qaN_*_train.txt` and the others of `qaN_*_test.txt`. Where there is
-    only one of the two, every tenth story is kept from training and the others from testing.
+    Training stories are in `qaN_*_train.txt`, held-out stories in `qaN_*_test.txt`. If only one of
+    the files exists, every tenth of its stories is held out.
 
     Args:
-        folder: with bAbI's files, as in its `en` or `en-10k`.
-        number: 1 to 20.
-        train: which of the two.
+        folder: of the bAbI files, such as `en` or `en-10k`.
+        number: of the task, 1 to 20.
+        train: whether to read training or held-out stories.
 
     Raises:
-        ConfigError: where the files are not there or not of bAbI's format.
+        ConfigError: the files do not exist or are not of the format of bAbI.
     """
     try:
         root = pathlib.Path(folder).expanduser()
@@ -67,17 +67,17 @@ def read_stories(folder: str, number: int, train: bool) -> Stories:
             "text files by task.babi=FOLDER."
         )
     path = paths[0]
-    content, told = _read(paths)
+    content, stories = _read(paths)
     if not all(found.values()):
-        told = [story for n, story in enumerate(told) if (n % _EACH == 0) != train]
-    stories = [question for story in told for question in story]
-    if not stories:
+        stories = [story for n, story in enumerate(stories) if (n % _HELD_OUT_EVERY == 0) != train]
+    questions = [question for story in stories for question in story]
+    if not questions:
         raise ConfigError(f"{path} has no question for this split: give bAbI's text files.")
-    return Stories(stories, hashlib.sha256(content).hexdigest())
+    return Stories(questions, hashlib.sha256(content).hexdigest())
 
 
 def _read(paths: list[pathlib.Path]) -> tuple[bytes, list[list[Story]]]:
-    """The bytes of the first of some files, and its stories."""
+    """The content of the first of several files, and its stories."""
     path, *others = paths
     file = one_file(
         path, others=[LeftOut(other.name, "other file of the task") for other in others]
@@ -91,21 +91,21 @@ def _read(paths: list[pathlib.Path]) -> tuple[bytes, list[list[Story]]]:
 
 def _parse(lines: list[str], path: pathlib.Path) -> list[list[Story]]:
     """The questions of each story. A line numbered 1 begins a story; a tab marks a question."""
-    told: list[list[Story]] = []
+    stories: list[list[Story]] = []
     facts: list[str] = []
     for n, line in enumerate(lines, 1):
         match = _LINE.fullmatch(line.strip())
-        if match is None or (match[1] != "1" and not told):
+        if match is None or (match[1] != "1" and not stories):
             raise ConfigError(
-                f"{path}, line {n}, is {line[:60]!r} and not of bAbI's format, a number and a "
-                "sentence: give bAbI's text files."
+                f"{path}, line {n}, is {line[:60]!r}, which is not of the format of bAbI, a "
+                "number and a sentence: give bAbI's text files."
             )
         if match[1] == "1":
-            told.append([])
+            stories.append([])
             facts = []
         sentence, *answer = match[2].split("\t")
         if answer:
-            told[-1].append(Story(tuple(facts), sentence.strip(), answer[0].strip()))
+            stories[-1].append(Story(tuple(facts), sentence.strip(), answer[0].strip()))
         else:
             facts.append(sentence.strip())
-    return told
+    return stories

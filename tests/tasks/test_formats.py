@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from miras.errors import ConfigError
 from miras.tasks import MQAR, NIAH, BABILong, Material, SelectiveCopy, seeded
-from miras.tasks.background import sentences, split
+from miras.tasks.background import sentences, split_sentences
 from miras.tasks.stories import read_stories
 from tests.tasks.conftest import PEOPLE, Texts
 
@@ -221,13 +221,13 @@ def test_files_that_are_not_babis_are_refused(tmp_path, tokenizer, content, told
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(alphabet=st.sampled_from("ab. !?\n\té"), max_size=200))
 def test_sentences_are_the_text_and_end_in_white_space(text):
-    pieces = split(text.encode())
+    pieces = split_sentences(text.encode())
     assert "".join("".join(pieces).split()) == "".join(text.split())
     assert all(piece[-1].isspace() and piece.strip() for piece in pieces)
 
 
 def test_sentences_without_an_end_are_cut():
-    assert max(map(len, split(b"x" * 5000))) <= 403
+    assert max(map(len, split_sentences(b"x" * 5000))) <= 403
 
 
 def test_the_background_goes_on_through_all_documents():

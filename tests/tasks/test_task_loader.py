@@ -95,7 +95,7 @@ def test_a_saved_position_gives_the_same_later_batches(config, tmp_path):
 def test_a_position_in_other_rows_is_refused(config, change):
     state = make_loader(config(), "train", align=16).get_state()
     other = make_loader(config("mqar", change), "train", align=16)
-    with pytest.raises(ConfigError, match=r"belongs to other data, as .*: restore what was"):
+    with pytest.raises(ConfigError, match=r"belongs to other data, as .*: restore the former data"):
         other.set_state(state)
 
 

@@ -1,1 +1,1 @@
-"""Tokenizers: from text to ids, and from ids to text as it comes."""
+"""Tokenizers, and a decoder for ids that arrive one at a time."""

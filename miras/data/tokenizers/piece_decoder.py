@@ -1,4 +1,4 @@
-"""How a tokenizer.json's own decoder joins pieces, with the bytes of byte fallback kept exactly."""
+"""Decodes the pieces of a tokenizer.json exactly, including the bytes of byte fallback."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 
 BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
-_STAND_INS = range(0x10FE00, 0xF0000, -256)  # private characters, of which a file uses none
+_PLACEHOLDERS = range(0x10FE00, 0xF0000, -256)  # private-use characters that a file does not use
 _EACH_PIECE = {"ByteFallback", "WordPiece", "BPEDecoder", "Metaspace", "Replace", "Strip"}
 
 
 class PieceDecoder:
-    """Decodes ids by a decoder of the library.
+    """Decodes ids with a decoder of the library.
 
-    The library's byte fallback writes U+FFFD for every byte of a run that is not UTF-8 as a whole,
-    so that a character whose bytes come one by one is lost. Here each byte piece passes through the
-    decoder as one character that stands for it.
+    The byte fallback of the library writes U+FFFD for every byte of an invalid UTF-8 sequence, so
+    that a character whose bytes arrive one at a time is lost. This class passes each byte through
+    the decoder as a placeholder character.
 
     Args:
-        decoder: the library's, or None: pieces are then separated by spaces.
-        vocabulary: the id of each piece that stands for text.
+        decoder: of the library; None separates pieces by spaces.
+        vocabulary: the id of each piece that has text.
         fallback: whether pieces such as ``<0x0A>`` are bytes.
     """
 
     def __init__(self, decoder: Any, vocabulary: Mapping[str, int], fallback: bool) -> None:
         self._decoder = decoder
         used = set(itertools.chain.from_iterable(vocabulary)) if fallback else set()
-        free = (n for n in _STAND_INS if not any(chr(n + byte) in used for byte in range(256)))
+        free = (n for n in _PLACEHOLDERS if not any(chr(n + byte) in used for byte in range(256)))
         first = next(free)
         self._bytes = {first + byte: 0xDC00 + byte for byte in range(0x80, 256)}
         self._pieces = {}
@@ -40,17 +40,17 @@ class PieceDecoder:
             self._pieces[i] = piece
 
     def decode(self, ids: Iterable[int]) -> bytes:
-        """The text's bytes; ids that stand for no text are skipped."""
+        """The bytes of the text; ids without text are skipped."""
         pieces = [self._pieces[i] for i in ids if i in self._pieces]
         text = " ".join(pieces) if self._decoder is None else self._decoder.decode(pieces)
         return text.translate(self._bytes).encode("utf-8", "surrogateescape")
 
 
 def is_local(decoder: Any) -> bool:
-    """Whether what a piece adds to a text depends on the piece before it and on its place alone.
+    """Whether the text of a piece depends only on the previous piece and on its position.
 
     Args:
-        decoder: the part of a tokenizer.json.
+        decoder: the section of a tokenizer.json.
     """
     if decoder is None:
         return True
@@ -71,7 +71,7 @@ def is_local(decoder: Any) -> bool:
 
 
 def _each_character(part: Mapping[str, Any]) -> bool:
-    """Whether a decoder of the whole text looks at single characters and the text's beginning."""
+    """Whether a decoder of the whole text depends only on single characters and its start."""
     if part.get("type") == "Replace":
         pattern = part.get("pattern")
         return isinstance(pattern, dict) and len(pattern.get("String", "")) == 1
