@@ -202,7 +202,10 @@ def test_babilong_trains_on_some_stories_and_tests_with_others(lone, tokenizer):
     ("content", "told"),
     [
         (None, "has no qa1_.*_train.txt or qa1_.*_test.txt: give the folder"),
-        (b"once upon a time\n", "line 1, is 'once upon a time', which is not of the format of bAbI"),
+        (
+            b"once upon a time\n",
+            "line 1, is 'once upon a time', which is not of the format of bAbI",
+        ),
         (b"2 Ada went out.\n", "line 1, is '2 Ada went out.', which is not"),
         (b"1 Ada went out.\n", "has no question"),
         (b"1 \xff\n", "cannot be read"),
