@@ -71,15 +71,15 @@ def loss(make):
 
 
 def as_momentum(change):
-    def step(self, S, V, G, momentum, rate):
-        S = momentum * S - G
+    def step(self, S, V, G, gates):
+        S = jnp.exp(gates["log_momentum"]) * S - G
         return change(S, G)
 
     return {"step": step}
 
 
-def other_coefficients(self, log_decay, log_momentum, rate, write, band):
-    of = miras.optim.Momentum.coefficients(self, log_decay, log_momentum, rate, write, band)
+def other_coefficients(self, log_decay, gates, write, band):
+    of = miras.optim.Momentum.coefficients(self, log_decay, gates, write, band)
     return of._replace(c=2 * of.c)
 
 

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from miras.array_typing import Array, Weights
 from miras.backends.base import Alignment, Backend, ScanInputs, ScanResult, Supports
 from miras.engine.decay import decay_of
+from miras.engine.iterate import Iterate
 from miras.engine.layout import positions
 from miras.engine.readers import Plain
-from miras.engine.state import State, dual_start, initial_state, split_fixed
+from miras.engine.state import State, initial_state, split_fixed
 from miras.engine.systems import inverse_positive
 from miras.engine.tokens import Tokens, Window, tokens_of
-from miras.engine.trajectory import Memory
-from miras.optim import Newton
+from miras.engine.trajectory import dual_start
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
@@ -115,17 +115,17 @@ def _token(rule, options, fixed, origin, memory: State, streams, reset, position
         S = _choose(is_first, _zeros(S), S)
     R = _choose(is_first, _link(rule, A), memory.R)
     L = None if memory.L is None else _choose(is_first, _link(rule, A), memory.L)
-    sweeps = tuple(_choose(is_first, Memory(A, S, V), sweep) for sweep in memory.sweeps)
+    sweeps = tuple(_choose(is_first, Iterate(A, S, V), sweep) for sweep in memory.sweeps)
 
-    if isinstance(algorithm, Newton):
-        A, y, loss = _newton(rule, fixed, A, R, tokens, q)
+    if algorithm.least_squares is not None:
+        A, y, loss = _least_squares(rule, fixed, A, R, tokens, q)
         after = memory.replace(A=A, S=S, V=V, R=R, L=L, window=window, sweeps=sweeps)
         return after, (y, loss)
 
     now = None if window is None else _pushed(window, tokens)
     at = _link(rule, A) if options.exact else R
-    begin, snapshot = Memory(A, S, V), R
-    moved: list[Memory] = []
+    begin, snapshot = Iterate(A, S, V), R
+    moved: list[Iterate] = []
     loss: Array | float = 0.0
     G: Weights = {}
     for before in (*sweeps, begin):
@@ -139,9 +139,9 @@ def _token(rule, options, fixed, origin, memory: State, streams, reset, position
         R, L = _choose(fires, _link(rule, A), R), _choose(fires, _link(rule, A), L)
     if algorithm.acts == "chunk":
         assert S is not None
-        rate = 1.0 if tokens.rate is None else tokens.rate[0]
+        own = {name: gate[0] for name, gate in tokens.for_steps.items()}
         for name in A:
-            U, second = algorithm.transform(S[name], None if V is None else V[name], rate)
+            U, second = algorithm.transform(S[name], None if V is None else V[name], own)
             A = {**A, name: jnp.where(is_last, A[name] + U, A[name])}
             if V is not None:
                 V = {**V, name: jnp.where(is_last, second, V[name])}
@@ -151,7 +151,7 @@ def _token(rule, options, fixed, origin, memory: State, streams, reset, position
         A = _choose(is_last, near, A)
     W = _link(rule, A) if L is None else L
     W = snapshot if rule.read == "snapshot" else W
-    y = rule.memory.apply(Plain(W, fixed), q)[0]
+    y = rule.memory.apply(Plain(W, fixed, gates=rule.memory.own_gates(tokens.gates)), q)[0]
     window = jax.tree.map(lambda x: x[1:], now)
     after = memory.replace(A=A, S=S, V=V, R=R, L=L, window=window, sweeps=tuple(moved))
     return after, (y, loss)
@@ -185,7 +185,9 @@ def _gradient(rule: Rule, fixed, at: Weights, tokens: Tokens, window: Window | N
         for weight, (g, _) in zip(window.weight, each):
             total = {name: total[name] + weight * g[name] for name in at}
         if rule.algorithm.lr_at == "gradient":
-            total = {name: tokens.gates["lr"][0] * leaf for name, leaf in total.items()}
+            assert rule.rate is not None
+            rate = tokens.gates[rule.rate.name][0]
+            total = {name: rate * leaf for name, leaf in total.items()}
         return total, each[-1][1]
     total, loss = {name: jnp.zeros_like(leaf) for name, leaf in at.items()}, 0.0
     gates = {name: x[0] for name, x in tokens.for_gradients.items()}
@@ -210,10 +212,10 @@ def _gradient(rule: Rule, fixed, at: Weights, tokens: Tokens, window: Window | N
 def _one(rule: Rule, fixed, at: Weights, k, k_write, v, gates):
     """The gradient of one association at given weights, and its loss."""
     gates = {name: x[None] for name, x in gates.items()}
-    of_bias = rule.bias.own_gates(gates)
+    of_bias, of_memory = rule.bias.own_gates(gates), rule.memory.own_gates(gates)
 
     def read(W: Weights, x: Array) -> Array:
-        return rule.memory.apply(Plain(W, fixed), x[None, :])
+        return rule.memory.apply(Plain(W, fixed, gates=of_memory), x[None, :])
 
     pred, vjp = jax.vjp(lambda W: read(W, k), at)
     residual = rule.bias.residual(pred, v[None], of_bias)
@@ -223,13 +225,12 @@ def _one(rule: Rule, fixed, at: Weights, k, k_write, v, gates):
     return g, rule.bias.loss(pred, v[None], of_bias)[0]
 
 
-def _advance(rule: Rule, memory: Memory, G: Weights, tokens: Tokens, R: Weights) -> Memory:
+def _advance(rule: Rule, memory: Iterate, G: Weights, tokens: Tokens, R: Weights) -> Iterate:
     """A_t = alpha_t A_{t-1} + U_t, and the buffers.
 
     Averaged: S_t = S_{t-1} + U_t and A_t = R + r_t S_t.
     """
-    mu = None if tokens.log_momentum is None else jnp.exp(tokens.log_momentum[0])
-    rate = 1.0 if tokens.rate is None else tokens.rate[0]
+    own = {name: gate[0] for name, gate in tokens.for_steps.items()}
     decayed = _decay(rule, tokens, memory.A)
     gates = {name: gate[0] for name, gate in tokens.gates.items()}
     A, S, V = {}, {}, {}
@@ -239,9 +240,9 @@ def _advance(rule: Rule, memory: Memory, G: Weights, tokens: Tokens, R: Weights)
         if rule.algorithm.acts == "chunk":
             assert s is not None
             A[name], V[name] = decayed[name], second
-            S[name] = (1.0 if mu is None else mu) * s + G[name]
+            S[name] = rule.algorithm.accumulate(s, G[name], own)
             continue
-        S[name], V[name], U = rule.algorithm.step(s, second, G[name], mu, rate)
+        S[name], V[name], U = rule.algorithm.step(s, second, G[name], own)
         if rule.algorithm.averaged:
             assert s is not None
             S[name] = s + U
@@ -250,7 +251,7 @@ def _advance(rule: Rule, memory: Memory, G: Weights, tokens: Tokens, R: Weights)
         A[name] = decayed[name] + U
         if rule.retention.proximal and rule.retention.linked == "token":
             A[name] = rule.retention.prox(A[name], leaf, gates)
-    return Memory(A, None if memory.S is None else S, None if memory.V is None else V)
+    return Iterate(A, None if memory.S is None else S, None if memory.V is None else V)
 
 
 def _pushed(window: Window, tokens: Tokens) -> Window:
@@ -262,12 +263,13 @@ def _pushed(window: Window, tokens: Tokens) -> Window:
     return Window(k, v, join(window.weight, tokens.weight), gates)
 
 
-def _newton(rule: Rule, fixed, A: Weights, R: Weights, tokens: Tokens, q: Array):
+def _least_squares(rule: Rule, fixed, A: Weights, R: Weights, tokens: Tokens, q: Array):
     """H and G after the token, y = phi(q) (H + ridge)^-1 G, and the loss before it."""
-    newton, (term,) = rule.algorithm, tokens.terms
-    assert isinstance(newton, Newton)
-    phi = lambda x: rule.memory.features(Plain({}, fixed), x)  # noqa: E731
-    ridge = newton.ridge * jnp.eye(A["H"].shape[0], dtype=q.dtype)
+    solver, (term,) = rule.algorithm.least_squares, tokens.terms
+    assert solver is not None
+    reader = Plain({}, fixed, gates=rule.memory.own_gates(tokens.gates))
+    phi = lambda x: rule.memory.features(reader, x)  # noqa: E731
+    ridge = solver.ridge * jnp.eye(A["H"].shape[0], dtype=q.dtype)
     x, A = phi(term.k), _decay(rule, tokens, A)
     pred = x @ inverse_positive(R["H"] + ridge) @ R["w1"]
     A = {

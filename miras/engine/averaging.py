@@ -36,5 +36,7 @@ def averages(average: Array, at: Positions, write: Array, heads: int) -> Array:
 
 
 def held_to(x: Array, size: int) -> Array:
-    """[B, T, H] with the last token's r_t in the slots behind it, [B, size, H]."""
-    return jnp.pad(x, ((0, 0), (0, size - x.shape[1]), (0, 0)), mode="edge")
+    """[B, T, ...] with the last token's value in the slots after it, [B, size, ...]."""
+    if size == x.shape[1]:
+        return x
+    return jnp.pad(x, ((0, 0), (0, size - x.shape[1]), *[(0, 0)] * (x.ndim - 2)), mode="edge")

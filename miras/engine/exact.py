@@ -39,10 +39,11 @@ def exact_gradients(
         fixed: weights that only the outer loop trains.
         gates: those that gradients depend on, by name [C, ...].
     """
-    gates = rule.bias.own_gates(gates)
+    of_bias = rule.bias.own_gates(gates)
     slope = rule.bias.slope
     assert slope is not None
-    reader = DualForm({name: trail._replace(writes=())}, fixed)
+    own = rule.memory.own_gates(gates)
+    reader = DualForm({name: trail._replace(writes=())}, fixed, own)
     reads = [rule.memory.features(reader, term.k) for term in terms]
     keys = [_write_key(rule, reader, term, read) for term, read in zip(terms, reads)]
     free = [reader.linear(name, x) for x in reads]
@@ -79,7 +80,7 @@ def exact_gradients(
     E = E.reshape(size, count, -1)
     pred = pred.reshape(size, count, -1)
     writes = tuple(Write(X, E[:, j]) for j, X in enumerate(keys))
-    losses = [rule.bias.loss(pred[:, j], term.v, gates) for j, term in enumerate(terms)]
+    losses = [rule.bias.loss(pred[:, j], term.v, of_bias) for j, term in enumerate(terms)]
     return Gradients({name: writes}, {name: "linear"}, sum(losses[1:], losses[0]))
 
 

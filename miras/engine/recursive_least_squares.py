@@ -1,4 +1,4 @@
-"""Least squares: Newton's algorithm, whose memory is read through the inverse of its Gram matrix.
+"""Recursive least squares: states that are the minimiser over all tokens so far.
 
     y_t = phi(q_t) (H_t + ridge I)^{-1} G_t
 
@@ -6,80 +6,119 @@ G ("w1") and H are linear memories written along the same key, so both follow th
 coefficients; what is new is a solve for each query.
 """
 
+import dataclasses
+from collections.abc import Callable, Mapping
+
 import jax
 import jax.numpy as jnp
 
-from miras.array_typing import Array, Leaf, Weights
+from miras.array_typing import Array, Weights
 from miras.engine.gradients import Gradients
-from miras.engine.readers import Plain, Write
+from miras.engine.linear import Linear
+from miras.engine.readers import Kind, Plain, Write
 from miras.engine.systems import inverse_positive
 from miras.engine.tokens import Tokens
-from miras.engine.trajectory import Linear
-from miras.optim import Newton
+from miras.memory import Reader
+from miras.optim import LeastSquares
 from miras.rule.rule import Rule
+
+
+def of(rule: Rule) -> LeastSquares:
+    """How a rule's algorithm solves."""
+    solver = rule.algorithm.least_squares
+    assert solver is not None
+    return solver
 
 
 def start(rule: Rule, fast: Weights) -> Weights:
     """The state of no tokens, per head: G = ridge W0 and H = 0."""
-    assert isinstance(rule.algorithm, Newton)
     W = fast["w1"]
     width = W.shape[-2]
     return {
-        "w1": rule.algorithm.ridge * W,
+        "w1": of(rule).ridge * W,
         "H": jnp.zeros((*W.shape[:-2], width, width), W.dtype),
     }
 
 
 def writes(rule: Rule, snapshot: Weights, tokens: Tokens, fixed: Weights) -> Gradients:
     """G takes k^T v and H takes k^T k; the loss is that of the solution before the chunk."""
-    (term,), at_start = tokens.terms, Plain(snapshot, fixed)
-    x = rule.memory.features(at_start, term.k)
-    pred = at_start.linear("w1", solve(rule, lambda z: z @ snapshot["H"], None, x))
+    (term,), gates = tokens.terms, tokens.for_gradients
+    reader = at_rest(rule, snapshot, fixed, rule.memory.own_gates(gates))
+    x = rule.memory.features(reader, term.k)
+    pred = reader.linear("w1", x)
     found = {"w1": (Write(x, -term.rate * term.v),), "H": (Write(x, -term.rate * x),)}
-    kinds = {"w1": "linear", "H": "linear"}
-    return Gradients(
-        found, kinds, rule.bias.loss(pred, term.v, rule.bias.own_gates(tokens.for_gradients))
-    )  # pyright: ignore
+    kinds: dict[str, Kind] = {"w1": "linear", "H": "linear"}
+    return Gradients(found, kinds, rule.bias.loss(pred, term.v, rule.bias.own_gates(gates)))
 
 
-def read(rule: Rule, path: Linear, q: Array) -> Array:
-    """y_t for queries [C, dk]."""
-    reader = path.after()
-    x = rule.memory.features(reader, q)
-    return reader.linear("w1", solve(rule, lambda z: reader.linear("H", z), path, x))
+@dataclasses.dataclass
+class Solution:
+    """Reads (H + ridge I)^{-1} G of the G and H that another reader reads.
 
-
-def solve(rule: Rule, product, path: Linear | None, x: Array) -> Array:
-    """Rows z with z_t (H_t + ridge I) = x_t.
-
-    Args:
-        rule: for the ridge and the solver.
-        product: rows z to z_t H_t.
-        path: of the states where H_t differ; None where H is the same for all.
-        x: [C, D].
+    Attributes:
+        base: reads G as "w1" and H.
+        solver: how systems are solved.
+        formed: H of each token [C, D, D], for the exact solver; None where all read the same H.
     """
-    newton = rule.algorithm
-    assert isinstance(newton, Newton)
-    if newton.solver == "cg":
-        return _conjugate_gradient(lambda z: product(z) + newton.ridge * z, x, newton.iterations)
-    eye = jnp.eye(x.shape[1], dtype=x.dtype)
-    H: Leaf = product(eye) if path is None else _formed(path)
-    full = H + newton.ridge * eye
-    if path is None:
-        return x @ inverse_positive(full)
-    return jnp.einsum("cd,cde->ce", x, jax.vmap(inverse_positive)(full))
+
+    base: Reader
+    solver: LeastSquares
+    formed: Callable[[], Array] | None = None
+
+    def linear(self, name: str, x: Array) -> Array:
+        """x_t @ (H_t + ridge I)^{-1} G_t."""
+        return self.base.linear(name, self._solved(x))
+
+    def scale(self, name: str, x: Array) -> Array:
+        """Raises: the solution is that of a linear memory."""
+        raise NotImplementedError
+
+    def shift(self, name: str, x: Array) -> Array:
+        """Raises: the solution is that of a linear memory."""
+        raise NotImplementedError
+
+    def fixed(self, name: str) -> Array:
+        """A fixed weight."""
+        return self.base.fixed(name)
+
+    def gate(self, name: str) -> Array:
+        """A gate of the memory."""
+        return self.base.gate(name)
+
+    def _solved(self, x: Array) -> Array:
+        """Rows z with z_t (H_t + ridge I) = x_t, [C, D]."""
+        ridge, H = self.solver.ridge, lambda z: self.base.linear("H", z)
+        if self.solver.solver == "cg":
+            return _conjugate_gradient(lambda z: H(z) + ridge * z, x, self.solver.iterations)
+        eye = jnp.eye(x.shape[1], dtype=x.dtype)
+        if self.formed is None:
+            return x @ inverse_positive(H(eye) + ridge * eye)
+        inverse = jax.vmap(inverse_positive)(self.formed() + ridge * eye)
+        return jnp.einsum("cd,cde->ce", x, inverse)
 
 
-def _formed(path: Linear) -> Array:
-    """H_t for every token, [C, D, D]."""
-    trail = path._trail("H")
+def at_rest(rule: Rule, A: Weights, fixed: Weights, gates: Mapping[str, Array]) -> Reader:
+    """Reads the solution of one G and H for all tokens."""
+    return Solution(Plain(A, fixed, gates=gates), of(rule))
 
-    def at(c, beta):
-        (write,) = trail.writes
-        weighted = c[:, None] * write.E
-        return beta * trail.start - write.X.T @ weighted
 
-    return jax.vmap(at)(trail.at.c, trail.at.beta)
+class Solved(Linear):
+    """States that are solutions: G and H in dual form, and a system for each read."""
+
+    def after(self) -> Reader:
+        """Reads the solution after each token's own write."""
+        return Solution(super().after(), of(self.rule), self._formed)
+
+    def _formed(self) -> Array:
+        """H_t for every token, [C, D, D]."""
+        trail = self.trail("H")
+
+        def at(c, beta):
+            (write,) = trail.writes
+            weighted = c[:, None] * write.E
+            return beta * trail.start - write.X.T @ weighted
+
+        return jax.vmap(at)(trail.at.c, trail.at.beta)
 
 
 def _conjugate_gradient(product, x: Array, iterations: int) -> Array:

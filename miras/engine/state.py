@@ -10,10 +10,9 @@ from jax.typing import DTypeLike
 
 from miras.array_typing import Array, Weights
 from miras.config import config_hash
-from miras.engine import recursive_least_squares as least_squares
+from miras.engine.iterate import Iterate
 from miras.engine.tokens import Window
-from miras.engine.trajectory import Memory
-from miras.optim import Newton
+from miras.engine.trajectory import dual_start
 from miras.parts.gate import Gate
 from miras.rule.rule import Rule
 
@@ -49,7 +48,7 @@ class State:
     R: Weights
     L: Weights | None
     window: Window | None
-    sweeps: tuple[Memory, ...]
+    sweeps: tuple[Iterate, ...]
     position: Array
     segment: Array
     made: str | None = dataclasses.field(default=None, metadata={"static": True})
@@ -78,13 +77,6 @@ def split_fixed(rule: Rule, W0: Weights) -> tuple[Weights, Weights]:
     """W0 as (weights that the memory writes, weights that it only reads)."""
     fixed = {name: W0[name] for name in rule.memory.fixed}
     return {name: leaf for name, leaf in W0.items() if name not in fixed}, fixed
-
-
-def dual_start(rule: Rule, fast: Weights) -> Weights:
-    """unlink(W0) per head, leaves [H, ...]."""
-    if isinstance(rule.algorithm, Newton):
-        return least_squares.start(rule, fast)
-    return {name: jax.vmap(rule.retention.unlink)(leaf) for name, leaf in fast.items()}
 
 
 def initial_state(
@@ -117,10 +109,11 @@ def initial_state(
         return jnp.broadcast_to(leaf, (batch, *leaf.shape))
 
     A = {name: rows(leaf) for name, leaf in dual_start(rule, fast).items()}
-    primal = A if isinstance(rule.algorithm, Newton) else {n: rows(w) for n, w in fast.items()}
+    solves = rule.algorithm.least_squares is not None
+    primal = A if solves else {name: rows(leaf) for name, leaf in fast.items()}
     zeros = {name: jnp.zeros_like(leaf) for name, leaf in A.items()}
     carried = rule.algorithm.carried
-    memory = Memory(A, zeros if "S" in carried else None, zeros if "V" in carried else None)
+    memory = Iterate(A, zeros if "S" in carried else None, zeros if "V" in carried else None)
     size = rule.algorithm.window - 1
     window = None
     if size:

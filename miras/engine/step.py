@@ -16,12 +16,13 @@ from miras.engine.averaging import AVERAGE
 from miras.engine.decay import decay_of
 from miras.engine.exact import exact_gradients
 from miras.engine.gradients import Gradients, associated, gradients
+from miras.engine.iterate import Iterate, Steps, last, link
+from miras.engine.linear import Linear, following
 from miras.engine.readers import Plain
 from miras.engine.state import State
 from miras.engine.tokens import Tokens, band, next_window, tokens_of, with_window
-from miras.engine.trajectory import Linear, Memory, Steps, following, last, link, trajectory
+from miras.engine.trajectory import Trajectory, trajectory
 from miras.memory import Reader
-from miras.optim import Newton
 from miras.optim.coefficients import Coefficients, averaged
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
@@ -109,17 +110,17 @@ def chunk_step(
     R, L = memory.R, memory.L
     if rule.reads_linearly:
         assert L is not None
-        in_chunk = trajectory(rule, Memory(L, memory.S, memory.V), moved, fixed).end()
+        in_chunk = trajectory(rule, Iterate(L, memory.S, memory.V), moved, fixed).end()
         linked = link(rule, end.A)
         R, L = select(tile.chunk_end, linked, R), select(tile.chunk_end, linked, in_chunk.A)
-        y = _last_read(rule, fixed, linked, tile, y)
+        y = _last_read(rule, fixed, linked, moved, tile, y)
     if rule.algorithm.acts == "chunk":
         end = _act(rule, end, moved, tile.chunk_end)
     if rule.retention.proximal and rule.retention.linked == "chunk":
         gates = {name: last(gate) for name, gate in tokens.gates.items()}
         near = {n: rule.retention.prox(leaf, memory.R[n], gates) for n, leaf in end.A.items()}
         end = end._replace(A=select(tile.chunk_end, near, end.A))
-        y = _last_read(rule, fixed, end.A, tile, y)
+        y = _last_read(rule, fixed, end.A, moved, tile, y)
     window = None
     if memory.window is not None:
         window = next_window(rule, tokens, memory.window)
@@ -136,7 +137,7 @@ def in_pairs(rule: Rule, options: ScanOptions) -> bool:
     """
     alone = rule.algorithm.acts != "chunk" and rule.algorithm.window == 1
     plain = not (rule.forms_weights or rule.reads_linearly or rule.retention.proximal)
-    return alone and plain and _has_momentum(rule) and not (options.refine or options.exact)
+    return alone and plain and "S" in rule.algorithm.keeps and not (options.refine or options.exact)
 
 
 def _begin(rule: Rule, memory: State, chunk_start: Array | None) -> State:
@@ -147,20 +148,16 @@ def _begin(rule: Rule, memory: State, chunk_start: Array | None) -> State:
     S = memory.S
     if S is not None and rule.algorithm.restarts:
         S = select(chunk_start, {name: jnp.zeros_like(leaf) for name, leaf in S.items()}, S)
-    begin = Memory(memory.A, S, memory.V)
+    begin = Iterate(memory.A, S, memory.V)
     sweeps = tuple(select(chunk_start, begin, sweep) for sweep in memory.sweeps)
     return memory.replace(S=S, R=R, L=L, sweeps=sweeps)
 
 
-def _start(rule: Rule, memory: State, chunk_start: Array | None) -> Memory:
+def _start(rule: Rule, memory: State, chunk_start: Array | None) -> Iterate:
     """From where the run's states are counted: the memory, or the snapshot where they average."""
     if not rule.algorithm.averaged:
-        return Memory(memory.A, memory.S, memory.V)
-    return Memory(memory.R, None if chunk_start is None else memory.S, memory.V)
-
-
-def _has_momentum(rule: Rule) -> bool:
-    return any(gate.name == "log_momentum" for gate in rule.algorithm.gates())
+        return Iterate(memory.A, memory.S, memory.V)
+    return Iterate(memory.R, None if chunk_start is None else memory.S, memory.V)
 
 
 def _steps(rule: Rule, memory: State, tokens: Tokens) -> Steps:
@@ -175,33 +172,35 @@ def _steps(rule: Rule, memory: State, tokens: Tokens) -> Steps:
             key = id(decay.scalar)
             if key not in known:
                 found = rule.algorithm.coefficients(
-                    decay.scalar, tokens.log_momentum, tokens.rate, tokens.write, weights
+                    decay.scalar, tokens.for_steps, tokens.write, weights
                 )
                 row = tokens.gates.get(AVERAGE)
                 known[key] = found if row is None else averaged(found, row)
             coefficients[name] = known[key]
-    mu = None if tokens.log_momentum is None else jnp.exp(tokens.log_momentum)
-    return Steps({}, {}, decays, coefficients, weights, mu, tokens.rate, tokens.write, tokens.gates)
+    return Steps(
+        {}, {}, decays, coefficients, weights, tokens.for_steps, tokens.write, tokens.gates
+    )
 
 
 def _learn(
     rule: Rule, options: ScanOptions, fixed: Weights, memory: State, tokens: Tokens, steps: Steps
-) -> tuple[Gradients, Steps, tuple[Memory, ...]]:
+) -> tuple[Gradients, Steps, tuple[Iterate, ...]]:
     """The gradients that move the memory, the steps with them, and the sweeps' new memories."""
-    if isinstance(rule.algorithm, Newton):
+    if rule.algorithm.least_squares is not None:
         found = least_squares.writes(rule, memory.R, tokens, fixed)
         return found, _with(steps, found), ()
     if options.exact:
         ((name, _),) = memory.A.items()
         nothing = steps._replace(writes={name: ()}, kinds={name: "linear"})
-        before = Linear(rule, Memory(memory.A, memory.S, memory.V), nothing, fixed).before()
+        before = Linear(rule, Iterate(memory.A, memory.S, memory.V), nothing, fixed).before()
         found = exact_gradients(  # pyright: ignore
             rule, name, before.trails[name], tokens.terms, fixed, tokens.for_gradients
         )
         return found, _with(steps, found), ()
     decays = steps.decays if rule.order == "decay_first" else None
     tokens = tokens if memory.window is None else with_window(memory.window, tokens)
-    found = _at(rule, Plain(memory.R, fixed, decays), tokens)
+    own = rule.memory.own_gates(tokens.for_gradients)
+    found = _at(rule, Plain(memory.R, fixed, decays, own), tokens)
     moved, sweeps = _with(steps, found), []
     for sweep in memory.sweeps:
         path = trajectory(rule, sweep, moved, fixed)
@@ -224,37 +223,42 @@ def _at(rule: Rule, reader: Reader, tokens: Tokens) -> Gradients:
     return Gradients(*associated(rule, term, tokens.for_gradients, tokens.log_decays), found.loss)
 
 
-def _read(rule: Rule, fixed: Weights, memory: State, path, steps: Steps, q: Array) -> Array:
-    """Y [C, dv]."""
+def _read(
+    rule: Rule, fixed: Weights, memory: State, path: Trajectory, steps: Steps, q: Array
+) -> Array:
+    """y [C, dv]."""
     if rule.read == "snapshot":
-        return rule.memory.apply(Plain(memory.R, fixed), q)
-    if isinstance(rule.algorithm, Newton):
-        return least_squares.read(rule, path, q)
+        return rule.memory.apply(_plain(rule, memory.R, fixed, steps), q)
     if rule.reads_linearly:
         assert memory.L is not None
-        path = trajectory(rule, Memory(memory.L, memory.S, memory.V), steps, fixed)
+        path = trajectory(rule, Iterate(memory.L, memory.S, memory.V), steps, fixed)
     return rule.memory.apply(path.after(), q)
 
 
-def _last_read(rule: Rule, fixed: Weights, W: Weights, tile: Tile, y: Array) -> Array:
+def _plain(rule: Rule, W: Weights, fixed: Weights, steps: Steps) -> Plain:
+    """Reads the same weights for all queries."""
+    return Plain(W, fixed, gates=rule.memory.own_gates(steps.gates))
+
+
+def _last_read(rule: Rule, fixed: Weights, W: Weights, steps: Steps, tile: Tile, y: Array) -> Array:
     """The last token of a chunk reads what the chunk's end has made of the memory."""
     if rule.read == "snapshot":
         return y
-    true_read = rule.memory.apply(Plain(W, fixed), tile.q)
+    true_read = rule.memory.apply(_plain(rule, W, fixed, steps), tile.q)
     is_last = (jnp.arange(y.shape[0]) == y.shape[0] - 1)[:, None]
     return jnp.where(is_last & tile.chunk_end, true_read, y)
 
 
-def _act(rule: Rule, end: Memory, steps: Steps, chunk_end: Array) -> Memory:
+def _act(rule: Rule, end: Iterate, steps: Steps, chunk_end: Array) -> Iterate:
     """What an algorithm that acts per chunk adds at its end."""
-    rate = 1.0 if steps.rate is None else last(steps.rate)
+    gates = {name: last(gate) for name, gate in steps.for_steps.items()}
     A, V = {}, {}
     for name, leaf in end.A.items():
         assert end.S is not None
         U, V[name] = rule.algorithm.transform(
-            end.S[name], None if end.V is None else end.V[name], rate
+            end.S[name], None if end.V is None else end.V[name], gates
         )
         A[name] = leaf + U
-    return Memory(
+    return Iterate(
         select(chunk_end, A, end.A), end.S, None if end.V is None else select(chunk_end, V, end.V)
     )

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from miras.array_typing import Array, Weights
+from miras.engine.iterate import Steps
 from miras.engine.state import State
 from miras.engine.step import Tile, chunk_step
-from miras.engine.trajectory import Steps
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 

@@ -8,7 +8,7 @@ from miras.array_typing import Array, Weights
 from miras.engine.gradients import Term
 from miras.engine.readers import Plain
 from miras.optim.coefficients import MIN_LOG
-from miras.parts.gate import Side
+from miras.parts.gate import Gate, Side
 from miras.rule.rule import Rule
 
 
@@ -20,8 +20,7 @@ class Tokens(NamedTuple):
         for_gradients: the gates that gradients depend on, by name [C, ...]; with those of a
             window's tokens before them where the terms are, see `with_window`.
         log_decays: by side: [C] for "head", [C, D] for channels; 0 where masked.
-        log_momentum: [C], 0 where masked; None without momentum.
-        rate: eta_t [C] where it scales the update, else None.
+        for_steps: the algorithm's own gates by name, [C, ...]; logs are 0 where masked.
         weight: of the token in the windows it lies in [C], 0 where masked; None without windows.
         write: [C], 1 or 0.
         gates: the effective gates [C, ...].
@@ -30,8 +29,7 @@ class Tokens(NamedTuple):
     terms: tuple[Term, ...]
     for_gradients: dict[str, Array]
     log_decays: dict[Side, Array]
-    log_momentum: Array | None
-    rate: Array | None
+    for_steps: dict[str, Array]
     weight: Array | None
     write: Array
     gates: dict[str, Array]
@@ -65,11 +63,13 @@ def tokens_of(
     """The tokens of a tile; arguments as its fields."""
     gates = rule.retention.effective(_clamped(rule, gates))
     k = rule.retention.key(gates, k)
-    gates = rule.algorithm.effective(gates, _features(rule, fixed, k) if _uses_keys(rule) else k)
+    keys = _features(rule, fixed, k, gates) if rule.memory.is_linear else k
+    gates = rule.algorithm.effective(gates, keys)
     several = k.ndim == 3
     count = k.shape[1] if several else rule.algorithm.terms
     at_gradient = rule.algorithm.lr_at == "gradient"
     at_term = at_gradient and rule.algorithm.window == 1  # else it scales a window: see `band`
+    lrs = _rate(rule, gates)
     side = rule.algorithm.granularity
 
     def part(x: Array, j: int) -> Array:
@@ -79,7 +79,7 @@ def tokens_of(
     for j in range(count):
         rate, rate_in = write[:, None], None
         if at_term:
-            lr = part(gates["lr"], j)
+            lr = part(lrs, j)
             if side == "key":
                 rate_in = lr
             else:
@@ -92,26 +92,38 @@ def tokens_of(
         gate = gates[name]
         masked = write if gate.ndim == 1 else write[:, None]
         log_decays[side_name] = jnp.where(masked > 0, jnp.maximum(gate, MIN_LOG), 0.0)
-    mu = gates.get("log_momentum")
+    weights = rule.gates_of("weight")
     return Tokens(
         terms=tuple(terms),
         for_gradients={gate.name: gates[gate.name] for gate in rule.gradient_gates},
         log_decays=log_decays,
-        log_momentum=None if mu is None else jnp.where(write > 0, mu, 0.0),
-        rate=None if at_gradient else gates["lr"],
-        weight=write * gates["weight"] if "weight" in gates else None,
+        for_steps={gate.name: _masked(gate, gates, write) for gate in rule.algorithm.gates()},
+        weight=write * gates[weights[0].name] if weights else None,
         write=write,
         gates=gates,
     )
 
 
-def _uses_keys(rule: Rule) -> bool:
-    return rule.memory.is_linear
+def _rate(rule: Rule, gates: dict[str, Array]) -> Array:
+    assert rule.rate is not None
+    return gates[rule.rate.name]
 
 
-def _features(rule: Rule, fixed: Weights, k: Array) -> Array:
+def _masked(gate: Gate, gates: dict[str, Array], write: Array) -> Array:
+    """A gate of the algorithm, whose log is 0 where a token is masked."""
+    x = gates[gate.name]
+    if gate.range != "log_unit":
+        return x
+    return jnp.where((write > 0).reshape(-1, *[1] * (x.ndim - 1)), x, 0.0)
+
+
+def _features(rule: Rule, fixed: Weights, k: Array, gates: dict[str, Array]) -> Array:
     """phi(k) of keys [C, dk] or [C, R, dk]."""
-    flat = rule.memory.features(Plain({}, fixed), k.reshape(-1, k.shape[-1]))
+    own = rule.memory.own_gates(gates)
+    if k.ndim == 3:
+        own = {name: jnp.repeat(x, k.shape[1], axis=0) for name, x in own.items()}
+    reader = Plain({}, fixed, gates=own)
+    flat = rule.memory.features(reader, k.reshape(-1, k.shape[-1]))
     return flat.reshape(*k.shape[:-1], flat.shape[-1])
 
 
@@ -144,7 +156,7 @@ def band(rule: Rule, window: Window | None, tokens: Tokens) -> Array | None:
     )
     step = tokens.write
     if rule.algorithm.lr_at == "gradient":  # the step's own eta_t scales its whole window
-        step = step * tokens.gates["lr"]
+        step = step * _rate(rule, tokens.gates)
     return jnp.where(inside & past, weight[None, :], 0.0) * step[:, None]
 
 

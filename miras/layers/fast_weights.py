@@ -16,10 +16,10 @@ from miras.array_typing import Array, Weights
 from miras.attention.cache import KVState, initial_kv_state
 from miras.backends.base import Alignment, ScanInputs
 from miras.engine.averaging import by_position
+from miras.engine.iterate import link
 from miras.engine.layout import positions
 from miras.engine.masking import where
 from miras.engine.state import State, initial_state, made_by
-from miras.engine.trajectory import link
 from miras.layers.config import LayerConfig, MemoryConfig
 from miras.layers.gates import GateProjections
 from miras.layers.keys import Associations
@@ -129,9 +129,14 @@ class FastWeights(nnx.Module):
         refine = min(self.memory.refine, chunk)
         return initial_state(rule, W0, batch, *widths, refine=refine, dtype=kept, made=made)
 
-    def recall(self, q: Array, A: Weights) -> Array:
-        """What memories in dual states A, leaves [B, H, ...], answer to q [B, T, H, D]."""
-        return answer(self.memory.rule, self.initial_weights(), q, A)
+    def recall(self, q: Array, A: Weights, x: Array) -> Array:
+        """What memories in dual states A, leaves [B, H, ...], answer to q [B, T, H, D].
+
+        The gates that a memory reads with are made of the tokens x [B, T, width].
+        """
+        rule = self.memory.rule
+        gates = self.gates(x) if rule.memory.gates() else {}
+        return answer(rule, self.initial_weights(), q, A, gates)
 
     def __call__(
         self,

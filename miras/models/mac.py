@@ -16,7 +16,8 @@ from miras.array_typing import Array, Weights
 from miras.attention.dispatch import fused
 from miras.attention.softmax import attend, in_front
 from miras.engine.masking import compact, where
-from miras.engine.state import State, dual_start, split_fixed
+from miras.engine.state import State, split_fixed
+from miras.engine.trajectory import dual_start
 from miras.layers.config import AttentionConfig, LayerConfig
 from miras.layers.conv import ConvState
 from miras.layers.fast_weights import FastWeights, Health, MemoryConfig, segments_of, with_output
@@ -212,7 +213,7 @@ class MAC(nnx.Module):
 
         mixed, query = self.query(x, ids, there, state.query)
         q = l2_normalise(mixed[:, :, 0]) if self.config.qk_norm == "l2" else mixed[:, :, 0]
-        h = self.recalled(flat(self.fast.recall(q, start)))  # (21)
+        h = self.recalled(flat(self.fast.recall(q, start, x)))  # (21)
         y, kept = self._attend(h, x, mask, state, count, whole)  # (22, 23)
         mixed, write = self.write(y, ids, there, state.write)
         own = y.reshape(*y.shape[:2], 1, self.heads, -1)

@@ -50,21 +50,22 @@ class Adaptive(Transformed):
         first = super().keeps
         return first if self.variant == "sign" else ("S", "V") if first else ("V",)
 
-    def step(self, S, V, G, momentum, rate):
+    def step(self, S, V, G, gates):
         """U_t = -eta_t T(S_t), with V_t of G_t."""
-        new = G if self.momentum is None else momentum * S + G
+        new = G if self.momentum is None else self.accumulate(S, G, gates)
         V = None if V is None else self._second(V, G)
-        return (None if self.momentum is None else new), V, self._step(new, V, rate)
+        return (None if self.momentum is None else new), V, self._step(new, V, gates)
 
-    def transform(self, S, V, rate):
+    def transform(self, S, V, gates):
         """-f T(S), with V of S."""
         V = None if V is None else self._second(V, S)
-        return self._step(S, V, rate), V
+        return self._step(S, V, gates), V
 
     def _second(self, V, G):
         return self.beta2 * V + (1 - self.beta2) * G * G
 
-    def _step(self, S, V, rate):
+    def _step(self, S, V, gates):
+        rate = self.step_rate(gates)
         if self.variant == "sign":
             sign = jnp.sign(S) if self.sharpness is None else jnp.tanh(self.sharpness * S)
             return -rate * sign

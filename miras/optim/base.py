@@ -5,7 +5,7 @@ model's own parameters is optax and lives in `miras.train`.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from miras.array_typing import Array, Leaf
@@ -41,9 +41,9 @@ class Algorithm(Part):
 
     To add one: subclass with frozen fields and implement `step`, one token of the recursion. If
     U_t is linear in the gradients, implement `coefficients` too, its form for a whole chunk, else
-    set `linear` to False: then weights are formed for each token. Declare further gates, decorate
-    with `@miras.optim.register("kind")`. `formula` and `sources` write it for `miras describe`.
-    `miras.testing.check_algorithm` checks the whole.
+    set `linear` to False: then weights are formed for each token. Both are given the gates that
+    `gates` declares, by name. Decorate with `@miras.optim.register("kind")`. `formula` and
+    `sources` write it for `miras describe`. `miras.testing.check_algorithm` checks the whole.
 
     Attributes:
         lr: eta where it is not given per token, and where a learned one starts.
@@ -182,11 +182,17 @@ class Algorithm(Part):
         del k
         return gates
 
+    def step_rate(self, gates: Mapping[str, Array]) -> Array | float:
+        """eta_t among the algorithm's own gates where it scales the step; 1 elsewhere."""
+        if self.lr_at == "gradient":
+            return 1.0
+        (rate,) = (gate for gate in self.gates() if gate.role == "rate")
+        return gates[rate.name]
+
     def coefficients(
         self,
         log_decay: Array | None,
-        log_momentum: Array | None,
-        rate: Array | None,
+        gates: Mapping[str, Array],
         write: Array,
         band: Array | None,
     ) -> Coefficients:
@@ -194,20 +200,15 @@ class Algorithm(Part):
 
         Args:
             log_decay: [C], None where nothing decays.
-            log_momentum: [C], None without momentum.
-            rate: [C], eta_t where `lr_at` is "update", else None.
+            gates: the algorithm's own gates by name, [C], or [C, D] per channel; logs are 0 where
+                a token is masked.
             write: [C], 1 or 0.
             band: [C, K], the weight of gradient s in G_t; None for a window of 1, where K = C.
         """
         raise NotImplementedError
 
     def step(
-        self,
-        S: Any,
-        V: Any,
-        G: Leaf,
-        momentum: Any,
-        rate: Array | float,
+        self, S: Any, V: Any, G: Leaf, gates: Mapping[str, Array]
     ) -> tuple[Leaf | None, Leaf | None, Leaf]:
         """One token of the recursion: S_t, V_t and U_t, for one weight.
 
@@ -215,13 +216,18 @@ class Algorithm(Part):
             S: first buffer, an array like the weight; None if not kept.
             V: second buffer, likewise.
             G: the gradient, times eta_t where `lr_at` is "gradient".
-            momentum: mu_t, a scalar; None without.
-            rate: eta_t where `lr_at` is "update", else 1.
+            gates: the token's, of the algorithm's own, by name: scalars, or [D] per channel.
         """
         raise NotImplementedError
 
-    def transform(self, S: Leaf, V: Leaf | None, rate: Array | float) -> tuple[Leaf, Leaf | None]:
-        """What an algorithm that acts per chunk adds at the chunk's end, and the new V."""
+    def accumulate(self, S: Leaf, G: Leaf, gates: Mapping[str, Array]) -> Leaf:
+        """S_t of an algorithm that acts per chunk; arguments as those of `step`."""
+        raise NotImplementedError
+
+    def transform(
+        self, S: Leaf, V: Leaf | None, gates: Mapping[str, Array]
+    ) -> tuple[Leaf, Leaf | None]:
+        """U of an algorithm that acts per chunk, and the new V; gates are the last token's."""
         raise NotImplementedError
 
     def flops(self, shape: tuple[int, ...], chunk: int) -> float:
@@ -240,7 +246,7 @@ class Algorithm(Part):
         Args:
             gates: LaTeX of the gates' symbols, by name.
             G: LaTeX of what `step` is given for G, such as "\eta_t g_t".
-            rate: LaTeX of what it is given for `rate`; "" for 1.
+            rate: LaTeX of `step_rate`; "" for 1.
         """
         del gates, G, rate
         return None

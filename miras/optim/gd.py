@@ -47,12 +47,12 @@ class GD(Algorithm):
                 "use retention 'none', or averaged=False",
             )
 
-    def coefficients(self, log_decay, log_momentum, rate, write, band) -> Coefficients:
+    def coefficients(self, log_decay, gates, write, band) -> Coefficients:
         """c = the decay products."""
         c, beta = products(log_decay, write.shape[0], write.dtype)
         return Coefficients(c, beta)
 
-    def step(self, S, V, G, momentum, rate):
+    def step(self, S, V, G, gates):
         """-eta_t g_t."""
         return None, None, -G
 

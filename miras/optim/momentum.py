@@ -1,6 +1,7 @@
 """Gradient descent with momentum: Titans' past and momentary surprise, and Nesterov's form."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -16,6 +17,11 @@ from miras.parts.gate import Gate
 def momentum_gate(value: float, learned: bool) -> Gate:
     """log mu_t."""
     return Gate("log_momentum", value, "log_unit", learned, role="momentum", symbol=r"\mu")
+
+
+def momentum_of(gates: Mapping[str, Array]) -> Array:
+    """mu_t."""
+    return jnp.exp(gates["log_momentum"])
 
 
 @register("momentum")
@@ -46,15 +52,15 @@ class Momentum(Algorithm):
         """eta_t and log mu_t."""
         return (*super().gates(), momentum_gate(self.momentum, self.data_dependent))
 
-    def coefficients(self, log_decay, log_momentum, rate, write, band) -> Coefficients:
+    def coefficients(self, log_decay, gates, write, band) -> Coefficients:
         """c = La diag(write) Lm and p = La (write * m): masked tokens leave A as it is."""
         La, beta = products(log_decay, write.shape[0], write.dtype)
-        Lm, m = products(log_momentum, write.shape[0], write.dtype)
+        Lm, m = products(gates["log_momentum"], write.shape[0], write.dtype)
         return Coefficients(c=La @ (write[:, None] * Lm), beta=beta, p=La @ (write * m), n=Lm, m=m)
 
-    def step(self, S, V, G, momentum, rate):
+    def step(self, S, V, G, gates):
         """mu_t S_{t-1} - eta_t g_t."""
-        S = momentum * S - G
+        S = momentum_of(gates) * S - G
         return S, None, S
 
     def formula(self, gates, G, rate) -> AlgorithmFormula:
@@ -77,21 +83,22 @@ class Nesterov(Momentum):
     2013, section 2; as optax and PyTorch have it), with mu_t of the token at hand.
     """
 
-    def coefficients(self, log_decay, log_momentum, rate, write, band) -> Coefficients:
+    def coefficients(self, log_decay, gates, write, band) -> Coefficients:
         """c = La diag(write) (diag(mu) Lm + 1)."""
         size = write.shape[0]
         La, beta = products(log_decay, size, write.dtype)
-        Lm, m = products(log_momentum, size, write.dtype)
-        mu = _mu(log_momentum)
+        Lm, m = products(gates["log_momentum"], size, write.dtype)
+        mu = _mu(gates["log_momentum"])
         ahead = mu[:, None] * Lm + _identity(size, write.dtype)
         return Coefficients(
             c=La @ (write[:, None] * ahead), beta=beta, p=La @ (write * mu * m), n=Lm, m=m
         )
 
-    def step(self, S, V, G, momentum, rate):
+    def step(self, S, V, G, gates):
         """mu_t S_t - eta_t g_t."""
-        S = momentum * S - G
-        return S, None, momentum * S - G
+        mu = momentum_of(gates)
+        S = mu * S - G
+        return S, None, mu * S - G
 
     def formula(self, gates, G, rate) -> AlgorithmFormula:
         """S_t, and the step ahead of it."""

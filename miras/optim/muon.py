@@ -10,6 +10,7 @@ from miras.array_typing import Leaf
 from miras.config import added, require
 from miras.optim.base import register
 from miras.optim.coefficients import Coefficients, products
+from miras.optim.momentum import momentum_of
 from miras.optim.omega import Windowed
 from miras.parts.formula import AlgorithmFormula, Line, times
 
@@ -90,18 +91,22 @@ class Transformed(Windowed):
         """S, also without momentum where it adds up over a chunk."""
         return () if self.momentum is None and self.every == "token" else ("S",)
 
-    def coefficients(self, log_decay, log_momentum, rate, write, band) -> Coefficients:
+    def coefficients(self, log_decay, gates, write, band) -> Coefficients:
         """The chunk's decay and the accumulated gradient; nothing is written before its end."""
         size = write.shape[0]
         _, beta = products(log_decay, size, write.dtype)
-        Lm, m = products(log_momentum, size, write.dtype)
+        Lm, m = products(gates.get("log_momentum"), size, write.dtype)
         n = -(Lm if band is None else Lm @ band)
         return Coefficients(jnp.zeros_like(n), beta, jnp.zeros_like(m), n, m)
 
-    def step(self, S, V, G, momentum, rate):
+    def accumulate(self, S, G, gates):
+        """mu_t S_{t-1} + G_t."""
+        return (S if self.momentum is None else momentum_of(gates) * S) + G
+
+    def step(self, S, V, G, gates):
         """U_t = -f_t T(S_t)."""
-        new = G if self.momentum is None else momentum * S + G
-        U, V = self.transform(new, V, rate)
+        new = G if self.momentum is None else self.accumulate(S, G, gates)
+        U, V = self.transform(new, V, gates)
         return (None if self.momentum is None else new), V, U
 
     def accumulated(self, gates, G: str) -> tuple[str, tuple[Line, ...]]:
@@ -143,9 +148,9 @@ class Muon(Transformed):
             "quintics='one'.",
         )
 
-    def transform(self, S, V, rate):
+    def transform(self, S, V, gates):
         """-f NewtonSchulz(S)."""
-        return -rate * newton_schulz(S, self.steps, self.quintics), V
+        return -self.step_rate(gates) * newton_schulz(S, self.steps, self.quintics), V
 
     def flops(self, shape: tuple[int, ...], chunk: int) -> float:
         """The iterations' products, of a matrix."""

@@ -1,14 +1,13 @@
 """The Omega rule: each step descends on the losses of a window of tokens."""
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 
 from miras.config import require
 from miras.optim.base import Algorithm, register
 from miras.optim.coefficients import Coefficients, products
-from miras.optim.momentum import momentum_gate
+from miras.optim.momentum import momentum_gate, momentum_of
 from miras.parts.formula import AlgorithmFormula, Line, times, wrap
 from miras.parts.gate import Gate
 
@@ -84,22 +83,23 @@ class Omega(Windowed):
         """S with momentum."""
         return () if self.momentum is None else ("S",)
 
-    def coefficients(self, log_decay, log_momentum, rate: Any, write, band) -> Coefficients:
+    def coefficients(self, log_decay, gates, write, band) -> Coefficients:
         """c = La diag(write) Lm diag(eta) band."""
-        size = write.shape[0]
+        size, rate = write.shape[0], self.step_rate(gates)
         La, beta = products(log_decay, size, write.dtype)
         scaled = jnp.diag(write * rate) if band is None else (write * rate)[:, None] * band
         if self.momentum is None:
             return Coefficients(La @ scaled, beta)
-        Lm, m = products(log_momentum, size, write.dtype)
+        Lm, m = products(gates["log_momentum"], size, write.dtype)
         n = Lm @ scaled
         return Coefficients(La @ (write[:, None] * n), beta, La @ (write * m), n, m)
 
-    def step(self, S, V, G, momentum, rate):
+    def step(self, S, V, G, gates):
         """mu_t S_{t-1} - eta_t G_t."""
+        rate = self.step_rate(gates)
         if self.momentum is None:
             return None, None, -rate * G
-        S = momentum * S - rate * G
+        S = momentum_of(gates) * S - rate * G
         return S, None, S
 
     def formula(self, gates, G, rate) -> AlgorithmFormula:

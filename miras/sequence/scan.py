@@ -145,10 +145,10 @@ def _run(rule: Rule, inputs: ScanInputs, options: ScanOptions, alignment: Alignm
 
 
 def _without_masked(rule: Rule, inputs: ScanInputs, mask: Mask) -> ScanInputs:
-    """Masked tokens hold neutral values: gates 1 or 0, streams 0."""
-    positive = {gate.name for gate in rule.gates if gate.range == "positive"}
+    """Masked tokens hold neutral values: those of gates, and 0 in streams."""
+    neutral = {gate.name: gate.neutral for gate in rule.gates}
     assert inputs.gates is not None
-    gates = {name: where(mask, x, float(name in positive)) for name, x in inputs.gates.items()}
+    gates = {name: where(mask, x, neutral[name]) for name, x in inputs.gates.items()}
     streams = {name: getattr(inputs, name) for name in ("q", "k", "v", "k_write")}
     return inputs._replace(gates=gates, **jax.tree.map(lambda x: where(mask, x, 0), streams))
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from miras import sequence
 from miras.backends.base import Alignment, ScanInputs, ScanResult
-from miras.parts.gate import Gate
+from miras.parts.gate import Gate, Role
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 from miras.sequence.checks import gate_shape
@@ -27,14 +27,11 @@ class Inputs(NamedTuple):
     gates: dict[str, np.ndarray]
 
 
-_SPANS = {
-    "lr": (0.002, 0.02),  # so small that rounding is not amplified
-    "log_decay": (-0.3, 0.0),
-    "log_decay_value": (-0.3, 0.0),
-    "log_momentum": (-1.0, -0.1),
-    "threshold": (0.5, 2.5),
+_SPANS: dict[Role | None, tuple[float, float]] = {
+    "rate": (0.002, 0.02),  # so small that rounding is not amplified
+    "decay": (-0.3, 0.0),
+    "momentum": (-1.0, -0.1),
     "weight": (0.3, 1.0),
-    "slot": (0.1, 0.9),
 }
 
 
@@ -100,10 +97,10 @@ def scan_with_loss(rule: Rule, *arrays: Any, **keywords: Any) -> ScanResult:
 
 def span(gate: Gate) -> tuple[float, float]:
     """From where to where random values of a gate lie."""
-    if gate.name in _SPANS:
-        return _SPANS[gate.name]
+    if gate.role in _SPANS:
+        return _SPANS[gate.role]
     if gate.range == "log_unit":
         return -0.3, 0.0
     if gate.range == "bounded" and math.isfinite(gate.upper):
         return 0.1 * gate.upper, 0.9 * gate.upper
-    return 0.5 * gate.value, 1.5 * gate.value
+    return 0.5 * gate.value, 2.5 * gate.value

@@ -16,8 +16,8 @@ from miras.backends.xla.backend import Tiling, Xla
 from miras.backends.xla.loop import scan_tiles
 from miras.config import override
 from miras.engine import step as chunk
+from miras.engine.linear import following
 from miras.engine.step import in_pairs
-from miras.engine.trajectory import following
 from miras.rule.options import ScanOptions
 from miras.testing import random_inputs
 from miras.testing.inputs import scan_with_loss

@@ -32,10 +32,17 @@ class MemoryAtToken(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """The associations of a token: keys as they are written along [R, dk], values [R, dv]."""
+    """The associations of a token.
+
+    Attributes:
+        k: keys as they are written along, [R, dk].
+        v: values, [R, dv].
+        gates: those that the memory reads with, [R, ...].
+    """
 
     k: Array
     v: Array
+    gates: dict[str, Array]
 
 
 def measures(
@@ -63,7 +70,12 @@ def measures(
     if k.ndim == 1:  # the further steps of an algorithm on the same association
         tokens = tokens._replace(terms=tokens.terms[:1])
     keys = [term.k if term.k_write is None else term.k_write for term in tokens.terms]
-    pairs = Pairs(jnp.concatenate(keys), jnp.concatenate([term.v for term in tokens.terms]))
+    own = rule.memory.own_gates(tokens.gates)
+    pairs = Pairs(
+        jnp.concatenate(keys),
+        jnp.concatenate([term.v for term in tokens.terms]),
+        {name: jnp.repeat(gate, len(keys), axis=0) for name, gate in own.items()},
+    )
     found = {
         "surprise": surprise(rule, memory.at, memory.fixed, tokens),
         "error": error(rule, memory.held, memory.fixed, pairs),
@@ -97,9 +109,9 @@ def gradient(rule: Rule, at: Weights, fixed: Weights, term: Term, tokens: Tokens
         return {name: -jnp.outer(x[0], e[0]) for name, (x, e) in pairs.items()}
 
     def read(W: Weights, x: Array) -> Array:
-        return rule.memory.apply(Plain(W, fixed), x)
+        return rule.memory.apply(Plain(W, fixed, gates=of_memory), x)
 
-    own = rule.bias.own_gates(tokens.for_gradients)
+    own, of_memory = (part.own_gates(tokens.for_gradients) for part in (rule.bias, rule.memory))
     residual = rule.bias.residual(read(at, term.k), term.v, own)
     along = term.k if term.k_write is None else term.k_write
     (g,) = jax.vjp(lambda W: read(W, along), at)[1](residual)
@@ -109,7 +121,8 @@ def gradient(rule: Rule, at: Weights, fixed: Weights, term: Term, tokens: Tokens
 def error(rule: Rule, W: Weights, fixed: Weights, pairs: Pairs) -> Array:
     """||M(W, k) - v|| / ||v|| over the associations; those of value 0, erasures, have none."""
     there = jnp.any(pairs.v != 0, axis=-1, keepdims=True)
-    off = jnp.where(there, rule.memory.apply(Plain(W, fixed), pairs.k) - pairs.v, 0.0)
+    reader = Plain(W, fixed, gates=pairs.gates)
+    off = jnp.where(there, rule.memory.apply(reader, pairs.k) - pairs.v, 0.0)
     return jnp.linalg.norm(off) / jnp.linalg.norm(pairs.v)
 
 

@@ -18,13 +18,11 @@ from miras.analysis.inspect.measures import MemoryAtToken, Pairs, error, measure
 from miras.array_typing import Array, Weights
 from miras.backends.base import ScanInputs
 from miras.config import require
-from miras.engine import recursive_least_squares as least_squares
 from miras.engine.state import State, split_fixed
-from miras.engine.trajectory import link
+from miras.engine.trajectory import primal
 from miras.layers.fast_weights import FastWeights, MemoryCall
 from miras.models import LanguageModel
 from miras.models.config import LanguageModelConfig
-from miras.optim import Newton
 from miras.rule.rule import Rule
 from miras.sequence.scan import every_gate
 from miras.train.state import structure
@@ -144,15 +142,8 @@ def _held(rule: Rule, state: State) -> Weights:
 
 
 def _primal(rule: Rule, A: Weights) -> Weights:
-    """The weights of dual states, leaves [B, H, ...]; of newton's two sums, their solution."""
-
-    def of_head(A: Weights) -> Weights:
-        if not isinstance(rule.algorithm, Newton):
-            return link(rule, A)
-        eye = jnp.eye(A["H"].shape[0], dtype=A["H"].dtype)
-        return {"w1": least_squares.solve(rule, lambda z: z @ A["H"], None, eye) @ A["w1"]}
-
-    return jax.vmap(jax.vmap(of_head))(A)
+    """The weights of dual states, leaves [B, H, ...]."""
+    return jax.vmap(jax.vmap(functools.partial(primal, rule)))(A)
 
 
 @functools.partial(jax.jit, static_argnums=0)

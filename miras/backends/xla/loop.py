@@ -85,8 +85,11 @@ def _grouped(xs: tuple[Tile, Array | None], group: int) -> tuple[Tile, Array | N
     ):  # what always begins a chunk would do so in padding too
         xs = tiles._replace(chunk_start=jnp.ones_like(tiles.chunk_end)), xs[1]
 
-    def grouped(x: Array) -> Array:
-        x = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
+    def grouped(x: Array, mode: str = "constant") -> Array:
+        if missing:
+            x = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1), mode=mode)
         return x.reshape(-1, group, *x.shape[1:])
 
-    return jax.tree.map(grouped, xs)
+    gates = {name: grouped(gate, "edge") for name, gate in tiles.gates.items()}
+    tiles, resets = jax.tree.map(grouped, xs)
+    return tiles._replace(gates=gates), resets

@@ -18,9 +18,10 @@ from miras.engine.averaging import AVERAGE, averages, held_to
 from miras.engine.devices import varying_alike
 from miras.engine.layout import Placement, Positions, place, positions
 from miras.engine.masking import along
-from miras.engine.state import State, dual_start, initial_state, split_fixed
+from miras.engine.state import State, initial_state, split_fixed
 from miras.engine.step import Tile
 from miras.engine.tile import Constants
+from miras.engine.trajectory import dual_start
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
@@ -162,8 +163,8 @@ def tiles_of(
     if aligned:
         present = jnp.broadcast_to(jnp.arange(size) < length, (batch, size))
         moved = jax.tree.map(lambda x: _pad(x, size), known.streams)
-        if inputs.average is not None:
-            moved["gates"][AVERAGE] = held_to(known.streams["gates"][AVERAGE], size)
+        # Held, not 0, which is outside of the range of some.
+        moved["gates"] = jax.tree.map(lambda x: held_to(x, size), known.streams["gates"])
         resets = None if inputs.segment_ids is None else _pad(at.reset, size)
     else:
         placement = place(at, chunk, chunks)

@@ -1,0 +1,150 @@
+"""Linear: states in dual form, where they are linear in the gradients. They are never formed."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from miras.array_typing import Array, Leaf, Weights
+from miras.engine.decay import before
+from miras.engine.iterate import Iterate, Steps, last, weighted_sum
+from miras.engine.readers import DualForm, Trail, Write
+from miras.memory import Reader
+from miras.optim.coefficients import Coefficients
+from miras.rule.rule import Rule
+
+
+@dataclasses.dataclass
+class Linear:
+    """States in dual form: W_t = beta_t W_0 + p_t S_0 - sum_s c[t, s] X_s^T E_s, times decays."""
+
+    rule: Rule
+    start: Iterate
+    steps: Steps
+    fixed: Weights
+
+    def after(self) -> Reader:
+        """Reads the state after each token's own write."""
+        trails = {name: self.trail(name) for name in self.start.A}
+        return DualForm(trails, self.fixed, self._gates())
+
+    def before(self) -> DualForm:
+        """Reads the state at which each token's gradient is taken: W_{t-1}, or alpha_t W_{t-1}."""
+        decay_first = self.rule.order == "decay_first"
+        trails = {}
+        for name in self.start.A:
+            trail = self.trail(name)
+            scalar = self.steps.decays[name].scalar if decay_first else None
+            trails[name] = trail._replace(
+                at=shifted(trail.at, scalar),
+                row=before(trail.row, decay_first),
+                column=before(trail.column, decay_first),
+            )
+        return DualForm(trails, self.fixed, self._gates())
+
+    def end(self) -> Iterate:
+        """The iterate after the last token."""
+        if self.rule.algorithm.averaged:
+            S = {name: self._momentum(name) for name in self.start.A}
+            A = {name: self._averaged(name, S[name]) for name in self.start.A}
+            return Iterate(A, S, self.start.V)
+        A = {name: self._end(name, leaf) for name, leaf in self.start.A.items()}
+        S = self.start.S
+        if S is not None:
+            S = {name: self._momentum(name) for name in S}
+        return Iterate(A, S, self.start.V)
+
+    def _gates(self) -> dict[str, Array]:
+        return self.rule.memory.own_gates(self.steps.gates)
+
+    def trail(self, name: str) -> Trail:
+        """How one weight changes over the tokens."""
+        assert self.steps.coefficients is not None
+        at = self.steps.coefficients[name]
+        momentum = None if self.start.S is None or at.p is None else self.start.S[name]
+        row, column = self.steps.decays[name].sums()
+        return Trail(self.start.A[name], momentum, self.steps.writes[name], at, row, column)
+
+    def _end(self, name: str, start: Leaf) -> Leaf:
+        trail = self.trail(name)
+        c, beta = last(trail.at.c), last(trail.at.beta)
+        state, kind = beta * start, self.steps.kinds[name]
+        row, column = trail.row, trail.column
+        if row is not None:
+            state = state * jnp.exp(last(row.at))[:, None]
+        if column is not None:
+            state = state * jnp.exp(last(column.at))
+        if trail.momentum is not None:
+            assert trail.at.p is not None
+            state = state + last(trail.at.p) * trail.momentum
+        for write in trail.writes:
+            X, E = write
+            if row is not None:
+                X = X * jnp.exp(row.rest())
+            if column is not None:
+                E = E * jnp.exp(column.rest())
+            state = state + weighted_sum(-c, Write(X, E), kind)
+        return state
+
+    def _averaged(self, name: str, S: Leaf) -> Leaf:
+        """A_0 + r S, by the sum that is there already."""
+        assert self.steps.coefficients is not None
+        row = self.steps.coefficients[name].row
+        assert row is not None
+        return self.start.A[name] + last(row) * S
+
+    def _momentum(self, name: str) -> Leaf:
+        """S after the last token; S_0 is 0 where the start has none."""
+        assert self.steps.coefficients is not None
+        at = self.steps.coefficients[name]
+        assert at.m is not None
+        assert at.n is not None
+        steps = (
+            weighted_sum(-last(at.n), write, self.steps.kinds[name])
+            for write in self.steps.writes[name]
+        )
+        if self.start.S is None:
+            return functools.reduce(jnp.add, steps)
+        return functools.reduce(jnp.add, steps, last(at.m) * self.start.S[name])
+
+
+def shifted(at: Coefficients, log_decay: Array | None) -> Coefficients:
+    """The coefficients of W_{t-1}, times alpha_t if given: c, beta and p of the token before."""
+    factor = 1.0 if log_decay is None else jnp.exp(log_decay)
+    column = factor if log_decay is None else jnp.exp(log_decay)[:, None]
+    c = column * jnp.pad(at.c[:-1], ((1, 0), (0, 0)))
+    beta = factor * jnp.pad(at.beta[:-1], (1, 0), constant_values=1.0)
+    p = None if at.p is None else factor * jnp.pad(at.p[:-1], (1, 0))
+    return Coefficients(c, beta, p)
+
+
+def following(first: Steps, second: Steps) -> Steps:
+    """A run's steps from S as it was before the run in front of it, which S_0 is not formed after.
+
+    The second run begins with S_0 = m S - sum_s n[s] grad_s. Put into its recursion, this makes the
+    first run's gradients writes of the second, as a window's are:
+
+        A_t = beta_t A_0 + p_t m S - sum_s p_t n[s] grad_s - sum_s c[t, s] grad_s, and S_t alike.
+    """
+    assert first.coefficients is not None
+    assert second.coefficients is not None
+    found: dict[int, Coefficients] = {}
+    for name, at in second.coefficients.items():
+        if id(at) in found:
+            continue
+        before = first.coefficients[name]
+        assert before.m is not None
+        assert before.n is not None
+        assert at.p is not None
+        assert at.m is not None
+        assert at.n is not None
+        m, n = last(before.m), last(before.n)[None, :]
+        c, n = (
+            jnp.concatenate([scale[:, None] * n, own], axis=1)
+            for scale, own in ((at.p, at.c), (at.m, at.n))
+        )
+        found[id(at)] = Coefficients(c, at.beta, m * at.p, n, m * at.m)
+    coefficients = {name: found[id(at)] for name, at in second.coefficients.items()}
+    writes = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), first.writes, second.writes)
+    return second._replace(writes=writes, coefficients=coefficients)
