@@ -1,12 +1,11 @@
 """Random inputs for any rule, and the rules that tests range over."""
 
+import functools
 import itertools
-
-import jax
-import numpy as np
 
 import miras
 from miras.presets import PRESETS
+from miras.testing import random_inputs
 
 MEMORIES = {
     "vector": {"kind": "vector"},
@@ -65,22 +64,8 @@ def legal_rules() -> dict[str, miras.Rule]:
     return rules
 
 
-def inputs(rule: miras.Rule, *, B=2, T=11, H=2, D=4, seed=0, dtype=np.float64):
-    """W0, q, k, v and gates for a rule, with steps so small that rounding is not amplified."""
-    rng = np.random.default_rng(seed)
-    q, k, v = (rng.normal(size=(B, T, H, D)).astype(dtype) for _ in range(3))
-    k /= np.linalg.norm(k, axis=-1, keepdims=True)
-    span = {
-        "lr": (0.002, 0.02),
-        "log_decay": (-0.3, 0.0),
-        "log_momentum": (-1.0, -0.1),
-        "threshold": (0.5, 2.5),
-    }
-    gates = {g.name: rng.uniform(*span[g.name], size=(B, T, H)).astype(dtype) for g in rule.gates}
-    start = rule.init_raw(jax.random.key(seed), D, D, H)
-    raw = {n: 0.3 * rng.normal(size=w.shape) + np.asarray(w) for n, w in start.items()}
-    W0 = {n: np.asarray(w, dtype) for n, w in rule.constrain(raw).items()}
-    return W0, q, k, v, gates
+# W0, q, k, v and gates for a rule.
+inputs = functools.partial(random_inputs, B=2, T=11, H=2, dk=4)
 
 
 # Presets that bring a rule of their own, and not one around which other layers stand.

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -46,6 +46,7 @@ def random_inputs(
     terms: int | None = None,
     seed: int = 0,
     dtype: npt.DTypeLike = np.float64,
+    spans: Mapping[str, tuple[float, float]] | None = None,
 ) -> Inputs:
     """Inputs with keys of unit norm, learning rates of about 0.01, and weights off their start.
 
@@ -59,18 +60,20 @@ def random_inputs(
         terms: associations a token, where keys have an axis for them.
         seed: of the draw.
         dtype: of all arrays.
+        spans: for gates by their name, the lowest and the highest value; others as `span` says.
     """
-    rng = np.random.default_rng(seed)
+    rng, own = np.random.default_rng(seed), spans or {}
     dv = dk if dv is None else dv
     several = () if terms is None else (terms,)
     shapes = ((B, T, H, dk), (B, T, H, *several, dk), (B, T, H, *several, dv))
     q, k, v = (rng.normal(size=shape).astype(dtype) for shape in shapes)
     k /= np.linalg.norm(k, axis=-1, keepdims=True)
     call = ScanInputs({}, q, k, v)  # pyright: ignore[reportArgumentType]
-    gates = {
-        gate.name: rng.uniform(*span(gate), size=gate_shape(rule, gate, call)).astype(dtype)
-        for gate in rule.gates
-    }
+    gates = {}
+    for gate in rule.gates:
+        low, high = own.get(gate.name, span(gate))
+        drawn = rng.uniform(low, high, size=gate_shape(rule, gate, call))
+        gates[gate.name] = drawn.astype(dtype)
     start = rule.init_raw(jax.random.key(seed), dk, dv, H)
     raw = {n: np.asarray(w) + 0.3 * rng.normal(size=w.shape) for n, w in start.items()}
     W0 = {n: np.asarray(w, dtype) for n, w in rule.constrain(raw).items()}  # pyright: ignore

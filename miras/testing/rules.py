@@ -12,6 +12,7 @@ from miras.errors import ConfigError
 from miras.rule.rule import Rule
 from miras.sequence.scan import _run, scan
 from miras.testing.expect import double_precision_op_by_op, expect, expect_close, expect_finite
+from miras.testing.gradients import value_and_gradients
 from miras.testing.inputs import Inputs, random_inputs, scan_with_loss
 
 # What a member is put beside, most telling first; the first few that are legal are taken.
@@ -119,13 +120,12 @@ def check_rule(rule: Rule, *, T: int = 3, chunk: int = 2, seed: int = 0, **optio
 
 
 def _value_and_gradients(rule: Rule, backend: str, inputs: Inputs, options: dict[str, Any]):
-    def objective(inputs: Inputs):
+    def run(inputs: Inputs):
         y, state, loss = scan_with_loss(rule, *inputs, backend=backend, **options)
-        kept = {"y": y, "loss": loss, "memory": _memory(state)}
-        return sum(jnp.sum(jnp.sin(leaf + i)) for i, leaf in enumerate(jax.tree.leaves(kept))), kept
+        return {"y": y, "loss": loss, "memory": _memory(state)}
 
-    (_, kept), gradients = jax.value_and_grad(objective, has_aux=True)(inputs)
-    return {**kept, "gradients": gradients._asdict()}
+    found, gradients = value_and_gradients(run, inputs)
+    return {**found, "gradients": gradients._asdict()}
 
 
 def _memory(state: Any) -> Any:

@@ -1,14 +1,16 @@
 """Every memory with every bias and retention: `xla` equals `reference`, in value and gradient."""
 
+import functools
 import itertools
 
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import miras
+from miras.testing import random_inputs
+from miras.testing.gradients import value_and_gradients
 from tests import cases, selection
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -16,23 +18,14 @@ pytestmark = pytest.mark.usefixtures("float64")
 RULES = cases.legal_rules()
 
 
-def value_and_gradients(rule, backend, args, weights, **options):
-    def objective(W0, q, k, v, gates):
-        y, state = miras.scan(rule, W0, q, k, v, gates, backend=backend, **options)
-        total = jnp.sum(weights * y)
-        memory = (state.A, state.S, state.R)  # R is where the next chunk starts
-        for leaf in jax.tree.leaves(memory):
-            total = total + jnp.mean(jnp.sin(leaf))
-        return total, (y, memory)
-
-    return jax.value_and_grad(objective, argnums=(0, 1, 2, 3, 4), has_aux=True)(*args)
-
-
 def compare(rule, *, T, chunk, seed=0, **options):
-    args = jax.tree.map(jnp.asarray, cases.inputs(rule, B=1, T=T, H=2, D=2, seed=seed))
-    weights = np.random.default_rng(seed).normal(size=(1, T, 2, 2))
-    want = value_and_gradients(rule, "reference", args, weights, chunk=chunk, **options)
-    got = value_and_gradients(rule, "xla", args, weights, chunk=chunk, **options)
+    def run(inputs, backend):
+        y, state = miras.scan(rule, *inputs, backend=backend, chunk=chunk, **options)
+        return y, (state.A, state.S, state.R)  # R is where the next chunk starts
+
+    inputs = jax.tree.map(jnp.asarray, random_inputs(rule, T=T, seed=seed))
+    want = value_and_gradients(functools.partial(run, backend="reference"), inputs)
+    got = value_and_gradients(functools.partial(run, backend="xla"), inputs)
     chex.assert_tree_all_finite(want)
     chex.assert_trees_all_close(got, want, rtol=1e-9, atol=1e-9)
 

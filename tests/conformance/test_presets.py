@@ -2,15 +2,12 @@
 
 import inspect
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import miras
-from miras.backends.base import ScanInputs
 from miras.layers.keys import Associations
-from miras.sequence.checks import gate_shape
+from miras.testing import random_inputs
 from tests.cases import RULES
 from tests.conformance import oracle, oracle_atlas, oracle_linear, oracle_presets
 
@@ -25,14 +22,6 @@ PUBLISHED = {
 INNER = {"omeganet": "mlp", "atlas": "mlp"}
 NAMES = {"atlas++": None, "rwkv7": None, "comba": None, "transformer": None, "sliding_window": None}
 B, H, D = 2, 2, 4
-SPAN = {
-    "lr": (0.02, 0.2),
-    "log_decay": (-0.3, 0.0),
-    "log_decay_value": (-0.3, 0.0),
-    "log_momentum": (-1.0, -0.1),
-    "threshold": (0.5, 2.5),
-    "weight": (0.3, 1.0),
-}
 
 
 def rule_of(name: str) -> miras.Rule:
@@ -44,21 +33,9 @@ def rule_of(name: str) -> miras.Rule:
     return rule
 
 
-def inputs(rule: miras.Rule, T: int, *, terms: int | None = None, seed: int = 0):
-    """W0, streams and gates; gates per head where the preset holds them constant."""
-    rng = np.random.default_rng(seed)
-    shape = (B, T, H) + (() if terms is None else (terms,)) + (D,)
-    q, k, v = rng.normal(size=(B, T, H, D)), rng.normal(size=shape), rng.normal(size=shape)
-    k /= np.linalg.norm(k, axis=-1, keepdims=True)
-    start = rule.init_raw(jax.random.key(seed), D, D, H)
-    raw = {n: np.asarray(w) + 0.3 * rng.normal(size=w.shape) for n, w in start.items()}
-    W0 = {n: np.asarray(w, np.float64) for n, w in rule.constrain(raw).items()}
-    call = ScanInputs(W0, jnp.asarray(q), jnp.asarray(k), jnp.asarray(v))
-    gates = {}
-    for gate in rule.gates:
-        size = gate_shape(rule, gate, call)
-        gates[gate.name] = rng.uniform(*SPAN[gate.name], size=size)
-    return W0, q, k, v, gates
+def inputs(rule: miras.Rule, T: int, *, terms: int | None = None):
+    """W0, streams and gates, at rates of which an error would show."""
+    return random_inputs(rule, B=B, T=T, H=H, dk=D, terms=terms, spans={"lr": (0.02, 0.2)})
 
 
 def close(got, want):

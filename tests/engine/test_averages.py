@@ -19,7 +19,7 @@ AVERAGE = np.maximum(0.0, 1 / (1 + np.arange(CHUNK)) + np.array([0, 0.3, -0.4, 0
 def made():
     """TTT-MLP's rule, and arrays with biases off 0."""
     rule = miras.preset("ttt_mlp").rule
-    W0, q, k, v, gates = inputs(rule, T=T, D=4)
+    W0, q, k, v, gates = inputs(rule, T=T)
     rng = np.random.default_rng(0)
     W0 = {name: leaf + 0.1 * rng.normal(size=leaf.shape) for name, leaf in W0.items()}
     return rule, (W0, q, k, v, {"lr": 10 * gates["lr"]})

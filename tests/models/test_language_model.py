@@ -13,6 +13,7 @@ from miras.models import LanguageModel, decode_step, generate, prefill
 from miras.presets import PRESETS
 from tests import selection
 from tests.cases import RULES, labels
+from tests.tolerances import tolerance
 
 SMALL = ("layers=2", "width=32", "heads=2", "vocab=29", "chunk=4")
 
@@ -42,9 +43,8 @@ def forward(model, x, **options):
 
 
 def close(got, want):
-    # float32: a few hundred rounded operations on values of the logits' size
     scale = max(1.0, float(np.abs(want).max()))
-    np.testing.assert_allclose(got, want, atol=512 * np.finfo(np.float32).eps * scale)
+    np.testing.assert_allclose(got, want, atol=tolerance(np.float32, 1024, 16) * scale)
 
 
 # Of the module, so that the tests of one preset run one after the other and compile it once.

@@ -14,6 +14,9 @@ from miras.models import LanguageModel
 from miras.train.optimizer import Gradient, decay_mask, make_optimizer
 from miras.train.state import create, structure
 from miras.train.step import bits_per_byte, make_eval_step, make_train_step, nats_per_target
+from tests.tolerances import tolerance
+
+SUMMED = tolerance(np.float32, 256, 4)  # over a vocabulary of bytes
 
 
 def build(config):
@@ -64,8 +67,8 @@ def test_bits_per_byte_is_that_of_the_definition(setup):
     log_p = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     nats = -np.take_along_axis(log_p, batch["targets"][..., None], axis=-1)[..., 0]
     total, count = nats[batch["mask"]].sum(), batch["mask"].sum()
-    np.testing.assert_allclose(nats_per_target(totals), total / count, rtol=1e-5)
-    np.testing.assert_allclose(bits_per_byte(totals), total / np.log(2) / (2 * count), rtol=1e-5)
+    np.testing.assert_allclose(nats_per_target(totals), total / count, rtol=SUMMED)
+    np.testing.assert_allclose(bits_per_byte(totals), total / np.log(2) / (2 * count), rtol=SUMMED)
 
 
 def test_accumulated_batches_are_one_large_batch(setup):
@@ -82,13 +85,13 @@ def test_accumulated_batches_are_one_large_batch(setup):
     small, in_parts = two_steps(small, stack([first, second]), alive)
     large, at_once = one_step(large, stack([together]), alive)
     assert int(small.step) == int(large.step) == 1
-    np.testing.assert_allclose(in_parts.totals, at_once.totals, rtol=1e-6)
-    np.testing.assert_allclose(in_parts.gradient_norm, at_once.gradient_norm, rtol=1e-5)
+    np.testing.assert_allclose(in_parts.totals, at_once.totals, rtol=tolerance(np.float32, 64))
+    np.testing.assert_allclose(in_parts.gradient_norm, at_once.gradient_norm, rtol=SUMMED)
     # Adam's first update is the learning rate times a sign, so moments are the sharper witness.
     parts, whole = (optax.tree.get(s.opt_state, "mu") for s in (small, large))
     scale = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(whole))
     assert scale > 1e-4
-    assert largest_difference(parts, whole) < 1e-5 * scale
+    assert largest_difference(parts, whole) < SUMMED * scale
 
 
 def test_only_matrices_decay(tiny):
@@ -104,7 +107,7 @@ def test_only_matrices_decay(tiny):
     for (path, update), before in leaves:
         name = jax.tree_util.keystr(path, simple=True, separator=".").rpartition("M0.")[2]
         if jnp.any(update != 0):
-            np.testing.assert_allclose(update, -0.05 * before, rtol=1e-5)
+            np.testing.assert_allclose(update, -0.05 * before, rtol=tolerance(np.float32, factor=8))
         else:
             kept.add(name)
     assert {
