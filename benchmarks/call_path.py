@@ -37,8 +37,12 @@ class Recorder:
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         """Note the call of a function of miras."""
         del argument
-        if event != "call" or (file := _file(frame)) is None or len(self.chains) == 2:
-            return
+        if len(self.chains) == 2:
+            sys.setprofile(None)
+        elif event == "call" and (file := _file(frame)) is not None:
+            self._note(frame, file)
+
+    def _note(self, frame: FrameType, file: str) -> None:
         self.files.setdefault(file)
         if file.startswith("memory/") and frame.f_code.co_name == "apply":
             self.chains.setdefault("equation", _chain(frame))
