@@ -17,7 +17,7 @@ from miras.attention.dispatch import fused
 from miras.attention.softmax import attend, blocks_of, in_blocks, in_front
 from miras.backends.base import ScanInputs, ScanResult
 from miras.config import require
-from miras.engine.masking import along, compact
+from miras.engine.masking import compact, take_tokens
 from miras.memory import TokenCache
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
@@ -39,8 +39,8 @@ class KVState:
         v: [B, L, H, Dv].
         visible: [B, L], whether a place holds a token that queries may see.
         segment: [B, L], the number of the token's segment, counted up from 0.
-        length: [B], places filled so far. Places behind them, which only rows with masked tokens
-            have, hold nothing.
+        length: [B], places filled so far. Later places, which only rows with masked tokens
+            have, are empty.
         last_id: [B], segment id of the last token.
         last_segment: [B], its number.
         grows: whether it keeps all tokens, as without a window; static.
@@ -97,9 +97,9 @@ def widened(state: KVState, places: int) -> KVState:
     """The state with so many places, which are filled in turn. Leaves may carry leading axes."""
     extra = places - state.visible.shape[-1]
 
-    def pad(x: Array, behind: int) -> Array:
+    def pad(x: Array, trailing: int) -> Array:
         widths = [(0, 0)] * x.ndim
-        widths[x.ndim - behind - 1] = (0, extra)
+        widths[x.ndim - trailing - 1] = (0, extra)
         return jnp.pad(x, widths)
 
     return dataclasses.replace(
@@ -161,7 +161,7 @@ def _attend(
     new = {"k": k.astype(state.k.dtype), "v": v.astype(state.v.dtype)}
     new |= {"visible": seen, "segment": segment}
     begin = state.length if state.reserved else jnp.full(batch, state.visible.shape[1])
-    held = {name: _held(getattr(state, name), x, begin, state.reserved) for name, x in new.items()}
+    kept = {name: _kept(getattr(state, name), x, begin, state.reserved) for name, x in new.items()}
 
     scale = dk**-0.5 if cache.scale is None else cache.scale
     window = cache.window
@@ -170,23 +170,23 @@ def _attend(
     y = fused(q, k, v, front, window=window, segment=own, scale=scale) if may_fuse else None
     if y is None and (as_written or window is None or length < 2 * window):
         place = begin[:, None] + jnp.arange(length)
-        y = _direct(cache, W0, q, held, place, segment, scale, as_written)
+        y = _direct(cache, W0, q, kept, place, segment, scale, as_written)
     elif y is None:
-        y = _banded(cache, W0, q, held, segment, scale)
+        y = _banded(cache, W0, q, kept, segment, scale)
 
     if window is not None and rows is not None:
-        last = rows.count[:, None] + jnp.arange(window - 1)  # behind those that were held
-        held = {name: along(x, last) for name, x in held.items()}
+        last = rows.count[:, None] + jnp.arange(window - 1)  # after those that were kept
+        kept = {name: take_tokens(x, last) for name, x in kept.items()}
     elif window is not None:
-        held = {name: x[:, x.shape[1] - (window - 1) :] for name, x in held.items()}
+        kept = {name: x[:, x.shape[1] - (window - 1) :] for name, x in kept.items()}
     if rows is not None and window is None:
         filled = begin + rows.count
     else:
-        filled = begin + length if state.reserved else jnp.full(batch, held["visible"].shape[1])
+        filled = begin + length if state.reserved else jnp.full(batch, kept["visible"].shape[1])
     if rows is not None:
         y = rows.spread(y)
     end = KVState(
-        **held,
+        **kept,
         length=filled.astype(jnp.int32),
         last_id=ids[:, -1].astype(jnp.int32),
         last_segment=segment[:, -1],
@@ -196,24 +196,24 @@ def _attend(
     return y, end, jnp.zeros((batch, length, heads), jnp.promote_types(jnp.float32, q.dtype))
 
 
-def _held(kept: Array, new: Array, begin: Array, reserved: bool) -> Array:
-    """Places [B, L, ...] with T new ones at `begin` of each row, or behind all."""
+def _kept(kept: Array, new: Array, begin: Array, reserved: bool) -> Array:
+    """Places [B, L, ...] with T new ones at `begin` of each row, or after all."""
     if not reserved:
         return jnp.concatenate([kept, new], axis=1)
     put = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=0)
     return jax.vmap(put)(kept, new, begin)
 
 
-def _direct(cache: TokenCache, W0: Weights, q, held, place, segment, scale, as_written) -> Array:
+def _direct(cache: TokenCache, W0: Weights, q, kept, place, segment, scale, as_written) -> Array:
     """All queries, each at its place [B, T], against all keys."""
-    other = jnp.arange(held["visible"].shape[1])
+    other = jnp.arange(kept["visible"].shape[1])
     sees = other <= place[:, :, None]
     if cache.window is not None:
         sees &= other > place[:, :, None] - cache.window
-    return _among(cache, W0, q, held, sees, segment, scale, as_written)
+    return _among(cache, W0, q, kept, sees, segment, scale, as_written)
 
 
-def _banded(cache: TokenCache, W0: Weights, q, held, segment, scale) -> Array:
+def _banded(cache: TokenCache, W0: Weights, q, kept, segment, scale) -> Array:
     """A window of w in blocks of w tokens: query t of a block sees keys t to t + w - 1 of two."""
     window = cache.window
     assert window is not None
@@ -221,21 +221,21 @@ def _banded(cache: TokenCache, W0: Weights, q, held, segment, scale) -> Array:
     count = blocks_of(length, window)
     q = in_blocks(q, window, pairs=False, count=count)
     own = in_blocks(segment, window, pairs=False, count=count)
-    pairs = {name: in_blocks(x, window, pairs=True, count=count) for name, x in held.items()}
+    pairs = {name: in_blocks(x, window, pairs=True, count=count) for name, x in kept.items()}
     token, key = jnp.arange(window)[:, None], jnp.arange(2 * window)[None, :]
     sees = ((token <= key) & (key < token + window))[None]
     y = _among(cache, W0, q, pairs, sees, own, scale, as_written=False)
     return y.reshape(batch, count * window, *y.shape[2:])[:, :length]
 
 
-def _among(cache: TokenCache, W0: Weights, q, held, sees, segment, scale, as_written) -> Array:
-    """Among held tokens those at places that `sees` [.., T, S] allows, visible and of one segment.
+def _among(cache: TokenCache, W0: Weights, q, kept, sees, segment, scale, as_written) -> Array:
+    """Among kept tokens those at places that `sees` [.., T, S] allows, visible and of one segment.
 
     Persistent tokens stand in front of all.
     """
-    sees = sees & (segment[:, :, None] == held["segment"][:, None, :])
-    sees &= held["visible"][:, None, :]
-    keys, values = held["k"].astype(q.dtype), held["v"].astype(q.dtype)
+    sees = sees & (segment[:, :, None] == kept["segment"][:, None, :])
+    sees &= kept["visible"][:, None, :]
+    keys, values = kept["k"].astype(q.dtype), kept["v"].astype(q.dtype)
     if cache.persistent:
         keys, values, sees = in_front(keys, values, sees, W0["k"], W0["v"])
-    return attend(q, keys, values, sees, scale, plain=as_written)
+    return attend(q, keys, values, sees, scale, as_written=as_written)

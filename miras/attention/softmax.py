@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from miras.array_typing import Array
 
 
-def attend(q: Array, k: Array, v: Array, sees: Array, scale: float, *, plain: bool) -> Array:
+def attend(q: Array, k: Array, v: Array, sees: Array, scale: float, *, as_written: bool) -> Array:
     """softmax(scale q k^T) v over what each query sees; 0 where it sees nothing.
 
     Args:
@@ -20,12 +20,12 @@ def attend(q: Array, k: Array, v: Array, sees: Array, scale: float, *, plain: bo
         v: [B, S, H, Dv].
         sees: [B, T, S] bool.
         scale: of the scores.
-        plain: compute it as written; else by jax's own attention, which sums in float32.
+        as_written: compute it as written; else by jax's own attention, which sums in float32.
 
     Returns:
         [B, T, H, Dv].
     """
-    if plain or q.dtype == jnp.float64:
+    if as_written or q.dtype == jnp.float64:
         return _as_written(q, k, v, sees, scale)
     dk, dv = k.shape[-1], v.shape[-1]
     if dv < dk:  # jax's own wants both of one width
@@ -50,16 +50,16 @@ def in_front(keys: Array, values: Array, sees: Array, k: Array, v: Array):
     """Keys, values and what is seen of them with P keys k [H, P, Dk] in front that all may see."""
     batch, length = sees.shape[:2]
 
-    def join(front: Array, behind: Array) -> Array:
-        front = jnp.swapaxes(front, 0, 1).astype(behind.dtype)
-        return jnp.concatenate([jnp.broadcast_to(front, (batch, *front.shape)), behind], axis=1)
+    def join(front: Array, rest: Array) -> Array:
+        front = jnp.swapaxes(front, 0, 1).astype(rest.dtype)
+        return jnp.concatenate([jnp.broadcast_to(front, (batch, *front.shape)), rest], axis=1)
 
     free = jnp.ones((batch, length, k.shape[1]), bool)
     return join(k, keys), join(v, values), jnp.concatenate([free, sees], axis=2)
 
 
 def in_blocks(x: Array, size: int, *, pairs: bool, count: int) -> Array:
-    """[B, T, ...] as `count` blocks [B * count, size, ...], or each with the one behind it.
+    """[B, T, ...] as `count` blocks [B * count, size, ...], or each with the next one.
 
     A band of w keys lies inside two neighbouring blocks of w tokens, so attention with a window is
     attention inside pairs of blocks: linear in T.

@@ -11,7 +11,7 @@ To add a backend, do these four things:
    next backend, and a user who named this one gets the reason as an error.
 2. Implement `run`, under that plan. Call `miras.engine.tile.tile_step` for the mathematics: a
    backend never writes an update of its own. `miras.backends.xla.tiling` lays tokens out as tiles.
-3. Register it: `miras.backends.register("name", module, prefers=("tpu",))`. `prefers` names the
+3. Register it: `miras.backends.register("name", MyBackend, prefers=("tpu",))`. `prefers` names the
    platforms on which `auto` asks it before "xla".
 4. Say in `supports` what it cannot do. `tests/backends/test_contract.py` then runs every contract
    test over it, values and gradients against the reference.

@@ -1,9 +1,9 @@
 """Layout: where chunks begin, and how tokens are placed so that each tile lies in one chunk.
 
-A chunk is C tokens of one segment, counted from the segment's start, so its edges depend on the
-data when segments begin anywhere, tokens are masked, or a state stops inside a chunk. The fast path
-moves tokens into tiles of C slots whose edges are chunk edges, leaving slots empty where a chunk is
-cut short. A masked token is not there: it takes no position and no slot.
+A chunk is C tokens of one segment, counted from the segment's start. Its edges depend on the data
+where segments begin anywhere, tokens are masked, or a state stops inside a chunk. The fast path
+moves tokens into tiles of C slots whose edges are chunk edges, and leaves slots empty where a chunk
+is cut short. A masked token takes no position and no slot.
 """
 
 from typing import NamedTuple
@@ -15,15 +15,15 @@ from miras.array_typing import Array
 
 
 class Positions(NamedTuple):
-    """Where each token stands.
+    """The position of each token in its chunk.
 
     Attributes:
         position: [B, T], tokens since its chunk began, in [0, C).
         reset: [B, T], whether it begins a segment other than the one before it.
         end_position: [B], the position of the next token after the call.
         end_segment: [B], the segment id after the call.
-        own: [B, T], whether the token is there; None says that all are. Of one that is not, the
-            position means nothing, and it resets nothing.
+        own: [B, T], whether the token is present; None for all. The position of an absent token is
+            arbitrary, and it resets nothing.
     """
 
     position: Array
@@ -44,12 +44,12 @@ def positions(
     """Positions of `length` tokens after a state.
 
     Args:
-        segment_ids: [B, T], or None for the state's segment going on.
+        segment_ids: [B, T], or None to continue the state's segment.
         start_position: [B], the state's position.
         start_segment: [B], the state's segment.
         length: T.
         chunk: C.
-        mask: [B, T] bool, which tokens are there; None for all.
+        mask: [B, T] bool, which tokens are present; None for all.
     """
     if mask is not None:
         return _of_own(segment_ids, start_position, start_segment, chunk, mask)
@@ -71,7 +71,7 @@ def positions(
 def _of_own(
     segment_ids: Array | None, start_position: Array, start_segment: Array, chunk: int, mask: Array
 ) -> Positions:
-    """`positions` of the tokens that a mask leaves, as if there were no others."""
+    """`positions` of the present tokens, as if there were no others."""
     before = count_before(mask)
     ids = own_ids(segment_ids, start_segment, mask)
     changes = ids != jnp.concatenate([start_segment[:, None], ids[:, :-1]], axis=1)
@@ -82,13 +82,13 @@ def _of_own(
 
 
 def count_before(mask: Array) -> Array:
-    """How many tokens are there before each one, [B, T]."""
+    """The number of present tokens before each one, [B, T]."""
     there = mask.astype(jnp.int32)
     return jnp.cumsum(there, axis=1) - there
 
 
 def own_ids(segment_ids: Array | None, start_segment: Array, mask: Array) -> Array:
-    """Segment ids [B, T], a masked token having that of the last one before it that is there."""
+    """Segment ids [B, T]; a masked token takes the id of the last present token before it."""
     start_segment = start_segment[:, None]
     if segment_ids is None:
         return jnp.broadcast_to(start_segment, mask.shape)
@@ -102,7 +102,7 @@ class Placement(NamedTuple):
 
     Attributes:
         source: [B, N * C], the token in each slot, T where it is empty.
-        slot: [B, T], the slot of each token; any for one that has none.
+        slot: [B, T], the slot of each token; arbitrary for a masked one.
     """
 
     source: Array

@@ -1,7 +1,7 @@
-"""Compact: rows without their masked tokens, and what was made of them put back in place.
+"""Masking: rows compacted to their present tokens, and results scattered back to token order.
 
-A mask says which tokens are there. Parts that carry something from token to token see the tokens
-that are there side by side at the beginning of each row, with nothing behind them.
+A mask marks the present tokens. Layers that carry a state from token to token see a row's present
+tokens first, in their order, then empty places.
 """
 
 from typing import NamedTuple
@@ -12,15 +12,15 @@ from miras.array_typing import Array
 from miras.engine.layout import count_before, own_ids
 
 
-class Rows(NamedTuple):
-    """B rows of T places, of which a row's own tokens take the first ones in their order.
+class CompactRows(NamedTuple):
+    """B rows of T places: a row's present tokens fill the first ones, in their order.
 
     Attributes:
-        mask: [B, T], which tokens are there.
-        own: [B, T], whether a place holds one.
-        count: [B], how many there are.
-        source: [B, T], the token at each place.
-        place: [B, T], the place of each token.
+        mask: [B, T] bool, which tokens are present.
+        own: [B, T] bool, which places hold a present token.
+        count: [B] int32, the present tokens of each row.
+        source: [B, T] int32, the token at each place.
+        place: [B, T] int32, the place of each token.
     """
 
     mask: Array
@@ -30,34 +30,34 @@ class Rows(NamedTuple):
     place: Array
 
     def packed(self, x: Array) -> Array:
-        """[B, T, ...] by token to the same by place; zeros where a place is empty."""
-        return where(self.own, along(x, self.source), 0)
+        """[B, T, ...] in token order, gathered to places; zeros at empty places."""
+        return where(self.own, take_tokens(x, self.source), 0)
 
     def spread(self, x: Array) -> Array:
-        """[B, T, ...] by place to the same by token; zeros where a token is masked."""
-        return where(self.mask, along(x, self.place), 0)
+        """[B, T, ...] by place, scattered to token order; zeros at masked tokens."""
+        return where(self.mask, take_tokens(x, self.place), 0)
 
     def ids(self, segment_ids: Array | None, start: Array) -> Array:
-        """Segment ids by place; an empty one has that of the last token, or `start` [B]."""
-        ids = None if segment_ids is None else along(segment_ids, self.source)
+        """Segment ids by place; an empty place takes the id of the last token, or `start` [B]."""
+        ids = None if segment_ids is None else take_tokens(segment_ids, self.source)
         return own_ids(ids, start, self.own)
 
 
-def compact(mask: Array) -> Rows:
-    """The rows that a mask [B, T] leaves."""
+def compact(mask: Array) -> CompactRows:
+    """The compact rows of a mask [B, T]."""
     time = jnp.arange(mask.shape[1], dtype=jnp.int32)
     count = jnp.sum(mask, axis=1, dtype=jnp.int32)
     place = jnp.where(mask, count_before(mask), count[:, None] + count_before(~mask))
     row = jnp.arange(mask.shape[0])[:, None]
     source = jnp.zeros_like(place).at[row, place].set(jnp.broadcast_to(time, place.shape))
-    return Rows(mask, time < count[:, None], count, source, place)
+    return CompactRows(mask, time < count[:, None], count, source, place)
 
 
-def along(x: Array, index: Array) -> Array:
-    """Gather along time, per row: x [B, T, ...], index [B, S]."""
+def take_tokens(x: Array, index: Array) -> Array:
+    """Gather along time, row by row: x [B, T, ...] at index [B, S], to [B, S, ...]."""
     return jnp.take_along_axis(x, index.reshape(*index.shape, *[1] * (x.ndim - 2)), axis=1)
 
 
 def where(mask: Array, x: Array, value: float) -> Array:
-    """X [B, T, ...] where the mask [B, T] holds, elsewhere a value, to which no gradient flows."""
+    """x [B, T, ...] where the mask [B, T] is True, elsewhere a constant."""
     return jnp.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, jnp.asarray(value, x.dtype))

@@ -1,4 +1,4 @@
-"""A tile: the chunk step on one head's tokens, with what may come before it in the same tile."""
+"""The tile step: the chunk step on one head's tile, after a segment's restart and a lag token."""
 
 import functools
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from miras.rule.rule import Rule
 
 
 class Constants(NamedTuple):
-    """What a head keeps through all its tiles: leaves [in, out] or [out], no batch.
+    """Weights that stay the same through all tiles of a head: leaves [in, out] or [out], no batch.
 
     Attributes:
         fixed: weights that only the outer loop trains.
@@ -35,10 +35,10 @@ def tile_step(
     tile: Tile,
     reset: Array | None,
 ) -> tuple[State, Array, Array]:
-    """`chunk_step` behind a restart and a lag token.
+    """Restart the memory where a segment begins, then take the `chunk_step`.
 
-    It is computed in the dtype of `write` and `constants`; the memory comes and goes in its own,
-    which may be narrower.
+    The step computes in the dtype of `write` and `constants`. The memory enters and leaves in its
+    own dtype, which may be narrower.
 
     Args:
         rule: the four parts.
@@ -60,8 +60,8 @@ def tile_step(
         memory = _restart(memory, constants.origin, reset)
     step = functools.partial(chunk_step, rule, options, constants.fixed)
     if rule.reads_linearly and rule.retention.lag and tile.write.shape[0] > 1:
-        # Memora's lag token: the chunk's first token is a run of its own, behind which the link
-        # fires; the rest follow linearly.
+        # Memora's lag token: the chunk's first token is a run of its own, after which the link
+        # acts; the rest follow linearly.
         memory, y_first, loss_first, _ = step(memory, _only_first(tile))
         memory, y, loss, _ = step(memory, _but_first(tile))
         others = jnp.arange(loss.shape[0]) > 0
@@ -75,7 +75,7 @@ def tile_step(
 def _restart(memory: State, origin: Weights, reset: Array) -> State:
     """A = unlink(W0) and empty buffers.
 
-    The chunk step renews what else depends on them, since a segment begins a chunk.
+    The chunk step recomputes what else depends on them, since a segment begins a chunk.
     """
     A = {name: jnp.where(reset, origin[name], leaf) for name, leaf in memory.A.items()}
     empty = lambda tree: jax.tree.map(lambda x: jnp.where(reset, 0.0, x), tree)  # noqa: E731
@@ -113,7 +113,7 @@ def _cut(tile: Tile, low: int, high: int) -> Tile:
 
 
 def _but_first(tile: Tile) -> Tile:
-    """The others, behind the first one masked: a tile stays as long as TPUs' registers like it."""
+    """The others, with the first one masked: TPU registers need the tile's length unchanged."""
     others = (jnp.arange(tile.write.shape[0]) > 0).astype(tile.write.dtype)
     never = jnp.zeros(tile.chunk_end.shape, bool)
     return tile._replace(write=tile.write * others, chunk_start=never, chunk_end=never)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from miras.array_typing import Array
-from miras.engine.masking import along
+from miras.engine.masking import take_tokens
 from miras.layers.param import Axes, normal
 
 
@@ -63,4 +63,4 @@ class CausalConv(nnx.Module):
         if count is None:
             return y, ConvState(inputs[:, length:], ids[:, length:])
         last = count[:, None] + jnp.arange(tail)  # behind the tail that was there
-        return y, ConvState(along(inputs, last), along(ids, last))
+        return y, ConvState(take_tokens(inputs, last), take_tokens(ids, last))

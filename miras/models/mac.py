@@ -278,7 +278,7 @@ class MAC(nnx.Module):
             )
             if front is not None:
                 keys, values, sees = in_front(keys, values, sees, *front)
-            y = attend(q, keys, values, sees, scale, plain=False)
+            y = attend(q, keys, values, sees, scale, as_written=False)
         return self.out(flat(y)), kept
 
     def _front(self) -> tuple[Array, Array] | None:

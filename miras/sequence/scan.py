@@ -163,7 +163,7 @@ def _average(rule: Rule, inputs: ScanInputs, chunk: int) -> Array | None:
 
 
 def every_gate(rule: Rule, inputs: ScanInputs) -> dict[str, Array]:
-    """All gates of the rule, those that are not given held at their constants."""
+    """All gates of the rule; those that are not given take their constants."""
     dtype = jnp.promote_types(jnp.float32, inputs.q.dtype)
     heads, gates = inputs.q.shape[2], dict(inputs.gates or {})
     for gate in rule.gates:

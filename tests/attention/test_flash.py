@@ -39,7 +39,7 @@ def test_triton_takes_any_number_of_tokens_and_channels(length, dk, dv, times, w
         sees = (at <= at[:, None]) & (at > at[:, None] - (window or length))
         sees = jnp.tile(sees & (ids[:, :, None] == ids[:, None, :]), (1, 1, times))
         k, v, sees = in_front(k, v, sees, *front)
-        return attend(q, k, v, sees, 0.2, plain=True)
+        return attend(q, k, v, sees, 0.2, as_written=True)
 
     def in_triton(q, k, v, front, ids):
         y = fused(q, k, v, front, window=window, segment=ids, scale=0.2)

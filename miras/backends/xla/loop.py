@@ -76,7 +76,7 @@ def scan_tiles(
 
 
 def _grouped(xs: tuple[Tile, Array | None], group: int) -> tuple[Tile, Array | None]:
-    """Tiles [N, ...] as groups [N / n, n, ...], behind the last ones that do nothing."""
+    """Tiles [N, ...] as groups [N / n, n, ...], padded with tiles that do nothing."""
     tiles, _ = xs
     count = tiles.write.shape[0]
     missing = -count % group

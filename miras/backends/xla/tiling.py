@@ -17,7 +17,7 @@ from miras.backends.base import Alignment, ScanInputs
 from miras.engine.averaging import AVERAGE, averages, held_to
 from miras.engine.devices import varying_alike
 from miras.engine.layout import Placement, Positions, place, positions
-from miras.engine.masking import along
+from miras.engine.masking import take_tokens
 from miras.engine.state import State, initial_state, split_fixed
 from miras.engine.step import Tile
 from miras.engine.tile import Constants
@@ -130,7 +130,7 @@ class Tiles(NamedTuple):
         x = jnp.moveaxis(x, 0, 1)
         x = x.reshape(x.shape[0], -1, *x.shape[3:])
         if self.placement is not None:
-            return along(x, self.placement.slot)
+            return take_tokens(x, self.placement.slot)
         return x[:, : self.length]
 
 
@@ -170,9 +170,9 @@ def tiles_of(
         placement = place(at, chunk, chunks)
         present = placement.source < length
         source = jnp.minimum(placement.source, length - 1)
-        moved = jax.tree.map(lambda x: along(x, source), known.streams)
+        moved = jax.tree.map(lambda x: take_tokens(x, source), known.streams)
         moved["write"] = moved["write"] * present.astype(moved["write"].dtype)
-        resets = along(at.reset, source) & present
+        resets = take_tokens(at.reset, source) & present
     by_tile = present.reshape(batch, count, slots)
     end = end_position(rule, chunk)
     chunk_end = (part == end // slots) & by_tile[:, :, end % slots]
