@@ -4,19 +4,16 @@ from miras.config.base import (
     Config,
     added,
     coerce,
-    config_hash,
-    difference,
-    difference_of,
     field_types,
     from_dict,
     from_json,
-    override,
     require,
     to_dict,
     to_json,
-    to_paths,
 )
 from miras.config.choices import unknown
+from miras.config.comparison import config_hash, difference, difference_of, to_paths
+from miras.config.overrides import override
 from miras.errors import ConfigError
 
 __all__ = [

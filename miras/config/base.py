@@ -1,23 +1,20 @@
-"""Configs: typed frozen dataclasses with JSON, overrides and a stable hash.
+"""The base of configs: typed frozen dataclasses that convert to and from JSON.
 
-Every configurable object of miras is a frozen dataclass derived from `Config`. The classes document
-their fields; this module checks, converts and compares them.
+Every configurable object of miras is a frozen dataclass derived from `Config`, which documents its
+fields. `overrides` sets fields by path; `comparison` hashes and compares configs.
 """
 
-import copy
 import dataclasses
 import functools
-import hashlib
 import json
 import math
 import numbers
-import re
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar, Union, cast
 
-from miras.config.choices import clipped, nearest, shown, unknown
+from miras.config.choices import nearest, shown, unknown
 from miras.errors import ConfigError
 
 C = TypeVar("C", bound="Config")
@@ -212,169 +209,3 @@ def from_json(cls: type[C], text: str) -> C:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"not valid JSON ({error}): give the output of to_json.") from error
     return from_dict(cls, data)
-
-
-def config_hash(config: Config) -> str:
-    """Twelve hex digits that depend only on the values of a config, not on the field order."""
-    text = json.dumps(_hashed(config, without_added=True), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _hashed(config: Config, *, without_added: bool) -> dict[str, Any]:
-    """As `to_dict`, with `hashed_as`, and optionally without `added` fields at their defaults."""
-    data = to_dict(config)
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if without_added and field.metadata.get("added") and value == field.default:
-            del data[field.name]
-        elif isinstance(value, Config):
-            data[field.name] = _hashed(value, without_added=without_added)
-    return data | config.hashed_as()
-
-
-def difference(old: Config, new: Config) -> list[str]:
-    """Lines "path: old -> new" for the fields in which two configs differ."""
-    before, after = (_hashed(config, without_added=False) for config in (old, new))
-    return difference_of(before, after)
-
-
-def difference_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """As `difference`, for two configs as dicts."""
-    before, after = _flatten(old), _flatten(new)
-    missing = "(absent)"
-    return [
-        f"{path}: {before.get(path, missing)} -> {after.get(path, missing)}"
-        for path in {**before, **after}
-        if before.get(path, missing) != after.get(path, missing)
-    ]
-
-
-def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def to_paths(config: Config) -> list[str]:
-    """The paths of all fields and parts, shallowest first: "model", "model.rule.bias.delta"."""
-    paths, level = [], [("", config)]
-    while level:
-        fields = [(p + f.name, getattr(c, f.name)) for p, c in level for f in dataclasses.fields(c)]
-        paths += [path for path, _ in fields]
-        level = [(f"{path}.", value) for path, value in fields if isinstance(value, Config)]
-    return paths
-
-
-def override(config: C, *assignments: str) -> C:
-    """Replace parts and set fields: `override(config, "bias=huber", "bias.delta=0.5")`.
-
-    A path may omit leading names if the rest is unambiguous: for the config of a run, `bias.delta`
-    is `model.rule.bias.delta`. The fields of the config itself, and for the config of a run those
-    of `model`, `data` and `train`, take precedence over deeper ones: `steps` is `train.steps` even
-    if the algorithm of the rule has `steps`. Any other name that several fields have, or that is a
-    synonym of a field (`lr`), is ambiguous. Assignments are applied from left to right, so that a
-    part can be replaced before its fields are set; ranges are checked at the end.
-
-    Raises:
-        ConfigError: an assignment has no "=", a path is unknown or ambiguous, or a value has the
-            wrong type.
-    """
-    for assignment in assignments:
-        require(isinstance(assignment, str), f"{assignment!r} must be text such as 'bias=huber'.")
-        path, equals, text = assignment.partition("=")
-        if not equals or not path:
-            raise ConfigError(f"{assignment!r} is not of the form key=value, e.g. bias=huber.")
-        config = _assign(config, _resolve(config, path.strip().split(".")), text.strip())
-    return _checked(config)
-
-
-def _resolve(config: Config, path: list[str]) -> list[str]:
-    """The full path from the root of the config."""
-    own, deeper, also, seen = [], [], [], []
-    level: list[tuple[list[str], Config]] = [([], config)]
-    depth = 0
-    while level:
-        depth += 1
-        below = []
-        for prefix, part in level:
-            for field in dataclasses.fields(part):
-                where = [*prefix, field.name]
-                seen.append(".".join(where))
-                if field.name == path[0]:
-                    (own if depth <= config.own_levels else deeper).append(where)
-                elif path[0] in field.metadata.get("also", ()):
-                    also.append(where)
-                if isinstance(child := getattr(part, field.name), Config):
-                    below.append((where, child))
-        level = below
-    found = (own or deeper) + also
-    if len(found) == 1 and not also:
-        return found[0] + path[1:]
-    if found:
-        full = ", ".join(".".join(where + path[1:]) for where in found)
-        many = f"is ambiguous: write one of {full}" if len(found) > 1 else f"is here {full}: use it"
-        raise ConfigError(f"key {path[0]!r} {many}.")
-    names = dict.fromkeys(name.rsplit(".", 1)[-1] for name in seen)
-    raise unknown("key", ".".join(path), seen, spellings=names, see="the `config.json` of any run")
-
-
-def _assign(config: C, path: list[str], text: str) -> C:
-    name, rest = path[0], path[1:]
-    hints = field_types(type(config))
-    if name not in hints:
-        for field in dataclasses.fields(config):
-            if name in field.metadata.get("also", ()):
-                raise ConfigError(
-                    f"unknown field of {type(config).__name__} {name!r}: it is {field.name!r} here."
-                )
-        raise unknown(f"field of {type(config).__name__}", name, hints)
-    if rest:
-        child = getattr(config, name)
-        if not isinstance(child, Config):
-            raise ConfigError(f"{name}={child!r} has no field {'.'.join(rest)!r}.")
-        value = _assign(child, rest, text)
-    else:
-        value = _parse(text, hints[name])
-    value = coerce(value, hints[name], f"{type(config).__name__}.{name}")
-    changed = copy.copy(config)  # ranges are checked after all assignments
-    object.__setattr__(changed, name, value)
-    return changed
-
-
-def _checked(config: C) -> C:
-    """The config reconstructed from its leaves up, so that every `validate` runs."""
-    fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    return type(config)(
-        **{n: _checked(v) if isinstance(v, Config) else v for n, v in fields.items()}
-    )
-
-
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-
-
-def _parse(text: str, hint: Any) -> Any:
-    """A value on the command line: text for a string field, otherwise JSON if it is valid."""
-    arms = typing.get_args(hint)
-    if hint is str or (str in arms and text.lower() not in ("none", "null")):
-        return text
-    word = text.lower()
-    if _NUMBER.fullmatch(text):  # including .5, 5. and +5, which JSON does not have
-        number = float(text)
-        whole = math.isfinite(number) and not set(text) & set(".eE")
-        return int(text) if whole else number
-    if word in ("none", "null") and types.NoneType in arms:
-        return None
-    if word in ("true", "false"):
-        return word == "true"
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        if text.startswith(("{", "[")):
-            raise ConfigError(
-                f"{clipped(text)} is not valid JSON ({error}): correct it, or quote it."
-            ) from error
-        return text

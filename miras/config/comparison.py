@@ -1,0 +1,64 @@
+"""Hashes and differences of configs."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from miras.config.base import Config, to_dict
+
+
+def config_hash(config: Config) -> str:
+    """Twelve hex digits that depend only on the values of a config, not on the field order."""
+    text = json.dumps(_hashed(config, without_added=True), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _hashed(config: Config, *, without_added: bool) -> dict[str, Any]:
+    """As `to_dict`, with `hashed_as`, and optionally without `added` fields at their defaults."""
+    data = to_dict(config)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if without_added and field.metadata.get("added") and value == field.default:
+            del data[field.name]
+        elif isinstance(value, Config):
+            data[field.name] = _hashed(value, without_added=without_added)
+    return data | config.hashed_as()
+
+
+def difference(old: Config, new: Config) -> list[str]:
+    """Lines "path: old -> new" for the fields in which two configs differ."""
+    before, after = (_hashed(config, without_added=False) for config in (old, new))
+    return difference_of(before, after)
+
+
+def difference_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """As `difference`, for two configs as dicts."""
+    before, after = _flatten(old), _flatten(new)
+    missing = "(absent)"
+    return [
+        f"{path}: {before.get(path, missing)} -> {after.get(path, missing)}"
+        for path in {**before, **after}
+        if before.get(path, missing) != after.get(path, missing)
+    ]
+
+
+def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def to_paths(config: Config) -> list[str]:
+    """The paths of all fields and parts, shallowest first: "model", "model.rule.bias.delta"."""
+    paths, level = [], [("", config)]
+    while level:
+        fields = [(p + f.name, getattr(c, f.name)) for p, c in level for f in dataclasses.fields(c)]
+        paths += [path for path, _ in fields]
+        level = [(f"{path}.", value) for path, value in fields if isinstance(value, Config)]
+    return paths
