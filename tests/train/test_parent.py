@@ -81,7 +81,7 @@ def test_other_parameters_are_refused_with_a_table_unless_partial(source, tmp_pa
         (["--from", "{tmp}/nothing"], "is not the folder of a run"),
         (["yaad", "--from", "{tmp}/nothing"], "has no checkpoint"),
         (["yaad", "--from", "a" * 5000], "has no checkpoint"),
-        (["--from", "{source}@last"], "@last: the step is no whole number"),
+        (["--from", "{source}@last"], "@last: the step is not a whole number"),
         (["--from", ""], "--from is empty"),
         (["--from", "~nobody-has-this-name/run@3"], "give a path"),
         (["tokenizer=~nobody-has-this-name/t.json"], "give a path"),

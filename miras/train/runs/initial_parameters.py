@@ -61,7 +61,7 @@ def parse_source(text: str) -> tuple[str, int | None]:
     digits = re.fullmatch("[0-9]{1,18}", step) is not None
     if not at or os.path.exists(text) or not (digits or os.path.exists(expand_home(run))):
         return str(expand_home(text).absolute()), None
-    require(digits, f"--from {run}@{step[:20]}: the step is not an integer, as in {run}@100.")
+    require(digits, f"--from {run}@{step[:20]}: the step is not a whole number, as in {run}@100.")
     return str(expand_home(run).absolute()), int(step)
 
 
