@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.array_typing import Array
-from miras.optim.cumulative_sum import cumulative_sum
+from miras.optim.sums_between import sums_between
 
 MIN_LOG = -100.0  # 4e-44: a smaller gate forgets no more, but an infinite one gives 0 * inf
 
@@ -71,12 +71,6 @@ def products(log_gate: Array | None, size: int, dtype) -> tuple[Array, Array]:
         return lower, jnp.ones(size, dtype)
     log_gate = jnp.maximum(log_gate, MIN_LOG)
     return lower * jnp.exp(sums_between(log_gate)), jnp.exp(_summed(lower, log_gate))
-
-
-def sums_between(x: Array) -> Array:
-    """sum_{s < i <= t} x_i at [t, s], for x [C]; 0 where there are none."""
-    time = jnp.arange(x.shape[0])
-    return cumulative_sum(jnp.where(time[:, None] > time[None, :], x[:, None], 0.0))
 
 
 def _lower(size: int) -> Array:

@@ -12,7 +12,7 @@ from miras.array_typing import Array
 from miras.backends.pallas.target import ROWS
 
 
-def cumulative_sum_in_registers(x: Array) -> Array:
+def cumulative_sum(x: Array) -> Array:
     """Sums over rows up to each, of x [C, D] whose C is a multiple of a register's rows."""
     blocks = x.reshape(-1, ROWS, x.shape[1])
     at = lax.broadcasted_iota(jnp.int32, (1, ROWS, x.shape[1]), 1)

@@ -14,7 +14,7 @@ from jax.extend.core import Jaxpr, JaxprEqn
 
 from miras.array_typing import Array
 from miras.backends.pallas.target import ROWS
-from miras.backends.pallas.tpu.cumulative_sum import cumulative_sum_in_registers
+from miras.backends.pallas.tpu.cumulative_sum import cumulative_sum
 from miras.backends.pallas.tpu.lowerings import MOSAIC
 from miras.backends.pallas.tpu.matmul import matmul
 from miras.backends.pallas.tpu.register_layouts import (
@@ -39,7 +39,7 @@ from miras.backends.pallas.trace.jaxprs import (
 from miras.backends.pallas.trace.lowerings import Lowerings
 from miras.backends.pallas.trace.primitives import named
 from miras.backends.pallas.trace.shared_lowerings import CALLS
-from miras.optim.cumulative_sum import cumulative_sum_p
+from miras.optim.sums_between import sums_between_p
 
 IN_REGISTERS = Lowerings("TPU registers", CALLS)
 
@@ -290,16 +290,17 @@ def iota(eqn: JaxprEqn, inputs: list[Any], evaluate: Evaluate):
     return NotImplemented
 
 
-@IN_REGISTERS.register(cumulative_sum_p)
-def cumulative_sum(eqn: JaxprEqn, inputs: list[Any], evaluate: Evaluate):
-    """Sums in registers, which leave the matrix units free."""
-    (x,) = inputs
-    if not isinstance(x, RegisterMatrix) or x.shape[0] % ROWS:
+@IN_REGISTERS.register(sums_between_p)
+def sums_between(eqn: JaxprEqn, inputs: list[Any], evaluate: Evaluate):
+    """Cumulative sums in registers, of the logs below the diagonal: the matrix units stay free."""
+    (x,), (shape,) = inputs, [aval.shape for aval in out_avals(eqn)]
+    if not isinstance(x, RegisterVector) or shape[0] % ROWS:
         return CALLS(eqn, inputs, evaluate)
     source = source_of(eqn)
 
     def make() -> Array:
         with source():
-            return cumulative_sum_in_registers(x.array())
+            row, column = (lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
+            return cumulative_sum(jnp.where(row > column, x.column, 0.0))
 
-    return [RegisterMatrix(x.shape, Layouts((make, None)))]
+    return [RegisterMatrix(shape, Layouts((make, None)))]

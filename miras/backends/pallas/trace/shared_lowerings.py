@@ -14,7 +14,7 @@ from miras.array_typing import Array
 from miras.backends.pallas.trace.jaxprs import Evaluate, in_avals
 from miras.backends.pallas.trace.lowerings import Lowerings
 from miras.backends.pallas.trace.primitives import named
-from miras.optim.cumulative_sum import by_product, cumulative_sum_p
+from miras.optim.sums_between import by_product, sums_between_p
 
 # Calls alone: evaluation by it inlines them and keeps all else as it is.
 CALLS = Lowerings("inlined")
@@ -36,8 +36,8 @@ def inline_jaxpr(eqn: JaxprEqn, inputs: list[Array], evaluate: Evaluate):
     return evaluate(eqn.params["jaxpr"], *inputs)
 
 
-@CALLS.register(cumulative_sum_p)
-def cumulative_sum(eqn: JaxprEqn, inputs: list[Array], evaluate: Evaluate):
+@CALLS.register(sums_between_p)
+def sums_between(eqn: JaxprEqn, inputs: list[Array], evaluate: Evaluate):
     """As a product with a triangular matrix."""
     return evaluate(jax.make_jaxpr(by_product)(*in_avals(eqn)), *inputs)
 

@@ -1,4 +1,4 @@
-"""Cumulative sums of tokens' rows, as a primitive of jax that each backend may lower by itself.
+"""Sums of logs between any two tokens, as a primitive of jax that each backend may lower by itself.
 
 By default it is a product with a triangular matrix, which batches over rows and heads into one
 product, where XLA's own cumulative sum takes a dozen operations. A TPU kernel sums in registers.
@@ -13,17 +13,27 @@ from jax.interpreters import ad, batching, mlir
 
 from miras.array_typing import Array
 
-cumulative_sum_p = Primitive("cumulative_sum")
+sums_between_p = Primitive("sums_between")
 
 
-def cumulative_sum(x: Array) -> Array:
-    """y_t = sum_{i <= t} x_i of rows x [C, D]; each sum on its own, none a difference of others."""
-    return cumulative_sum_p.bind(x)
+def sums_between(x: Array) -> Array:
+    """sum_{s < i <= t} x_i at [t, s], for x [C]; 0 where there are none.
+
+    Each sum is formed on its own, never as a difference of others, so that nothing cancels.
+    """
+    return sums_between_p.bind(x)
 
 
 def by_product(x: Array) -> Array:
     """The same in jax's own operations."""
-    return jnp.matmul(_lower(x), x, precision=jax.lax.Precision.HIGHEST)
+    time = jnp.arange(x.shape[0])
+    lower = (time[:, None] >= time[None, :]).astype(x.dtype)
+    strictly_lower = (time[:, None] > time[None, :]).astype(x.dtype)
+    return jnp.matmul(lower * x[None, :], strictly_lower, precision=jax.lax.Precision.HIGHEST)
+
+
+def _shape(x: Any) -> Any:
+    return jax.make_jaxpr(by_product)(x).out_avals[0]
 
 
 def _derivative(primals: tuple[Array], tangents: tuple[Any]) -> tuple[Array, Array]:
@@ -35,17 +45,12 @@ def _derivative(primals: tuple[Array], tangents: tuple[Any]) -> tuple[Array, Arr
     return jax.jvp(by_product, primals, tuple(map(ad.instantiate_zeros, tangents)))
 
 
-def _lower(x: Array) -> Array:
-    time = jnp.arange(x.shape[0])
-    return (time[:, None] >= time[None, :]).astype(x.dtype)
-
-
 def _batched(args: tuple[Array], axes: tuple[int]) -> tuple[Array, int]:
     return jax.vmap(by_product, axes)(*args), 0
 
 
-cumulative_sum_p.def_impl(jax.jit(by_product))
-cumulative_sum_p.def_abstract_eval(lambda x: x)
-ad.primitive_jvps[cumulative_sum_p] = _derivative
-batching.primitive_batchers[cumulative_sum_p] = _batched
-mlir.register_lowering(cumulative_sum_p, mlir.lower_fun(by_product, multiple_results=False))
+sums_between_p.def_impl(jax.jit(by_product))
+sums_between_p.def_abstract_eval(_shape)
+ad.primitive_jvps[sums_between_p] = _derivative
+batching.primitive_batchers[sums_between_p] = _batched
+mlir.register_lowering(sums_between_p, mlir.lower_fun(by_product, multiple_results=False))
