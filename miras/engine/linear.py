@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 
-import jax
 import jax.numpy as jnp
 
 from miras.array_typing import Array, Leaf, Weights
@@ -117,34 +116,3 @@ def shifted(at: Coefficients, log_decay: Array | None) -> Coefficients:
     beta = factor * jnp.pad(at.beta[:-1], (1, 0), constant_values=1.0)
     p = None if at.p is None else factor * jnp.pad(at.p[:-1], (1, 0))
     return Coefficients(c, beta, p)
-
-
-def following(first: Steps, second: Steps) -> Steps:
-    """A run's steps from S as it was before the run in front of it, which S_0 is not formed after.
-
-    The second run begins with S_0 = m S - sum_s n[s] grad_s. Put into its recursion, this makes the
-    first run's gradients writes of the second, as a window's are:
-
-        A_t = beta_t A_0 + p_t m S - sum_s p_t n[s] grad_s - sum_s c[t, s] grad_s, and S_t alike.
-    """
-    assert first.coefficients is not None
-    assert second.coefficients is not None
-    found: dict[int, Coefficients] = {}
-    for name, at in second.coefficients.items():
-        if id(at) in found:
-            continue
-        before = first.coefficients[name]
-        assert before.m is not None
-        assert before.n is not None
-        assert at.p is not None
-        assert at.m is not None
-        assert at.n is not None
-        m, n = last(before.m), last(before.n)[None, :]
-        c, n = (
-            jnp.concatenate([scale[:, None] * n, own], axis=1)
-            for scale, own in ((at.p, at.c), (at.m, at.n))
-        )
-        found[id(at)] = Coefficients(c, at.beta, m * at.p, n, m * at.m)
-    coefficients = {name: found[id(at)] for name, at in second.coefficients.items()}
-    writes = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), first.writes, second.writes)
-    return second._replace(writes=writes, coefficients=coefficients)

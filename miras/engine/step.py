@@ -17,7 +17,7 @@ from miras.engine.decay import decay_of
 from miras.engine.exact import exact_gradients
 from miras.engine.gradients import Gradients, associated, gradients
 from miras.engine.iterate import Iterate, Steps, last, link
-from miras.engine.linear import Linear, following
+from miras.engine.linear import Linear
 from miras.engine.readers import Plain
 from miras.engine.state import State
 from miras.engine.tokens import Tokens, band, next_window, tokens_of, with_window
@@ -69,8 +69,7 @@ def chunk_step(
     fixed: Weights,
     memory: State,
     tile: Tile,
-    front: Steps | None = None,
-) -> tuple[State, Array, Array, Steps]:
+) -> tuple[State, Array, Array]:
     """Write a run of tokens into a memory and read it after each of them.
 
         X_s, D_s        factored gradients of loss(M(R, k_s), v_s)
@@ -84,21 +83,50 @@ def chunk_step(
         rule: the four parts.
         options: `refine` and `exact`.
         fixed: weights that only the outer loop trains.
-        memory: the memory before the run; with `front`, S as it was before the run in front.
+        memory: the memory before the run.
         tile: the tokens.
-        front: the steps of the run in front, where that has formed no S; see `in_pairs`.
 
     Returns:
         The memory after the run, y [C, dv], the inner loss of each token where its gradient was
-        taken [C], and the run's steps, those of `front` among them.
+        taken [C].
     """
+    return advance(rule, fixed, learn(rule, options, fixed, memory, tile), tile)
+
+
+class Learned(NamedTuple):
+    """What a run has learned before it is written.
+
+    Attributes:
+        tokens: the run's.
+        memory: before the run, at its chunk's start where it begins one.
+        start: from where the run's states are counted.
+        steps: what moves the memory.
+        sweeps: the iterates that the sweeps imply at the run's end.
+        loss: inner loss of each token, after those of a window.
+    """
+
+    tokens: Tokens
+    memory: State
+    start: Iterate
+    steps: Steps
+    sweeps: tuple[Iterate, ...]
+    loss: Array
+
+
+def learn(rule: Rule, options: ScanOptions, fixed: Weights, memory: State, tile: Tile) -> Learned:
+    """The gradients of a run of tokens; arguments are those of `chunk_step`."""
     tokens = tokens_of(rule, fixed, tile.k, tile.v, tile.k_write, tile.gates, tile.write)
     memory = _begin(rule, memory, tile.chunk_start)
     start = _start(rule, memory, tile.chunk_start)
     steps = _steps(rule, memory, tokens)
 
     found, moved, sweeps = _learn(rule, options, fixed, memory, tokens, steps)
-    moved = moved if front is None else following(front, moved)
+    return Learned(tokens, memory, start, moved, sweeps, found.loss)
+
+
+def advance(rule: Rule, fixed: Weights, learned: Learned, tile: Tile) -> tuple[State, Array, Array]:
+    """Write what a run has learned and read it; results are those of `chunk_step`."""
+    tokens, memory, start, moved, sweeps, loss = learned
     path = trajectory(rule, start, moved, fixed)
     end = path.end()
     if (
@@ -125,19 +153,9 @@ def chunk_step(
     if memory.window is not None:
         window = next_window(rule, tokens, memory.window)
     size = tile.write.shape[0]
-    loss = tile.write * found.loss[-size:]
+    loss = tile.write * loss[-size:]
     after = memory.replace(A=end.A, S=end.S, V=end.V, R=R, L=L, window=window, sweeps=sweeps)
-    return after, y, loss, moved
-
-
-def in_pairs(rule: Rule, options: ScanOptions) -> bool:
-    """Whether a chunk can leave S to the next one, which then forms it for both: see `following`.
-
-    That takes momentum whose states are linear in the gradients, and nothing but W and S to carry.
-    """
-    alone = rule.algorithm.acts != "chunk" and rule.algorithm.window == 1
-    plain = not (rule.forms_weights or rule.reads_linearly or rule.retention.proximal)
-    return alone and plain and "S" in rule.algorithm.keeps and not (options.refine or options.exact)
+    return after, y, loss
 
 
 def _begin(rule: Rule, memory: State, chunk_start: Array | None) -> State:

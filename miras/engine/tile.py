@@ -1,14 +1,12 @@
 """The tile step: the chunk step on one head's tile, after a segment's restart and a lag token."""
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from miras.array_typing import Array, Weights
-from miras.engine.iterate import Steps
 from miras.engine.state import State
 from miras.engine.step import Tile, chunk_step
 from miras.rule.options import ScanOptions
@@ -45,31 +43,42 @@ def tile_step(
         options: `chunk`, `refine` and `exact`.
         constants: of the head.
         memory: of the head, before the tile.
-        tile: the tokens: of a part of a chunk, or of several whole chunks `in_pairs`.
+        tile: the tokens, of a chunk or of a part of one.
         reset: scalar bool, whether the tile begins a segment; None says that it does not.
     """
-    dtype, kept = tile.write.dtype, memory
-    memory = jax.tree.map(lambda x: x.astype(dtype), memory)
-    tile = tile._replace(
-        q=tile.q.astype(dtype),
-        k=tile.k.astype(dtype),
-        v=tile.v.astype(dtype),
-        k_write=None if tile.k_write is None else tile.k_write.astype(dtype),
-    )
+    kept = memory
+    memory, tile = in_step_dtype(memory, tile)
     if reset is not None:
         memory = _restart(memory, constants.origin, reset)
     step = functools.partial(chunk_step, rule, options, constants.fixed)
     if rule.reads_linearly and rule.retention.lag and tile.write.shape[0] > 1:
         # Memora's lag token: the chunk's first token is a run of its own, after which the link
         # acts; the rest follow linearly.
-        memory, y_first, loss_first, _ = step(memory, _only_first(tile))
-        memory, y, loss, _ = step(memory, _but_first(tile))
+        memory, y_first, loss_first = step(memory, _only_first(tile))
+        memory, y, loss = step(memory, _but_first(tile))
         others = jnp.arange(loss.shape[0]) > 0
         y = jnp.where(others[:, None], y, y_first)
         loss = jnp.where(others, loss, loss_first)
     else:
-        memory, y, loss = _by_chunk(step, memory, tile, options.chunk)
-    return jax.tree.map(lambda x, before: x.astype(before.dtype), memory, kept), y, loss
+        memory, y, loss = step(memory, tile)
+    return in_dtype_of(kept, memory), y, loss
+
+
+def in_step_dtype(memory: State, tile: Tile) -> tuple[State, Tile]:
+    """The memory and the tokens in the dtype of `write`, in which steps are computed."""
+    dtype = tile.write.dtype
+    tile = tile._replace(
+        q=tile.q.astype(dtype),
+        k=tile.k.astype(dtype),
+        v=tile.v.astype(dtype),
+        k_write=None if tile.k_write is None else tile.k_write.astype(dtype),
+    )
+    return jax.tree.map(lambda x: x.astype(dtype), memory), tile
+
+
+def in_dtype_of(before: State, memory: State) -> State:
+    """The memory in the dtypes that it had before a step."""
+    return jax.tree.map(lambda x, old: x.astype(old.dtype), memory, before)
 
 
 def _restart(memory: State, origin: Weights, reset: Array) -> State:
@@ -83,19 +92,6 @@ def _restart(memory: State, origin: Weights, reset: Array) -> State:
     if window is not None:
         window = window._replace(weight=empty(window.weight))
     return memory.replace(A=A, S=empty(memory.S), V=empty(memory.V), window=window)
-
-
-def _by_chunk(
-    step: Callable[..., tuple[State, Array, Array, Steps]], memory: State, tile: Tile, chunk: int
-) -> tuple[State, Array, Array]:
-    """The tile's chunks one by one; of several, the last alone forms S."""
-    S, front, read = memory.S, None, []
-    for low in range(0, tile.write.shape[0], chunk):
-        part = _cut(tile, low, low + chunk)
-        memory, y, loss, front = step(memory.replace(S=S), part, front=front)
-        read.append((y, loss))
-    y, loss = (x[0] if len(x) == 1 else jnp.concatenate(x) for x in zip(*read))
-    return memory, y, loss
 
 
 def _only_first(tile: Tile) -> Tile:

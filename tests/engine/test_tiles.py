@@ -13,11 +13,9 @@ import pytest
 import miras
 from miras.backends.dispatch import BACKENDS, Entry
 from miras.backends.xla.backend import Tiling, Xla
-from miras.backends.xla.loop import scan_tiles
 from miras.config import override
-from miras.engine import step as chunk
-from miras.engine.linear import following
-from miras.engine.step import in_pairs
+from miras.engine.joined_chunks import can_join, joined_step
+from miras.engine.step import Tile
 from miras.rule.options import ScanOptions
 from miras.testing import random_inputs
 from miras.testing.inputs import scan_with_loss
@@ -45,34 +43,37 @@ def test_tiles_may_be_smaller_than_a_chunk(name, labels, monkeypatch):
     chex.assert_trees_all_close(run(backend="smaller"), want, rtol=1e-9, atol=1e-9)
 
 
-def joined(n, step, constants, memory, tiles, resets, **options):
-    """The XLA loop over tiles of n chunks each."""
+def in_joined_chunks(rule, options, n, step, constants, memory, tiles, resets, **_):
+    """A loop over tiles that takes n chunks at once."""
     assert resets is None
+    del step
+    several = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]), tiles)
 
-    def join(x, axis):
-        x = jnp.moveaxis(x.reshape(-1, n, *x.shape[1:]), 1, axis)
-        return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+    def over_heads(constants, memory, *chunks):
+        of_head = jax.vmap(
+            functools.partial(joined_step, rule, options),
+            (0, 0, *[Tile(0, 0, 0, 0, 0, None, None, None)] * n),
+        )
+        return of_head(constants, memory, *chunks)
 
-    def apart(x):
-        x = x.reshape(*x.shape[:3], n, -1, *x.shape[4:])
-        return jnp.moveaxis(x, 3, 1).reshape(-1, *x.shape[1:3], *x.shape[4:])
+    def body(memory, several):
+        chunks = [jax.tree.map(lambda x, i=i: x[i], several) for i in range(n)]
+        memory, read = jax.vmap(over_heads, (None, 0, *[0] * n))(constants, memory, *chunks)
+        return memory, jax.tree.map(lambda *x: jnp.stack(x), *read)
 
-    streams = ("q", "k", "v", "k_write", "gates")
-    several = {name: jax.tree.map(lambda x: join(x, 3), getattr(tiles, name)) for name in streams}
-    several |= {"write": join(tiles.write, 2), "chunk_end": tiles.chunk_end[n - 1 :: n]}
-    several = tiles._replace(**several)
-    memory, y, loss = scan_tiles(step, constants, memory, several, resets, **options)
-    return memory, apart(y), apart(loss)
+    memory, read = jax.lax.scan(body, memory, several)
+    y, loss = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), read)
+    return memory, y, loss
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     ("changes", "n"), [((), 3), (("memory=matrix",), 2), (("algorithm=nesterov",), 2)], ids=str
 )
-def test_chunks_of_a_tile_form_momentum_once(changes, n, monkeypatch):
-    """And nobody can tell: answers, the state after them, losses and all gradients are the same."""
-    config = override(miras.preset("titans_lmm"), *changes)
-    assert in_pairs(config.rule, ScanOptions())
+def test_joined_chunks_equal_single_chunks(changes, n, monkeypatch):
+    """Momentum formed once for n chunks: outputs, the state after them, losses and gradients."""
+    config, options = override(miras.preset("titans_lmm"), *changes), ScanOptions(chunk=4)
+    assert can_join(config.rule, options)
     inputs = jax.tree.map(jnp.asarray, random_inputs(config.rule, B=2, T=24, dk=4))
 
     def run(inputs, backend):
@@ -84,12 +85,9 @@ def test_chunks_of_a_tile_form_momentum_once(changes, n, monkeypatch):
         return jax.value_and_grad(run, has_aux=True)(inputs, backend)
 
     want = both("xla")
-    forms = []
-    monkeypatch.setattr(chunk, "following", lambda *steps: forms.append(1) or following(*steps))
-    loop = functools.partial(joined, n)
+    loop = functools.partial(in_joined_chunks, config.rule, options, n)
     monkeypatch.setitem(BACKENDS, f"{n} joined", Entry(lambda: Xla(Tiling(loop=loop))))
     chex.assert_trees_all_close(both(f"{n} joined"), want, rtol=1e-9, atol=1e-9)
-    assert forms
 
 
 SHARDED = """

@@ -20,6 +20,7 @@ from miras.backends.pallas.target import CAPABILITY, capability, platform
 from miras.backends.pallas.tpu import kernels as tpu
 from miras.backends.pallas.tpu.plan import LIMITS, TpuLimits
 from miras.backends.pallas.tpu.plan import plan as plan_on_tpu
+from miras.backends.pallas.trace.live_step import joined
 from miras.backends.xla.backend import Tiling, run_tiles
 from miras.backends.xla.tiling import layout_of, operand_shapes
 from miras.rule.options import ScanOptions
@@ -101,7 +102,9 @@ def _on_tpu(
     found = plan_on_tpu(rule, options, shapes, vmem, limits or LIMITS)
     if isinstance(found, str):
         return found
-    loop = functools.partial(loop_in_kernels, tpu.KERNELS, layout=found.layout)
+    loop = functools.partial(
+        loop_in_kernels, tpu.KERNELS, layout=found.layout, joined=joined(rule, options)
+    )
     return KernelPlan(Tiling(found.tile, loop), options.chunk, found)
 
 

@@ -27,7 +27,11 @@ class Kernels(NamedTuple):
 
 
 def loop_in_kernels(
-    kernels: Kernels, step: Callable[..., Any], *args: Any, layout: Any
+    kernels: Kernels,
+    step: Callable[..., Any],
+    *args: Any,
+    layout: Any,
+    joined: Callable[..., Any] | None = None,
 ) -> tuple[State, Array, Array]:
     """As `backends.xla.loop.scan_tiles`, in kernels.
 
@@ -36,8 +40,9 @@ def loop_in_kernels(
         step: `tile_step` of a rule.
         *args: of `operands.scan_operands`.
         layout: how the kernels go through the tiles; hashable.
+        joined: see `LiveStep`.
     """
-    step, (constants, memory, streams, flags) = live_step(step, scan_operands(*args))
+    step, (constants, memory, streams, flags) = live_step(step, scan_operands(*args), joined)
     out: Any = _scan(kernels, step, layout, constants, memory, streams, flags)
     memory, before, y, loss = out
     # Every tile computes the memory's dead leaves anew: the last tile's are those at the end.

@@ -15,7 +15,6 @@ from miras.backends.pallas.trace.operands import ScanOperands
 from miras.backends.pallas.trace.program import Program
 from miras.backends.pallas.trace.support import unsupported
 from miras.backends.xla.loop import checkpoint_interval
-from miras.engine.step import in_pairs
 from miras.rule.options import SaveEvery, ScanOptions
 from miras.rule.rule import Rule
 
@@ -32,7 +31,7 @@ class TpuLimits(NamedTuple):
         heads: interleaved in a grid step at most; more fill no further gaps.
         equations: of all heads of a grid step at most: compile time grows with their number.
         large: numbers of a head's memory from which the compiler's other scheduler does better.
-        paired: numbers from which two chunks at once pay, see `engine.two_chunks`.
+        paired: numbers from which two chunks at once pay, see `engine.joined_chunks`.
         saved: bytes of memories that a call of `scan` saves for the backward pass, about.
         tile: tokens of a tile at most; None for the chunk.
     """
@@ -113,7 +112,7 @@ def plan(
             many = _numbers(live.tile_shapes().memory) >= limits.large
             large = many and not rule.forms_weights  # whose values fill VMEM as it is
             paired = 0
-            if tile == chunk and _pays_in_pairs(rule, options, live, limits):
+            if tile == chunk and _pays_in_pairs(step, live, limits):
                 paired = _paired(step, live, room, limits)
             return TpuPlan(tile, TpuLayout(group, int(capacity * SCOPED), heads, large, paired))
     return (
@@ -122,12 +121,10 @@ def plan(
     )
 
 
-def _pays_in_pairs(
-    rule: Rule, options: ScanOptions, operands: ScanOperands, limits: TpuLimits
-) -> bool:
+def _pays_in_pairs(step: LiveStep, operands: ScanOperands, limits: TpuLimits) -> bool:
     """Whether two chunks at once pay: their momentum is large, and may be formed once for both."""
     begins_anew = operands.flags.chunk_start is not None or operands.flags.reset is not None
-    if begins_anew or not in_pairs(rule, options):
+    if begins_anew or step.joined is None:
         return False
     return _numbers(operands.tile_shapes().memory) >= limits.paired
 

@@ -13,6 +13,7 @@ from miras.backends.pallas.trace.liveness import live_arguments
 from miras.backends.pallas.trace.operands import ScanOperands, TileFlags, scan_operands
 from miras.backends.pallas.trace.program import Program, trace
 from miras.backends.xla.rounding import rounded
+from miras.engine.joined_chunks import can_join, joined_step
 from miras.engine.step import Tile
 from miras.engine.tile import tile_step
 from miras.rule.options import ScanOptions
@@ -65,11 +66,13 @@ class LiveStep:
         step: `tile_step` of a rule.
         constants: those that it reads.
         memory: those that a later tile reads.
+        joined: `joined_step` of the rule, for `pair`; None where its chunks cannot be joined.
     """
 
     step: Callable[..., Any]
     constants: LeafSelection
     memory: LeafSelection
+    joined: Callable[..., Any] | None = None
 
     def full(self, flags: TileFlags, constants: list[Array], memory: list[Array], streams: Tile):
         """(the memory with its dead leaves, y, loss) of one tile of one head."""
@@ -87,10 +90,14 @@ class LiveStep:
 
     def pair(self, flags: TileFlags, constants: list, memory: list, first: Tile, second: Tile):
         """(memory, (y, loss) of the first, of the second) of two chunks of one head."""
-        size = first.write.shape[0]
-        both: Any = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), first, second)
-        memory, *read = self(flags, constants, memory, both)
-        return memory, tuple(x[:size] for x in read), tuple(x[size:] for x in read)
+        assert self.joined is not None
+        chunks = (
+            streams._replace(chunk_start=flags.chunk_start, chunk_end=flags.chunk_end)
+            for streams in (first, second)
+        )
+        full = self.constants.fill(constants), self.memory.fill(memory)
+        after, read = self.joined(*full, *chunks)
+        return self.memory.of(after), *map(tuple, read)
 
     def forward(self, operands: ScanOperands) -> Program:
         """(flags, constants, memory, streams) -> (memory, y, loss), for one tile of one head."""
@@ -119,12 +126,15 @@ def over_rows_and_heads(step: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(jax.vmap(jax.vmap(step, (None, 0, 0, 0)), (0, None, 0, 0)))
 
 
-def live_step(step: Callable[..., Any], operands: ScanOperands) -> tuple[LiveStep, ScanOperands]:
+def live_step(
+    step: Callable[..., Any], operands: ScanOperands, joined: Callable[..., Any] | None = None
+) -> tuple[LiveStep, ScanOperands]:
     """A tile step on its live leaves, and the operands with the live ones alone.
 
     Args:
         step: `tile_step` of a rule.
         operands: arrays, or their shapes.
+        joined: see `LiveStep`.
     """
     one = operands.tile_shapes()
     everything = LeafSelection.all(one.constants), LeafSelection.all(one.memory)
@@ -138,7 +148,7 @@ def live_step(step: Callable[..., Any], operands: ScanOperands) -> tuple[LiveSte
     alive = operands._replace(
         constants=constants.of(operands.constants), memory=memory.of(operands.memory)
     )
-    return LiveStep(step, constants, memory), alive
+    return LiveStep(step, constants, memory, joined), alive
 
 
 def planned_live_step(
@@ -152,4 +162,11 @@ def planned_live_step(
         operands: shapes of what a `backends.xla.loop.Loop` is called with after the step.
     """
     step = rounded(functools.partial(tile_step, rule, options), options.precision)
-    return live_step(step, jax.eval_shape(scan_operands, *operands))
+    return live_step(step, jax.eval_shape(scan_operands, *operands), joined(rule, options))
+
+
+def joined(rule: Rule, options: ScanOptions) -> Callable[..., Any] | None:
+    """`joined_step` of a rule whose chunks can be joined; else None."""
+    if not can_join(rule, options):
+        return None
+    return rounded(functools.partial(joined_step, rule, options), options.precision)
