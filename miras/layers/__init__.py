@@ -1,4 +1,4 @@
-"""Sequence layers over the engine; no update of their own."""
+"""Sequence layers around `miras.scan`, as Flax NNX modules."""
 
 from typing import TYPE_CHECKING
 

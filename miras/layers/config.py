@@ -1,4 +1,4 @@
-"""How tokens become a memory's inputs, how the memory is run, and what attention sees."""
+"""The configs of memories, of the layers around them, and of attention."""
 
 import dataclasses
 from typing import Literal
@@ -13,7 +13,7 @@ from miras.rule.rule import Rule
 
 @dataclasses.dataclass(frozen=True)
 class MemoryConfig(ScanOptions):
-    """A rule and how it is run.
+    """A rule and the options of its scan.
 
     Attributes:
         rule: the four parts.
@@ -22,7 +22,7 @@ class MemoryConfig(ScanOptions):
     rule: Rule
 
     def validate(self) -> None:
-        """Check that the rule can be run so."""
+        """Check that the rule supports the options."""
         super().validate()
         self.check_rule(self.rule)
         check_backend(self.backend)
@@ -33,23 +33,23 @@ class LayerConfig(Config):
     """The layer around a rule.
 
     Attributes:
-        conv: taps of the causal convolution on q, k and v; 0 for none.
+        conv: kernel size of the causal convolution on q, k and v; 0 for none.
         activation: "silu" after that convolution (Titans), or None.
-        qk_norm: "l2" normalises queries and keys per head; None leaves them.
-        keys: what associations a token makes. "plain": one key and value. "product": as many as
-            the algorithm takes steps, each with its own key, value and rate (DeltaProduct,
-            2502.10297). "rwkv7": an erasure along a normalised key and a write along a modulated
-            one (2503.14456). "comba": the error read at a shrunk key (2506.02475).
+        qk_norm: "l2" normalises queries and keys per head; None does not.
+        keys: the associations of a token. "plain": one key and value. "product": one for each step
+            of the algorithm, with its own key, value and rate (DeltaProduct, 2502.10297). "rwkv7":
+            an erasure along a normalised key and a write along a modulated one (2503.14456).
+            "comba": the error is read at a scaled key (2506.02475).
         rope: rotary position embedding of q and k (2104.09864), for attention.
         rope_base: its largest wavelength over 2 pi, > 1.
-        gate_rank: rank of the projections of gates per channel, >= 1; MIRAS takes 32 to 64.
-        output_norm: RMSNorm per head on what is read.
-        output_gate: silu(x @ W) times what is read.
-        decay_by_depth: multiply the logs of decays by 1 - l / (L - 1) + 1e-5 in layer l of L, so
-            that later layers forget less (Lightning Attention, 2401.04658).
-        lr_by_position: divide eta_t by 1 + the token's own position in its chunk, with a learned
-            correction per position. TTT's official code (2407.04620) scales the sum of a chunk's
-            steps by the position of the token that reads it instead: see `miras.optim.GD.averaged`.
+        gate_rank: rank of the projections of gates per channel, >= 1; MIRAS uses 32 to 64.
+        output_norm: RMSNorm per head on the memory's output.
+        output_gate: multiply the memory's output by silu(x @ W).
+        decay_by_depth: multiply log decays by 1 - l / (L - 1) + 1e-5 in layer l of L, so that later
+            layers forget less (Lightning Attention, 2401.04658).
+        lr_by_position: divide eta_t by 1 + the token's position in its chunk, with a learned
+            correction per position. TTT's official code (2407.04620) instead scales the sum of a
+            chunk's steps by the position of the token that reads it: see `miras.optim.GD.averaged`.
     """
 
     conv: int = 4
@@ -71,19 +71,19 @@ class LayerConfig(Config):
         require(self.rope_base > 1, f"layer.rope_base={self.rope_base} must be above 1.")
 
     def check_rule(self, rule: Rule) -> None:
-        """Refuse keys that the rule cannot write."""
+        """Raise ConfigError if the rule does not support an option of the layer."""
         kinds = rule.kinds()
         if self.keys != "plain":
             require(
                 rule.memory.is_linear and rule.algorithm.takes_terms,
-                f"layer.keys={self.keys!r} writes along other keys than it reads, or several: it "
-                f"needs a linear memory and an algorithm such as gd, not {kinds['memory']!r} with "
-                f"{kinds['algorithm']!r}.",
+                f"layer.keys={self.keys!r} writes several associations per token, or along other "
+                "keys than it reads, which needs a linear memory and an algorithm such as gd, not "
+                f"{kinds['memory']!r} with {kinds['algorithm']!r}.",
             )
         if self.keys == "product":
             require(
                 rule.algorithm.sequential,
-                "layer.keys='product' makes a key for each step: use algorithm 'multi_step'.",
+                "layer.keys='product' has one key per step: use algorithm 'multi_step'.",
             )
         if self.decay_by_depth:
             require(
@@ -97,25 +97,26 @@ class LayerConfig(Config):
             )
             require(
                 not rule.algorithm.averaged,
-                "layer.lr_by_position=true divides each gradient by its own position, where "
-                f"{kinds['algorithm']}.averaged=true takes the mean of all: set one of them to "
+                "layer.lr_by_position=true divides each gradient by its position, and "
+                f"{kinds['algorithm']}.averaged=true averages all gradients: set one of them to "
                 "false.",
             )
 
     def terms(self, rule: Rule) -> int | None:
-        """Associations a token makes, where keys have an axis for them."""
+        """The size of the keys' axis of associations; None without that axis."""
         return {"product": rule.algorithm.terms, "rwkv7": 2}.get(self.keys)
 
 
 @dataclasses.dataclass(frozen=True)
 class AttentionConfig(Config):
-    """The attention beside memories: in hybrids, and in Titans' MAC, MAG and MAL.
+    """Attention in hybrids, and in Titans' MAC, MAG and MAL.
 
     Attributes:
-        window: tokens that a query of sliding-window attention sees, its own among them, >= 1; in
-            MAC at most `segment`.
-        segment: tokens of MAC's segments, >= 1, a multiple of the memory's chunk.
-        persistent: learned tokens that every query sees besides (Titans, 2501.00663, section 3.3).
+        window: number of tokens that a query of sliding-window attention attends to, including its
+            own, >= 1; in MAC at most `segment`.
+        segment: tokens per segment of MAC, >= 1, a multiple of the memory's chunk.
+        persistent: number of learned tokens that every query also attends to (Titans, 2501.00663,
+            section 3.3).
         rope_base: largest wavelength of the position embedding over 2 pi, > 1.
     """
 
@@ -136,7 +137,7 @@ class AttentionConfig(Config):
 
     @property
     def layer(self) -> LayerConfig:
-        """The layer around it: projections and RoPE, as in Llama."""
+        """The layer around the attention: projections and RoPE, as in Llama."""
         return LayerConfig(
             conv=0,
             qk_norm=None,
@@ -147,7 +148,7 @@ class AttentionConfig(Config):
         )
 
     def rule(self, *, windowed: bool = True) -> Rule:
-        """The kv memory that it is."""
+        """The rule of the attention, whose memory is kv."""
         window = self.window if windowed else None
         memory = attention(window=window, persistent=self.persistent)
         return Rule(memory=memory, algorithm=without_steps())

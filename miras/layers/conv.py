@@ -1,4 +1,4 @@
-"""Depthwise causal convolution over time, with a state and with segments."""
+"""Depthwise causal convolution over time, with state and segments."""
 
 from typing import NamedTuple
 
@@ -18,22 +18,22 @@ class ConvState(NamedTuple):
 
 
 class CausalConv(nnx.Module):
-    """y_t = sum_{j < width} kernel[j] * x_{t-j}, for each channel, inside a segment.
+    """y_t = sum_{j < width} kernel[j] * x_{t-j}, per channel, within a segment.
 
     Args:
-        shape: of a token's channels.
-        axes: their logical names.
-        width: taps; 4 in MIRAS (2504.13173), section 5.3, and in Mamba.
+        shape: shape of a token's channels.
+        axes: logical names of these axes.
+        width: kernel size; 4 in MIRAS (2504.13173), section 5.3, and in Mamba.
         rngs: stream `params`.
     """
 
     def __init__(self, shape: tuple[int, ...], axes: Axes, width: int, rngs: nnx.Rngs):
         self.shape, self.width = shape, width
         self.kernel = normal(rngs, (width, *shape), (None, *axes), width**-0.5)
-        self.kernel.set_metadata(depthwise=True)  # no matrix: nothing is summed over channels
+        self.kernel.set_metadata(depthwise=True)  # not a matrix: no sum over channels
 
     def init_state(self, batch: int, dtype) -> ConvState:
-        """Zeros before the first token."""
+        """The initial state, zeros."""
         tail = self.width - 1
         return ConvState(
             jnp.zeros((batch, tail, *self.shape), dtype), jnp.zeros((batch, tail), jnp.int32)
@@ -47,8 +47,11 @@ class CausalConv(nnx.Module):
         Args:
             x: inputs.
             segments: ids [B, T].
-            count: [B], each row's own tokens, its first ones; None where all are its own.
-            state: what came before.
+            count: [B], number of tokens of each row, before its padding; None without padding.
+            state: the last inputs before x.
+
+        Returns:
+            y, as x, and the state after the last token.
         """
         per_token = (slice(None), slice(None), *[None] * len(self.shape))
         inputs = jnp.concatenate([state.inputs.astype(x.dtype), x], axis=1)
@@ -62,5 +65,5 @@ class CausalConv(nnx.Module):
             y = y + jnp.where(same, kernel[lag] * inputs[:, past], 0)
         if count is None:
             return y, ConvState(inputs[:, length:], ids[:, length:])
-        last = count[:, None] + jnp.arange(tail)  # behind the tail that was there
+        last = count[:, None] + jnp.arange(tail)  # the last inputs, after the previous ones
         return y, ConvState(take_tokens(inputs, last), take_tokens(ids, last))

@@ -1,6 +1,6 @@
-"""FastWeights: a rule's memories inside a layer: their learned start, their gates, the scan.
+"""FastWeights: the memories of a layer: learned initial weights, gates and the scan.
 
-How queries, keys and values are made, and what becomes of what is read, is the layer's business.
+The layer around it projects queries, keys and values, and processes the output.
 """
 
 import functools
@@ -31,12 +31,12 @@ from miras.sequence.scan import scan_with_loss
 
 
 class Health(NamedTuple):
-    """How a layer's memory fares over a batch: float32 means over batch, time and heads.
+    """Diagnostics of a layer's memory over a batch: float32 means over batch, time and heads.
 
     Attributes:
-        inner_loss: attentional bias of each token at its snapshot.
+        inner_loss: attentional bias of each token at the snapshot of its gradient.
         memory_norm: Frobenius norm of a head's primal weights after the last token.
-        update_ratio: norm of what the call changed in the dual state, over the norm of the state.
+        update_ratio: norm of the change of the dual state in the call, relative to its norm.
         output_norm: root mean square of the layer's output.
         gates: mean of each gate in natural units, by name (lr, decay, momentum, threshold).
     """
@@ -49,15 +49,15 @@ class Health(NamedTuple):
 
 
 class MemoryCall(NamedTuple):
-    """One call of a layer's memories, for what measures it.
+    """Inputs and results of one call of a layer's memories, for measurements.
 
     Attributes:
-        streams: what was written and asked.
-        gates: those that the layer made, as `miras.scan` takes them.
+        streams: queries, keys and values.
+        gates: the learned gates, as `miras.scan` takes them.
         before: the state before the first token.
-        after: the state after the last.
-        loss: inner loss of each token where its gradient was taken, [B, T, H].
-        mask: which tokens are there, [B, T]; None for all.
+        after: the state after the last token.
+        loss: inner loss of each token at the snapshot of its gradient, [B, T, H].
+        mask: [B, T], False for padding; None without padding.
     """
 
     streams: Associations
@@ -69,15 +69,15 @@ class MemoryCall(NamedTuple):
 
 
 class FastWeights(nnx.Module):
-    """H memories, whose initial weights and gates are learned.
+    """H memories with learned initial weights and gates.
 
     Args:
-        memory: the rule and how it is run.
+        memory: the rule and the options of the scan.
         config: of the layer around it.
-        width: of the tokens that gates are made from.
-        heads: H, of width / heads.
-        doubled: keys come as [rotated, plain], and a kv memory's persistent keys, which have no
-            position, are met by the plain half alone.
+        width: of the tokens from which gates are projected.
+        heads: H, each of width / heads.
+        doubled: keys are [rotated, plain]; only the plain half matches a kv memory's persistent
+            keys, which have no position.
         rngs: stream `params`.
     """
 
@@ -110,12 +110,12 @@ class FastWeights(nnx.Module):
         """The learned W0, primal, leaves [H, ...]."""
         weights = self.memory.rule.constrain({n: leaf[...] for n, leaf in self.initial.items()})
         if self.doubled:
-            behind = weights["k"]
-            weights["k"] = jnp.concatenate([jnp.zeros_like(behind), behind], axis=-1)
+            plain = weights["k"]
+            weights["k"] = jnp.concatenate([jnp.zeros_like(plain), plain], axis=-1)
         return weights
 
     def init_state(self, batch: int, dtype=jnp.float32) -> AnyState:
-        """The state before the first token; `dtype` is that of the tokens."""
+        """The initial state; `dtype` is that of the tokens."""
         rule, cache = self.memory.rule, self.memory.rule.memory.token_cache
         check_float("a layer's state", dtype)
         if cache is not None:
@@ -130,9 +130,9 @@ class FastWeights(nnx.Module):
         return initial_state(rule, W0, batch, *widths, refine=refine, dtype=kept, made=made)
 
     def recall(self, q: Array, A: Weights, x: Array) -> Array:
-        """What memories in dual states A, leaves [B, H, ...], answer to q [B, T, H, D].
+        """Read memories with dual states A, leaves [B, H, ...], at q [B, T, H, D].
 
-        The gates that a memory reads with are made of the tokens x [B, T, width].
+        The gates of the read are projected from the tokens x [B, T, width].
         """
         rule = self.memory.rule
         gates = self.gates(x) if rule.memory.gates() else {}
@@ -151,26 +151,30 @@ class FastWeights(nnx.Module):
         depth: Array | float = 0.0,
         health: "bool | Measure" = False,
     ) -> tuple[Array, AnyState, Any]:
-        """Write and read: y [B, T, H, D], the state after it, and health, but for the output's.
+        """Write and read the memories.
 
         Args:
             streams: queries, keys and values.
-            x: tokens [B, T, width] that the gates are made from.
+            x: tokens [B, T, width], from which gates are projected.
             segment_ids: [B, T]; see `miras.scan`.
             mask: [B, T]; see `miras.scan`.
-            state: where to go on from.
+            state: to continue from; the initial one if None.
             segments_at_chunks: see `miras.backends.base.Alignment`.
             at_chunk_edge: see `miras.backends.base.Alignment`.
             depth: l / (L - 1) of layer l of L, for `decay_by_depth`.
-            health: measure it; None is returned otherwise. A function takes its place, so that
-                whatever a call holds can be seen: of these memories and the call, to any pytree.
+            health: whether to measure it; or a function of these memories and the call, whose
+                result is returned in its place.
+
+        Returns:
+            y [B, T, H, D]; the state after the last token; the health, without the output norm, or
+            None.
         """
         batch, length = x.shape[:2]
         gates = self.gates(x)
         if self.config.decay_by_depth:
-            gates |= self._slower(gates, depth, batch, length)
+            gates |= self._scale_decays(gates, depth, batch, length)
         if self.config.lr_by_position:
-            gates |= self._rate(gates, segments_of(segment_ids, state, x), state, mask)
+            gates |= self._scale_rates(gates, segments_of(segment_ids, state, x), state, mask)
         W0, memory = self.initial_weights(), self.memory
         y, after, loss = scan_with_loss(
             memory.rule,
@@ -196,24 +200,24 @@ class FastWeights(nnx.Module):
         return y, after, measure(self, MemoryCall(streams, gates, before, after, loss, mask))
 
     def _average(self) -> Array | None:
-        """max(0, 1 / (1 + i) + correction of position i), [C], where the rule averages."""
+        """max(0, 1 / (1 + i) + correction of position i), [C]; None unless the rule averages."""
         return self._by_position() if self.memory.rule.algorithm.averaged else None
 
     def _by_position(self) -> Array:
         correction = self.lr_correction[...]
         return jnp.maximum(0.0, by_position(self.memory.chunk, correction.dtype) + correction)
 
-    def _slower(
+    def _scale_decays(
         self, gates: dict[str, Array], depth: Array | float, batch: int, length: int
     ) -> dict[str, Array]:
         """The log decays per head, times 1 - depth + 1e-5."""
         retention = self.memory.rule.retention
         (decay,) = (g for g in retention.gates() if g.role == "decay" and g.side == "head")
-        held = jnp.asarray(decay.constant(self.heads), jnp.float32)
-        log_decay = gates.get(decay.name, held) * (1 - depth + 1e-5)
+        constant = jnp.asarray(decay.constant(self.heads), jnp.float32)
+        log_decay = gates.get(decay.name, constant) * (1 - depth + 1e-5)
         return {decay.name: jnp.broadcast_to(log_decay, (batch, length, self.heads))}
 
-    def _rate(
+    def _scale_rates(
         self,
         gates: dict[str, Array],
         segments: Array,
@@ -223,13 +227,13 @@ class FastWeights(nnx.Module):
         """eta_t times max(0, 1 / (1 + position in the chunk) + correction), [B, T, H]."""
         rate = self.memory.rule.rate
         assert rate is not None
-        held = jnp.asarray(rate.constant(self.heads), jnp.float32)
+        constant = jnp.asarray(rate.constant(self.heads), jnp.float32)
         start = jnp.zeros(segments.shape[0], jnp.int32), segments[:, 0]
         if isinstance(before, State):
             start = before.position, before.segment
         chunk = self.memory.chunk
         at = positions(segments, *start, segments.shape[1], chunk, mask).position
-        return {rate.name: gates.get(rate.name, held) * self._by_position()[at][..., None]}
+        return {rate.name: gates.get(rate.name, constant) * self._by_position()[at][..., None]}
 
     def _health(self, call: MemoryCall) -> Health:
         _, gates, before, after, loss, mask = call
@@ -243,11 +247,11 @@ class FastWeights(nnx.Module):
             ratio = change / jnp.maximum(_norm_per_head(after.A), 1e-12)
         natural = {name.removeprefix("log_"): _natural(name, gate) for name, gate in gates.items()}
         return Health(
-            inner_loss=mean_of_own(loss, mask),
+            inner_loss=masked_mean(loss, mask),
             memory_norm=jnp.mean(norm),
             update_ratio=jnp.mean(ratio),
             output_norm=jnp.zeros(()),
-            gates={name: mean_of_own(gate, mask) for name, gate in natural.items()},
+            gates={name: masked_mean(gate, mask) for name, gate in natural.items()},
         )
 
 
@@ -255,29 +259,29 @@ Measure = Callable[[FastWeights, MemoryCall], Any]
 
 
 def segments_of(segment_ids: Array | None, before: AnyState | None, x: Array) -> Array:
-    """The ids of tokens x [B, T, ...], or the last one going on, [B, T]."""
+    """The segment ids of tokens x [B, T, ...]; by default the last one of the state, [B, T]."""
     if segment_ids is not None:
         return segment_ids.astype(jnp.int32)
     return jnp.broadcast_to(last_segment(before, x)[:, None], x.shape[:2])
 
 
 def last_segment(before: AnyState | None, x: Array) -> Array:
-    """The id of the token before tokens x [B, T, ...], [B]."""
+    """The segment id of the token before tokens x [B, T, ...], [B]."""
     if before is None:
         return jnp.zeros(x.shape[0], jnp.int32)
     return before.last_id if isinstance(before, KVState) else before.segment
 
 
 def with_output(health: Any, y: Array, mask: Array | None = None) -> Any:
-    """The health with the root mean square of a layer's output; other measures as they are."""
+    """Add the root mean square of a layer's output to its health; returns others unchanged."""
     if not isinstance(health, Health):
         return health
-    square = mean_of_own(jnp.square(y.astype(jnp.float32)), mask)
+    square = masked_mean(jnp.square(y.astype(jnp.float32)), mask)
     return health._replace(output_norm=jnp.sqrt(square))
 
 
-def mean_of_own(x: Array, mask: Array | None) -> Array:
-    """The mean of x [B, T, ...] over the tokens that are there; 0 where none is."""
+def masked_mean(x: Array, mask: Array | None) -> Array:
+    """The mean of x [B, T, ...] over tokens that are not padding; 0 without tokens."""
     if mask is None:
         return jnp.mean(x)
     each = math.prod(x.shape[2:])

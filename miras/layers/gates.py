@@ -1,4 +1,4 @@
-"""Gate projections: from a token to exactly the gates that a rule's parts declare as learned."""
+"""Gate projections: from tokens to the gates that a rule's parts declare as learned."""
 
 import math
 
@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from miras.array_typing import Array
+from miras.array_typing import Array, Floats, typed
 from miras.layers.param import Linear, LowRank, param
 from miras.parts.gate import Gate
 from miras.rule.rule import Rule
 
 
-def squash(gate: Gate, logits: Array) -> Array:
-    """Any number into the gate's range, in its own units (a log for "log_unit")."""
+@typed
+def squash(gate: Gate, logits: Floats) -> Floats:
+    """Map logits to the gate's range, in its own units (a log for "log_unit")."""
     if gate.range == "bounded":
         return gate.upper * jax.nn.sigmoid(logits)
     if gate.range == "log_unit":
@@ -23,7 +24,7 @@ def squash(gate: Gate, logits: Array) -> Array:
 
 
 def unsquash(gate: Gate, heads: int) -> np.ndarray:
-    """The logits per head, [H], at which the gate has its starting value; finite."""
+    """The finite logits per head, [H], that give the gate's initial value."""
     value = gate.constant(heads)
     if gate.range == "log_unit":
         value = np.exp(np.minimum(value, math.log1p(-1e-4)))  # alpha = 1 would need infinity
@@ -34,17 +35,17 @@ def unsquash(gate: Gate, heads: int) -> np.ndarray:
 
 
 class GateProjections(nnx.Module):
-    """A value per token for each learned gate; starts at the gate's value for every token.
+    """A value per token for each learned gate, initially the gate's initial value.
 
-    Gates per head come from a linear projection, gates per channel from one of low rank (MIRAS,
-    2504.13173, section 5.3).
+    Gates per head have a linear projection, gates per channel one of low rank (MIRAS, 2504.13173,
+    section 5.3).
 
     Args:
-        rule: whose gates to make.
+        rule: the rule.
         width: of the tokens.
         heads: H.
         rank: of the projections of gates per channel.
-        terms: associations a token makes, each with its own rate; None for one.
+        terms: associations per token, each with its own rate; None for keys without that axis.
         rngs: stream `params`.
     """
 
@@ -79,7 +80,7 @@ class GateProjections(nnx.Module):
             self.biases[gate.name] = param(start, axes)
 
     def __call__(self, x: Array) -> dict[str, Array]:
-        """[B, T, width] to a dict of [B, T, H, ...], float32."""
+        """Project tokens [B, T, width] to gates [B, T, H, ...], float32, by name."""
         x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
         return {
             gate.name: squash(gate, self.kernels[gate.name](x) + self.biases[gate.name][...])

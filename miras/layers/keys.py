@@ -1,4 +1,4 @@
-"""Keys: the associations that a layer makes of a token's projections."""
+"""Keys: the associations (keys and values) of a token, from its projections."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from miras.rule.rule import Rule
 
 
 class Associations(NamedTuple):
-    """The streams of `miras.scan`, of which k and v may have an axis of terms."""
+    """The inputs of `miras.scan`; k and v may have an axis of associations."""
 
     q: Array
     k: Array
@@ -42,16 +42,16 @@ class Keys(nnx.Module):
             self.rate = LowRank(width, config.gate_rank, (heads, head), ("heads", None), rngs)
             self.rate_bias = param(jnp.zeros((heads, head)), ("heads", None))
         if config.keys == "comba":
-            self.shrink = param(jnp.ones(heads), ("heads",))  # p = sigmoid(1) k at the start
+            self.shrink = param(jnp.ones(heads), ("heads",))  # initially p = sigmoid(1) k
             self.correction = param(jnp.full(heads, 0.02), ("heads",))
 
     @property
     def streams(self) -> int:
-        """Projections of head width that a token needs."""
+        """Number of projections of head width per token."""
         return 1 + 2 * self.terms if self.config.keys == "product" else 3
 
     def __call__(self, mixed: Array, x: Array) -> Associations:
-        """Projections [B, T, streams, H, D] of tokens x [B, T, width]."""
+        """Map projections [B, T, streams, H, D] of tokens x [B, T, width] to associations."""
         norm = l2_normalise if self.config.qk_norm == "l2" else lambda x: x
         q = norm(mixed[:, :, 0])
         if self.config.keys == "product":

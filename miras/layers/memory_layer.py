@@ -29,12 +29,12 @@ from miras.sequence.checks import AnyState
 
 
 class LayerState(NamedTuple):
-    """What the layer carries between calls.
+    """The state of the layer between calls.
 
     Attributes:
-        memory: the memories, or the tokens that a kv memory keeps.
-        conv: the convolution's tail; None without one.
-        position: tokens read so far, [B]; None without position embeddings.
+        memory: the memories, or the cache of a kv memory.
+        conv: the last inputs of the convolution; None without one.
+        position: number of tokens read so far, [B]; None without position embeddings.
     """
 
     memory: AnyState
@@ -45,14 +45,14 @@ class LayerState(NamedTuple):
 class MemoryLayer(nnx.Module):
     """Projections, convolution, keys, gates, memory, output norm, output gate, projection.
 
-    MIRAS (2504.13173), section 5.3 and figure 2. The gates are those that the rule's parts declare
-    as learned; the initial memory is learned.
+    MIRAS (2504.13173), section 5.3 and figure 2. The gates that the rule's parts declare as learned
+    and the initial memory are learned.
 
     Args:
-        memory: the rule and how it is run.
+        memory: the rule and the options of the scan.
         width: of the tokens; must be a multiple of heads.
-        heads: H memories of width / heads.
-        config: how inputs are made from tokens.
+        heads: H memories, each of width / heads.
+        config: of the layer; the defaults of `LayerConfig` if not given.
         rngs: stream `params`.
     """
 
@@ -69,21 +69,21 @@ class MemoryLayer(nnx.Module):
         config = config or LayerConfig()
         self.config, head = config, width // heads
         cache = memory.rule.memory.token_cache
-        # Persistent tokens have no position: [rotated, plain] meets them with its plain half, and
-        # sqrt(2) keeps the scores' scale of 1 / sqrt(dk).
+        # Persistent tokens have no position: only the plain half of [rotated, plain] matches them.
+        # The factor sqrt(2) keeps the scale 1 / sqrt(dk) of the scores.
         self.doubled = config.rope and cache is not None and cache.persistent > 0
         self.keys = Keys(config, memory.rule, width, heads, rngs)
         self.qkv = Projections(config, self.keys.streams, width, heads, rngs)
         self.fast = FastWeights(memory, config, width, heads, rngs, doubled=self.doubled)
-        # The eps bounds the gain on reads near 0, as of a query that matches no key yet: with 1e-6
-        # they alone make the outer gradient of a matrix memory eight times larger.
+        # A large eps bounds the gain on outputs near 0, as of a query that matches no key yet: with
+        # 1e-6, these make the outer gradient of a matrix memory eight times larger.
         norm, gate = config.output_norm, config.output_gate
         self.norm = RMSNorm((heads, head), ("heads", None), eps=1e-3) if norm else None
         self.gate = Linear((width, width), ("embed", "heads"), rngs) if gate else None
         self.out = Linear((width, width), ("heads", "embed"), rngs)
 
     def init_state(self, batch: int, dtype=jnp.float32) -> LayerState:
-        """The state before the first token."""
+        """The initial state; `dtype` is that of the tokens."""
         return LayerState(
             memory=self.fast.init_state(batch, dtype),
             conv=self.qkv.init_state(batch, dtype),
@@ -101,17 +101,20 @@ class MemoryLayer(nnx.Module):
         depth: Array | float = 0.0,
         health: bool = False,
     ) -> tuple[Array, LayerState, Health | None]:
-        """Tokens x [B, T, width] to outputs of the same shape, the state after them, and health.
+        """Apply the layer.
 
         Args:
-            x: tokens, float32 or bfloat16.
+            x: tokens [B, T, width], float32 or bfloat16.
             segment_ids: [B, T]; see `miras.scan`.
-            mask: [B, T], which tokens are there, as in `miras.scan`: the others take no part in the
-                convolution, no position and no place in the chunk, and their outputs are zero.
-            state: where to go on from.
+            mask: [B, T], False for padding, as in `miras.scan`: padding does not enter the
+                convolution and does not advance positions or chunks; its outputs are zero.
+            state: to continue from; the initial one if None.
             segments_at_chunks: see `miras.backends.base.Alignment`.
             depth: l / (L - 1) of layer l of L, for `decay_by_depth`.
-            health: measure it; None is returned otherwise.
+            health: whether to measure it.
+
+        Returns:
+            y, as x; the state after the last token; the health, or None.
         """
         check_float("x", x.dtype)
         before = None if state is None else state.memory

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from miras.array_typing import Array
+from miras.array_typing import Array, Leaf, typed
 from miras.layers.param import Axes, param
 
 
@@ -22,13 +22,14 @@ class RMSNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: Array) -> Array:
-        """[..., *shape] in the dtype of x."""
+        """Normalise x [..., *shape]; the result has its dtype."""
         y = x.astype(jnp.promote_types(jnp.float32, x.dtype))
         y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
         return (y * self.scale[...]).astype(x.dtype)
 
 
-def l2_normalise(x: Array, eps: float = 1e-6) -> Array:
-    """X / ||x||_2 over the last axis, computed in float32, in the dtype of x."""
+@typed
+def l2_normalise(x: Leaf, eps: float = 1e-6) -> Leaf:
+    """x / ||x||_2 over the last axis, computed in float32, in the dtype of x."""
     y = x.astype(jnp.promote_types(jnp.float32, x.dtype))
     return (y * jax.lax.rsqrt(jnp.sum(y * y, axis=-1, keepdims=True) + eps)).astype(x.dtype)

@@ -1,4 +1,4 @@
-"""Parameters with logical axis names, so that any mesh can be laid over a model later."""
+"""Parameters with logical axis names, from which any mesh can shard a model."""
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +10,16 @@ Axes = tuple[str | None, ...]
 
 
 def param(value: Array, axes: Axes) -> nnx.Param:
-    """A trained array; `axes` names each dimension (vocab, embed, heads, mlp, layers or None).
+    """A trained parameter; `axes` names each axis (vocab, embed, heads, mlp, layers or None).
 
-    The names are metadata: nothing is placed on devices here, so no mesh need be in context.
+    The names are metadata: they do not place the array on devices, so no mesh is needed.
     """
     assert value.ndim == len(axes), f"{value.shape} needs {value.ndim} axis names, not {axes}"
     return nnx.Param(value, out_sharding=axes, eager_sharding=False)
 
 
 def normal(rngs: nnx.Rngs, shape: tuple[int, ...], axes: Axes, std: float) -> nnx.Param:
-    """A float32 parameter drawn from a normal truncated at two standard deviations."""
+    """A float32 parameter from a normal distribution truncated at two standard deviations."""
     draw = jax.random.truncated_normal(rngs.params(), -2, 2, shape, jnp.float32)
     return param(std * draw, axes)
 
@@ -31,7 +31,7 @@ class Linear(nnx.Module):
         shape: kernel shape [in, *out].
         axes: logical names of the kernel's dimensions.
         rngs: stream `params`.
-        start: standard deviation over that of a fan-in scaled kernel; 0 for zeros.
+        start: initial standard deviation relative to fan-in scaling; 0 for zeros.
     """
 
     def __init__(self, shape: tuple[int, ...], axes: Axes, rngs: nnx.Rngs, start: float = 1.0):
@@ -41,20 +41,18 @@ class Linear(nnx.Module):
             self.kernel = param(jnp.zeros(shape), axes)
 
     def __call__(self, x: Array) -> Array:
-        """[..., in] to [..., *out], in the dtype of x."""
+        """Map x [..., in] to [..., *out], in the dtype of x."""
         return jnp.tensordot(x, self.kernel[...].astype(x.dtype), axes=1)
 
 
 class LowRank(nnx.Module):
-    """x @ down @ up, in float32: projections to many channels through a bottleneck.
-
-    `up` starts at 0, so that what is added to the result is where it starts.
+    """x @ down @ up in float32: a projection through a bottleneck, initially 0.
 
     Args:
         width: of x.
-        rank: of the bottleneck.
+        rank: width of the bottleneck.
         shape: of the result.
-        axes: its logical names.
+        axes: logical names of the axes of the result.
         rngs: stream `params`.
     """
 
@@ -63,6 +61,6 @@ class LowRank(nnx.Module):
         self.up = param(jnp.zeros((rank, *shape)), (None, *axes))
 
     def __call__(self, x: Array) -> Array:
-        """[..., width] to [..., *shape], float32."""
+        """Map x [..., width] to [..., *shape], float32."""
         x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
         return jnp.tensordot(x @ self.down[...], self.up[...], axes=1)

@@ -1,23 +1,23 @@
-"""Projections: several streams of head vectors from tokens, convolved and activated."""
+"""Projections: head vectors from tokens, with convolution and activation."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from miras.array_typing import Array
+from miras.array_typing import Array, Floats, HeadVectors, typed
 from miras.layers.config import LayerConfig
 from miras.layers.conv import CausalConv, ConvState
 from miras.layers.param import Linear
 
 
 class Projections(nnx.Module):
-    """silu(conv(x @ kernel)), where a layer's config has the convolution and the SiLU.
+    """silu(conv(x @ kernel)); the layer's config enables the convolution and the SiLU.
 
     Args:
         config: of the layer: `conv` and `activation`.
-        streams: head vectors a token is projected to.
+        streams: number of projections per token and head.
         width: of the tokens.
-        heads: H, of width / heads.
+        heads: H, each of width / heads.
         rngs: stream `params`.
     """
 
@@ -28,27 +28,28 @@ class Projections(nnx.Module):
         self.activation = config.activation
 
     def init_state(self, batch: int, dtype) -> ConvState | None:
-        """The convolution's tail before the first token; None without one."""
+        """The initial state of the convolution; None without one."""
         return self.conv.init_state(batch, dtype) if self.conv else None
 
     def __call__(
-        self, x: Array, segments: Array, count: Array | None, tail: ConvState | None
+        self, x: Array, segments: Array, count: Array | None, state: ConvState | None
     ) -> tuple[Array, ConvState | None]:
-        """Tokens [B, T, width] to [B, T, streams, H, D], and the convolution's tail.
+        """Map tokens [B, T, width] to [B, T, streams, H, D] and the convolution's state.
 
         Args:
             x: tokens.
-            segments: ids [B, T], over whose edges nothing is convolved.
+            segments: ids [B, T]; the convolution does not cross their boundaries.
             count: [B] or None; see `CausalConv`.
-            tail: of the call before.
+            state: of the convolution before x.
         """
         mixed = self.linear(x)
         if self.conv is not None:
-            tail = self.conv.init_state(x.shape[0], x.dtype) if tail is None else tail
-            mixed, tail = self.conv(mixed, segments, count, tail)
-        return (jax.nn.silu(mixed) if self.activation == "silu" else mixed), tail
+            state = self.conv.init_state(x.shape[0], x.dtype) if state is None else state
+            mixed, state = self.conv(mixed, segments, count, state)
+        return (jax.nn.silu(mixed) if self.activation == "silu" else mixed), state
 
 
-def flat(y: Array) -> Array:
-    """Heads side by side: [B, T, H, D] to [B, T, H * D]."""
+@typed
+def flat(y: HeadVectors) -> Floats:
+    """Concatenate heads: [B, T, H, D] to [B, T, H * D]."""
     return jnp.reshape(y, (*y.shape[:2], -1))

@@ -5,18 +5,19 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-from miras.array_typing import Array
+from miras.array_typing import Array, HeadVectors, Positions, typed
 from miras.config import require
 
 _BASE, _DIGITS = 64, 5  # positions below 2^30
 
 
-def rotate(x: Array, position: Array, base: float) -> Array:
+@typed
+def rotate(x: HeadVectors, position: Positions, base: float) -> HeadVectors:
     """Rotate pairs of channels by angles that grow with the position (RoPE, arXiv 2104.09864).
 
-    Position times frequency, in float32, is off by a tenth of a radian after a million tokens. So
-    the rotation is a product of one for each digit of the position in base 64, taken from tables
-    that are computed in float64: it is right to rounding at any position.
+    In float32, position times frequency is wrong by a tenth of a radian after a million tokens. So
+    the rotation is a product of one rotation per base-64 digit of the position, from tables
+    computed in float64. It is exact up to rounding at any position.
 
     Args:
         x: [B, T, H, D], D even.
@@ -24,10 +25,13 @@ def rotate(x: Array, position: Array, base: float) -> Array:
         base: the largest wavelength over 2 pi.
 
     Returns:
-        As x, so that q_t . k_s depends on positions through t - s only.
+        The rotated x, so that q_t . k_s depends on positions only through t - s.
     """
     half = x.shape[-1] // 2
-    require(2 * half == x.shape[-1], f"RoPE needs an even head width, not {x.shape[-1]}.")
+    require(
+        2 * half == x.shape[-1],
+        f"RoPE needs an even head width, not {x.shape[-1]}.",
+    )
     dtype = jnp.promote_types(jnp.float32, x.dtype)
     cos, sin = (table.astype(dtype) for table in _tables(half, base))
     c, s = jnp.ones((), dtype), jnp.zeros((), dtype)
@@ -42,7 +46,7 @@ def rotate(x: Array, position: Array, base: float) -> Array:
 
 @functools.cache
 def _angles(half: int, base: float) -> np.ndarray:
-    """Of each digit: [digits, 64, half], float64."""
+    """The angles of each digit, [digits, 64, half], float64."""
     frequency = base ** (-np.arange(half) / half)
     return _BASE ** np.arange(_DIGITS)[:, None, None] * np.arange(_BASE)[:, None] * frequency
 

@@ -12,7 +12,7 @@ class SwiGLU(nnx.Module):
 
     Args:
         width: of the tokens.
-        hidden: of the middle.
+        hidden: width of the hidden layer.
         rngs: stream `params`.
     """
 
@@ -22,5 +22,5 @@ class SwiGLU(nnx.Module):
         self.down = Linear((hidden, width), ("mlp", "embed"), rngs)
 
     def __call__(self, x: Array) -> Array:
-        """[..., width] to [..., width]."""
+        """Map x [..., width] to [..., width]."""
         return self.down(jax.nn.silu(self.gate(x)) * self.up(x))

@@ -1,4 +1,4 @@
-"""Blocks: a sequence layer and a SwiGLU, and the group of them that a pattern repeats."""
+"""Blocks: a token mixer and a SwiGLU, and the group of blocks that a pattern repeats."""
 
 from typing import Any, NamedTuple
 
@@ -14,17 +14,17 @@ from miras.models.titans import MAG, MAL
 TITANS = {"mac": MAC, "mag": MAG, "mal": MAL}
 
 
-class Inputs(NamedTuple):
-    """What every block sees besides the residual stream."""
+class BlockInputs(NamedTuple):
+    """Inputs of every block besides the residual stream: segment ids and mask [B, T], or None."""
 
     segment_ids: Array | None
     mask: Array | None
 
 
 def mixer(config: LanguageModelConfig, letter: str, rngs: nnx.Rngs) -> Any:
-    """The sequence layer that a letter of the pattern stands for.
+    """The token mixer of a letter of the pattern.
 
-    All have `init_state(batch, dtype)` and the call of `MemoryLayer`.
+    All have `init_state(batch, dtype)` and the call signature of `MemoryLayer`.
     """
     widths = config.width, config.heads
     attention = config.attention
@@ -53,8 +53,8 @@ class Block(nnx.Module):
         self.mlp_norm = RMSNorm((config.width,), ("embed",))
         self.mlp = SwiGLU(config.width, config.mlp_width, rngs)
 
-    def __call__(self, x: Array, state: Any, inputs: Inputs, depth: Array, **call):
-        """One block on x [B, T, width]; see `MemoryLayer.__call__`."""
+    def __call__(self, x: Array, state: Any, inputs: BlockInputs, depth: Array, **call):
+        """Apply the block to x [B, T, width]; see `MemoryLayer.__call__`."""
         y, state, measured = self.mixer(
             self.mixer_norm(x), state=state, depth=depth, **inputs._asdict(), **call
         )
@@ -71,16 +71,16 @@ class Group(nnx.Module):
         self.blocks = nnx.Dict({name: Block(config, name[0], rngs) for name in self.order})
 
     def init_state(self, batch: int, dtype) -> tuple[Any, ...]:
-        """The states of the blocks before the first token."""
+        """The initial states of the blocks."""
         return tuple(self.blocks[name].mixer.init_state(batch, dtype) for name in self.order)
 
     def __call__(
-        self, x: Array, states: tuple[Any, ...] | None, inputs: Inputs, depths: Array, **call
+        self, x: Array, states: tuple[Any, ...] | None, inputs: BlockInputs, depths: Array, **call
     ) -> tuple[Array, tuple[Any, ...], tuple[Health | None, ...]]:
-        """The blocks in order; `depths` [len(pattern)] says where each stands in the model."""
+        """Apply the blocks in order; `depths` [len(pattern)] are their relative depths."""
         after, measures = [], []
 
-        def run(block: Block, x: Array, state: Any, inputs: Inputs, depth: Array):
+        def run(block: Block, x: Array, state: Any, inputs: BlockInputs, depth: Array):
             return block(x, state, inputs, depth, **call)
 
         body = nnx.remat(run) if self.remat else run
@@ -93,6 +93,6 @@ class Group(nnx.Module):
 
 
 def depths(config: LanguageModelConfig) -> Array:
-    """Where each layer stands, from 0 to 1, [groups, len(pattern)]."""
+    """The relative depth of each layer, from 0 to 1, [groups, len(pattern)]."""
     at = jnp.arange(config.layers) / max(1, config.layers - 1)
     return at.reshape(-1, len(config.letters))

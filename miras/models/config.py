@@ -1,4 +1,4 @@
-"""LanguageModelConfig: a model as plain data."""
+"""LanguageModelConfig: the config of a language model."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -11,39 +11,36 @@ from miras.memory import TokenCache
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
-LETTERS = {"M": "memory", "S": "sliding-window attention", "A": "attention to all"}
+LETTERS = {"M": "memory", "S": "sliding-window attention", "A": "full attention"}
 
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModelConfig(ScanOptions):
-    """A language model with a memory layer where Llama has attention, in some layers or in all.
+    """A language model like Llama with memories in place of attention, in some or all layers.
 
     Attributes:
         rule: the memory's four parts.
         architecture: what a memory layer is: "lmm", the memory alone, or Titans' memory as a
             context ("mac"), as a gate ("mag") or as a layer ("mal"); see `miras.models.titans`.
-        pattern: which layers follow one another, over and over, a letter each: M for memory, S for
-            sliding-window attention, A for attention to all before; blanks are free, as in
-            "M S M S".
-        attention: the attention in S and A, and in mac, mag and mal.
-        vocab: tokens; 257 for bytes and a document start.
+        pattern: the layers, one letter each, repeated over the depth: M memory, S sliding-window
+            attention, A full attention; spaces are ignored, as in "M S M S".
+        attention: of S and A, and of mac, mag and mal.
+        vocab: number of tokens; 257 for bytes and a document start.
         width: of the residual stream.
-        layers: blocks.
-        heads: memories in a layer, each of width / heads.
-        chunk: tokens that share a snapshot of the memory; part of the model.
-        refine: sweeps towards the online rule inside each chunk; see `miras.scan`.
+        layers: number of blocks.
+        heads: memories per layer, each of width / heads.
+        chunk: tokens that share a snapshot of the memory; part of the model's definition.
+        refine: sweeps towards the online rule within each chunk; see `miras.scan`.
         exact: the online rule in closed form; see `miras.scan`.
         mlp_ratio: SwiGLU's hidden width over `width`, rounded to a multiple of 8.
-        layer: how the memory's inputs are made from tokens; see `miras.layers.LayerConfig`.
-        tie: one matrix for embedding and head.
-        dtype: of activations and matrix products; parameters and logits are float32,
-            and so is the memory but for `precision`.
-        remat: recompute each block in the backward pass instead of keeping its activations.
-        save_every: chunks from one memory that is saved for the backward pass to the next, or
-            "sqrt"; see `miras.scan`.
-        precision: the dtypes in which memories are kept, multiplied and summed; see
-            `miras.Precision`.
-        backend: what runs the memories; see `miras.scan`.
+        layer: how tokens become the memory's inputs; see `miras.layers.LayerConfig`.
+        tie: share one matrix between embedding and head.
+        dtype: of activations and matrix products; parameters and logits are float32, and so are
+            memories unless `precision` says otherwise.
+        remat: recompute each block in the backward pass instead of storing its activations.
+        save_every: checkpoint interval of the memory in chunks, or "sqrt"; see `miras.scan`.
+        precision: dtypes of the memories; see `miras.Precision`.
+        backend: of the memories; see `miras.scan`.
     """
 
     rule: Rule = Rule()
@@ -83,12 +80,12 @@ class LanguageModelConfig(ScanOptions):
         legal = ", ".join(f"{letter} ({what})" for letter, what in LETTERS.items())
         require(
             bool(letters) and not wrong,
-            f"model.pattern={self.pattern!r} must be made of the letters {legal}, as in 'M S M S'.",
+            f"model.pattern={self.pattern!r} must consist of the letters {legal}, as in 'M S M S'.",
         )
         require(
             self.layers % len(letters) == 0,
-            f"model.layers={self.layers} must be a multiple of the {len(letters)} layers of "
-            f"model.pattern={self.pattern!r}.",
+            f"model.layers={self.layers} must be a multiple of the {len(letters)} letters "
+            f"of model.pattern={self.pattern!r}.",
         )
         if letters != "M" or self.architecture != "lmm":
             require(
@@ -103,17 +100,16 @@ class LanguageModelConfig(ScanOptions):
         named = f"model.architecture={self.architecture!r}"
         require(
             not self.rule.memory.keeps_tokens,
-            f"{named} puts a memory beside attention, which memory {self.rule.memory.kind!r} is "
-            "itself: use "
-            "architecture='lmm', or another memory.",
+            f"{named} combines a memory with attention, but memory {self.rule.memory.kind!r} is "
+            "attention: use architecture='lmm', or another memory.",
         )
         if self.architecture == "mac":
             window, segment = self.attention.window, self.attention.segment
             require(
                 window <= segment,
-                f"attention.window={window} is larger than attention.segment={segment}, outside of "
-                f"which {named} attends to nothing: use a window of at most {segment}, or a larger "
-                "segment.",
+                f"attention.window={window} is larger than attention.segment={segment}, and "
+                f"{named} attends within a segment only: use a window of at most {segment}, or a "
+                "larger segment.",
             )
             require(
                 segment % self.chunk == 0,
@@ -123,37 +119,37 @@ class LanguageModelConfig(ScanOptions):
 
     @property
     def letters(self) -> str:
-        """The pattern without blanks."""
+        """The pattern without spaces."""
         return "".join(self.pattern.split())
 
     @property
     def memory_layers(self) -> tuple[int, ...]:
-        """The layers with a memory, from 0; all, where the pattern has none."""
+        """Indices of the layers with a memory; of all layers if the pattern has none."""
         letters = self.letters
-        told = [n for n in range(self.layers) if letters[n % len(letters)] == "M"]
-        return tuple(told) or tuple(range(self.layers))
+        found = [n for n in range(self.layers) if letters[n % len(letters)] == "M"]
+        return tuple(found) or tuple(range(self.layers))
 
     @property
     def align(self) -> int:
-        """Tokens at whose multiples a document begins at no cost: a chunk, or MAC's segment."""
+        """Documents that begin at multiples of it need no extra computation: chunk or segment."""
         mac = self.architecture == "mac" and "M" in self.letters
         return self.attention.segment if mac else self.chunk
 
     @property
     def memory(self) -> MemoryConfig:
-        """The rule and how it is run."""
+        """The rule and the options of the scan."""
         return MemoryConfig(self.rule, **vars(self.options))
 
     @property
     def growth_bytes(self) -> int:
-        """What each token adds to a sequence's state; 0 but for attention without a window."""
+        """Bytes that each token adds to a sequence's state; 0 without full attention."""
         number = 2 if self.dtype == "bfloat16" else 4
         token = 2 * self.width * number + 5  # k, v, a flag and a segment
         whole = sum(cache.window is None for cache in self._attended())
         return self.layers // len(self.letters) * whole * token
 
     def _attended(self) -> Iterator[TokenCache]:
-        """The attention of one group's layers."""
+        """The kv memories of one pass through the pattern."""
         for letter in self.letters:
             memory = self.rule.memory
             if letter != "M":

@@ -1,4 +1,4 @@
-"""Decoding: read a prompt, then one token at a time from a state of constant size."""
+"""Decoding: read a prompt, then generate one token at a time from a state of constant size."""
 
 import dataclasses
 import functools
@@ -10,13 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from miras.array_typing import Array
+from miras.array_typing import (
+    Array,
+    Logits,
+    Mask,
+    RowIntegers,
+    RowMask,
+    TokenIds,
+    typed,
+)
 from miras.config import Config, require
 from miras.config.choices import shown
 from miras.models import rows
 from miras.models.language_model import LanguageModel, as_rows, check_tokens
 from miras.models.mac import MACState
-from miras.models.scoring import first_ones, read_rows, ready
+from miras.models.scoring import mask_of_lengths, read_rows, reserve_room
 from miras.models.state import ModelState
 
 
@@ -26,47 +34,48 @@ def _forward(graph, params, tokens: Array, state: ModelState | None):
     return logits[:, -1], state
 
 
+@typed
 def prefill(
     model: LanguageModel,
-    tokens: Array,
+    tokens: TokenIds,
     state: ModelState | None = None,
     *,
-    mask: Array | None = None,
-) -> tuple[Array, ModelState]:
-    """Read tokens in parallel, in pieces of any size.
+    mask: Mask | None = None,
+) -> tuple[Logits, ModelState]:
+    """Read tokens in parallel; a text may be read in pieces of any size.
 
     Args:
         model: the language model.
         tokens: [B, T] int, T >= 1.
-        state: where to go on from; a new one if not given.
-        mask: [B, T] bool, which of them are a row's own, where rows differ in length: at least one,
-            with padding before, after or between them. A row ends as if it had been read alone; one
-            program serves all masks. `score` takes rows without tokens, too.
+        state: to continue from; the initial one if not given.
+        mask: [B, T] bool, False for padding, which may be before, between or after a row's tokens;
+            each row needs at least one token (`score` takes rows without tokens). The result of a
+            row is that of its tokens alone. One compiled program serves all masks.
 
     Returns:
-        Logits of the token after each row's last [B, vocab], and the state.
+        Logits of the token after each row's last token [B, vocab], and the state.
 
     Raises:
-        ConfigError: for tokens, a mask or a state that do not fit.
+        ConfigError: for tokens, a mask or a state that do not fit the model.
     """
     tokens = as_rows(tokens)
     lengths = None
     if mask is not None:
         tokens, lengths = _own_first(tokens, mask)
-    own = None if lengths is None else first_ones(lengths, tokens.shape[1])
+    own = None if lengths is None else mask_of_lengths(lengths, tokens.shape[1])
     tokens = check_tokens(tokens, model.config.vocab, own)
     if state is not None:
-        state = ready(model, state, tokens.shape)
+        state = reserve_room(model, state, tokens.shape)
     if lengths is None:
         return _in_pieces(model, tokens, state)
     if state is None:
-        state = ready(model, model.init_state(len(tokens)), tokens.shape)
+        state = reserve_room(model, model.init_state(len(tokens)), tokens.shape)
     graph, params = nnx.split(model)
     return read_rows(graph, params, tokens, lengths, state)
 
 
 def _own_first(tokens: Array, mask: Array) -> tuple[Array, Array]:
-    """Each row's own tokens at its beginning, [B, T], and how many there are, [B] int32."""
+    """Move each row's tokens before its padding; tokens [B, T] and lengths [B] int32."""
     known = np.asarray(mask)
     require(
         known.shape == tokens.shape and known.dtype == bool,
@@ -75,8 +84,8 @@ def _own_first(tokens: Array, mask: Array) -> tuple[Array, Array]:
     lengths = known.sum(axis=1, dtype=np.int32)
     require(
         bool(lengths.min() >= 1),
-        f"mask marks no token of row {int(lengths.argmin())}: prefill needs one of each row, which "
-        "miras.models.score does not.",
+        f"mask has no token in row {int(lengths.argmin())}: prefill needs one per row; use "
+        "miras.models.score for rows without tokens.",
     )
     order = np.argsort(~known, axis=1, kind="stable")
     return jnp.take_along_axis(jnp.asarray(tokens), order, axis=1), jnp.asarray(lengths)
@@ -85,17 +94,17 @@ def _own_first(tokens: Array, mask: Array) -> tuple[Array, Array]:
 def _in_pieces(
     model: LanguageModel, tokens: Array, state: ModelState | None
 ) -> tuple[Array, ModelState]:
-    """At once, or to the edge of MAC's segment first, behind which whole segments are read."""
+    """Read in one call; or, with MAC, up to the end of its segment first, and then the rest."""
     graph, params = nnx.split(model)
-    lead = 0 if state is None else _to_edge(model, state)
-    if 0 < lead < tokens.shape[1]:
-        _, state = _forward(graph, params, tokens[:, :lead], state)
-        tokens = tokens[:, lead:]
+    head = 0 if state is None else _to_segment_end(model, state)
+    if 0 < head < tokens.shape[1]:
+        _, state = _forward(graph, params, tokens[:, :head], state)
+        tokens = tokens[:, head:]
     return _forward(graph, params, tokens, state)
 
 
-def _to_edge(model: LanguageModel, state: ModelState) -> int:
-    """Tokens to the next segment's edge, where all rows have as many."""
+def _to_segment_end(model: LanguageModel, state: ModelState) -> int:
+    """Tokens to the end of MAC's segment if all rows have the same number, otherwise 0."""
     segment = model.config.attention.segment
     for layer in state.layers:
         if isinstance(layer, MACState):
@@ -104,29 +113,39 @@ def _to_edge(model: LanguageModel, state: ModelState) -> int:
     return 0
 
 
+@typed
 def decode_step(
-    model: LanguageModel, token: Array, state: ModelState, *, active: Array | None = None
-) -> tuple[Array, ModelState]:
-    """Read one token [B]; logits of the next one [B, vocab], and the state.
+    model: LanguageModel, token: RowIntegers, state: ModelState, *, active: RowMask | None = None
+) -> tuple[Logits, ModelState]:
+    """Read one token per row.
 
-    Equal to the last position of a parallel forward over all tokens so far, to rounding. Rows with
-    `active` [B] False keep their state; their logits mean nothing.
+    The result equals the last position of a parallel forward pass over all tokens so far, up to
+    rounding.
+
+    Args:
+        model: the language model.
+        token: [B] int.
+        state: of the tokens before it.
+        active: [B] bool; rows with False keep their state, and their logits are undefined.
+
+    Returns:
+        Logits of the next token [B, vocab], and the state.
 
     Raises:
-        ConfigError: for a token, a state or marks that do not fit.
+        ConfigError: for a token, a state or a mask that does not fit the model.
     """
     token = check_tokens(jnp.asarray(token)[:, None], model.config.vocab)
-    before = ready(model, state, token.shape)
+    before = reserve_room(model, state, token.shape)
     logits, after = _in_pieces(model, token, before)
     return logits, after if active is None else rows.where(active, after, before, "active")
 
 
 @dataclasses.dataclass(frozen=True)
 class Verified:
-    """What `verify` found.
+    """The result of `verify`.
 
     Attributes:
-        logits: [B, k, vocab] of the token after each of the draft's.
+        logits: [B, k, vocab], of the token after each token of the draft.
         states: before the draft and after each of its k tokens, leaves [k + 1, ...].
     """
 
@@ -134,14 +153,14 @@ class Verified:
     states: ModelState
 
     def after(self, tokens: int | Array) -> ModelState:
-        """The state after the first tokens of the draft, as many for all rows or [B] of them."""
+        """The state after the first `tokens` tokens of the draft: one number, or [B] of them."""
         most = self.logits.shape[1]
         count = np.asarray(tokens)
         whole = np.issubdtype(count.dtype, np.integer)
         legal = whole and count.shape in ((), (len(self.logits),))
         require(
             bool(legal and 0 <= count.min() <= count.max() <= most),
-            f"tokens={tokens} must be a whole number, or one for each row, in [0, {most}].",
+            f"tokens={tokens} must be a whole number in [0, {most}], or one per row.",
         )
         count = jnp.broadcast_to(jnp.asarray(count), len(self.logits))
         row = jnp.arange(len(count))
@@ -151,7 +170,7 @@ class Verified:
 @functools.partial(jax.jit, static_argnums=0)
 def _verify(graph, params, draft: Array, state: ModelState):
     def read(state, token):
-        here = jax.tree.map(jnp.asarray, params)  # Flax asks for variables of the scan's own trace
+        here = jax.tree.map(jnp.asarray, params)  # Flax requires variables of the scan's trace
         logits, after = nnx.merge(graph, here)(token[:, None], state=state)
         return after, (logits[:, 0], after)
 
@@ -160,31 +179,37 @@ def _verify(graph, params, draft: Array, state: ModelState):
     return jnp.swapaxes(logits, 0, 1), whole
 
 
-def verify(model: LanguageModel, draft: Array, state: ModelState) -> Verified:
-    """Score a draft [B, k] in one compiled call, and keep the state after each of its tokens.
+@typed
+def verify(model: LanguageModel, draft: TokenIds, state: ModelState) -> Verified:
+    """Score a draft in one compiled call, and keep the state after each of its tokens.
 
-    Accept the first n tokens by `found.after(n)`, which computes nothing anew: a memory that has
-    learnt from a token cannot unlearn it, so the k + 1 states are kept side by side.
+    `Verified.after(n)` accepts the first n tokens without computing anything again: an update of a
+    memory cannot be undone, so all k + 1 states are kept.
+
+    Args:
+        model: the language model.
+        draft: [B, k] int.
+        state: of the tokens before it.
 
     Raises:
-        ConfigError: for tokens or a state that do not fit.
+        ConfigError: for tokens or a state that do not fit the model.
     """
     draft = check_tokens(draft, model.config.vocab)
-    state = ready(model, state, draft.shape)
+    state = reserve_room(model, state, draft.shape)
     graph, params = nnx.split(model)
     return Verified(*_verify(graph, params, draft, state))
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling(Config):
-    """How the next token is drawn.
+    """How to sample the next token.
 
     Attributes:
-        temperature: 0 takes the likeliest, 1 samples from the model.
-        top_k: sample among the k likeliest tokens only.
-        top_p: then among the fewest likeliest ones whose probabilities reach p, in (0, 1].
-        seed: the same seed gives the same text, in [0, 2**32).
-        vocab: take ids below it only, where the tokenizer has fewer than the model.
+        temperature: 0 takes the most likely token, 1 samples from the model's distribution.
+        top_k: sample from the k most likely tokens; None for all.
+        top_p: then from the fewest most likely tokens with total probability p, in (0, 1].
+        seed: in [0, 2**32); the same seed gives the same text.
+        vocab: sample only ids below it, for a tokenizer smaller than the model's vocabulary.
     """
 
     temperature: float = 1.0
@@ -202,87 +227,101 @@ class Sampling(Config):
         require(0 <= self.seed < 2**32, f"seed={self.seed} must lie in [0, 2**32).")
 
 
-def sample(key: Array, logits: Array, how: Sampling) -> Array:
-    """Draw tokens [B] from logits [B, vocab]."""
-    logits = logits[:, : how.vocab]
-    if how.temperature == 0:
+@typed
+def sample(key: Array, logits: Logits, sampling: Sampling) -> RowIntegers:
+    """Sample tokens [B] from logits [B, vocab]."""
+    logits = logits[:, : sampling.vocab]
+    if sampling.temperature == 0:
         return jnp.argmax(logits, axis=-1)
-    logits = logits / how.temperature
-    if how.top_k is not None:
-        kth = jax.lax.top_k(logits, min(how.top_k, logits.shape[-1]))[0][:, -1:]
+    logits = logits / sampling.temperature
+    if sampling.top_k is not None:
+        kth = jax.lax.top_k(logits, min(sampling.top_k, logits.shape[-1]))[0][:, -1:]
         logits = jnp.where(logits < kth, -jnp.inf, logits)
-    if how.top_p is not None:
+    if sampling.top_p is not None:
         ordered = jnp.sort(logits, axis=-1)[:, ::-1]
         probabilities = jax.nn.softmax(ordered, axis=-1)
         before = jnp.cumsum(probabilities, axis=-1) - probabilities
-        last = jnp.min(jnp.where(before < how.top_p, ordered, jnp.inf), axis=-1, keepdims=True)
+        last = jnp.min(jnp.where(before < sampling.top_p, ordered, jnp.inf), axis=-1, keepdims=True)
         logits = jnp.where(logits < last, -jnp.inf, logits)
     return jax.random.categorical(key, logits, axis=-1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))
-def _step(graph, params, logits, state, key, how: Sampling):
-    token = sample(key, logits, how)
+def _step(graph, params, logits, state, key, sampling: Sampling):
+    token = sample(key, logits, sampling)
     logits, state = nnx.merge(graph, params)(token[:, None], state=state)
     return token, logits[:, -1], state
 
 
 class Step(NamedTuple):
-    """One token [B] of a text, and what it goes on from: logits [B, vocab] and the state."""
+    """A generated token [B], the logits of the next one [B, vocab], and the state after it."""
 
     token: np.ndarray
     logits: Array
     state: ModelState
 
 
+@typed
 def steps(
     model: LanguageModel,
-    logits: Array,
+    logits: Logits,
     state: ModelState,
     length: int,
     sampling: Sampling | None = None,
 ) -> Iterator[Step]:
-    """`length` new tokens, one by one, from logits [B, vocab] and a state, as `prefill` gives."""
+    """Generate tokens one by one.
+
+    Args:
+        model: the language model.
+        logits: of the first token [B, vocab], from `prefill`.
+        state: from `prefill`.
+        length: number of tokens.
+        sampling: how to sample; the defaults of `Sampling` if not given.
+
+    Raises:
+        ConfigError: for a value out of range, or a state that does not fit the model.
+    """
     check_length(length)
-    how, state = sampling or Sampling(), ready(model, state, (len(logits), length))
+    sampling, state = sampling or Sampling(), reserve_room(model, state, (len(logits), length))
 
     def one_by_one() -> Iterator[Step]:
         graph, params = nnx.split(model)
-        now = logits, state
-        alike = dataclasses.replace(how, seed=0)  # another seed is no other program
-        keys = jax.random.key(how.seed)
-        for n in range(length):  # the keys of `jax.random.split`, of which no array is made
-            token, *now = _step(graph, params, *now, jax.random.fold_in(keys, n), alike)
-            yield Step(np.asarray(token), *now)
+        carry = logits, state
+        static = dataclasses.replace(sampling, seed=0)  # one program for all seeds
+        key = jax.random.key(sampling.seed)
+        for n in range(length):
+            token, *carry = _step(graph, params, *carry, jax.random.fold_in(key, n), static)
+            yield Step(np.asarray(token), *carry)
 
     return one_by_one()
 
 
 def check_length(length: int) -> None:
-    """Raise `ConfigError` for a number of tokens to add that is none, or beyond all memory."""
+    """Raise `ConfigError` for a number of new tokens outside [0, 2**32)."""
     require(length >= 0, f"length={shown(length)} must not be negative.")
     require(length < 2**32, f"length={shown(length)} must be less than 2**32.")
 
 
+@typed
 def generate(
-    model: LanguageModel, prompt: Array, length: int, **options: float | int | None
+    model: LanguageModel, prompt: TokenIds, length: int, **options: float | int | None
 ) -> np.ndarray:
     """Continue a prompt.
 
     Args:
         model: the language model.
         prompt: [B, T] int, T >= 1.
-        length: tokens to add.
+        length: number of tokens to generate.
         **options: see `Sampling`.
 
     Returns:
         New tokens [B, length].
 
     Raises:
-        ConfigError: for a value out of range, or a prompt that is empty or not of the vocabulary.
+        ConfigError: for a value out of range, or a prompt that is empty or outside the vocabulary.
     """
     prompt = check_tokens(prompt, model.config.vocab)
     check_length(length)
-    how = Sampling(**options)  # pyright: ignore[reportArgumentType]
-    tokens = [step.token for step in steps(model, *prefill(model, prompt), length, how)]
+    sampling = Sampling(**options)  # pyright: ignore[reportArgumentType]
+    tokens = [step.token for step in steps(model, *prefill(model, prompt), length, sampling)]
     return np.stack(tokens, axis=1) if tokens else np.zeros((len(prompt), 0), np.int32)

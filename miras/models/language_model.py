@@ -16,24 +16,24 @@ from miras.errors import ConfigError
 from miras.layers import Health, RMSNorm
 from miras.layers.fast_weights import Measure
 from miras.layers.param import Linear, normal
-from miras.models.blocks import Group, Inputs, depths
+from miras.models.blocks import BlockInputs, Group, depths
 from miras.models.config import LanguageModelConfig
-from miras.models.state import ModelState, check_fits, form
+from miras.models.state import ModelState, check_fits, state_spec
 
 
 class LanguageModel(nnx.Module):
-    """Next-token model: embedding, blocks under one scan, norm, head.
+    """A language model: embedding, blocks in one scan, norm, head.
 
     Every parameter is float32 and names its logical axes: vocab, embed, heads, mlp, layers.
 
     Args:
-        config: the model as data.
+        config: of the model.
         rngs: stream `params`.
     """
 
     def __init__(self, config: LanguageModelConfig, rngs: nnx.Rngs):
         self.config = config
-        std = config.width**-0.5  # unit logits behind the tied head, unit tokens behind the norm
+        std = config.width**-0.5  # logits of unit variance after the tied head
         self.embedding = normal(rngs, (config.vocab, config.width), ("vocab", "embed"), std)
 
         @nnx.split_rngs(splits=config.layers // len(config.letters))
@@ -47,7 +47,7 @@ class LanguageModel(nnx.Module):
             self.head = Linear((config.width, config.vocab), ("embed", "vocab"), rngs)
 
     def init_state(self, batch: int) -> ModelState:
-        """The state before the first token of `batch` rows."""
+        """The initial state of `batch` rows."""
         dtype = jnp.dtype(self.config.dtype)
         make = nnx.vmap(lambda group: group.init_state(batch, dtype), in_axes=0)
         return ModelState(make(self.groups))
@@ -61,22 +61,21 @@ class LanguageModel(nnx.Module):
         state: ModelState | None = None,
         segments_at_chunks: bool = False,
     ) -> tuple[Array, ModelState]:
-        """Logits of each next token.
+        """Compute the logits of each next token.
 
         Args:
             tokens: [B, T] int, in [0, vocab).
-            segment_ids: [B, T] int; memories and convolutions start anew where it changes.
-            mask: [B, T] bool, which tokens are there; None for all. A row with others among its
-                own, wherever they stand and whatever their ids, gives the logits and the state of
-                the row without them; their logits are zero.
-            state: where to go on from, as returned by an earlier call or by `init_state`.
+            segment_ids: [B, T] int; memories and convolutions are reset where it changes.
+            mask: [B, T] bool, False for padding, anywhere in a row; None if there is none. The
+                logits and the state are those of the row without padding; logits at padding are 0.
+            state: to continue from, of an earlier call or `init_state`; the initial one if None.
             segments_at_chunks: promise that segments begin at multiples of `config.align` only, as
-                the data pipeline sees to; saves compiling for segments anywhere.
+                the data pipeline ensures; compiles a smaller program.
 
         Returns:
-            logits [B, T, vocab] float32, and the state after the last token.
+            Logits [B, T, vocab] float32, and the state after the last token.
         """
-        inputs = Inputs(segment_ids, mask)
+        inputs = BlockInputs(segment_ids, mask)
         logits, state, _ = self._forward(tokens, inputs, state, segments_at_chunks, health=False)
         return logits, state
 
@@ -89,23 +88,23 @@ class LanguageModel(nnx.Module):
         state: ModelState | None = None,
         segments_at_chunks: bool = False,
     ) -> tuple[Array, ModelState, Health]:
-        """As `__call__`, and the memories' health over the call, leaves [memory layers]."""
-        inputs = Inputs(segment_ids, mask)
+        """As `__call__`, with the memories' health over the call, leaves [memory layers]."""
+        inputs = BlockInputs(segment_ids, mask)
         found = self._forward(tokens, inputs, state, segments_at_chunks, health=True)
         logits, state, health = found
         assert health is not None
         return logits, state, health
 
-    def watch(
+    def measure_memories(
         self, tokens: Array, state: ModelState, measure: Measure
     ) -> tuple[Array, ModelState, Any]:
-        """`__call__`, and what `measure` makes of each memory, leaves [memory layers, ...]."""
-        return self._forward(tokens, Inputs(None, None), state, False, health=measure)
+        """As `__call__`, with the result of `measure` per memory, leaves [memory layers, ...]."""
+        return self._forward(tokens, BlockInputs(None, None), state, False, health=measure)
 
     def _forward(
         self,
         tokens: Array,
-        inputs: Inputs,
+        inputs: BlockInputs,
         state: ModelState | None,
         segments_at_chunks: bool,
         health: bool | Measure,
@@ -117,7 +116,7 @@ class LanguageModel(nnx.Module):
             check_fits(state, tokens.shape)
         x = self.embedding[...][tokens].astype(dtype)
 
-        def group(group: Group, x: Array, states: Any, inputs: Inputs, depths: Array):
+        def group(group: Group, x: Array, states: Any, inputs: BlockInputs, depths: Array):
             x, states, measured = group(
                 x, states, inputs, depths, segments_at_chunks=segments_at_chunks, health=health
             )
@@ -138,7 +137,7 @@ class LanguageModel(nnx.Module):
         return logits, ModelState(states), self._of_memories(measured)
 
     def _of_memories(self, measured: tuple[Any, ...]) -> Any:
-        """The measures of memory layers in their order, or of all layers if none has one."""
+        """The measurements of memory layers in order, or of all layers if none has a memory."""
         letters = self.config.letters
         memories = [h for h, letter in zip(measured, letters) if letter == "M"] or measured
         in_order = lambda *x: jnp.stack(x, axis=1).reshape(-1, *x[0].shape[1:])  # noqa: E731
@@ -146,27 +145,27 @@ class LanguageModel(nnx.Module):
 
 
 def check_state(model: LanguageModel, state: ModelState) -> None:
-    """Raise `ConfigError` for a state that is none of the model's."""
+    """Raise `ConfigError` for a state of another model."""
     require(
-        isinstance(state, ModelState) and form(state) == _form_of(model.config),
-        "state is none of this model's, whose rule, chunk, layers or sizes differ: give what this "
-        "model's init_state, prefill or decode_step returned.",
+        isinstance(state, ModelState) and state_spec(state) == _state_spec(model.config),
+        "state is not of this model, whose rule, chunk, layers or sizes differ: give a state from "
+        "this model's init_state, prefill or decode_step.",
     )
 
 
 @functools.lru_cache(maxsize=16)
-def _form_of(config: LanguageModelConfig):
-    return form(nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0)).init_state(1)))
+def _state_spec(config: LanguageModelConfig):
+    return state_spec(nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0)).init_state(1)))
 
 
-def check_inputs(tokens: Array, inputs: Inputs, vocab: int) -> tuple[Array, Inputs]:
-    """Tokens and what comes with them as arrays [B, T]; `ConfigError` for what does not fit."""
+def check_inputs(tokens: Array, inputs: BlockInputs, vocab: int) -> tuple[Array, BlockInputs]:
+    """Tokens, segment ids and mask as arrays [B, T]; raises ConfigError for wrong shapes."""
     ids, mask = (None if x is None else jnp.asarray(x) for x in inputs)
     tokens = check_tokens(tokens, vocab, mask)
     for name, x, kind in (("segment_ids", ids, jnp.integer), ("mask", mask, jnp.bool)):
         require(
             x is None or x.shape == tokens.shape,
-            f"{name} has shape {getattr(x, 'shape', None)}: it must be that of the tokens, "
+            f"{name} has shape {getattr(x, 'shape', None)}: it must have the shape of the tokens, "
             f"{tokens.shape}.",
         )
         require(
@@ -174,13 +173,13 @@ def check_inputs(tokens: Array, inputs: Inputs, vocab: int) -> tuple[Array, Inpu
             f"{name} has dtype {getattr(x, 'dtype', None)}: it must be "
             f"{'bool' if name == 'mask' else 'integer'}.",
         )
-    return tokens, Inputs(ids, mask)
+    return tokens, BlockInputs(ids, mask)
 
 
 def check_tokens(tokens: Array, vocab: int, mask: Array | None = None) -> Array:
-    """Tokens as an array [B, T], T >= 1, of a vocabulary; `ConfigError` for what is none.
+    """Tokens as an array [B, T], T >= 1, in [0, vocab); raises ConfigError for others.
 
-    Masked tokens may have any id, and become 0.
+    Padding may have any id, and becomes 0.
     """
     tokens = as_rows(tokens)
     if mask is not None and mask.shape == tokens.shape and mask.dtype == bool:
@@ -196,25 +195,25 @@ def check_tokens(tokens: Array, vocab: int, mask: Array | None = None) -> Array:
 
 
 def as_rows(tokens: Any) -> Array:
-    """Tokens as an array [B, T] of whole numbers, T >= 1; `ConfigError` for what is none."""
+    """Tokens as an integer array [B, T], T >= 1; raises ConfigError for others."""
     if not isinstance(tokens, jax.Array):
         try:
             tokens = np.asarray(tokens)
         except ValueError as error:
             raise ConfigError(
-                "tokens are rows that differ in length: pad them behind to one, and give `prefill` "
-                "a mask [B, T] of their own tokens."
+                "tokens are rows that differ in length: pad them to one length, and give `prefill` "
+                "a mask [B, T] that is False for padding."
             ) from error
     require(
         tokens.ndim == 2 and tokens.shape[0] >= 1 and tokens.shape[1] >= 1,
-        f"tokens have shape {tokens.shape}: they must be [B, T], with at least one token a row.",
+        f"tokens have shape {tokens.shape}: they must be [B, T], with at least one token per row.",
     )
-    known = jnp.asarray(tokens[:0]) if tokens.dtype.kind in "bfc" else tokens  # as jax has it
+    known = jnp.asarray(tokens[:0]) if tokens.dtype.kind in "bfc" else tokens  # the dtype in jax
     require(
         jnp.issubdtype(tokens.dtype, jnp.integer),
         f"tokens have dtype {known.dtype}: they must be whole numbers.",
     )
-    if isinstance(tokens, np.ndarray) and tokens.dtype.itemsize > 4:  # jax would wrap them around
+    if isinstance(tokens, np.ndarray) and tokens.dtype.itemsize > 4:  # jax would wrap around
         least = max(np.iinfo(np.int32).min, np.iinfo(tokens.dtype).min)
         tokens = np.clip(tokens, least, np.iinfo(np.int32).max).astype(np.int32)
     return jnp.asarray(tokens)

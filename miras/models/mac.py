@@ -1,8 +1,8 @@
-"""MAC: Titans' memory as a context; its equations, 21 to 25, stand in `titans`.
+"""MAC: Titans' memory as a context; `titans` has its equations, 21 to 25.
 
-A segment is one step: its tokens are read side by side, and the memory that it retrieves from is
-the one before it. Where a call does not begin at a segment's edge, or a document does not, tokens
-are taken one by one, from the keys and values that the segment has so far.
+A segment is computed in parallel, and retrieves from the memory before it. If a call or a document
+does not begin at the start of a segment, tokens are read one by one, with the keys and values of
+the current segment cached.
 """
 
 import functools
@@ -31,17 +31,17 @@ from miras.sequence.arrays import check_float
 
 
 class MACState(NamedTuple):
-    """What MAC carries between calls.
+    """The state of MAC between calls.
 
     Attributes:
-        memory: the memories as they stand.
-        start: dual states of the memory before the current segment, leaves [B, H, ...].
-        k: [B, segment, 2, H, D], keys of h and of x in the segment so far.
+        memory: state of the memories.
+        start: dual states of the memories before the current segment, leaves [B, H, ...].
+        k: [B, segment, 2, H, D], keys of h and of x in the current segment.
         v: values, as k.
-        visible: [B, segment], which of them queries may see.
-        count: [B], tokens of the segment read so far.
-        query: tail of the convolution on queries, of x.
-        write: tail of the convolution on keys and values, of y.
+        visible: [B, segment], which of them queries may attend to.
+        count: [B], number of tokens of the current segment read so far.
+        query: last inputs x of the convolution on queries.
+        write: last inputs y of the convolution on keys and values.
     """
 
     memory: State
@@ -54,10 +54,10 @@ class MACState(NamedTuple):
     write: ConvState | None
 
 
-class Token(NamedTuple):
-    """What comes with tokens x [B, n, width]: ids [B, n], and a mask [B, n] or None.
+class SegmentTokens(NamedTuple):
+    """Tokens x [B, n, width] with segment ids [B, n] and a mask [B, n], or None.
 
-    The mask marks each row's first tokens, those that are there.
+    Rows are padded at the end; the mask is False for padding.
     """
 
     x: Array
@@ -69,9 +69,9 @@ class MAC(nnx.Module):
     """Memory as a context (Titans, 2501.00663, section 4.1).
 
     Args:
-        memory: the rule and how it is run; its chunk divides the segment.
-        layer: how the memory's keys, values and gates are made.
-        attention: segment, window inside it, and persistent tokens.
+        memory: the rule and the options of the scan; its chunk divides the segment.
+        layer: how keys, values and gates are projected.
+        attention: segment, window within it, and persistent tokens.
         width: of the tokens.
         heads: H, of memories and of attention.
         rngs: stream `params`.
@@ -101,17 +101,17 @@ class MAC(nnx.Module):
         self.gating = Gating(width)
 
     def init_state(self, batch: int, dtype=jnp.float32) -> MACState:
-        """The state before the first token."""
+        """The initial state."""
         memory = self.fast.init_state(batch, dtype)
         assert isinstance(memory, State)
-        places = (batch, self.attention.segment)
-        kept = jnp.zeros((*places, 2, self.heads, self.q.kernel.shape[-1]), dtype)
+        cached = (batch, self.attention.segment)
+        kept = jnp.zeros((*cached, 2, self.heads, self.q.kernel.shape[-1]), dtype)
         return MACState(
             memory=memory,
             start=memory.A,
             k=kept,
             v=kept,
-            visible=jnp.zeros(places, bool),
+            visible=jnp.zeros(cached, bool),
             count=jnp.zeros(batch, jnp.int32),
             query=self.query.init_state(batch, dtype),
             write=self.write.init_state(batch, dtype),
@@ -128,20 +128,20 @@ class MAC(nnx.Module):
         depth: Array | float = 0.0,
         health: bool = False,
     ) -> tuple[Array, MACState, Health | None]:
-        """As `MemoryLayer.__call__`; `segments_at_chunks` promises documents at segments' edges."""
+        """As `MemoryLayer.__call__`; `segments_at_chunks` promises documents at segment starts."""
         check_float("x", x.dtype)
         start = self.init_state(x.shape[0], x.dtype) if state is None else state
         ids = segments_of(segment_ids, start.memory, x)
         promised = state is None and (segment_ids is None or (segments_at_chunks and mask is None))
         if mask is None:
-            return self._packed(Token(x, ids, None), start, promised, depth, health)
+            return self._packed(SegmentTokens(x, ids, None), start, promised, depth, health)
         rows = compact(mask)
-        token = Token(rows.packed(x), rows.ids(ids, start.memory.segment), rows.own)
+        token = SegmentTokens(rows.packed(x), rows.ids(ids, start.memory.segment), rows.own)
         y, after, measured = self._packed(token, start, promised, depth, health)
         return rows.spread(y), after, measured
 
-    def _packed(self, token: Token, start: MACState, promised: bool, depth, health: bool):
-        """Rows whose own tokens are their first ones; `promised`: all segments are at edges."""
+    def _packed(self, token: SegmentTokens, start: MACState, promised: bool, depth, health: bool):
+        """Rows padded at the end; `promised`: documents begin at the starts of segments."""
         _, ids, mask = token
         length, segment = ids.shape[1], self.attention.segment
         by_segment = functools.partial(self._by_segment, token, depth=depth, health=health)
@@ -152,26 +152,26 @@ class MAC(nnx.Module):
         else:
             before = jnp.concatenate([start.memory.segment[:, None], ids[:, :-1]], axis=1)
             inside = (ids != before) & (jnp.arange(length) % segment != 0)
-            edge = start.count % segment == 0
+            at_start = start.count % segment == 0
             if mask is not None:
-                edge |= ~mask[:, 0]  # a row without tokens
-            at_edges = jnp.all(edge) & ~jnp.any(inside)
+                at_start |= ~mask[:, 0]  # a row without tokens
+            aligned = jnp.all(at_start) & ~jnp.any(inside)
             y, after, measured = jax.lax.cond(
-                at_edges,
+                aligned,
                 by_segment,
                 lambda start: self._by_token(token, start, depth, health),
                 start,
             )
         return y, after, with_output(measured, y, mask)
 
-    def _by_segment(self, token: Token, start: MACState, *, depth, health: bool):
-        """Whole segments from an edge on, and what is left of the last."""
+    def _by_segment(self, token: SegmentTokens, start: MACState, *, depth, health: bool):
+        """Whole segments from a segment's start, and the rest of the last one."""
         batch, length, width = token.x.shape
         segment = self.attention.segment
         count = length // segment
         outputs, measures, carry = [], [], start
 
-        def piece(carry: MACState, token: Token):
+        def piece(carry: MACState, token: SegmentTokens):
             after, y, measured = self._piece(token, carry, depth, health, whole=True)
             return after, (y, measured)
 
@@ -189,10 +189,10 @@ class MAC(nnx.Module):
             measures.append(measured)
         return jnp.concatenate(outputs, axis=1), carry, measures[0]
 
-    def _by_token(self, token: Token, start: MACState, depth, health: bool):
-        """Tokens one by one, wherever segments begin."""
+    def _by_token(self, token: SegmentTokens, start: MACState, depth, health: bool):
+        """Tokens one by one, for segments that begin anywhere."""
 
-        def one(carry: MACState, token: Token):
+        def one(carry: MACState, token: SegmentTokens):
             token = jax.tree.map(lambda z: z[:, None], token)
             after, y, measured = self._piece(token, carry, depth, health, whole=False)
             return after, (y[:, 0], measured)
@@ -201,21 +201,21 @@ class MAC(nnx.Module):
         after, (y, measured) = jax.lax.scan(one, start, by_time)
         return jnp.moveaxis(y, 0, 1), after, _mean(measured, token.mask)
 
-    def _piece(self, token: Token, state: MACState, depth, health: bool, *, whole: bool):
-        """Equations 21 to 25 on n tokens: those with which a segment begins, or any one."""
+    def _piece(self, token: SegmentTokens, state: MACState, depth, health: bool, *, whole: bool):
+        """Equations 21 to 25 on n tokens: the first of a segment (`whole`), or any single one."""
         x, ids, mask = token
-        there = None if mask is None else jnp.sum(mask, axis=1, dtype=jnp.int32)
+        lengths = None if mask is None else jnp.sum(mask, axis=1, dtype=jnp.int32)
         reset = ids[:, 0] != state.memory.segment
         begins = reset | (state.count == self.attention.segment) | whole
-        held = jax.tree.map(functools.partial(_where, reset), self._origin(), state.memory.A)
-        start = jax.tree.map(functools.partial(_where, begins), held, state.start)
+        before = jax.tree.map(functools.partial(_where, reset), self._origin(), state.memory.A)
+        start = jax.tree.map(functools.partial(_where, begins), before, state.start)
         count = jnp.where(begins, 0, state.count)
 
-        mixed, query = self.query(x, ids, there, state.query)
+        mixed, query = self.query(x, ids, lengths, state.query)
         q = l2_normalise(mixed[:, :, 0]) if self.config.qk_norm == "l2" else mixed[:, :, 0]
         h = self.recalled(flat(self.fast.recall(q, start, x)))  # (21)
         y, kept = self._attend(h, x, mask, state, count, whole)  # (22, 23)
-        mixed, write = self.write(y, ids, there, state.write)
+        mixed, write = self.write(y, ids, lengths, state.write)
         own = y.reshape(*y.shape[:2], 1, self.heads, -1)
         streams = self.keys(jnp.concatenate([own, mixed], axis=2), y)
         m, memory, measured = self.fast(  # (24), and the read of (25)
@@ -231,23 +231,23 @@ class MAC(nnx.Module):
         )
         assert isinstance(memory, State)
         k, v, visible = kept
-        count = count + (x.shape[1] if there is None else there)
+        count = count + (x.shape[1] if lengths is None else lengths)
         after = MACState(memory, start, k, v, visible, count, query, write)
-        if there is not None:  # a row without tokens stays as it is
-            after = jax.tree.map(functools.partial(_where, there > 0), after, state)
+        if lengths is not None:  # a row without tokens keeps its state
+            after = jax.tree.map(functools.partial(_where, lengths > 0), after, state)
         return after, self.gating(y, flat(m)), measured
 
     def _origin(self) -> Weights:
-        """The dual states that a document starts from, leaves [1, H, ...]."""
+        """The initial dual states of a document, leaves [1, H, ...]."""
         rule = self.fast.memory.rule
         fast, _ = split_fixed(rule, self.fast.initial_weights())
         return {name: leaf[None] for name, leaf in dual_start(rule, fast).items()}
 
     def _attend(self, h: Array, x: Array, mask, state: MACState, count: Array, whole: bool):
-        """Each x over [p || h || x] up to itself; the outputs, and the keys that are kept."""
+        """Causal attention of x over [p || h || x]; the outputs, and the cached keys and values."""
         segment, first = self.attention.segment, self.attention.persistent
         batch, length, _ = x.shape
-        at = count[:, None] + jnp.arange(length)  # place in the segment
+        at = count[:, None] + jnp.arange(length)  # position in the segment
         base, window = self.attention.rope_base, self.attention.window
         q = rotate(self.q(x), first + segment + at, base)
         k, v = (jnp.stack(z, axis=2) for z in zip(*(self._kv(z) for z in (h, x))))
@@ -296,7 +296,7 @@ class MAC(nnx.Module):
 
 
 def _mean(measured: Any, mask: Array | None) -> Any:
-    """The mean of measures [n, ...] of n pieces, by their tokens; the mask is [B, T]."""
+    """The mean of measures [n, ...] over n pieces, weighted by tokens; the mask is [B, T]."""
     if mask is None:
         return jax.tree.map(lambda z: jnp.mean(z, axis=0), measured)
     pieces = jax.tree.leaves(measured)[0].shape[0] if jax.tree.leaves(measured) else 1
@@ -309,7 +309,7 @@ def _where(condition: Array, new: Array, old: Array) -> Array:
     return jnp.where(condition.reshape(-1, *[1] * (old.ndim - 1)), new.astype(old.dtype), old)
 
 
-def _cut(token: Token, first: int) -> Token:
+def _cut(token: SegmentTokens, first: int) -> SegmentTokens:
     return jax.tree.map(lambda z: z[:, first:], token)
 
 

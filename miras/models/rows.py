@@ -1,7 +1,6 @@
-"""Rows of a state: every row of a batch has its own memories, length and reset.
+"""Rows of a state: select, copy, replace, join and reset the rows of a batch.
 
-States are immutable, so to keep one is to fork it: nothing is copied before it is written, and what
-a call returns shares nothing with what it was given.
+States are immutable: a state that is kept stays valid, whatever is computed from it.
 """
 
 from collections.abc import Sequence
@@ -10,69 +9,78 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miras.array_typing import Array
+from miras.array_typing import Array, RowMask, typed
 from miras.config import require
 from miras.models.language_model import LanguageModel, check_state
-from miras.models.state import BATCH, ModelState, batch_of, form, growing, places, with_places
+from miras.models.state import (
+    BATCH,
+    ModelState,
+    batch_of,
+    cache_length,
+    growing_caches,
+    state_spec,
+    with_cache_length,
+)
 
 
 def take(state: ModelState, rows: Sequence[int] | np.ndarray) -> ModelState:
-    """The state of some rows, in the order given; a row may stand there several times.
+    """Select rows, in the order given; a row may be selected several times.
 
     Raises:
-        ConfigError: for rows that there are not.
+        ConfigError: for rows out of range.
     """
     index = _index(rows, batch_of(state))
     return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=BATCH), state)
 
 
 def fork(state: ModelState, copies: int) -> ModelState:
-    """Each row `copies` times, one after the other: to go on in several ways from one past."""
+    """Repeat each row `copies` times, e.g. to sample several continuations of a prompt."""
     require(copies >= 1, f"copies={copies} must be at least 1.")
     return take(state, np.repeat(np.arange(batch_of(state)), copies))
 
 
 def put(state: ModelState, rows: Sequence[int] | np.ndarray, new: ModelState) -> ModelState:
-    """The state with some rows replaced by those of another, whatever their lengths.
+    """Replace some rows by the rows of another state; their lengths may differ.
 
     Raises:
-        ConfigError: for rows that there are not, that are named twice, or of which the other state
-            has not as many; and for states of two models.
+        ConfigError: for rows out of range or given twice, a wrong number of rows, or states of
+            different models.
     """
     index, count = _index(rows, batch_of(state)), batch_of(new)
     require(
         len(index) == len(set(index.tolist())) == count,
-        f"rows={rows} must name {count} different rows, as many as the new state has.",
+        f"rows={rows} must name {count} different rows, one for each row of the new state.",
     )
-    state, new = _alike([state, new])
+    state, new = _same_length([state, new])
     return jax.tree.map(lambda leaf, own: leaf.at[:, index].set(own), state, new)
 
 
 def join(states: Sequence[ModelState]) -> ModelState:
-    """One batch of the rows of several states of one model, whatever their lengths."""
+    """Concatenate the rows of several states of one model; their lengths may differ."""
     require(len(states) >= 1, "join needs at least one state.")
-    states = _alike(states)
+    states = _same_length(states)
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=BATCH), *states)
 
 
-def reset(model: LanguageModel, state: ModelState, rows: Array) -> ModelState:
-    """The state with the rows marked in `rows` [B] bool as they were before any token.
+@typed
+def reset(model: LanguageModel, state: ModelState, rows: RowMask) -> ModelState:
+    """Set the rows marked in `rows` [B] bool to the initial state.
 
     Raises:
-        ConfigError: for other marks, or a state that is not the model's.
+        ConfigError: for a mask of another shape or dtype, or a state of another model.
     """
     check_state(model, state)
-    start, state = _alike([model.init_state(batch_of(state)), state])
+    start, state = _same_length([model.init_state(batch_of(state)), state])
     return where(rows, start, state)
 
 
 def where(rows: Array, new: ModelState, old: ModelState, name: str = "rows") -> ModelState:
-    """The rows of `new` where `rows` [B] bool holds, else those of `old`; errors say `name`."""
+    """The rows of `new` where `rows` [B] bool is True, otherwise of `old`; errors use `name`."""
     rows, batch = jnp.asarray(rows), batch_of(old)
     require(
         rows.shape == (batch,) and rows.dtype == bool,
-        f"{name} has shape {rows.shape} and dtype {rows.dtype}: it must be bool ({batch},), a mark "
-        "for each row.",
+        f"{name} has shape {rows.shape} and dtype {rows.dtype}: it must be bool ({batch},), one "
+        "value per row.",
     )
 
     def choose(a: Array, b: Array) -> Array:
@@ -91,11 +99,11 @@ def _index(rows: Sequence[int] | np.ndarray, batch: int) -> np.ndarray:
     return index
 
 
-def _alike(states: Sequence[ModelState]) -> list[ModelState]:
-    """States of one model with as many places, so that their rows go together."""
-    forms = {form(state) for state in states}
-    require(len(forms) == 1, "the states are of different models: give those of one.")
-    if not any(map(growing, states)):
+def _same_length(states: Sequence[ModelState]) -> list[ModelState]:
+    """States of one model with equal cache lengths, so that their rows can be combined."""
+    forms = {state_spec(state) for state in states}
+    require(len(forms) == 1, "the states are of different models: give states of one model.")
+    if not any(map(growing_caches, states)):
         return list(states)
-    most = max(map(places, states))
-    return [with_places(state, most) for state in states]
+    most = max(map(cache_length, states))
+    return [with_cache_length(state, most) for state in states]

@@ -1,7 +1,8 @@
-"""Sessions: a reader's state on disk, to go on from tomorrow or elsewhere.
+"""Sessions: the state of a model on disk.
 
-A file is safetensors: every leaf of the state by its path, the logits of the next token, and in the
-header the config and a digest of the parameters of the model that wrote it, and a digest of it all.
+The file format is safetensors: every leaf of the state by its path, and the logits of the next
+token. The header has the config and a digest of the parameters of the model that wrote it, and a
+digest of the file.
 """
 
 import hashlib
@@ -21,10 +22,10 @@ from safetensors.flax import save
 from miras.array_typing import Array
 from miras.config import difference, from_dict, require, to_dict
 from miras.errors import ConfigError
-from miras.models import session_2
+from miras.models import session_format_2
 from miras.models.config import LanguageModelConfig
 from miras.models.language_model import LanguageModel, check_state
-from miras.models.state import ModelState, batch_of, growing, reserved, with_places
+from miras.models.state import ModelState, batch_of, growing_caches, reserved, with_cache_length
 from miras.runtime.files import check_target, expand_home, write_atomically
 
 _FORMAT = "miras session 3"
@@ -33,12 +34,12 @@ _HEADER = "miras"  # the key of the file's metadata
 
 
 class Session(NamedTuple):
-    """Where a model stands in a text.
+    """The state of a model after a text.
 
     Attributes:
         state: of B rows.
         logits: of the next token, [B, vocab] float32.
-        tokens: read so far, by each row.
+        tokens: number of tokens read by each row.
     """
 
     state: ModelState
@@ -66,19 +67,19 @@ def _parameters(model: LanguageModel) -> str:
 
 
 def check_session_file(path: str | os.PathLike[str]) -> None:
-    """Check that a session could be written: to a regular file, or to a name that is free.
+    """Check that a session can be written: the path is a regular file, or does not exist.
 
     Raises:
-        ConfigError: for any other path, or a folder that is missing or cannot be written.
+        ConfigError: for any other path, or a folder that is missing or not writable.
     """
-    require(os.fspath(path) != "", "the session's name is empty, but has to name a file.")
+    require(os.fspath(path) != "", "the session's path is empty: give the name of a file.")
     path = expand_home(path)
     try:
         require(not path.is_dir(), f"session {path} is a folder: give the name of a file.")
         require(
             path.parent.is_dir(),
-            f"session {path} cannot be written: there is no folder {path.parent}, so make it, or "
-            "give another file.",
+            f"session {path} cannot be written, since there is no folder {path.parent}: create it, "
+            "or give another file.",
         )
         check_target(path)
     except ConfigError:
@@ -89,13 +90,13 @@ def check_session_file(path: str | os.PathLike[str]) -> None:
         ) from error
     require(
         os.access(path.parent, os.W_OK | os.X_OK),
-        f"session {path} cannot be written: folder {path.parent} does not let you, so make it "
+        f"session {path} cannot be written, since folder {path.parent} is not writable: make it "
         "writable, or give another file.",
     )
 
 
 def resumed(path: str | os.PathLike[str] | None, model: LanguageModel) -> Session | None:
-    """What `load_session` reads; None without a path, or where no file is yet."""
+    """The session of `load_session`; None without a path, or if the file does not exist."""
     if path is None or not expand_home(path).exists():
         return None
     return load_session(path, model)
@@ -107,16 +108,16 @@ def save_session(
     session: Session,
     notes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a session; a file of this name is replaced only once the new one is complete.
+    """Write a session to a file; an existing file is replaced when the new one is complete.
 
     Args:
-        path: a regular file, or a name that is free.
-        model: the one whose state it is.
-        session: what to keep.
-        notes: what the caller needs to go on, as JSON values; `load_notes` reads them.
+        path: a regular file, or a path that does not exist.
+        model: of the state.
+        session: to save.
+        notes: JSON values that the caller needs to continue; `load_notes` reads them.
 
     Raises:
-        ConfigError: for a state that is not the model's, or where it cannot be written.
+        ConfigError: for a state of another model, or a file that cannot be written.
     """
     check_state(model, session.state)
     check_session_file(path)
@@ -131,7 +132,7 @@ def save_session(
         "parameters": parameters,
         "tokens": int(session.tokens),
         "rows": batch_of(session.state),
-        "reserved": any(kept.reserved for kept in growing(session.state)),
+        "reserved": any(kept.reserved for kept in growing_caches(session.state)),
         "notes": dict(notes or {}),
     }
     header["digest"] = _digest(header, tensors)
@@ -140,7 +141,7 @@ def save_session(
     except OSError as error:
         raise ConfigError(
             f"cannot write session {path} ({error.strerror or error}): free space, or give another "
-            "file; what was there is as it was."
+            "file; the old file is unchanged."
         ) from error
 
 
@@ -148,7 +149,7 @@ def load_session(path: str | os.PathLike[str], model: LanguageModel) -> Session:
     """Read a session that the same model wrote.
 
     Raises:
-        ConfigError: for a file that is missing, damaged, or of another model.
+        ConfigError: for a file that is missing or damaged, or of another model.
     """
     path = expand_home(path)
     header, tensors = _read(path)
@@ -158,7 +159,7 @@ def load_session(path: str | os.PathLike[str], model: LanguageModel) -> Session:
 
 
 def load_notes(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The notes of a session, as `save_session` was given them.
+    """The notes that were passed to `save_session`.
 
     Raises:
         ConfigError: for a file that is missing or damaged.
@@ -167,28 +168,28 @@ def load_notes(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The header, whose values have the types that `save_session` gave them, and the tensors."""
-    require(path.is_file(), f"session {path} does not exist: give a file that a session wrote.")
+    """The header, with its types checked, and the tensors."""
+    require(path.is_file(), f"session {path} does not exist: give the file of a session.")
     try:
         with safe_open(path, framework="flax") as file:
             metadata = file.metadata() or {}
-            require(_HEADER in metadata, f"{path} holds no session of miras: give another file.")
+            require(_HEADER in metadata, f"{path} is not a session of miras: give another file.")
             header = json.loads(metadata[_HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except ConfigError:
         raise
-    except Exception as error:  # a forged file may surface as nearly any exception
+    except Exception as error:  # a forged file can raise nearly any exception
         raise _damaged(path, error) from error
     if not isinstance(header, dict):
         raise _damaged(path, "its header is no mapping")
     found = header.get("format")
     require(
-        found in (_FORMAT, session_2.FORMAT),
-        f"session {path} is of format {str(found)[:40]!r}, not {_FORMAT!r}: it was written by "
-        "another version of miras.",
+        found in (_FORMAT, session_format_2.FORMAT),
+        f"session {path} has format {str(found)[:40]!r}, not {_FORMAT!r}: load it with the version "
+        "of miras that wrote it.",
     )
     for name, kind in _TYPES.items():
-        if name in ("config", "parameters", "notes") and found == session_2.FORMAT:
+        if name in ("config", "parameters", "notes") and found == session_format_2.FORMAT:
             continue
         if type(header.get(name)) is not kind:
             raise _damaged(path, f"its {name} is {str(header.get(name))[:40]!r}")
@@ -212,10 +213,10 @@ _TYPES = {
 
 
 def _check_model(path: pathlib.Path, header: dict[str, Any], model: LanguageModel) -> None:
-    """Refuse another model's session."""
+    """Raise ConfigError for a session of another model."""
     parameters, why = _parameters(model), ""
-    if header["format"] == session_2.FORMAT:
-        same = header["model"] == session_2.fingerprint(model)
+    if header["format"] == session_format_2.FORMAT:
+        same = header["model"] == session_format_2.fingerprint(model)
     else:
         try:
             changed = difference(from_dict(LanguageModelConfig, header["config"]), model.config)
@@ -226,30 +227,28 @@ def _check_model(path: pathlib.Path, header: dict[str, Any], model: LanguageMode
     require(
         same,
         f"session {path} belongs to model {header['model'][:40]}, and this is "
-        f"{_identity(model, parameters)}{why}: its memories mean nothing to another model or step, "
-        "so give the run that wrote it, or another file.",
+        f"{_identity(model, parameters)}{why}: a session is valid only for the model and the step "
+        "that wrote it, so give that run, or another file.",
     )
 
 
 def _state(
     path: pathlib.Path, header: dict[str, Any], tensors: dict[str, Any], model: LanguageModel
 ) -> ModelState:
-    """The model's state from tensors whose names, shapes and dtypes are those of one."""
+    """The model's state from tensors; their names, shapes and dtypes are checked."""
     logits, rows = tensors.get(_LOGITS), header["rows"]
     shape = (rows, model.config.vocab)
     if logits is None or rows < 1 or logits.shape != shape or logits.dtype != jnp.float32:
-        raise _damaged(path, f"its logits are no float32 {list(shape)}")
+        raise _damaged(path, f"its logits are not float32 {list(shape)}")
     graph, params = nnx.split(model)
 
     def start(params, most: int) -> ModelState:
         state = nnx.merge(graph, params).init_state(rows)
-        return with_places(state, most) if most else state
+        return with_cache_length(state, most) if most else state
 
     template = jax.eval_shape(lambda params: start(params, 0), params)
-    kept = [
-        n for n, leaf in _named(template) if 0 in leaf.shape
-    ]  # what grows, still without places
-    visible = [tensors[n].shape for n in kept if n.endswith("visible") and n in tensors]
+    empty = [n for n, leaf in _named(template) if 0 in leaf.shape]  # growing caches, still empty
+    visible = [tensors[n].shape for n in empty if n.endswith("visible") and n in tensors]
     most = max((shape[-1] for shape in visible if shape), default=0)
     template = jax.eval_shape(lambda params: start(params, most), params)
     template = reserved(template, header["reserved"])
@@ -257,7 +256,7 @@ def _state(
     for name, like in _named(template):
         leaf = tensors.get(name, tensors.get(name.replace("window.gates.", "window.")))
         if leaf is None:
-            raise _damaged(path, f"it has no {name}, which another version may not have written")
+            raise _damaged(path, f"it has no {name}; another version of miras may have written it")
         if leaf.shape != like.shape or leaf.dtype != like.dtype:
             raise _damaged(path, f"its {name} is {leaf.dtype} {list(leaf.shape)}")
         leaves.append(jnp.asarray(leaf))
@@ -266,13 +265,13 @@ def _state(
 
 def _damaged(path: pathlib.Path, why: object) -> ConfigError:
     return ConfigError(
-        f"session {path} cannot be read ({why}): it is truncated or damaged, so begin a new one in "
-        "another file."
+        f"session {path} cannot be read ({why}): it is truncated or damaged, so begin a new "
+        "session in another file."
     )
 
 
 def _digest(header: dict[str, Any], tensors: dict[str, Any]) -> str:
-    """16 hex digits of all that a file holds."""
+    """16 hex digits of the header and the tensors."""
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name, leaf in sorted(tensors.items()):
         digest.update(f"{name} {leaf.dtype} {leaf.shape}".encode())

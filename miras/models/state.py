@@ -1,4 +1,4 @@
-"""State: all that a model carries from token to token."""
+"""The recurrent state of a model: memories, convolution inputs, attention caches, positions."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,80 +9,80 @@ import jax
 from miras.attention.cache import KVState, check_room, widened
 from miras.config import require
 
-BATCH = 1  # axis of the rows: leaves are [groups, B, ...]
-_BY_PLACE = ("k", "v", "visible", "segment")  # of a KVState: [groups, B, L, ...]
+BATCH = 1  # axis of the batch: leaves are [groups, B, ...]
+_PER_TOKEN = ("k", "v", "visible", "segment")  # of a KVState: [groups, B, L, ...]
 
 
 class ModelState(NamedTuple):
-    """All that a model carries from token to token; a pytree whose size never grows.
+    """The recurrent state of a model, a pytree of constant size.
 
-    But for kv memories without a window, which keep every token.
+    Only kv memories without a window grow: they keep every token.
 
     Attributes:
-        layers: for each letter of the pattern the state of its layers, leaves [groups, B, ...]:
-            memories, convolution tails, attention windows, positions.
+        layers: for each letter of the pattern, the state of its layers, leaves [groups, B, ...]:
+            memories, last inputs of convolutions, attention caches, positions.
     """
 
     layers: tuple[Any, ...]
 
 
 def batch_of(state: ModelState) -> int:
-    """B."""
+    """The number of rows, B."""
     return jax.tree.leaves(state)[0].shape[BATCH]
 
 
-def growing(state: ModelState) -> list[KVState]:
-    """The memories in it that keep all tokens."""
+def growing_caches(state: ModelState) -> list[KVState]:
+    """The kv memories in a state that keep all tokens."""
     return [x for x in jax.tree.leaves(state, is_leaf=_grows) if _grows(x)]
 
 
-def map_growing(change: Callable[[KVState], KVState], state: ModelState) -> ModelState:
-    """The state with the memories that keep all tokens changed."""
+def map_growing_caches(change: Callable[[KVState], KVState], state: ModelState) -> ModelState:
+    """Apply a function to the kv memories that keep all tokens."""
     return jax.tree.map(lambda x: change(x) if _grows(x) else x, state, is_leaf=_grows)
 
 
-def places(state: ModelState) -> int:
-    """The places of memories that keep all tokens; 0 where there are none."""
-    return max((kept.visible.shape[-1] for kept in growing(state)), default=0)
+def cache_length(state: ModelState) -> int:
+    """Tokens that the growing caches have room for; 0 if there are none."""
+    return max((kept.visible.shape[-1] for kept in growing_caches(state)), default=0)
 
 
-def with_places(state: ModelState, most: int) -> ModelState:
-    """The state with so many places in the memories that keep all tokens."""
-    return map_growing(lambda kept: widened(kept, most), state)
+def with_cache_length(state: ModelState, most: int) -> ModelState:
+    """The state with room for `most` tokens in its growing caches."""
+    return map_growing_caches(lambda kept: widened(kept, most), state)
 
 
 def reserved(state: ModelState, mark: bool) -> ModelState:
-    """With room in the memories that keep all tokens, or without: a static field."""
-    return map_growing(lambda kept: dataclasses.replace(kept, reserved=mark), state)
+    """Set the static field `reserved` of the growing caches."""
+    return map_growing_caches(lambda kept: dataclasses.replace(kept, reserved=mark), state)
 
 
-def form(state: ModelState) -> tuple[Any, ...]:
-    """What all states of a model have in common: all but rows and places."""
+def state_spec(state: ModelState) -> tuple[Any, ...]:
+    """The structure, shapes and dtypes of a state, except for its rows and cache length."""
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((x.shape[0], *x.shape[BATCH + 1 :]), x.dtype), state
     )
 
-    def placeless(kept: Any) -> Any:
-        own = {name: getattr(kept, name) for name in _BY_PLACE}
+    def without_tokens(kept: Any) -> Any:
+        own = {name: getattr(kept, name) for name in _PER_TOKEN}
         none = {
             name: jax.ShapeDtypeStruct((x.shape[0], 0, *x.shape[2:]), x.dtype)
             for name, x in own.items()
         }
         return dataclasses.replace(kept, **none, reserved=False)
 
-    leaves, tree = jax.tree.flatten(map_growing(placeless, shapes))
+    leaves, tree = jax.tree.flatten(map_growing_caches(without_tokens, shapes))
     return tree, tuple(leaves)
 
 
 def check_fits(state: ModelState, shape: tuple[int, ...]) -> None:
-    """Raise `ConfigError` where a state cannot take tokens [B, T] of this shape."""
-    held = batch_of(state)
+    """Raise `ConfigError` if a state does not fit tokens [B, T] of this shape."""
+    rows = batch_of(state)
     require(
-        held == shape[0],
-        f"tokens have {shape[0]} rows and the state {held}: give as many, or take rows of the "
-        "state by miras.models.take.",
+        rows == shape[0],
+        f"tokens have {shape[0]} rows and the state {rows}: give equal numbers, or select rows of "
+        "the state with miras.models.take.",
     )
-    for kept in growing(state):
+    for kept in growing_caches(state):
         check_room(kept, shape[1])
 
 

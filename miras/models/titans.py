@@ -1,7 +1,7 @@
-r"""Titans: four ways of putting a memory beside attention, for any miras rule as the memory.
+r"""Titans: four ways to combine a memory with attention, for any miras rule.
 
-Behrouz et al., arXiv 2501.00663, section 4. M is a memory with its projections, M* the same read
-without a write; p are persistent tokens, x the tokens, || puts side by side, * is the gate below.
+Behrouz et al., arXiv 2501.00663, section 4. M is a memory with its projections, M* reads it without
+a write; p are persistent tokens, x the tokens, || concatenates, * is the gate below.
 
 LMM, the memory alone (3.1):
 
@@ -22,19 +22,19 @@ MAL, memory as a layer (4.3, equations 29 to 31):
 
     o = SWAttn([p || M(x)])
 
-Where the paper is silent or slips:
+Choices where the paper is ambiguous or inconsistent:
 
 - The gate "normalises the outputs with learnable vector-valued weights, followed by a
   non-linearity": y * m = RMSNorm(y) sigmoid(RMSNorm(m)), in MAC and in MAG.
-- As printed, MAC sees the future inside a segment, twice. Here token j attends to h_i and x_i for
-  i <= j only, and (25) reads the memory after y_1 .. y_j (`read="token"`).
-- Equations 26 and 29 also write p into M at the start of a text, and 31 attends to M(p). What they
-  leave there depends on parameters alone, as does the learned memory that a text starts from, so
-  the start is learned as it is, and p enters attention only, as learned keys and values.
-- MAC's attention reads h behind a norm, as it does x. MAL's reads the memory's output as it is: a
-  norm there makes the outer gradient at the start half as large again.
-- MAC's positions are those of its sequence [p || h || S]; persistent tokens before a sliding window
-  have none.
+- As printed, MAC is not causal within a segment, in two places. Here token j attends to h_i and
+  x_i for i <= j only, and (25) reads the memory after y_1 .. y_j (`read="token"`).
+- Equations 26 and 29 also write p into M at the start of a text, and 31 attends to M(p). The result
+  of that write depends on parameters only, as the learned initial memory does. So the initial
+  memory is learned, and p is used in attention only, as learned keys and values.
+- MAC normalises h before attention, as it does x. MAL's attention reads the memory's output without
+  a norm: a norm would increase the outer gradient at initialisation by half.
+- MAC's positions are those of its sequence [p || h || S]; persistent tokens of sliding-window
+  attention have no position.
 """
 
 from typing import NamedTuple
@@ -48,8 +48,8 @@ from miras.layers import AttentionConfig, Health, LayerConfig, LayerState, Memor
 from miras.layers.norm import RMSNorm
 
 
-class BesideState(NamedTuple):
-    """The state of a memory and of the sliding-window attention beside or behind it."""
+class TitansState(NamedTuple):
+    """The states of a memory and of the sliding-window attention combined with it."""
 
     memory: LayerState
     attention: LayerState
@@ -63,11 +63,11 @@ class Gating(nnx.Module):
         self.of_m = RMSNorm((width,), ("embed",))
 
     def __call__(self, y: Array, m: Array) -> Array:
-        """[B, T, width] of both."""
+        """Gate y with m, both [B, T, width]."""
         return self.of_y(y) * jax.nn.sigmoid(self.of_m(m))
 
 
-class _Beside(nnx.Module):
+class _MemoryWithAttention(nnx.Module):
     """A memory and a sliding-window attention with persistent tokens."""
 
     def __init__(
@@ -83,13 +83,13 @@ class _Beside(nnx.Module):
         of_window = MemoryConfig(attention.rule(), backend=memory.backend)
         self.attention = MemoryLayer(of_window, width, heads, config=attention.layer, rngs=rngs)
 
-    def init_state(self, batch: int, dtype=jnp.float32) -> BesideState:
-        """The state before the first token."""
+    def init_state(self, batch: int, dtype=jnp.float32) -> TitansState:
+        """The initial state."""
         parts = self.memory, self.attention
-        return BesideState(*(part.init_state(batch, dtype) for part in parts))
+        return TitansState(*(part.init_state(batch, dtype) for part in parts))
 
 
-class MAG(_Beside):
+class MAG(_MemoryWithAttention):
     """Memory as a gate, equations 26 to 28 of the module."""
 
     def __init__(self, *args, **kwargs):
@@ -97,23 +97,23 @@ class MAG(_Beside):
         self.gating = Gating(self.memory.out.kernel.shape[-1])
 
     def __call__(
-        self, x: Array, *, state: BesideState | None = None, health: bool = False, **call
-    ) -> tuple[Array, BesideState, Health | None]:
-        """Both branches on x [B, T, width], and their product; see `MemoryLayer.__call__`."""
+        self, x: Array, *, state: TitansState | None = None, health: bool = False, **call
+    ) -> tuple[Array, TitansState, Health | None]:
+        """Apply both branches to x [B, T, width] and gate; see `MemoryLayer.__call__`."""
         before = (None, None) if state is None else state
         m, of_memory, measured = self.memory(x, state=before[0], health=health, **call)
         y, of_attention, _ = self.attention(x, state=before[1], **call)
-        return self.gating(y, m), BesideState(of_memory, of_attention), measured
+        return self.gating(y, m), TitansState(of_memory, of_attention), measured
 
 
-class MAL(_Beside):
+class MAL(_MemoryWithAttention):
     """Memory as a layer, equations 29 to 31 of the module."""
 
     def __call__(
-        self, x: Array, *, state: BesideState | None = None, health: bool = False, **call
-    ) -> tuple[Array, BesideState, Health | None]:
-        """Attention over what the memory makes of x [B, T, width]; see `MemoryLayer.__call__`."""
+        self, x: Array, *, state: TitansState | None = None, health: bool = False, **call
+    ) -> tuple[Array, TitansState, Health | None]:
+        """Attention over the memory's output on x [B, T, width]; see `MemoryLayer.__call__`."""
         before = (None, None) if state is None else state
         m, of_memory, measured = self.memory(x, state=before[0], health=health, **call)
         y, of_attention, _ = self.attention(m, state=before[1], **call)
-        return y, BesideState(of_memory, of_attention), measured
+        return y, TitansState(of_memory, of_attention), measured

@@ -233,7 +233,7 @@ def test_generation_repeats_with_its_seed_and_obeys_its_limits():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(prompt=np.zeros((1, 0), np.int32)), "at least one token a row"),
+        (dict(prompt=np.zeros((1, 0), np.int32)), "at least one token per row"),
         (
             dict(prompt=np.full((1, 2), 29)),
             r"lie in \[29, 29\], but the model's vocabulary is \[0, 29\)",

@@ -212,7 +212,7 @@ def test_a_session_of_another_model_or_a_damaged_one_is_refused(tmp_path):
             load_session(path, model)
     with pytest.raises(miras.ConfigError, match="does not exist"):
         load_session(tmp_path / "none", model)
-    with pytest.raises(miras.ConfigError, match="none of this model's"):
+    with pytest.raises(miras.ConfigError, match="not of this model"):
         save_session(path, build("titans_lmm"), Session(state, logits, 5))
     with pytest.raises(miras.ConfigError, match="there is no folder"):
         save_session(tmp_path / "none" / "a", model, Session(state, logits, 5))
@@ -252,7 +252,7 @@ def test_a_windows_state_is_of_one_size():
         (lambda m, s: prefill(m, tokens(4), mask=jnp.ones((2, 3), bool)), "it must be bool"),
         (
             lambda m, s: prefill(m, tokens(4), mask=jnp.asarray([[False] * 4, [True] * 4])),
-            "mask marks no token of row 0",
+            "mask has no token in row 0",
         ),
         (lambda m, s: prefill(m, [[1, 2], [3]]), "rows that differ in length"),
         (lambda m, s: take(s, [2]), r"rows=\[2\] must be a list of numbers in \[0, 2\)"),
@@ -267,19 +267,19 @@ def test_a_windows_state_is_of_one_size():
             r"active has shape \(1,\)",
         ),
         (lambda m, s: m(tokens(4, B=3), state=s), "tokens have 3 rows and the state 2"),
-        (lambda m, s: m(tokens(4), state=build("yaad").init_state(2)), "none of this model's"),
-        (lambda m, s: m(tokens(4), state=(s, s)), "none of this model's"),
+        (lambda m, s: m(tokens(4), state=build("yaad").init_state(2)), "not of this model"),
+        (lambda m, s: m(tokens(4), state=(s, s)), "not of this model"),
         (
             lambda m, s: prefill(m, tokens(3), build("linear_attention", "chunk=8").init_state(2)),
-            "none of this model's, whose rule, chunk",
+            "not of this model, whose rule, chunk",
         ),
         (lambda m, s: verify(m, tokens(3, B=3), s), "tokens have 3 rows and the state 2"),
         (lambda m, s: steps(m, jnp.zeros((1, m.config.vocab)), s, 2), "1 rows and the state 2"),
-        (lambda m, s: prefill(build("titans_lmm"), tokens(3), s), "none of this model's"),
+        (lambda m, s: prefill(build("titans_lmm"), tokens(3), s), "not of this model"),
         (lambda m, s: join([s, build("titans_lmm").init_state(2)]), "of different models"),
         (lambda m, s: verify(m, tokens(3), s).after(1.5), r"tokens=1\.5 must be a whole number"),
         (lambda m, s: score(m, tokens(4), [1, 5]), r"lengths=\[1, 5\] must be .* in \[0, 4\], one"),
-        (lambda m, s: score(m, tokens(4), [1.0, 2.0]), "must be whole numbers"),
+        (lambda m, s: score(m, tokens(4), [1.0, 2.0]), "must be 2 whole numbers"),
         (
             lambda m, s: score(m, tokens(4), None, s, jnp.ones((2, 3))),
             r"logits have shape \(2, 3\)",
@@ -292,7 +292,7 @@ def test_a_windows_state_is_of_one_size():
         ),
         (lambda m, s: fork(s, 0), "copies=0 must be at least 1"),
         (lambda m, s: verify(m, tokens(3), s).after(4), r"in \[0, 3\]"),
-        (lambda m, s: generate(m, np.zeros((1, 0), np.int32), 1), "at least one token a row"),
+        (lambda m, s: generate(m, np.zeros((1, 0), np.int32), 1), "at least one token per row"),
     ],
 )
 def test_bad_calls(call, message):

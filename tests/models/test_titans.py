@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import miras
-from miras.models.blocks import Block, Inputs
+from miras.models.blocks import Block, BlockInputs
 from tests.conformance import oracle_linear, oracle_presets
 from tests.models import oracle_titans as oracle
 
@@ -49,7 +49,7 @@ def moved(block: Block):
 @functools.partial(jax.jit, static_argnums=0)
 def run(graph, params, x, state=None, ids=None, mask=None):
     block = nnx.merge(graph, params)
-    return block(x, state, Inputs(ids, mask), 0.0, segments_at_chunks=False, health=False)[:2]
+    return block(x, state, BlockInputs(ids, mask), 0.0, segments_at_chunks=False, health=False)[:2]
 
 
 @pytest.mark.parametrize("persistent", [0, 3])

@@ -1,6 +1,5 @@
-"""Inspect: what a model's memories do with a text, token by token, as a page.
+"""Inspect: measures a model's memories at each token of a text, and writes a page of the results.
 
-`measures` says what one memory does with one token, `trace` reads a text, `meaning` puts the
-measures into words, `spelling` tokens into text, `page` makes HTML of all that, and `command` is
-`miras inspect`. Nothing here updates a memory.
+`measures` measures one memory at one token, `trace` reads a text, `descriptions` explains the
+measures, `token_text` makes tokens visible, and `page` writes HTML. Nothing here updates a memory.
 """

@@ -1,14 +1,14 @@
-"""What each measure of a trace means: its name, its unit and one sentence."""
+"""The name, unit and description of each measure of a trace."""
 
 from typing import NamedTuple
 
 
 class MeasureDescription(NamedTuple):
-    """A measure as the page tells of it.
+    """The description of a measure on the page.
 
     Attributes:
-        name: short, as on a button.
-        unit: what its numbers are.
+        name: short, for a button.
+        unit: of its numbers.
         meaning: one sentence.
     """
 
@@ -20,66 +20,68 @@ class MeasureDescription(NamedTuple):
 LOSS = MeasureDescription(
     "loss",
     "bits",
-    "How unexpected the token was to the whole model, given the text before it: -log2 of its "
-    "probability; the document's start is not predicted.",
+    "-log2 of the probability that the whole model gives the token after the text before it; the "
+    "document start is not predicted.",
 )
 
 _MEMORY = {
     "surprise": MeasureDescription(
         "surprise",
         "norm of the gradient",
-        "How much the memory would have to change to hold this token: the norm of the inner "
-        "loss's gradient, taken where the update takes it, before any rate.",
+        "The norm of the inner loss's gradient at the token, at the weights where the update takes "
+        "it, before the learning rate.",
     ),
     "error": MeasureDescription(
         "error when written",
         "‖M(k) − v‖ / ‖v‖",
-        "How wrongly the memory answers the token's key right after the token was written: 0 is "
-        "by heart, 1 is no better than no answer.",
+        "The memory's relative error at the token's key right after the token's write: 0 is exact, "
+        "1 is that of a zero output.",
     ),
     "kept": MeasureDescription(
         "error at the end",
         "‖M(k) − v‖ / ‖v‖",
-        "The same asked of the memory after the whole text: what is still low was kept, what has "
-        "risen since it was written was forgotten or overwritten.",
+        "The same error after the whole text: low if the memory has kept the token, higher than "
+        "when written if it was forgotten or overwritten.",
     ),
     "norm": MeasureDescription(
         "memory norm",
         "Frobenius norm",
-        "How large the memory's weights are after the token.",
+        "The norm of the memory's weights after the token.",
     ),
 }
 
 _GATES = {
     "lr": MeasureDescription(
-        "rate", "η", "How far the memory steps along the token's gradient: 0 ignores the token."
+        "rate", "η", "The learning rate of the token's gradient step: 0 ignores the token."
     ),
     "decay": MeasureDescription(
         "retained",
         "α",
-        "The fraction of the old memory that outlives the token: 1 forgets nothing.",
+        "The fraction of the old memory that is retained: 1 forgets nothing.",
     ),
     "decay_value": MeasureDescription(
         "retained, values",
         "α",
-        "The fraction of the old memory that outlives the token, by channel of the values.",
+        "The fraction of the old memory that is retained, per value channel.",
     ),
     "momentum": MeasureDescription(
-        "momentum", "μ", "The fraction of past surprise that goes on moving the memory."
+        "momentum", "μ", "The fraction of the momentum buffer that is retained."
     ),
     "threshold": MeasureDescription(
-        "threshold", "δ", "The error beyond which a token counts as an outlier and pulls less."
+        "threshold",
+        "δ",
+        "The error above which a token counts as an outlier, with a bounded gradient.",
     ),
     "weight": MeasureDescription(
-        "weight", "γ", "How much the token counts in the steps that look back on it."
+        "weight", "γ", "The weight of the token in the steps whose window contains it."
     ),
-    "slot": MeasureDescription("slots", "φ", "How much of the token each slot takes."),
+    "slot": MeasureDescription("slots", "φ", "The write weight of each slot."),
 }
 
 
 def describe_measures(names: list[str]) -> dict[str, MeasureDescription]:
-    """The measures of a trace by name, in the order of a page: memory, gates, loss."""
-    gates = sorted((n for n in names if n not in _MEMORY), key=_place)
+    """The descriptions of a trace's measures by name, in the page's order: memory, gates, loss."""
+    gates = sorted((n for n in names if n not in _MEMORY), key=_order)
     other = {
         n: MeasureDescription(n.replace("_", " "), "gate", "A gate of the rule.") for n in gates
     }
@@ -87,6 +89,6 @@ def describe_measures(names: list[str]) -> dict[str, MeasureDescription]:
     return {**known, **{n: _GATES.get(n, other[n]) for n in gates}, "loss": LOSS}
 
 
-def _place(name: str) -> tuple[int, str]:
+def _order(name: str) -> tuple[int, str]:
     known = list(_GATES)
     return (known.index(name) if name in known else len(known)), name

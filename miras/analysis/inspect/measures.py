@@ -1,7 +1,7 @@
-"""What one head's memory does with one token: plain definitions, one memory at a time.
+"""Measures of one head's memory at one token, by definition.
 
-Nothing here is shared with the chunk's fast path: weights stand in full, gradients are `jax.vjp`'s.
-Weights are leaves [in, out] or [out].
+No code is shared with the chunk's fast path: weights are materialised, gradients come from
+`jax.vjp`. Weights have leaves [in, out] or [out].
 """
 
 from typing import NamedTuple
@@ -18,12 +18,12 @@ from miras.rule.rule import Rule
 
 
 class MemoryAtToken(NamedTuple):
-    """A memory memory a token.
+    """The primal weights of a memory before and after the write of a token.
 
     Attributes:
-        at: primal weights at which the token's gradient is taken, before any decay.
-        held: those that are read after the token's write.
-        fixed: those that only the outer loop trains.
+        at: weights at which the token's gradient is taken, before any decay.
+        held: weights that are read after the write.
+        fixed: weights that only the outer loop trains.
     """
 
     at: Weights
@@ -35,9 +35,9 @@ class Pairs(NamedTuple):
     """The associations of a token.
 
     Attributes:
-        k: keys as they are written along, [R, dk].
+        k: write keys, [R, dk].
         v: values, [R, dv].
-        gates: those that the memory reads with, [R, ...].
+        gates: gates of the read, [R, ...].
     """
 
     k: Array
@@ -53,21 +53,24 @@ def measures(
     k_write: Array | None,
     gates: dict[str, Array],
 ) -> tuple[dict[str, Array], Pairs]:
-    """Surprise, error, norm and gates of a token, scalars by name, and its associations.
+    """Measure surprise, error, norm and gates at a token.
 
     Args:
         rule: the four parts.
         memory: the memory before and after the token.
         k: key [dk], or [R, dk] of R associations.
         v: value, as k.
-        k_write: as k; None where keys are written along themselves.
-        gates: all of the rule, [...], logs for decay and momentum.
+        k_write: write key, as k; None if it is k.
+        gates: all gates of the rule, [...]; logs for decay and momentum.
+
+    Returns:
+        Scalars by name, and the associations of the token.
     """
     along = None if k_write is None else k_write[None]
     gates = {name: gate[None] for name, gate in gates.items()}
     write = jnp.ones(1, v.dtype)
     tokens = tokens_of(rule, memory.fixed, k[None], v[None], along, gates, write)
-    if k.ndim == 1:  # the further steps of an algorithm on the same association
+    if k.ndim == 1:  # drop further steps of the algorithm on the same association
         tokens = tokens._replace(terms=tokens.terms[:1])
     keys = [term.k if term.k_write is None else term.k_write for term in tokens.terms]
     own = rule.memory.own_gates(tokens.gates)
@@ -88,11 +91,11 @@ def measures(
 
 
 def surprise(rule: Rule, at: Weights, fixed: Weights, tokens: Tokens) -> Array:
-    """Frobenius norm over all written weights of the token's inner gradient, before its rate.
+    """Frobenius norm of the token's inner gradient over all weights, before the learning rate.
 
-    Titans (2501.00663), section 3.1: the gradient with respect to the input. Of several
-    associations it is the sum, all at the memory before the token; where a memory is written by
-    association, what is written stands for the gradient.
+    Titans (2501.00663), section 3.1. With several associations it is the gradient of their sum, at
+    the memory before the token. For a memory that is written by association, the write takes the
+    gradient's place.
     """
     if rule.order == "decay_first":
         decays = {name: decay_of(rule.memory, name, tokens.log_decays) for name in at}
@@ -102,7 +105,7 @@ def surprise(rule: Rule, at: Weights, fixed: Weights, tokens: Tokens) -> Array:
 
 
 def gradient(rule: Rule, at: Weights, fixed: Weights, term: Term, tokens: Tokens) -> Weights:
-    """The gradient of one association's loss at given weights; written along `k_write` if given."""
+    """The gradient of one association's loss at given weights, along `k_write` if given."""
     if rule.memory.associates:
         own = rule.memory.own_gates(tokens.for_gradients)
         pairs = rule.memory.associations(term.k, term.v, own, tokens.log_decays)
@@ -119,10 +122,10 @@ def gradient(rule: Rule, at: Weights, fixed: Weights, term: Term, tokens: Tokens
 
 
 def error(rule: Rule, W: Weights, fixed: Weights, pairs: Pairs) -> Array:
-    """||M(W, k) - v|| / ||v|| over the associations; those of value 0, erasures, have none."""
-    there = jnp.any(pairs.v != 0, axis=-1, keepdims=True)
+    """||M(W, k) - v|| / ||v|| over associations; erasures, of value 0, are left out."""
+    nonzero = jnp.any(pairs.v != 0, axis=-1, keepdims=True)
     reader = Plain(W, fixed, gates=pairs.gates)
-    off = jnp.where(there, rule.memory.apply(reader, pairs.k) - pairs.v, 0.0)
+    off = jnp.where(nonzero, rule.memory.apply(reader, pairs.k) - pairs.v, 0.0)
     return jnp.linalg.norm(off) / jnp.linalg.norm(pairs.v)
 
 

@@ -1,7 +1,4 @@
-"""Page: a trace as one HTML file, which holds its numbers and needs nothing else.
-
-How it looks and moves is in `page.html`.
-"""
+"""A trace as a single HTML file with its data; `page.html` is the template."""
 
 import dataclasses
 import html
@@ -22,11 +19,11 @@ DIGITS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Heading:
-    """What a page says of the run.
+    """The heading of a page.
 
     Attributes:
         name: of the run.
-        step: updates of its parameters.
+        step: number of updates of its parameters.
         config: of its model.
     """
 
@@ -39,12 +36,12 @@ def page(heading: Heading, trace: Trace, shown: list[str]) -> str:
     """The HTML of a trace.
 
     Args:
-        heading: what it is of.
-        trace: the numbers.
-        shown: each token's text, as `visible_tokens` gives it.
+        heading: of the page.
+        trace: from `miras.analysis.inspect.trace`.
+        shown: each token's text, from `visible_tokens`.
     """
     template = resources.files("miras.analysis.inspect").joinpath("page.html").read_text("utf-8")
-    # No `<` can end the script that holds the data, nor begin a comment in it.
+    # Escaped, so that no `<` in the data can end the script or begin a comment.
     data = json.dumps(_data(heading, trace, shown), separators=(",", ":"), allow_nan=False)
     parts = {"title": html.escape(heading.name), "data": data.replace("<", "\\u003c")}
     return re.sub(r"\{\{(title|data)\}\}", lambda match: parts[match[1]], template)
@@ -68,19 +65,19 @@ def _facts(heading: Heading, trace: Trace) -> list[tuple[str, str]]:
     if config.architecture != "lmm" or config.letters != "M":
         kinds = {"architecture": config.architecture, "pattern": config.letters, **kinds}
     semantics = f"{config.chunk}" + (f", refine {config.refine}" if config.refine else "")
-    later = trace.loss[1:]
+    losses = trace.loss[1:]
     return [
         ("step", f"{heading.step:,}"),
         *kinds.items(),
         ("chunk", semantics + (", exact" if config.exact else "")),
         ("layers × heads", f"{config.layers} × {config.heads}"),
-        ("tokens", f"{len(later):,}"),
-        *([("loss", f"{later.mean():.3f} bits a token")] if len(later) else []),
+        ("tokens", f"{len(losses):,}"),
+        *([("loss", f"{losses.mean():.3f} bits per token")] if len(losses) else []),
     ]
 
 
 def _numbers(x: Any) -> Any:
-    """Nested lists of numbers of 4 significant digits; null for what is not finite."""
+    """Nested lists of numbers with 4 significant digits; null for numbers that are not finite."""
     if isinstance(x, np.ndarray):
         return [_numbers(y) for y in x]
     return float(f"{x:.{DIGITS}g}") if math.isfinite(x) else None

@@ -1,19 +1,19 @@
-"""Spelling: tokens as text that can be seen, whatever bytes they stand for."""
+"""Tokens as visible text, for any bytes."""
 
 import codecs
 
 from miras.data import Tokenizer
 
 START = "⊢"
-PART = "‥"  # bytes of a character that a later token completes
+PART = "‥"  # the first bytes of a character that a later token completes
 _SIGNS = {" ": "·", "\n": "↵", "\t": "⇥"}
 
 
 def visible_tokens(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
-    r"""What each token shows, never empty: `·` for a blank, `↵` for a new line, `\xff` for a byte.
+    r"""The visible text of each token, never empty: `·` for a space, `↵` for a newline, `\xff`.
 
-    A character of several tokens is shown at the last of them; the document start is `⊢`, another
-    control id `⟨id⟩`.
+    A character of several tokens is shown at the last of them; the document start is `⊢`, any other
+    control id is `⟨id⟩`.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
     shown = []
@@ -27,7 +27,7 @@ def visible_tokens(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
 
 
 def _bytes(tokenizer: Tokenizer, before: list[int], i: int) -> bytes:
-    """What the token adds behind another: some tokenizers drop a text's first blank."""
+    """The bytes of a token after another one: some tokenizers drop a text's first space."""
     if tokenizer.byte_lengths[i] == 0:
         return b""
     alone = tokenizer.decode_bytes(before)

@@ -1,6 +1,6 @@
-"""Trace: a model reads a text token by token, and its memories are measured at each token.
+"""Trace: reads a text token by token with a model, and measures its memories at each token.
 
-What is measured of one memory at one token is in `measures`; what it means is in `meaning`.
+`measures` defines the measures of one memory at one token; `descriptions` explains them.
 """
 
 import dataclasses
@@ -29,15 +29,15 @@ from miras.train.state import structure
 
 
 class Trace(NamedTuple):
-    """A text as memories saw it; T tokens, L memory layers, H heads.
+    """The measurements of a text of T tokens, with L memory layers and H heads.
 
     Attributes:
         tokens: ids [T].
-        loss: bits of each token given those before it, [T]; NaN for the first.
-        layers: the model's layers that have a memory, from 0, [L].
+        loss: -log2 of each token's probability given the tokens before it, [T]; NaN for the first.
+        layers: indices of the layers with a memory, [L].
         values: [T, L, H] by measure: surprise, error, kept, norm, and the rule's gates in natural
-            units (lr, decay, momentum, threshold, ...), as the update uses them; a gate per channel
-            is its mean. NaN where there is none.
+            units (lr, decay, momentum, threshold, ...), as the update uses them, averaged over
+            channels. NaN for undefined values.
     """
 
     tokens: np.ndarray
@@ -51,7 +51,7 @@ def check_memories(config: LanguageModelConfig, name: str) -> None:
     memory = config.rule.memory
     require(
         "M" in config.letters and not memory.keeps_tokens,
-        f"{name} has no memory to look into, since its layers attend to tokens that they keep "
+        f"{name} has no memory with weights, since its layers are attention "
         f"(pattern {config.pattern!r}, memory {memory.kind!r}): give a run with a memory that has "
         "weights, such as yaad.",
     )
@@ -60,14 +60,14 @@ def check_memories(config: LanguageModelConfig, name: str) -> None:
 def trace(
     model: LanguageModel,
     tokens: Sequence[int] | np.ndarray,
-    tell: Callable[[int], None] = lambda n: None,
+    progress: Callable[[int], None] = lambda n: None,
 ) -> Trace:
-    """Read tokens and measure every memory at each; all is computed in float32.
+    """Read tokens and measure every memory at each of them, in float32.
 
     Args:
-        model: any with a memory in some layers.
-        tokens: ids [T], T >= 1, the document start first.
-        tell: called with the number of tokens read.
+        model: with a memory in some layers.
+        tokens: ids [T], T >= 1, the first of them the document start.
+        progress: called with the number of tokens read.
 
     Raises:
         ConfigError: for a model without memories.
@@ -81,22 +81,22 @@ def trace(
     for t, (token, following) in enumerate(zip(ids, np.roll(ids, -1)), 1):
         state, memory, of_token = _read(graph, params, state, token, following)
         found.append(of_token)
-        tell(t)
+        progress(t)
     assert memory is not None
     bits, values, pairs = jax.tree.map(lambda *x: np.stack(x), *jax.device_get(found))
     values["kept"] = np.asarray(_kept(config.rule, memory.held, memory.fixed, pairs))
-    loss = np.concatenate([[math.nan], bits[:-1]])  # what follows the last is not there
+    loss = np.concatenate([[math.nan], bits[:-1]])  # the last token has no next one
     return Trace(ids, loss, config.memory_layers, values)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _read(graph: nnx.GraphDef, params: nnx.State, state, token: Array, following: Array):
-    """One token: the state after it, the memories memory it, and what is kept of it.
+    """Read one token: the state after it, the memories at it, and its measurements.
 
-    That is the bits of the following token, measures [L, H] and associations [L, H, R, D].
+    These are the bits of the following token, measures [L, H] and associations [L, H, R, D].
     """
     model = nnx.merge(graph, params)
-    logits, state, seen = model.watch(token[None, None], state, _look)
+    logits, state, seen = model.measure_memories(token[None, None], state, _arguments)
     seen = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), seen)
     of_heads = jax.vmap(functools.partial(measures, model.config.rule))
     values, pairs = jax.vmap(of_heads)(*seen)
@@ -104,8 +104,8 @@ def _read(graph: nnx.GraphDef, params: nnx.State, state, token: Array, following
     return state, seen[0], (bits, values, pairs)
 
 
-def _look(fast: FastWeights, call: MemoryCall):
-    """The arguments of `measures` but for the rule, of all heads, leaves [H, ...]."""
+def _arguments(fast: FastWeights, call: MemoryCall):
+    """The arguments of `measures` after the rule, for all heads, leaves [H, ...]."""
     before, after, rule = call.before, call.after, fast.memory.rule
     if not (isinstance(before, State) and isinstance(after, State)):
         return None  # attention
@@ -120,16 +120,16 @@ def _look(fast: FastWeights, call: MemoryCall):
 def _gradients_at(fast: FastWeights, before: State) -> Weights:
     """The primal weights at which the next token's gradient is taken, leaves [B, H, ...].
 
-    Those before the token where it begins a chunk, and always where the rule is the online one;
-    else the chunk's snapshot, or with `refine` what the last sweep implies.
+    At the start of a chunk, and for online rules, these are the weights before the token; otherwise
+    the chunk's snapshot, or with `refine` the weights that the last sweep implies.
     """
     rule, memory = fast.memory.rule, fast.memory
     now = _primal(rule, before.A)
     if memory.exact or rule.algorithm.online:
         return now
     inside = _primal(rule, before.sweeps[-1].A) if memory.refine else before.R
-    fresh = before.position == 0
-    pick = lambda a, b: jnp.where(fresh.reshape(-1, *[1] * (a.ndim - 1)), a, b)  # noqa: E731
+    chunk_start = before.position == 0
+    pick = lambda a, b: jnp.where(chunk_start.reshape(-1, *[1] * (a.ndim - 1)), a, b)  # noqa: E731
     return jax.tree.map(pick, now, inside)
 
 
@@ -142,7 +142,7 @@ def _held(rule: Rule, state: State) -> Weights:
 
 
 def _primal(rule: Rule, A: Weights) -> Weights:
-    """The weights of dual states, leaves [B, H, ...]."""
+    """The primal weights of dual states, leaves [B, H, ...]."""
     return jax.vmap(jax.vmap(functools.partial(primal, rule)))(A)
 
 

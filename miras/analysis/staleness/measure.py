@@ -19,7 +19,7 @@ from miras.analysis.staleness.plan import ONLINE, ChunkSetting, StalenessPlan
 from miras.analysis.staleness.text import HeldOutText
 from miras.array_typing import Array
 from miras.models import LanguageModel, LanguageModelConfig
-from miras.models.blocks import Block, Inputs, depths
+from miras.models.blocks import Block, BlockInputs, depths
 from miras.train.state import Params, structure
 from miras.train.step import bits_per_byte, make_eval_step
 
@@ -99,7 +99,7 @@ def layer_inputs(config: LanguageModelConfig, params: Params, tokens: Array | np
     @jax.jit
     def run(params: Params, tokens: Array) -> Array:
         def layer(x: Array, xs: tuple[Params, Array]):
-            block, whole = nnx.merge(graph, xs[0]), Inputs(segment_ids=None, mask=None)
+            block, whole = nnx.merge(graph, xs[0]), BlockInputs(segment_ids=None, mask=None)
             after, _, _ = block(x, None, whole, xs[1], segments_at_chunks=True, health=False)
             return after, block.mixer_norm(x)
 

@@ -40,7 +40,7 @@ def test_a_page_lies_in_the_run_and_holds_its_numbers(run, capsys):
     assert data["loss"][0] is None
     bits = np.mean(data["loss"][1:])
     assert 6 < bits < 12  # of an untrained model over 257 tokens
-    assert ["loss", f"{bits:.3f} bits a token"] in data["facts"]
+    assert ["loss", f"{bits:.3f} bits per token"] in data["facts"]
 
 
 def test_a_file_is_read_as_it_is_and_the_page_goes_where_it_is_told(run, tmp_path, capsys):
@@ -123,7 +123,7 @@ def test_what_cannot_be_is_told_in_one_sentence(argv, words, run, tmp_path, monk
 def test_a_run_without_memories_and_a_text_of_other_tokens_are_refused(tmp_path, capsys):
     attention = save_run(tmp_path / "attention", "transformer")
     assert main(["inspect", str(attention), "--text", "a"]) == 2
-    assert "attention has no memory to look into" in capsys.readouterr().err
+    assert "attention has no memory with weights" in capsys.readouterr().err
     narrow = save_run(tmp_path / "narrow", "yaad", "vocab=100")
     assert main(["inspect", str(narrow), "--text", "é"]) == 2
     assert "token 195, which the model's vocabulary of 100 lacks" in capsys.readouterr().err

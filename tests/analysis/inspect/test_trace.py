@@ -38,7 +38,7 @@ def streams(model):
 
     @jax.jit
     def step(params, state, token):
-        _, state, seen = nnx.merge(graph, params).watch(token[None, None], state, look)
+        _, state, seen = nnx.merge(graph, params).measure_memories(token[None, None], state, look)
         return state, jax.tree.map(lambda x: x[-1], seen)
 
     state, found, W0 = model.init_state(1), [], None
@@ -179,5 +179,5 @@ def test_links_windows_and_steps_by_chunk_have_finite_traces(name):
 
 def test_a_model_of_attention_alone_is_refused():
     for name, words in {"transformer": (), "yaad": ("pattern=S",)}.items():
-        with pytest.raises(miras.ConfigError, match="no memory to look into"):
+        with pytest.raises(miras.ConfigError, match="no memory with weights"):
             trace(build(name, *words), IDS)

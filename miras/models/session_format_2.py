@@ -1,7 +1,7 @@
-"""Whose a session of format 2 is: the fingerprint that its header holds.
+"""The fingerprint in the header of a session of format 2, which identifies its model.
 
 It is a digest of the parameters and of the model's config as JSON, with the fields that configs had
-then. Format 3 keeps the config itself, which fields that are added later do not change.
+in that format. Format 3 stores the config itself, so that new fields do not change it.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from miras.models.language_model import LanguageModel
 
 FORMAT = "miras session 2"
 
-# By class: the fields that a config had when format 2 was written, in order. Never to be changed.
+# The fields of each config class in format 2, in order. Never change them.
 _FIELDS = {
     "Adaptive": "window lr max_lr data_dependent granularity weight momentum every lr_at variant "
     "beta2 eps sharpness",
@@ -60,9 +60,9 @@ _FIELDS = {
 
 
 def fingerprint(model: LanguageModel) -> str | None:
-    """16 hex digits of a model's config and parameters; None for a config of later fields."""
+    """16 hex digits of a model's config and parameters; None if the config uses later fields."""
     try:
-        text = json.dumps(_then(model.config))
+        text = json.dumps(_to_dict(model.config))
     except LookupError:
         return None
     digest = hashlib.sha256(text.encode())
@@ -72,11 +72,11 @@ def fingerprint(model: LanguageModel) -> str | None:
     return digest.hexdigest()[:16]
 
 
-def _then(config: Config) -> dict[str, Any]:
-    """The config as `to_dict` gave it then.
+def _to_dict(config: Config) -> dict[str, Any]:
+    """The config as a dict with the fields of format 2.
 
     Raises:
-        LookupError: where a later field is not at its default.
+        LookupError: if a later field does not have its default value.
     """
     cls, fields = type(config), {field.name: field for field in dataclasses.fields(config)}
     known = [*fields]
@@ -97,5 +97,5 @@ def _default(field: dataclasses.Field) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Config):
-        return _then(value)
+        return _to_dict(value)
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
