@@ -17,8 +17,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 # From low to high. Packages on one line do not import each other.
 ORDER = """
-array_typing
 errors
+array_typing
 runtime
 config
 parts
