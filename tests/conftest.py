@@ -29,7 +29,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by -m
 def pytest_collection_modifyitems(items):
     """Choose what `make quick` runs."""
-    mark_quick(items, at_most=2)
+    mark_quick(items)
 
 
 def pytest_collection_finish():

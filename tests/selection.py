@@ -44,12 +44,20 @@ def sampled(names: Iterable[str], sample: Collection[str]) -> list[Any]:
     ]
 
 
-def mark_quick(items: Iterable[pytest.Item], at_most: int) -> None:
-    """Mark as `quick` every fast test, and of a parametrised one at most so many cases."""
+# Folders whose tests compile programs, of which `make quick` runs so many a file.
+COMPILING = ("analysis", "attention", "backends", "cli", "conformance", "engine", "models", "train")
+A_FILE = 6
+
+
+def mark_quick(items: Iterable[pytest.Item]) -> None:
+    """Mark as `quick` one case of each fast test, and a few tests of a file that compiles."""
     fast = [item for item in items if not any(item.get_closest_marker(m) for m in NOT_QUICK)]
-    kept: Counter[str] = Counter()
+    functions, files = set(), Counter[str]()
     for item in sorted(fast, key=lambda item: rank(item.nodeid)):
         function = item.nodeid.partition("[")[0]
-        if kept[function] < at_most:
-            kept[function] += 1
+        file = function.partition("::")[0]
+        compiles = file.split("/")[1] in COMPILING
+        if function not in functions and not (compiles and files[file] >= A_FILE):
+            functions.add(function)
+            files[file] += 1
             item.add_marker("quick")

@@ -64,6 +64,7 @@ def measured(config, chunks, refines, text):
     return plan, params, measure(config, params, plan, text)
 
 
+@pytest.mark.slow
 def test_a_deep_memory_nears_online_with_every_sweep():
     words = ("vocab=32", "layers=1", "chunk=8", "algorithm.lr=0.2", "memory.expansion=2")
     config = miras.override(miras.preset("titans_lmm"), *SMALL, *words)
@@ -151,6 +152,7 @@ def test_text_is_of_long_documents_from_their_start(texts):
     assert fitting((256, 4, 100), 100) == (4, 100)
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_table_json_and_a_picture(texts, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     argv = ["staleness", "deltanet", *FAST, "rule.read=snapshot", "exact=false"]
@@ -174,6 +176,7 @@ def test_the_command_writes_a_table_json_and_a_picture(texts, tmp_path, capsys, 
     assert (out / "staleness.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_in_its_own_folder(texts, tmp_path, capsys):
     words = (*FAST, "sequence=32", "batch=2", f"source={texts}")
     config = miras.override(RunConfig(model=miras.preset("linear_attention")), *words)

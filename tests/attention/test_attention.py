@@ -107,6 +107,7 @@ def test_inside_shard_map_it_is_left_to_the_engine():
     jax.jit(jax.shard_map(attend, mesh=mesh, in_specs=spec, out_specs=spec))(*streams())
 
 
+@pytest.mark.slow
 @DEVICES
 @pytest.mark.parametrize("preset", ["transformer", "titans_mag", "titans_mal"])
 def test_models_of_packed_documents_attend_in_the_kernel(preset, device, monkeypatch):
@@ -121,6 +122,7 @@ def test_models_of_packed_documents_attend_in_the_kernel(preset, device, monkeyp
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("persists", [0, 3])
 def test_mac_attends_in_the_kernel(persists, monkeypatch):
     """To what it recalls and what it reads, [h || x]: on TPUs in whole segments of 128 tokens."""

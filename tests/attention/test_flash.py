@@ -102,6 +102,7 @@ def test_triton_inside_shard_map():
         assert "miras_attention_backward" in gradient.lower(lowering_platforms=("cuda",)).as_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["transformer", "swa", "titans_mag", "titans_mal", "titans_mac"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_models_training_attends_in_triton_kernels(preset, dtype):

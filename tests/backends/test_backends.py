@@ -74,7 +74,9 @@ COMPILED = [
 ]
 
 
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != COMPILED[0])) for n in COMPILED]
+)
 def test_compiled_with_segments_and_mask(name):
     segments = jnp.asarray([[0] * 3 + [1] * 6 + [2] * 2])
     mask = jnp.asarray([[True] * 4 + [False] + [True] * 6])

@@ -19,6 +19,7 @@ from miras.backends.pallas.interpreter import interpreted
 from miras.backends.xla.backend import Xla
 from miras.testing import random_inputs
 from miras.testing.expect import expect_close, expect_finite
+from miras.testing.gradients import value_and_gradients
 from miras.testing.inputs import scan_with_loss
 
 CHUNK = 8
@@ -49,22 +50,20 @@ def inputs_of(rule, T=2 * CHUNK):
     return jax.tree.map(jnp.asarray, random_inputs(rule, B=2, T=T, H=1, dk=4))
 
 
-def value_and_gradients(rule, inputs, **options):
+def found(rule, inputs, **options):
     """y, the losses and the memory, and the gradients of a scalar of them by all inputs."""
 
-    def objective(inputs):
+    def run(inputs):
         y, state, loss = scan_with_loss(rule, *inputs, chunk=CHUNK, **options)
-        kept = {"y": y, "loss": loss, "A": state.A, "R": state.R}
-        return sum(jnp.sum(jnp.sin(x + i)) for i, x in enumerate(jax.tree.leaves(kept))), kept
+        return {"y": y, "loss": loss, "A": state.A, "R": state.R}
 
-    (_, kept), gradients = jax.jit(jax.value_and_grad(objective, has_aux=True))(inputs)
-    return kept, gradients
+    return jax.jit(functools.partial(value_and_gradients, run))(inputs)
 
 
 def agree(name, device, rule, inputs, **options):
-    want = value_and_gradients(rule, inputs, backend="reference", **options)
+    want = found(rule, inputs, backend="reference", **options)
     with on(device):
-        got = value_and_gradients(rule, inputs, backend=name, **options)
+        got = found(rule, inputs, backend=name, **options)
     expect_finite(got, name)
     expect_close(got, want, f"{name} is not reference")
 

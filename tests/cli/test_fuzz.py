@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from miras.cli.arguments import Parser
-from miras.cli.main import _parser, main
+from miras.cli.main import build_parser, main
 from miras.config import to_dict, to_paths
 from miras.errors import ConfigError
 from miras.models.session import load_notes
@@ -77,11 +77,11 @@ WORDS = st.one_of(
     st.sampled_from([*PRESETS, "steps=4", "bias=l2"]),
     VALUES,
 )
-COMMANDS = sorted(_parser()[1].choices)
+COMMANDS = sorted(build_parser().commands)
 
 
 def options(command: str) -> list[str]:
-    parser: Parser = _parser()[1].choices[command]
+    parser: Parser = build_parser().commands[command]
     return [name for name in parser.options if name not in ("--help", "--plugin")]
 
 

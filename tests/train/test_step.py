@@ -71,6 +71,7 @@ def test_bits_per_byte_is_that_of_the_definition(setup):
     np.testing.assert_allclose(bits_per_byte(totals), total / np.log(2) / (2 * count), rtol=SUMMED)
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_one_large_batch(setup):
     """Batches with 61 and 3 targets: a mean of their means would be far off."""
     config, _, small, two_steps = setup("train.accumulate=2", "train.clip=0.1")
@@ -94,6 +95,7 @@ def test_accumulated_batches_are_one_large_batch(setup):
     assert largest_difference(parts, whole) < SUMMED * scale
 
 
+@pytest.mark.slow
 def test_only_matrices_decay(tiny):
     config = tiny(
         "memory=mlp", "memory.affine=true", "retention=l2", "train.weight_decay=0.5",

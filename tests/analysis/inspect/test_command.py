@@ -22,6 +22,7 @@ def data_of(html: str) -> dict:
     return json.loads(found)
 
 
+@pytest.mark.slow
 def test_a_page_lies_in_the_run_and_holds_its_numbers(run, capsys):
     assert main(["inspect", str(run), "--text", "so </script><b>é</b>"]) == 0
     assert f"written: {run / 'inspect.html'} (" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import miras
-from miras.analysis.inspect.measures import Around, measures
+from miras.analysis.inspect.measures import MemoryAtToken, measures
 from miras.analysis.inspect.trace import trace
 from miras.backends.base import ScanInputs
 from miras.sequence.scan import every_gate
@@ -121,6 +121,7 @@ def test_each_number_is_that_of_the_oracle(name):
         np.testing.assert_allclose(got[gate.removeprefix("log_")], natural, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["titans_lmm", "titans_mac", "titans_mag", "titans_mal", "samba"])
 def test_the_loss_is_the_parallel_models(name):
     model = build(name)
@@ -144,12 +145,12 @@ def test_two_tokens_by_hand():
     k, v = jnp.asarray([0.6, 0.8]), jnp.asarray([3.0, 4.0])
     half = {"w1": 0.5 * jnp.outer(k, v)}
     gates = {"lr": jnp.asarray(0.5)}
-    first, pairs = measures(rule, Around(W, half, {}), k, v, None, gates)
+    first, pairs = measures(rule, MemoryAtToken(W, half, {}), k, v, None, gates)
     want = {"surprise": 5.0, "error": 0.5, "norm": 2.5, "lr": 0.5}
     assert {n: float(x) for n, x in first.items()} == pytest.approx(want)
     assert pairs.k.shape == pairs.v.shape == (1, 2)
     whole = {"w1": jnp.outer(k, v)}
-    second, _ = measures(rule, Around(half, whole, {}), k, v, None, {"lr": jnp.asarray(1.0)})
+    second, _ = measures(rule, MemoryAtToken(half, whole, {}), k, v, None, {"lr": jnp.asarray(1.0)})
     want = {"surprise": 2.5, "error": 0.0, "norm": 5.0, "lr": 1.0}
     assert {n: float(x) for n, x in second.items()} == pytest.approx(want, abs=1e-6)
 
@@ -171,6 +172,7 @@ def test_one_token_is_a_text():
 OTHERS = ("moneta", "memora", "atlas", "lact", "comba", "hgrn2", "ttt_mlp")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_links_windows_and_steps_by_chunk_have_finite_traces(name):
     for values in trace(build(name, "layers=1"), IDS[:5]).values.values():

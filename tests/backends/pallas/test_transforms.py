@@ -24,6 +24,7 @@ def total(static, arrays, backend):
     return jnp.sum(jnp.sin(y))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["titans_lmm", "gated_deltanet"])
 def test_vmap_and_scan(name, monkeypatch):
     # The interpreter, unlike the compiler, does not know that vmap adds a dimension to a grid.
