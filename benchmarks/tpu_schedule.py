@@ -136,7 +136,7 @@ def _planned(case: Case) -> tuple[Any, tuple[float, float]]:
 
     from miras.backends.base import Alignment, ScanInputs
     from miras.backends.pallas.tpu import block_program
-    from miras.backends.pallas.tpu.plan import plan
+    from miras.backends.pallas.tpu.plan import plan_tpu_kernel
     from miras.backends.pallas.trace.live_step import planned_live_step
     from miras.backends.xla.tiling import operand_shapes
     from miras.engine.averaging import by_position
@@ -150,7 +150,7 @@ def _planned(case: Case) -> tuple[Any, tuple[float, float]]:
         call = ScanInputs(*inputs, average=average)
         how = ScanOptions(chunk=case.chunk, exact=options["exact"])
         shapes = functools.partial(operand_shapes, rule, call, how, Alignment())
-        found.append(plan(rule, how, shapes, VMEM))
+        found.append(plan_tpu_kernel(rule, how, shapes, VMEM))
         found.append(planned_live_step(rule, how, shapes(found[0].tile)))
 
     jax.eval_shape(look, shapes)

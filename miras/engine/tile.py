@@ -95,17 +95,10 @@ def _restart(memory: State, origin: Weights, reset: Array) -> State:
 
 
 def _only_first(tile: Tile) -> Tile:
-    """The first token, which carries the tile's flags."""
-    return _cut(tile, 0, 1)
-
-
-def _cut(tile: Tile, low: int, high: int) -> Tile:
-    """Some of the tokens."""
-    if low == 0 and high >= tile.write.shape[0]:
-        return tile
+    """The first token, with the tile's flags."""
     names = ("q", "k", "v", "k_write", "gates", "write")
     streams = {name: getattr(tile, name) for name in names}
-    return tile._replace(**jax.tree.map(lambda x: x[low:high], streams))
+    return tile._replace(**jax.tree.map(lambda x: x[:1], streams))
 
 
 def _but_first(tile: Tile) -> Tile:

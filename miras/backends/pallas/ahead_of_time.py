@@ -1,4 +1,4 @@
-"""Ahead: compile for TPUs on a machine that has none, through libtpu's compiler."""
+"""Ahead-of-time compilation for TPUs on a machine that has none, by libtpu's compiler."""
 
 import functools
 import os
@@ -18,7 +18,7 @@ TOPOLOGIES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 
 
 def compile_ahead(function: Callable[..., Any], *shapes: Any, chip: Chip = "v5e") -> Any:
-    """The program of a function for one chip of a kind that need not be there.
+    """Compile a function for one chip of a kind, which this machine need not have.
 
     Needs the `libtpu` wheel (`pip install 'miras-jax[tpu]'`), on Linux.
 

@@ -18,8 +18,7 @@ from miras.backends.pallas.interpreter import interpreting
 from miras.backends.pallas.loop import loop_in_kernels
 from miras.backends.pallas.target import CAPABILITY, capability, platform
 from miras.backends.pallas.tpu import kernels as tpu
-from miras.backends.pallas.tpu.plan import LIMITS, TpuLimits
-from miras.backends.pallas.tpu.plan import plan as plan_on_tpu
+from miras.backends.pallas.tpu.plan import LIMITS, TpuLimits, plan_tpu_kernel
 from miras.backends.pallas.trace.live_step import joined
 from miras.backends.xla.backend import Tiling, run_tiles
 from miras.backends.xla.tiling import layout_of, operand_shapes
@@ -99,7 +98,7 @@ def _on_tpu(
 ) -> KernelPlan | str:
     vmem = 2**27 if interpreting() else pltpu.get_tpu_info().vmem_capacity_bytes
     shapes = functools.partial(operand_shapes, rule, inputs, options, alignment)
-    found = plan_on_tpu(rule, options, shapes, vmem, limits or LIMITS)
+    found = plan_tpu_kernel(rule, options, shapes, vmem, limits or LIMITS)
     if isinstance(found, str):
         return found
     loop = functools.partial(
@@ -126,7 +125,7 @@ def _on_gpu(
     if options.exact:  # then a tile that begins a chunk has a snapshot less to hold
         options = options.replace(chunk=gpu_plan.tile_of(options.chunk, budget))
     shapes = functools.partial(operand_shapes, rule, inputs, options, alignment)
-    found = gpu_plan.plan(rule, options, shapes, inputs.v.shape[-1], budget)
+    found = gpu_plan.plan_gpu_kernel(rule, options, shapes, inputs.v.shape[-1], budget)
     if isinstance(found, str):
         return found
     loop = functools.partial(loop_in_kernels, gpu.KERNELS, layout=found.layout)

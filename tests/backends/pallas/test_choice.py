@@ -13,7 +13,7 @@ import miras
 from miras.backends.dispatch import BACKENDS
 from miras.backends.pallas import backend
 from miras.backends.pallas.interpreter import interpreted
-from miras.backends.pallas.tpu.plan import plan
+from miras.backends.pallas.tpu.plan import plan_tpu_kernel
 from miras.bias import L2
 from miras.config import ConfigError
 from miras.runtime.log import log_once
@@ -91,10 +91,10 @@ def test_little_vmem_takes_fewer_heads_then_no_kernel(monkeypatch):
     plans = []
 
     def look(rule, options, operands, vmem, limits):
-        plans.extend(plan(rule, options, operands, 2**n, limits) for n in (27, 23, 16))
+        plans.extend(plan_tpu_kernel(rule, options, operands, 2**n, limits) for n in (27, 23, 16))
         return plans[0]
 
-    monkeypatch.setattr(backend, "plan_on_tpu", look)
+    monkeypatch.setattr(backend, "plan_tpu_kernel", look)
     static, arrays = call("titans_lmm", T=64, H=2, dk=64, dtype=np.float32)
     with interpreted():
         scan = functools.partial(miras.scan, static["rule"], chunk=64, backend="pallas")

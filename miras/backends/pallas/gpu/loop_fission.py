@@ -17,7 +17,7 @@ from miras.backends.pallas.gpu.triton import is_elementwise
 from miras.backends.pallas.trace.hidden_blocks import (
     ACCUMULATORS,
     OF_BLOCK,
-    Block,
+    BlockContext,
     HiddenBlocks,
     is_hidden,
     reduces_hidden,
@@ -168,7 +168,7 @@ def _block(
         values = dict(zip([*invariants, *hidden], args, strict=True))
         for eqn in eqns:
             with source_of(eqn)():
-                out = OF_BLOCK(eqn, _inputs(eqn, values), Block(blocks, i))
+                out = OF_BLOCK(eqn, _inputs(eqn, values), BlockContext(blocks, i))
             values.update(zip(eqn.outvars, out, strict=True))
         return [values[var] for var in wanted]
 

@@ -15,7 +15,7 @@ from miras.array_typing import Array
 from miras.backends.pallas.gpu import padded as p
 from miras.backends.pallas.gpu.data_movement import entry
 from miras.backends.pallas.gpu.triton import TRITON, in_shapes, padded_result
-from miras.backends.pallas.trace.jaxprs import Evaluate, evaluate, scan_operands
+from miras.backends.pallas.trace.jaxprs import Evaluate, evaluate, unpack_scan_inputs
 from miras.backends.pallas.trace.lowerings import LoweringRule
 
 
@@ -128,7 +128,7 @@ def transpose(eqn: JaxprEqn, inputs: list[Array], evaluate: Evaluate):
 @TRITON.register(lax.scan_p)
 def scan(eqn: JaxprEqn, inputs: list[Array], evaluate: Evaluate):
     """A loop over a carry: what it reads and writes step by step are entries of whole arrays."""
-    constants, first, xs = scan_operands(eqn, inputs)
+    constants, first, xs = unpack_scan_inputs(eqn, inputs)
     length, reverse, body = eqn.params["length"], eqn.params["reverse"], eqn.params["jaxpr"]
     kept = [var.aval for var in eqn.outvars[len(first) :]]
     own = [var.aval.shape[1:] for var in eqn.invars[len(constants) + len(first) :]]  # pyright: ignore

@@ -24,9 +24,11 @@ from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
 WARPS = 8  # 256 threads, of 255 registers each: all that a multiprocessor has
-LEAST_LIVE = 2048  # bytes: of small values several warps have copies
+# Bytes of the smallest value: of small ones several warps have copies. Chosen on 2026-11-21 by
+# `python -m benchmarks.gpu_static` (H200, jax 0.10.2).
+LEAST_LIVE = 2048
 # Operations that compute addresses, and how many of them a loop over tiles may have: it keeps their
-# addresses in registers from tile to tile.
+# addresses in registers from tile to tile. Chosen on 2026-11-22 by the same benchmark.
 MOVES = (
     *(lax.slice_p, lax.pad_p, lax.concatenate_p, lax.split_p, lax.gather_p),
     *(lax.dynamic_slice_p, lax.scatter_add_p),
@@ -81,7 +83,7 @@ class GpuPlan(NamedTuple):
     layout: GpuLayout
 
 
-def plan(
+def plan_gpu_kernel(
     rule: Rule,
     options: ScanOptions,
     operands: Callable[[int], Any],
@@ -153,8 +155,8 @@ def live_bytes(program: PhasedProgram) -> int:
 def _register_bytes(aval: Any) -> int:
     if not aval.shape:
         return 0
-    numbers = math.prod(padded(aval.shape))
-    return max(4 * numbers, LEAST_LIVE)  # a bfloat16, too, takes a register
+    entries = math.prod(padded(aval.shape))
+    return max(4 * entries, LEAST_LIVE)  # a bfloat16, too, takes a register
 
 
 def _moves(program: Program) -> int:

@@ -30,8 +30,8 @@ class TpuLimits(NamedTuple):
         tokens: that a grid step goes through at least, so that its overhead is small.
         heads: interleaved in a grid step at most; more fill no further gaps.
         equations: of all heads of a grid step at most: compile time grows with their number.
-        large: numbers of a head's memory from which the compiler's other scheduler does better.
-        paired: numbers from which two chunks at once pay, see `engine.joined_chunks`.
+        large: entries of a head's memory from which the compiler's other scheduler does better.
+        paired: entries from which two chunks at once pay, see `engine.joined_chunks`.
         saved: bytes of memories that a call of `scan` saves for the backward pass, about.
         tile: tokens of a tile at most; None for the chunk.
     """
@@ -70,7 +70,7 @@ class TpuPlan(NamedTuple):
     layout: TpuLayout
 
 
-def plan(
+def plan_tpu_kernel(
     rule: Rule,
     options: ScanOptions,
     operands: Callable[[int], Any],
@@ -109,7 +109,7 @@ def plan(
                 group = _group(live, tile, between, limits)
             else:
                 group = _group_asked_for(live, between, save_every, chunk // tile)
-            many = _numbers(live.tile_shapes().memory) >= limits.large
+            many = _entries(live.tile_shapes().memory) >= limits.large
             large = many and not rule.forms_weights  # whose values fill VMEM as it is
             paired = 0
             if tile == chunk and _pays_in_pairs(step, live, limits):
@@ -126,7 +126,7 @@ def _pays_in_pairs(step: LiveStep, operands: ScanOperands, limits: TpuLimits) ->
     begins_anew = operands.flags.chunk_start is not None or operands.flags.reset is not None
     if begins_anew or step.joined is None:
         return False
-    return _numbers(operands.tile_shapes().memory) >= limits.paired
+    return _entries(operands.tile_shapes().memory) >= limits.paired
 
 
 def _paired(step: LiveStep, operands: ScanOperands, room: int, limits: TpuLimits) -> int:
@@ -136,7 +136,7 @@ def _paired(step: LiveStep, operands: ScanOperands, room: int, limits: TpuLimits
     return 0 if needed > room else _interleaved(operands, [program], room // needed, limits)
 
 
-def _numbers(memory: Any) -> int:
+def _entries(memory: Any) -> int:
     return sum(math.prod(x.shape) for x in jax.tree.leaves(memory))
 
 

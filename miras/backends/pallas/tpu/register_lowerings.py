@@ -33,8 +33,8 @@ from miras.backends.pallas.trace.jaxprs import (
     evaluate,
     in_avals,
     out_avals,
-    scan_operands,
     source_of,
+    unpack_scan_inputs,
 )
 from miras.backends.pallas.trace.lowerings import Lowerings
 from miras.backends.pallas.trace.primitives import named
@@ -99,7 +99,7 @@ def control_flow(eqn: JaxprEqn, inputs: list[Any], evaluate: Evaluate):
 
     first = len(inputs)
     if eqn.primitive is lax.scan_p:  # scanned arrays have a dimension more
-        constants, carry, _ = scan_operands(eqn, inputs)
+        constants, carry, _ = unpack_scan_inputs(eqn, inputs)
         first = len(constants) + len(carry)
     rows = [*map(_row, inputs[:first]), *map(leave, inputs[first:])]
     return [*map(_value, MOSAIC(eqn, rows, on_rows), out_avals(eqn))]

@@ -7,15 +7,17 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.extend.core import JaxprEqn
 
 from miras.array_typing import Array
-from miras.backends.pallas.trace.jaxprs import Evaluate, out_avals, scan_operands
+from miras.backends.pallas.trace.jaxprs import Evaluate, out_avals, unpack_scan_inputs
 
-SHORT = 4  # steps at most of a loop with scanned arrays that is unrolled instead
+# Steps at most of a loop with scanned arrays that is unrolled instead. Chosen on 2026-11-21; not
+# tuned since.
+SHORT = 4
 
 
 def scan_in_vmem(eqn: JaxprEqn, inputs: list[Array], evaluate: Evaluate):
     """A `scan`'s results; what it reads and writes step by step is put into VMEM first."""
     p = eqn.params
-    constants, first, xs = scan_operands(eqn, inputs)
+    constants, first, xs = unpack_scan_inputs(eqn, inputs)
     length, body = p["length"], p["jaxpr"]
     if length == 1 or (length <= SHORT and (xs or len(eqn.outvars) > len(first))):
         return _unrolled(eqn, constants, first, xs, evaluate)

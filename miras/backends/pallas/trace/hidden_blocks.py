@@ -106,7 +106,7 @@ ACCUMULATORS: dict[Primitive, Accumulator] = {
 }
 
 
-class Block(NamedTuple):
+class BlockContext(NamedTuple):
     """Block i, which a rule of `OF_BLOCK` computes.
 
     Attributes:
@@ -129,18 +129,18 @@ OF_BLOCK.native(lax.transpose_p, *ACCUMULATORS)
 
 
 @OF_BLOCK.register(lax.broadcast_in_dim_p)
-def _broadcast(eqn: JaxprEqn, inputs: Any, block: Block):
+def _broadcast(eqn: JaxprEqn, inputs: Any, block: BlockContext):
     axes = eqn.params["broadcast_dimensions"]
     return [lax.broadcast_in_dim(inputs[0], block.shape(eqn), axes)]
 
 
 @OF_BLOCK.register(lax.reshape_p, lax.squeeze_p)
-def _reshape(eqn: JaxprEqn, inputs: Any, block: Block):
+def _reshape(eqn: JaxprEqn, inputs: Any, block: BlockContext):
     return [lax.reshape(inputs[0], block.shape(eqn))]
 
 
 @OF_BLOCK.register(lax.iota_p)
-def _iota(eqn: JaxprEqn, inputs: Any, block: Block):
+def _iota(eqn: JaxprEqn, inputs: Any, block: BlockContext):
     del inputs
     axis = eqn.params["dimension"]
     index = lax.broadcasted_iota(jnp.int32, block.shape(eqn), axis)

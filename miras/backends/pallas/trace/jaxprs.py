@@ -73,7 +73,7 @@ def bind(eqn: JaxprEqn, inputs: Sequence[Any]) -> Sequence[Any]:
     return out if eqn.primitive.multiple_results else [out]
 
 
-def scan_operands(
+def unpack_scan_inputs(
     eqn: JaxprEqn, inputs: Sequence[Any]
 ) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
     """The inputs of a `scan`: its constants, initial carry and scanned arrays."""
