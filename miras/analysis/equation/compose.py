@@ -128,10 +128,10 @@ def _update(setting: Setting) -> tuple[list[Line], list[Line], list[str]]:
 
 def _rate(setting: Setting, kept: RetentionFormula, k: str, named) -> tuple[str, tuple[Line, ...]]:
     """LaTeX of the rate of a token's step, "" for 1, and what defines it."""
-    algorithm, lr = setting.rule.algorithm, gate(setting.rule, "lr")
+    algorithm, lr = setting.rule.algorithm, gate(setting.rule, "rate")
     if lr is None:
         return "", ()
-    rate = named["lr"] if kept.rate is None else kept.rate
+    rate = named[lr.name] if kept.rate is None else kept.rate
     if declares(algorithm, "algorithm", "rate_formula"):
         made, lines = algorithm.rate_formula(rate, k)
         if lines:
@@ -208,7 +208,7 @@ def _stepped(
     notes = []
     if step is None:
         buffers = "".join(f"{name}_{{t-1}}, " for name in algorithm.keeps)
-        more = [named[g.name] for g in algorithm.gates() if g.name not in ("lr", "weight")]
+        more = [named[g.name] for g in algorithm.gates() if g.role not in ("rate", "weight")]
         more += [] if at_gradient or not rate else [rate]
         U = rf"\mathrm{{step}}({buffers}{', '.join([G, *more])})"
         step = AlgorithmFormula("+ U_t", (Line("U_t", U),))

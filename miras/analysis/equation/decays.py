@@ -21,7 +21,7 @@ class Decays:
 
     def __init__(self, setting: Setting, decay: str | None, named: Symbols):
         self.rule = setting.rule
-        gates = [gate for gate in self.rule.retention.gates() if "decay" in gate.name]
+        gates = [gate for gate in self.rule.retention.gates() if gate.role == "decay"]
         kept = [] if decay is not None else [gate for gate in gates if not is_one(gate)]
         heads = [named[gate.name] for gate in kept if gate.side == "head"]
         self.scalar = decay if decay is not None else " ".join(heads)

@@ -8,18 +8,9 @@ from collections.abc import Iterator
 from miras.analysis.equation.setting import Setting
 from miras.optim.coefficients import MIN_LOG
 from miras.parts.formula import Line, number
-from miras.parts.gate import Gate
+from miras.parts.gate import Gate, Role
 from miras.rule.rule import Rule
 
-SYMBOLS = {
-    "lr": r"\eta",
-    "log_decay": r"\alpha",
-    "log_decay_value": r"\beta",
-    "log_momentum": r"\mu",
-    "threshold": r"\delta",
-    "weight": r"\gamma",
-    "slot": r"\pi",
-}
 _SIDES = {"head": "per head", "slot": "per slot"}
 _DEPTH = r"1 - l/(L-1) + 10^{-5}"
 
@@ -27,7 +18,7 @@ _DEPTH = r"1 - l/(L-1) + 10^{-5}"
 def symbol(gate: Gate, index: str = "t", *, by_layer: bool = False) -> str:
     """LaTeX of a gate."""
     plain = gate.name.removeprefix("log_").replace("_", "")
-    base = SYMBOLS.get(gate.name, rf"\mathrm{{{plain}}}")
+    base = gate.symbol or rf"\mathrm{{{plain}}}"
     if not gate.learned:
         varies = "h" if gate.spread != 1 or gate.slopes == "alibi" else ""
         index = ",".join(filter(None, (varies, "l" if by_layer else "")))
@@ -38,9 +29,8 @@ def symbol(gate: Gate, index: str = "t", *, by_layer: bool = False) -> str:
 
 def symbols(setting: Setting, index: str = "t") -> dict[str, str]:
     """LaTeX of each gate of a rule, by name."""
-    slower = setting.layer is not None and setting.layer.decay_by_depth
     return {
-        gate.name: symbol(gate, index, by_layer=slower and gate.name == "log_decay")
+        gate.name: symbol(gate, index, by_layer=_slower(gate, setting))
         for gate in setting.rule.gates
     }
 
@@ -50,9 +40,9 @@ def is_one(gate: Gate) -> bool:
     return not gate.learned and gate.value == 1 and gate.slopes != "alibi"
 
 
-def gate(rule: Rule, name: str) -> Gate | None:
-    """The gate of a name."""
-    return next((gate for gate in rule.gates if gate.name == name), None)
+def gate(rule: Rule, role: Role) -> Gate | None:
+    """The gate of a role that one gate has."""
+    return next(iter(rule.gates_of(role)), None)
 
 
 def gate_lines(setting: Setting) -> Iterator[Line]:
@@ -109,16 +99,16 @@ def _rank(gate: Gate, setting: Setting) -> str:
 
 def _slower(gate: Gate, setting: Setting) -> bool:
     by_depth = setting.layer is not None and setting.layer.decay_by_depth
-    return by_depth and gate.name == "log_decay"
+    return by_depth and gate.role == "decay" and gate.side == "head"
 
 
 def _notes(gate: Gate, setting: Setting) -> Iterator[str]:
-    low = getattr(setting.rule.retention, "min_log_decay", None)
-    if "decay" in gate.name and gate.side != "head" and low is not None and low > MIN_LOG:
+    low = setting.rule.retention.min_log_decay
+    if gate.role == "decay" and gate.side != "head" and low > MIN_LOG:
         yield f"at least exp({_plain(low)})"
     if _slower(gate, setting):
         yield "its log times 1 - l / (L-1) + 10^-5 in layer l of L, from 0"
-    if gate.name == "lr" and setting.keys in ("product", "rwkv7") and gate.learned:
+    if gate.role == "rate" and setting.keys in ("product", "rwkv7") and gate.learned:
         yield "each term has its own"
 
 

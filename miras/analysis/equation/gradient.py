@@ -20,6 +20,7 @@ class Gradients(NamedTuple):
         bias: the bias's piece; None where only its name is known.
         slope: a where the residual is a pred - v.
         granularity: of the rate.
+        gates: symbols of the bias's gates.
         notes: what is known of parts without a piece.
     """
 
@@ -27,7 +28,7 @@ class Gradients(NamedTuple):
     bias: BiasFormula | None
     slope: float | None
     granularity: str
-    threshold: str
+    gates: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
@@ -44,7 +45,7 @@ class Gradients(NamedTuple):
             at = at if len(at) == 1 else f"{{{at}}}"
             answer = self.memory.answer(W, term.read) if term.read else ""
             if self.bias is None:
-                known = f", {self.threshold}" if self.threshold else ""
+                known = "".join(f", {gate}" for gate in self.gates)
                 yield Line(f"e_{at}", rf"\rho({answer or 0}, {term.value or 0}{known})")
                 continue
             difference = f"{answer} - {term.value}" if term.value else answer
@@ -125,7 +126,7 @@ def gradients_of(setting: Setting, named: Symbols) -> Gradients:
         else:
             memory = MemoryFormula(answer=lambda W, x: f"M({W}, {x})")
             notes.append(f"M is the map of {known}.")
-        if rule.memory.associations is not None and overrides(rule.memory, "associations"):
+        if rule.memory.associates:
             memory = memory._replace(writes=lambda k, v: rf"\mathrm{{associations}}({k}, {v})")
             notes.append(f"associations are those that {known} makes of a key and a value.")
     bias = rule.bias.formula(named) if declares(rule.bias, "bias") else None
@@ -140,7 +141,7 @@ def gradients_of(setting: Setting, named: Symbols) -> Gradients:
         bias,
         rule.bias.slope,
         rule.algorithm.granularity,
-        named.get("threshold", "") if rule.bias.gates() else "",
+        tuple(named[gate.name] for gate in rule.bias.gates()),
         tuple(notes),
     )
 

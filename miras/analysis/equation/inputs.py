@@ -79,7 +79,7 @@ def inputs(setting: Setting) -> tuple[list[Line], list[str]]:
 
 
 def _learned(setting: Setting) -> bool:
-    lr = gate(setting.rule, "lr")
+    lr = gate(setting.rule, "rate")
     return lr is not None and not is_one(lr) and lr.learned
 
 
