@@ -40,7 +40,7 @@ def traced(monkeypatch):
 
     scan = importlib.import_module("miras.sequence.scan")
     monkeypatch.setattr(scan, "_run", reached)
-    monkeypatch.setattr(scan.attention, "run", reached)
+    monkeypatch.setattr(scan, "attend_to_cache", reached)
     return found
 
 
