@@ -14,6 +14,7 @@ from miras.attention.softmax import attend, in_front
 from miras.backends.pallas.interpreter import interpreted
 from miras.models import LanguageModel
 from miras.train.step import total_loss
+from tests import selection
 from tests.attention.attended import EDGE, B, H, T, persistent, streams
 from tests.backends.pallas.gpu.test_lowers import H200
 
@@ -102,11 +103,18 @@ def test_triton_inside_shard_map():
         assert "miras_attention_backward" in gradient.lower(lowering_platforms=("cuda",)).as_text()
 
 
+MODELS = {
+    f"{dtype}-{preset}": (preset, dtype)
+    for dtype in ("float32", "bfloat16")
+    for preset in ("transformer", "swa", "titans_mag", "titans_mal", "titans_mac")
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["transformer", "swa", "titans_mag", "titans_mal", "titans_mac"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_models_training_attends_in_triton_kernels(preset, dtype):
+@pytest.mark.parametrize("case", selection.sampled(MODELS, selection.covering(MODELS, share=0.2)))
+def test_a_models_training_attends_in_triton_kernels(case):
     """Of packed documents, forward and backward, with nothing of tokens x tokens."""
+    preset, dtype = MODELS[case]
     words = ("layers=2", "width=96", "heads=2", "vocab=16", f"dtype={dtype}")
     config = miras.override(miras.preset(preset), *words)
     graph, params = nnx.split(nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0))), nnx.Param)

@@ -1,4 +1,4 @@
-"""Every preset as a language model: causality, resets, masks, decoding, starting point."""
+"""Presets as language models: causality, resets, masks, decoding, starting point."""
 
 import functools
 
@@ -47,11 +47,26 @@ def close(got, want):
     np.testing.assert_allclose(got, want, atol=tolerance(np.float32, 1024, 16) * scale)
 
 
+def layers(name):
+    """What of a preset a model depends on: its rule's labels, and its other layers."""
+    config = miras.preset(name)
+    return {*labels(name), ("architecture", config.architecture), *config.letters}
+
+
+# Every member and every kind of layer; `make exhaustive` runs the other presets.
+MODELS = selection.covering({name: layers(name) for name in PRESETS}, share=0.3) | {"yaad"}
+PARAMS = [
+    pytest.param(
+        name,
+        marks=[pytest.mark.slow] * (name != "yaad")
+        + [pytest.mark.exhaustive] * (name not in MODELS),
+    )
+    for name in PRESETS
+]
+
+
 # Of the module, so that the tests of one preset run one after the other and compile it once.
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(name, marks=[pytest.mark.slow] * (name != "yaad")) for name in PRESETS],
-)
+@pytest.fixture(scope="module", params=PARAMS)
 def name(request):
     return request.param
 

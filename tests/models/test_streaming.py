@@ -43,7 +43,10 @@ KINDS = {
 LENGTHS = (3, 11, 6)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=[pytest.mark.slow] * (n != "titans_lmm")) for n in KINDS],
+)
 def model(request):
     return build(request.param, *KINDS[request.param])
 

@@ -67,6 +67,7 @@ def test_segments_masks_and_a_state(name):
     compare(static, second, state=state)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("name", [*SOME, "ttt_linear"])
 def test_tiles_smaller_than_a_chunk(name):
@@ -100,6 +101,7 @@ def test_two_chunks_at_once(length, labels, in_pairs, monkeypatch):
     assert bool(paired) == in_pairs
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("name", SOME)
 def test_no_races(name):
@@ -110,6 +112,7 @@ def test_no_races(name):
     assert not interpreter.races.races_found
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", SOME)
