@@ -1,6 +1,6 @@
-"""What a model costs, from shapes alone: nothing is computed or allocated.
+"""The costs of a model, from shapes alone: nothing is computed or allocated.
 
-The costs are those of the mathematics as the engine does it. Times are measured in `benchmarks/`.
+The FLOPs are those of the engine's algorithm. `benchmarks/` measures times.
 """
 
 from typing import NamedTuple
@@ -12,17 +12,17 @@ from miras.array_typing import Weights
 from miras.models import LanguageModel, LanguageModelConfig
 from miras.rule.rule import Rule
 
-CONTEXT = 2048  # tokens before the one whose attention is counted
+CONTEXT = 2048  # tokens that attention reads, for its FLOPs
 
 
 class Costs(NamedTuple):
-    """The size of a model and the price of a token.
+    """The size of a model and the cost of a token.
 
     Attributes:
-        parameters: trained numbers, the initial memories among them.
-        state_bytes: what one sequence carries between calls, however long it is.
-        growth_bytes: what each further token adds to that; 0 but for attention without a window.
-        flops: floating-point operations of one token's forward pass, a multiply-add counted as two.
+        parameters: number of trained parameters, including initial memories.
+        state_bytes: size of one sequence's state.
+        growth_bytes: bytes that each token adds to the state; 0 without full attention.
+        flops: FLOPs of one token's forward pass; a multiply-add counts as two.
     """
 
     parameters: int
@@ -32,17 +32,17 @@ class Costs(NamedTuple):
 
 
 def costs(config: LanguageModelConfig, context: int = CONTEXT) -> Costs:
-    """Parameters, state and FLOPs of a model, attention read behind `context` tokens.
+    """Parameters, state and FLOPs of a model, for a token after `context` others.
 
-    The FLOPs are those of matrix products, which are nearly all: twice the size of every matrix
-    that a token is multiplied by, plus the memories', see `memory_flops`. A training step costs
-    three times as many, and once more where `remat` recomputes the forward pass.
+    Only matrix products are counted: twice the size of every matrix that a token is multiplied by,
+    plus the FLOPs of memories (`memory_flops`). A training step costs three times as many, or four
+    times if `remat` recomputes the forward pass.
     """
     model = nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0)))
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     leaves = jax.tree_util.tree_leaves_with_path(params)
     total = sum(leaf.size for _, leaf in leaves)
-    # Initial memories and persistent tokens are no projections; the embedding is looked up.
+    # Initial memories and persistent tokens are not projections; the embedding is a lookup.
     free = sum(leaf.size for path, leaf in leaves if _is_start(path))
     free += 0 if config.tie else config.vocab * config.width
     state = jax.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0)).init_state(1))
@@ -61,7 +61,7 @@ def _is_start(path) -> bool:
 
 
 def _mixer(config: LanguageModelConfig, letter: str, context: int) -> float:
-    """FLOPs of one token in the memory and the attention of a layer, but for its projections."""
+    """FLOPs of one token in the memory and the attention of a layer, without projections."""
     attention = config.attention
     seen = min(context, attention.window) + attention.persistent
     if letter == "A":
@@ -82,7 +82,7 @@ def attention_flops(config: LanguageModelConfig, seen: float) -> float:
 
 
 def _weights(config: LanguageModelConfig) -> Weights:
-    """One head's weights, as shapes."""
+    """The shapes of one head's weights."""
     width = config.width // config.heads
     return jax.eval_shape(lambda: config.rule.memory.init(jax.random.key(0), width, width))
 
@@ -93,16 +93,15 @@ def memory_flops(config: LanguageModelConfig, context: int = CONTEXT) -> float:
     With chunks of C tokens, for each head and each weight [in, out] that the inner loop writes:
 
         2 in out        x W at the snapshot, for the error
-        2 in out        D W^T, the error's way back, but for the first weight
+        2 in out        D W^T, backpropagation of the error, except for the first weight
         2 in out        x W_0 in the read; again for S_0 with momentum
         2 C (in + out)  the read's product with the chunk's own writes, (x X^T) E
-        2 in out        X^T E, the chunk's writes added up; again for each further state
+        2 in out        X^T E, the sum of the chunk's writes; again for each further state
 
-    The error and its way back are taken again for each sweep of `refine` and each term of a token,
-    which the other products grow with as well; `exact` has the products of a read instead, and a
-    triangular system. Momentum's coefficients add 2 C^2 per head. Where W_t is formed for every
-    token, the products of the read and of the sum are 2 in out each. Attention is counted behind
-    `context` tokens, or its window.
+    Each sweep of `refine` repeats the first two; each term of a token repeats all of them.
+    `exact` replaces them by the products of a read and a triangular system. Momentum's coefficients
+    add 2 C^2 per head. If W_t is formed for every token, the products of the read and of the sum
+    cost 2 in out each. Attention reads `context` tokens, or its window.
     """
     rule, chunk = config.rule, config.chunk
     cache = rule.memory.token_cache

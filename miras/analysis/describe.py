@@ -1,6 +1,6 @@
-"""What a model is made of, and what it costs, told in a terminal.
+"""Descriptions of models for a terminal: equations, parts, size and cost.
 
-The table of presets builds no model; costs are counted for one that is described.
+The table of presets builds no model; a description counts the costs of its model.
 """
 
 import math
@@ -20,8 +20,8 @@ def description(preset: Preset, config: LanguageModelConfig) -> str:
     """The description of a model for a terminal: its equations, parts, size, cost and sources.
 
     Args:
-        preset: where the config comes from.
-        config: the preset's own, or one made from it.
+        preset: from which the config comes.
+        config: the preset's config, or one with overrides.
     """
     from miras.analysis.equation import compose, page, setting, setting_of
 
@@ -48,17 +48,17 @@ def _model(config: LanguageModelConfig) -> Iterator[tuple[str, str]]:
     sizes = f"{config.layers} layers, width {config.width}, {config.heads} heads"
     yield "size", f"{sizes}, chunk {config.chunk}; {found.parameters:,} parameters"
     yield "form", form(config)
-    yield from _beside(config)
+    yield from _attention(config)
     state = f"{found.state_bytes:,} bytes per sequence"
     grows = f", and {found.growth_bytes:,} more for each token"
     yield "state", state + (grows if found.growth_bytes else ", of any length")
     grown = "A" in config.letters or config.rule.memory.keeps_tokens
-    behind = f" behind {CONTEXT:,} tokens" if grown else ""
-    yield "FLOPs", f"{_round(found.flops)} per token forward{behind}"
+    context = f" after {CONTEXT:,} tokens" if grown else ""
+    yield "FLOPs", f"{_round(found.flops)} per token forward{context}"
 
 
 def _source(preset: Preset, config: LanguageModelConfig) -> str:
-    """The preset's paper, and what of its model is no longer the paper's."""
+    """The preset's paper, and the fields that differ from the preset."""
     own, now = (dict(_flat(to_dict(c))) for c in (preset.build(), config))
     decides = (
         "rule.",
@@ -92,19 +92,19 @@ def _flat(config: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
             yield path + name, value
 
 
-def _beside(config: LanguageModelConfig) -> Iterator[tuple[str, str]]:
-    """What stands beside the memory: Titans' attention, and other layers."""
+def _attention(config: LanguageModelConfig) -> Iterator[tuple[str, str]]:
+    """The attention that is combined with the memory: Titans' architectures, and hybrids."""
     attention = config.attention
     persistent = f", {attention.persistent} persistent tokens" if attention.persistent else ""
     if config.architecture != "lmm":
         size = f"segments of {attention.segment}" if config.architecture == "mac" else ""
         size = size or f"a window of {attention.window}"
-        told = {"mac": "as a context", "mag": "as a gate", "mal": "as a layer"}
-        yield "architecture", f"memory {told[config.architecture]}, {size}{persistent}"
+        roles = {"mac": "as a context", "mag": "as a gate", "mal": "as a layer"}
+        yield "architecture", f"memory {roles[config.architecture]}, {size}{persistent}"
     if config.letters != "M":
-        told = [LETTERS[letter] for letter in config.letters]
+        layers = [LETTERS[letter] for letter in config.letters]
         window = f", windows of {attention.window}" if "S" in config.letters else ""
-        yield "pattern", f"{', '.join(told)}{window}{persistent}"
+        yield "pattern", f"{', '.join(layers)}{window}{persistent}"
 
 
 def form(config: LanguageModelConfig) -> str:
@@ -117,13 +117,13 @@ def form(config: LanguageModelConfig) -> str:
     if config.chunk == 1 and rule.read == "token":
         return "exact, token by token"
     if rule.bias.slope == 0 and rule.memory.is_linear and rule.read == "token":
-        return "exact"  # the gradient does not look at the memory
+        return "exact"  # the gradient does not depend on the memory
     refined = f", refined {config.refine} times" if config.refine else ""
     return f"chunks of {config.chunk}{refined}"
 
 
 def presets_table() -> Table:
-    """The named models and their parts, state and papers."""
+    """The table of presets: parts, state, form and papers."""
     rows = Table(box=SIMPLE_HEAD, pad_edge=False)
     rows.add_column("name", no_wrap=True)
     rows.add_column("memory, bias, retention, algorithm", min_width=18)
@@ -139,7 +139,7 @@ def presets_table() -> Table:
 
 
 def presets_markdown() -> str:
-    """The same in Markdown, with the updates: the table of docs/models.md."""
+    """The table in Markdown, with update equations: that of docs/models.md."""
     from miras.analysis.equation import update_of
 
     lines = [
@@ -161,7 +161,7 @@ def presets_markdown() -> str:
 
 def _state(config: LanguageModelConfig) -> str:
     if config.growth_bytes:
-        return f"{_round(config.growth_bytes, 'B')} a token"
+        return f"{_round(config.growth_bytes, 'B')} per token"
     return "constant"
 
 

@@ -1,4 +1,4 @@
-"""The smallest case of every refusal, with a way out: what docs/legality.md is made of.
+"""The smallest example of every invalid combination, with a fix: the table of docs/legality.md.
 
 Why each is invalid is in the parts' `conditions` and in `miras.rule.legality`.
 """
@@ -27,9 +27,9 @@ class Refusal:
 
     Attributes:
         rule: arguments of `Rule`, each part as a kind or a dict with a `kind`.
-        call: for what is refused when it is called: `refine` and `exact` as for `miras.scan`;
+        call: arguments of an invalid call: `refine` and `exact` as for `miras.scan`;
             `terms`, R of keys [B, T, H, R, Dk]; `k_write`, whether there are such keys.
-        fix: what makes it legal in place of the same arguments of the rule or of the call.
+        fix: replacements of arguments of the rule or of the call that make it legal.
     """
 
     rule: Parts
@@ -43,7 +43,7 @@ class Refusal:
         return {**self.rule, **changes}, call
 
     def verdicts(self) -> Iterator[Condition]:
-        """Every condition on it, in the order in which they are looked at."""
+        """Every condition on it, in the order in which they are checked."""
         rule = _unchecked(self.rule)
         yield from legality.of_rule(rule)
         options = {"refine": 0, "exact": False, "terms": None, "k_write": False, **self.call}
@@ -51,10 +51,10 @@ class Refusal:
         yield from legality.of_call(rule, options["terms"], options["k_write"])
 
     def verdict(self) -> Condition:
-        """The condition that it does not meet."""
+        """The condition that it violates."""
         return next(verdict for verdict in self.verdicts() if not verdict.legal)
 
-    def told(self) -> list[str]:
+    def as_overrides(self) -> list[str]:
         """The combination as overrides of the default rule, and as arguments of the call."""
         words = []
         for name, value in self.rule.items():
@@ -84,12 +84,12 @@ def _argument(name: str, value: Any) -> str:
 
 
 def _of(fix: Parts, /, **rule: Any) -> Refusal:
-    """A rule that is refused when it is built."""
+    """A rule that raises ConfigError when it is built."""
     return Refusal(rule, {}, fix)
 
 
 def _when(fix: Parts, call: Parts, /, **rule: Any) -> Refusal:
-    """A call that is refused before anything of it is traced."""
+    """A call that raises ConfigError before tracing."""
     return Refusal(rule, call, fix)
 
 
@@ -193,7 +193,7 @@ REFUSALS: dict[str, tuple[Refusal, ...]] = {
         _when({"exact": False}, {"exact": True}, retention=_KEY, algorithm="momentum"),
         _when({"read": "token"}, {"exact": True}, read="snapshot"),
     ),
-    "Several associations a token": (
+    "Several associations per token": (
         _when({"algorithm": "gd"}, {"terms": 2}, algorithm=_OMEGA),
         _when({"algorithm": "gd"}, {"terms": 2}, algorithm="muon"),
         _when({"retention": {"kind": "l2", "discretised": False}}, {"terms": 2},
@@ -211,24 +211,24 @@ REFUSALS: dict[str, tuple[Refusal, ...]] = {
 
 
 def tables() -> Iterator[Table]:
-    """A table for each axis: the combination, why it is refused, and what to take instead."""
+    """A table for each axis: the combination, the reason, and the alternative."""
     for axis, refusals in REFUSALS.items():
         rows = Table(*_COLUMNS, title=axis, box=SIMPLE_HEAD, title_justify="left", expand=True)
         for refusal in refusals:
             verdict = refusal.verdict()
-            cells = "\n".join(refusal.told()), verdict.why, verdict.instead
+            cells = "\n".join(refusal.as_overrides()), verdict.why, verdict.instead
             rows.add_row(*map(escape, cells))
         yield rows
 
 
 def markdown() -> str:
-    """The same in Markdown: the tables of docs/legality.md."""
+    """The tables in Markdown: those of docs/legality.md."""
     lines = []
     for axis, refusals in REFUSALS.items():
         lines += [f"## {axis}", "", f"| {' | '.join(_COLUMNS)} |", "|---|---|---|"]
         for refusal in refusals:
             verdict = refusal.verdict()
-            combination = "<br>".join(f"`{word}`" for word in refusal.told())
+            combination = "<br>".join(f"`{word}`" for word in refusal.as_overrides())
             lines.append(f"| {combination} | {verdict.why} | {verdict.instead} |")
         lines.append("")
     return "\n".join(lines).rstrip()

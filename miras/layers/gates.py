@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from miras.array_typing import Array, Floats, typed
-from miras.layers.param import Linear, LowRank, param
+from miras.layers.param import LinearGeneral, LowRank, param
 from miras.parts.gate import Gate
 from miras.rule.rule import Rule
 
@@ -70,7 +70,7 @@ class GateProjections(nnx.Module):
                 shape += (terms,)
             axes = ("heads", *[None] * (len(shape) - 1))
             if gate.side == "head":
-                kernel = Linear((width, *shape), ("embed", *axes), rngs, start=0.0)
+                kernel = LinearGeneral((width, *shape), ("embed", *axes), rngs, start=0.0)
             else:
                 shape, axes = (*shape, channels[gate.side]), (*axes, None)
                 kernel = LowRank(width, rank, shape, axes, rngs)

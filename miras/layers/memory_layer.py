@@ -21,7 +21,7 @@ from miras.layers.fast_weights import (
 )
 from miras.layers.keys import Keys
 from miras.layers.norm import RMSNorm
-from miras.layers.param import Linear
+from miras.layers.param import LinearGeneral
 from miras.layers.projections import Projections, flat
 from miras.layers.rope import rotate
 from miras.sequence.arrays import check_float
@@ -79,8 +79,8 @@ class MemoryLayer(nnx.Module):
         # 1e-6, these make the outer gradient of a matrix memory eight times larger.
         norm, gate = config.output_norm, config.output_gate
         self.norm = RMSNorm((heads, head), ("heads", None), eps=1e-3) if norm else None
-        self.gate = Linear((width, width), ("embed", "heads"), rngs) if gate else None
-        self.out = Linear((width, width), ("heads", "embed"), rngs)
+        self.gate = LinearGeneral((width, width), ("embed", "heads"), rngs) if gate else None
+        self.out = LinearGeneral((width, width), ("heads", "embed"), rngs)
 
     def init_state(self, batch: int, dtype=jnp.float32) -> LayerState:
         """The initial state; `dtype` is that of the tokens."""

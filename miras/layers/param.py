@@ -24,7 +24,7 @@ def normal(rngs: nnx.Rngs, shape: tuple[int, ...], axes: Axes, std: float) -> nn
     return param(std * draw, axes)
 
 
-class Linear(nnx.Module):
+class LinearGeneral(nnx.Module):
     """x @ kernel, over the last axis, without a bias.
 
     Args:

@@ -7,7 +7,7 @@ from flax import nnx
 from miras.array_typing import Array, Floats, HeadVectors, typed
 from miras.layers.config import LayerConfig
 from miras.layers.conv import CausalConv, ConvState
-from miras.layers.param import Linear
+from miras.layers.param import LinearGeneral
 
 
 class Projections(nnx.Module):
@@ -23,7 +23,7 @@ class Projections(nnx.Module):
 
     def __init__(self, config: LayerConfig, streams: int, width: int, heads: int, rngs: nnx.Rngs):
         shape, axes = (streams, heads, width // heads), (None, "heads", None)
-        self.linear = Linear((width, *shape), ("embed", *axes), rngs)
+        self.linear = LinearGeneral((width, *shape), ("embed", *axes), rngs)
         self.conv = CausalConv(shape, axes, config.conv, rngs) if config.conv else None
         self.activation = config.activation
 

@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 
 from miras.array_typing import Array
-from miras.layers.param import Linear
+from miras.layers.param import LinearGeneral
 
 
 class SwiGLU(nnx.Module):
@@ -17,9 +17,9 @@ class SwiGLU(nnx.Module):
     """
 
     def __init__(self, width: int, hidden: int, rngs: nnx.Rngs):
-        self.gate = Linear((width, hidden), ("embed", "mlp"), rngs)
-        self.up = Linear((width, hidden), ("embed", "mlp"), rngs)
-        self.down = Linear((hidden, width), ("mlp", "embed"), rngs)
+        self.gate = LinearGeneral((width, hidden), ("embed", "mlp"), rngs)
+        self.up = LinearGeneral((width, hidden), ("embed", "mlp"), rngs)
+        self.down = LinearGeneral((hidden, width), ("mlp", "embed"), rngs)
 
     def __call__(self, x: Array) -> Array:
         """Map x [..., width] to [..., width]."""

@@ -15,7 +15,7 @@ from miras.engine.masking import where
 from miras.errors import ConfigError
 from miras.layers import Health, RMSNorm
 from miras.layers.fast_weights import Measure
-from miras.layers.param import Linear, normal
+from miras.layers.param import LinearGeneral, normal
 from miras.models.blocks import BlockInputs, Group, depths
 from miras.models.config import LanguageModelConfig
 from miras.models.state import ModelState, check_fits, state_spec
@@ -44,7 +44,7 @@ class LanguageModel(nnx.Module):
         self.groups = groups(rngs)
         self.norm = RMSNorm((config.width,), ("embed",))
         if not config.tie:
-            self.head = Linear((config.width, config.vocab), ("embed", "vocab"), rngs)
+            self.head = LinearGeneral((config.width, config.vocab), ("embed", "vocab"), rngs)
 
     def init_state(self, batch: int) -> ModelState:
         """The initial state of `batch` rows."""

@@ -23,7 +23,7 @@ from miras.layers.conv import ConvState
 from miras.layers.fast_weights import FastWeights, Health, MemoryConfig, segments_of, with_output
 from miras.layers.keys import Keys
 from miras.layers.norm import RMSNorm, l2_normalise
-from miras.layers.param import Linear, param
+from miras.layers.param import LinearGeneral, param
 from miras.layers.projections import Projections, flat
 from miras.layers.rope import rotate
 from miras.models.titans import Gating
@@ -93,9 +93,9 @@ class MAC(nnx.Module):
         self.fast = FastWeights(memory, layer, width, heads, rngs)
         head, axes = width // heads, ("heads", None, None)
         self.recalled = RMSNorm((width,), ("embed",))
-        self.q = Linear((width, heads, head), ("embed", "heads", None), rngs)
-        self.kv = Linear((width, 2, heads, head), ("embed", None, "heads", None), rngs)
-        self.out = Linear((width, width), ("heads", "embed"), rngs)
+        self.q = LinearGeneral((width, heads, head), ("embed", "heads", None), rngs)
+        self.kv = LinearGeneral((width, 2, heads, head), ("embed", None, "heads", None), rngs)
+        self.out = LinearGeneral((width, width), ("heads", "embed"), rngs)
         front = attention.rule().init_raw(rngs.params(), head, head, heads)
         self.persistent = nnx.Dict({name: param(leaf, axes) for name, leaf in front.items()})
         self.gating = Gating(width)

@@ -1,8 +1,8 @@
-"""Presets: the named models of the literature, as plain config.
+"""Presets: the named models of the literature, as configs.
 
-Each is a `LanguageModelConfig` at the same small size; `miras.override` changes anything. Constants
-that the papers leave open are chosen so that the inner loss falls and the outer gradient is of
-order one at the start, for any chunk (docs/concepts.md, "Starting points").
+Each is a `LanguageModelConfig` of the same small size; `miras.override` changes any field. Values
+that the papers do not give are chosen such that the inner loss falls and the outer gradient is of
+order one at initialisation, for any chunk (docs/concepts.md, "Starting points").
 """
 
 from miras.presets import linear, delta, deep, context, titans, hybrids  # noqa: I001  (the order of the table)

@@ -1,4 +1,4 @@
-"""Memories of a context: attention, which keeps it, and the Omega rule, which fits it."""
+"""Memories of a context: attention, which stores it, and the Omega rule, which fits it."""
 
 from miras import bias
 from miras.layers.config import LayerConfig
@@ -27,7 +27,7 @@ def _attention(window: int | None) -> LanguageModelConfig:
     alias="transformer++",
 )
 def transformer() -> LanguageModelConfig:
-    """Softmax attention with RoPE in Llama's blocks, which papers call Transformer++."""
+    """Softmax attention with RoPE in Llama's blocks, called Transformer++ in papers."""
     return _attention(None)
 
 
@@ -42,7 +42,7 @@ def sliding_window() -> LanguageModelConfig:
 
 
 def _omega(inner: Memory, algorithm: Algorithm) -> LanguageModelConfig:
-    """Monomials to degree 2 before a deep memory; heads of 16, since they grow with the square."""
+    """Monomials up to degree 2 before a deep memory; heads of 16, since features grow as D^2."""
     rule = Rule(
         memory=Features(inner=inner, map="polynomial", degree=2),
         bias=bias.L2(),
@@ -70,7 +70,7 @@ def omeganet() -> LanguageModelConfig:
     "Behrouz et al., arXiv 2505.23735, section 4",
 )
 def atlas() -> LanguageModelConfig:
-    """OmegaNet with Muon for its steps."""
+    """OmegaNet with Muon as the algorithm."""
     return _omega(_mlp(), Muon(lr=0.01, max_lr=0.2, window=4, weight=0.8, momentum=0.5))
 
 
@@ -90,11 +90,11 @@ def atlas_plus_plus() -> LanguageModelConfig:
     "Zhang et al., arXiv 2505.23884, section 3",
 )
 def lact() -> LanguageModelConfig:
-    """SwiGLU fast weights, one orthogonal step a chunk; the paper's chunks are of 2048 tokens.
+    """SwiGLU fast weights, one orthogonalised step per chunk; the paper's chunks have 2048 tokens.
 
-    The step is that of the official code for video and view synthesis, one quintic for all five
-    Newton-Schulz steps. The code for language models has one for each: algorithm.quintics="five".
-    It also has a rate for each of the three weights, where this has one for all.
+    The step is that of the official code for video and view synthesis: one quintic for all five
+    Newton-Schulz iterations. The code for language models has one per iteration:
+    algorithm.quintics="five". It also has one learning rate per weight matrix, here one for all.
     """
     rule = Rule(
         memory=GatedMLP(expansion=2),

@@ -1,4 +1,4 @@
-"""Deep memories: TTT, Titans and MIRAS's own three models. They are trained in chunks."""
+"""Deep memories, updated in chunks: TTT, Titans, and MIRAS's Moneta, Yaad and Memora."""
 
 from miras import bias, memory, optim, retention
 from miras.layers.config import LayerConfig
@@ -8,31 +8,31 @@ from miras.rule.rule import Rule
 
 
 def _deep_memory() -> memory.MLP:
-    """The 2-layer MLP with expansion 4, GELU and x + LN(.) of MIRAS's own three models.
+    """The 2-layer MLP with expansion 4, GELU and x + LN(.) of MIRAS's three models.
 
-    LayerNorm undoes any shrinking of the weights, and forgetting shrinks them: with a tiny eps a
-    memory that has forgotten answers noise of unit variance, at a gain of 1 / sigma that grows
-    without bound, and after a thousand tokens rounding errors double every hundred. An eps of 0.1
-    lets it answer nothing instead; beside the variance at the start, 0.42 * 4 * dk, it is as good
-    as none (docs/streaming.md, "Long texts").
+    Forgetting shrinks the weights, and LayerNorm undoes it: with a tiny eps, a memory that has
+    forgotten outputs noise of unit variance with an unbounded gain 1 / sigma, and after a thousand
+    tokens rounding errors double every hundred tokens. With an eps of 0.1 its output vanishes
+    instead; relative to the initial variance, 0.42 * 4 * dk, that eps is negligible
+    (docs/streaming.md, "Long texts").
     """
     return memory.MLP(depth=2, expansion=4, activation="gelu", residual=True, norm="layer", eps=0.1)
 
 
 def _ttt(depth: int, algorithm: optim.GD) -> LanguageModelConfig:
-    """TTT as its official code has it (ttt-lm-jax), where the docstrings say nothing else.
+    """TTT as in its official code (ttt-lm-jax), except for the differences below.
 
-    As there: chunks of 16; M(k) = k + LN(f(k)) fitted to v, that is LN(f(k)) to v - k; LN's scale
-    and shift per head from the outer loop; biases beside the matrices in the inner one; a token
-    reads the snapshot less r_t times the sum of its chunk's steps so far, r_t = max(0, 1 / (1 + i)
-    + a learned offset), i its position in the chunk; a chunk leaves the weights of its last token.
+    The same: chunks of 16; M(k) = k + LN(f(k)) is fitted to v, that is LN(f(k)) to v - k; the outer
+    loop learns LN's scale and shift per head; the inner loop also learns biases; a token reads the
+    snapshot minus r_t times the sum of its chunk's steps so far, with r_t = max(0, 1 / (1 + i) + a
+    learned offset) and i its position in the chunk; a chunk ends with its last token's weights.
 
-    Otherwise: keys and queries have unit norm, where the code leaves them as they are and divides
-    the rate by D: eta_t = max_lr sigmoid(.) stands for base_lr sigmoid(.) / D times |k|^2 = D.
-    They come of three projections and convolutions, where the code has one projection for q and k,
-    no convolution of v, and RoPE by the position in the chunk. What is read is normalised per head
-    by its root mean square and gated by a SiLU, where the code has one LayerNorm over all heads and
-    a GELU. W0 starts at unit variance, where the code has a standard deviation of 0.02.
+    Different: keys and queries have unit norm, while the code does not normalise them and divides
+    the rate by D (eta_t = max_lr sigmoid(.) replaces base_lr sigmoid(.) / D times |k|^2 = D). There
+    are three projections and convolutions, while the code has one projection for q and k, no
+    convolution of v, and RoPE by the position in the chunk. The output has RMSNorm per head and a
+    SiLU gate, while the code has one LayerNorm over all heads and a GELU. W0 has unit variance,
+    while the code uses a standard deviation of 0.02.
     """
     return LanguageModelConfig(
         Rule(
@@ -49,7 +49,7 @@ def _ttt(depth: int, algorithm: optim.GD) -> LanguageModelConfig:
     "Sun et al., arXiv 2407.04620, section 2, and ttt-lm-jax",
 )
 def ttt_linear() -> LanguageModelConfig:
-    """A matrix and a bias behind a residual LayerNorm with a learned affine, no forgetting."""
+    """A matrix and a bias, then a residual LayerNorm with a learned affine; no forgetting."""
     return _ttt(1, optim.GD(lr=0.5, max_lr=1.0, averaged=True))
 
 
@@ -60,8 +60,9 @@ def ttt_linear() -> LanguageModelConfig:
 def ttt_mlp() -> LanguageModelConfig:
     """MLP memory with biases and a learned LayerNorm affine, no forgetting.
 
-    The range of its rate is that of TTT-Linear, where the official code has a tenth of it: hidden
-    units start with unit variance here, and the mean of a chunk's steps is to lower the inner loss.
+    Its learning rate has the range of TTT-Linear's; the official code uses a tenth of it. Hidden
+    units have unit variance at initialisation here, and the mean step of a chunk must lower the
+    inner loss.
     """
     return _ttt(2, optim.GD(lr=0.25, max_lr=1.0, averaged=True))
 
@@ -71,7 +72,7 @@ def ttt_mlp() -> LanguageModelConfig:
     "Behrouz et al., arXiv 2501.00663, eq. 12-14",
 )
 def titans_lmm() -> LanguageModelConfig:
-    """Titans' neural memory alone: momentum and forgetting, all from the token."""
+    """Titans' neural memory alone, with momentum and forgetting; all gates depend on the token."""
     return LanguageModelConfig(
         Rule(
             memory=_deep_memory(),
@@ -104,7 +105,7 @@ def moneta() -> LanguageModelConfig:
     "Behrouz et al., arXiv 2504.13173, section 5.3",
 )
 def yaad() -> LanguageModelConfig:
-    """Huber mixture with a threshold from the token, l2 retention."""
+    """Huber mixture with a threshold that depends on the token, l2 retention."""
     return LanguageModelConfig(
         Rule(
             memory=_deep_memory(),

@@ -1,4 +1,4 @@
-"""Matrix memories that look at what they hold: the delta rule and least squares, in closed form."""
+"""Matrix memories with error-correcting updates: the delta rule and least squares, exact."""
 
 from miras import bias
 from miras.layers.config import LayerConfig
@@ -33,7 +33,7 @@ def _delta(
     "Yang et al., arXiv 2406.06484, section 2",
 )
 def deltanet() -> LanguageModelConfig:
-    """The delta rule; `exact=false` with a smaller rate is its chunked form."""
+    """The delta rule; its chunked form is `exact=false` with a smaller learning rate."""
     return _delta(NoRetention())
 
 
@@ -60,7 +60,7 @@ def kda() -> LanguageModelConfig:
     "Peng et al., arXiv 2503.14456, section 4",
 )
 def rwkv7() -> LanguageModelConfig:
-    """Two terms a token: an erasure along a normalised key, a write along a modulated one."""
+    """Two terms per token: an erasure along a normalised key, a write along a modulated one."""
     return _delta(
         L2(decay=0.99, granularity="key"),
         keys="rwkv7",
@@ -82,7 +82,7 @@ def longhorn() -> LanguageModelConfig:
     "Siems et al., arXiv 2502.10297, section 3",
 )
 def deltaproduct() -> LanguageModelConfig:
-    """Two delta steps a token, each with its own key, value and rate, behind one decay."""
+    """Two delta steps per token, each with its own key, value and rate, after one decay."""
     return _delta(
         L2(decay=0.99), decay_first=True, keys="product", algorithm=MultiStep(lr=0.5, steps=2)
     )
@@ -93,7 +93,7 @@ def deltaproduct() -> LanguageModelConfig:
     "Hu et al., arXiv 2506.02475, section 3",
 )
 def comba() -> LanguageModelConfig:
-    """The error is read at a shrunk key, before the decay as published, and written along k."""
+    """The error is read at a scaled key before the decay, as published, and written along k."""
     return _delta(L2(decay=0.99), keys="comba")
 
 

@@ -1,6 +1,6 @@
-"""Hybrids: memory layers and sliding-window attention in turn, as in Samba.
+"""Hybrids: alternating memory layers and sliding-window attention, as in Samba.
 
-`pattern=MS` on any other preset makes one of it, in any pattern.
+`pattern=MS`, or any other pattern, makes a hybrid of any preset.
 """
 
 import dataclasses

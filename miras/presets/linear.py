@@ -49,7 +49,7 @@ def lightning() -> LanguageModelConfig:
     "Mao, arXiv 2210.04243, section 3",
 )
 def dfw() -> LanguageModelConfig:
-    """A decay per row and column, as a product."""
+    """A decay per row and per column, multiplied."""
     return _hebbian(L2(decay=0.99, granularity="key_value"))
 
 
@@ -64,7 +64,7 @@ def gla() -> LanguageModelConfig:
     "Dao and Gu, arXiv 2405.21060, section 7",
 )
 def mamba2() -> LanguageModelConfig:
-    """The step size of a token both writes and forgets."""
+    """The step size of a token sets both its write strength and its decay."""
     return _hebbian(L2(decay=0.7, discretised=True), SILU, GD(lr=0.05, max_lr=1.0))
 
 
@@ -73,5 +73,5 @@ def mamba2() -> LanguageModelConfig:
     "Qin et al., arXiv 2404.07904, section 3",
 )
 def hgrn2() -> LanguageModelConfig:
-    """What a channel forgets it writes: the key is 1 - a_t."""
+    """A channel is written as much as it forgets: the key is 1 - a_t."""
     return _hebbian(L2(decay=0.9, granularity="key", tied=True), SILU)

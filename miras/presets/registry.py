@@ -1,4 +1,4 @@
-"""Preset: a named model of the literature, as plain config."""
+"""The registry of presets: named models of the literature, as configs."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,10 +13,10 @@ class Preset:
     """A named model.
 
     Attributes:
-        name: as given to `miras.preset` and to the command line.
-        title: as the paper calls it.
+        name: for `miras.preset` and the command line.
+        title: the name in the paper.
         source: the paper, and its equation or section.
-        build: makes the config.
+        build: returns the config.
     """
 
     name: str
@@ -26,25 +26,25 @@ class Preset:
 
     @property
     def paper(self) -> str:
-        """The arXiv number; "" where the source names none."""
+        """The arXiv number; "" if the source has none."""
         return self.source.partition("arXiv ")[2][:10]
 
 
 PRESETS: dict[str, Preset] = {}
-ALIASES: dict[str, str] = {}  # what other papers call them
+ALIASES: dict[str, str] = {}  # names in other papers
 
 
 def preset(name: str) -> LanguageModelConfig:
     """The config of a named model; its `rule` is the `Rule`.
 
     Raises:
-        ConfigError: naming the presets and the nearest match.
+        ConfigError: for an unknown name, with the nearest match and the presets.
     """
     return find(name).build()
 
 
 def find(name: str) -> Preset:
-    """A named model, by its name or an alias of it; errors as `preset`."""
+    """The preset of a name or alias; raises ConfigError as `preset` does."""
     name = ALIASES.get(name, name)
     if name not in PRESETS:
         raise unknown("preset", name, [*PRESETS, *ALIASES], see="`miras presets`")
@@ -59,22 +59,22 @@ def register(
     name: str | None = None,
     alias: str | None = None,
 ):
-    """Decorator: make what a function builds known by the function's name, or another.
+    """Decorator: register the config that a function returns as a preset.
 
-    A function of the same module and name takes the place of the one before it, so that a
-    notebook's cell may run twice.
+    A function with the same module and name replaces the previous one, so that a notebook's cell
+    can run twice.
 
     Args:
-        title: as the paper calls it.
-        about: the source: the paper, and its equation or section. An equation before it, as earlier
-            versions had it, is not looked at: `miras.equations` composes that of the parts.
-        source: the source by name.
-        equation: not looked at, likewise.
-        name: in place of the function's.
-        alias: another name.
+        title: the name in the paper.
+        about: the source: the paper, and its equation or section. An equation before it is
+            accepted and ignored, since `miras.equations` composes it from the parts.
+        source: the source, as a keyword.
+        equation: accepted and ignored.
+        name: of the preset; the function's name if not given.
+        alias: a second name.
 
     Raises:
-        ConfigError: when the name is taken.
+        ConfigError: if the name is taken.
     """
     del equation
     source = source or (about[-1] if about else "")
@@ -92,6 +92,6 @@ def register(
 
 
 def _same(taken: Callable[[], LanguageModelConfig], new: Callable[[], LanguageModelConfig]) -> bool:
-    """Whether one is the other, defined again outside miras."""
+    """Whether both are the same function outside miras, defined twice."""
     same = (taken.__module__, taken.__qualname__) == (new.__module__, new.__qualname__)
     return same and not taken.__module__.startswith("miras.")

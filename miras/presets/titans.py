@@ -1,6 +1,6 @@
-"""Titans beside attention: MAC, MAG and MAL around the memory of `titans_lmm`.
+"""Titans with attention: MAC, MAG and MAL with the memory of `titans_lmm`.
 
-`architecture=mac` on any other preset puts its memory there: `override(preset("yaad"),
+`architecture=mac` does the same with any other preset's memory: `override(preset("yaad"),
 "architecture=mac")`.
 """
 

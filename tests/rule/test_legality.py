@@ -15,7 +15,9 @@ from miras.analysis.refusals import REFUSALS, Refusal, markdown
 from miras.testing import random_inputs
 
 CASES = {
-    f"{axis}: {' '.join(case.told())}": case for axis, cases in REFUSALS.items() for case in cases
+    f"{axis}: {' '.join(case.as_overrides())}": case
+    for axis, cases in REFUSALS.items()
+    for case in cases
 }
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "legality.md"
 
