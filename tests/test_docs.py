@@ -73,6 +73,13 @@ def test_every_relative_link_leads_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_every_file_that_a_page_names_exists(page):
+    folders = "miras|tests|docs|benchmarks|experiments"
+    for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text()):
+        assert (ROOT / path).exists(), path
+
+
 def test_the_page_on_the_command_line_has_every_command():
     path = ROOT / "docs" / "cli_hook.py"
     hook = runpy.run_path(str(path))
