@@ -153,7 +153,8 @@ def _run_forward(program: PhasedProgram, warps: int, operands: ScanOperands, *, 
                 *(writer(ref, i) for ref in outputs["y_loss"]),
             )
             reads = readers(inputs["captured"]), flags, constants, memory, streams
-            program(evaluate_on_gpu, reads, writes, outputs["scratch"], synchronise)
+            with jax.named_scope("forward"):
+                program(evaluate_on_gpu, reads, writes, outputs["scratch"], synchronise)
             return 0
 
         lax.fori_loop(0, grid.tiles, tile, 0)
@@ -216,7 +217,8 @@ def _run_backward(
                 (readers(inputs["saved"], i), readers(inputs["streams"], i)),
                 (readers(between, lax.rem(n, 2)), readers(inputs["d_read"], i)),
             )
-            program(evaluate_on_gpu, reads, writes, outputs["scratch"], synchronise)
+            with jax.named_scope("backward"):
+                program(evaluate_on_gpu, reads, writes, outputs["scratch"], synchronise)
             return 0
 
         lax.fori_loop(0, grid.tiles, tile, 0)

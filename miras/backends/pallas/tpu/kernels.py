@@ -75,7 +75,8 @@ def _forward(step: LiveStep, layout: TpuLayout, operands: ScanOperands, *, save:
             constants = [read(inputs["constants"], h) for h in heads]
             streams = [[read(inputs["streams"], n, h) for n in (i, *more)] for h in heads]
             each = [(captured, at, *both, *own) for *both, own in zip(constants, before, streams)]
-            found = tile.program.interleaved(each, in_step=layout.large)
+            with jax.named_scope("forward"):
+                found = tile.program.interleaved(each, in_step=layout.large)
             for h, (memory, *y_loss) in enumerate(found):
                 if save and grid.group == 1:  # here the step has room for stores, and none before
                     write(outputs["saved"], before[h], h)
@@ -153,14 +154,15 @@ def _backward(step: LiveStep, layout: TpuLayout, operands: ScanOperands, saved, 
 
         def forwards(i):
             each = [(for_recompute, *start(i, h)) for h in heads]
-            for h, (memory, *_) in enumerate(
-                recompute.program.interleaved(each, in_step=layout.large)
-            ):
+            with jax.named_scope("recompute"):
+                found = recompute.program.interleaved(each, in_step=layout.large)
+            for h, (memory, *_) in enumerate(found):
                 write(between, memory, i + 1, h)
 
         def backwards(i):
             each = [(for_back, *start(i, h), end(i, h)) for h in heads]
-            found = back.program.interleaved(each, in_step=layout.large)
+            with jax.named_scope("backward"):
+                found = back.program.interleaved(each, in_step=layout.large)
             for h, (d_constants, d_memory, d_streams) in enumerate(found):
                 write(state, d_memory, h)
                 write(outputs["streams"], d_streams, i, h)
