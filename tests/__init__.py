@@ -3,6 +3,6 @@
 conformance: rules and presets against oracles in NumPy that are written from the papers.
 contract: what must hold for every legal rule, over a sample of the whole design space.
 
-`cases` holds rules and random inputs, `selection` chooses what `make quick`, `make test` and
+`rules` holds rules and random inputs, `selection` chooses what `make quick`, `make test` and
 `make exhaustive` run, `tolerances` derives the tolerance of a comparison.
 """

@@ -8,7 +8,7 @@ import pytest
 
 from tests import selection
 from tests.backends.pallas.calls import NAMES
-from tests.cases import labels
+from tests.rules import labels
 
 ROOT = pathlib.Path(__file__).parent
 

@@ -11,11 +11,11 @@ import pytest
 import miras
 from miras.testing import random_inputs
 from miras.testing.gradients import value_and_gradients
-from tests import cases, selection
+from tests import rules, selection
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-RULES = cases.legal_rules()
+RULES = rules.legal_rules()
 
 
 def compare(rule, *, T, chunk, seed=0, **options):
@@ -45,8 +45,8 @@ SAMPLE = selection.covering({name: pairs(name) for name in RULES})
 # Many rules a test, since they share operations, which are compiled once as long as a test lasts.
 @pytest.mark.slow
 @pytest.mark.parametrize("share", ["sample", pytest.param("rest", marks=pytest.mark.exhaustive)])
-@pytest.mark.parametrize("retention", cases.RETENTIONS)
-@pytest.mark.parametrize("memory", cases.MEMORIES)
+@pytest.mark.parametrize("retention", rules.RETENTIONS)
+@pytest.mark.parametrize("memory", rules.MEMORIES)
 def test_every_memory_bias_and_retention(memory, retention, share):
     every = [name for name in RULES if name.split("-")[::2][:2] == [memory, retention]]
     names = [name for name in every if (name in SAMPLE) == (share == "sample")]
@@ -62,7 +62,7 @@ def test_every_memory_bias_and_retention(memory, retention, share):
 
 def test_the_sample_joins_every_two_options():
     assert set().union(*map(pairs, SAMPLE)) == set().union(*map(pairs, RULES))
-    for axis, options in zip(AXES, (cases.MEMORIES, cases.BIASES, cases.RETENTIONS)):
+    for axis, options in zip(AXES, (rules.MEMORIES, rules.BIASES, rules.RETENTIONS)):
         assert {name.split("-")[AXES.index(axis)] for name in SAMPLE} == set(options)
 
 

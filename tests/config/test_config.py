@@ -18,7 +18,7 @@ from miras.memory import Memory
 from miras.models import LanguageModelConfig
 from miras.presets import PRESETS
 from miras.train import RunConfig
-from tests import cases
+from tests import rules
 
 RULE = miras.Rule(memory="mlp", bias="l2", retention="l2", algorithm="momentum")
 
@@ -157,10 +157,10 @@ def test_presets_round_trip_through_json(name):
     assert miras.config_hash(again) == miras.config_hash(config)
 
 
-@hypothesis.given(name=st.sampled_from(sorted(cases.legal_rules())))
+@hypothesis.given(name=st.sampled_from(sorted(rules.legal_rules())))
 @hypothesis.settings(max_examples=40, deadline=None)
 def test_every_rule_round_trips(name):
-    rule = cases.legal_rules()[name]
+    rule = rules.legal_rules()[name]
     assert miras.from_dict(miras.Rule, miras.to_dict(rule)) == rule
 
 

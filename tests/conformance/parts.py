@@ -1,6 +1,6 @@
 """Every registered member of every axis with its options; `members.py` makes rules of them."""
 
-from tests import cases
+from tests import rules
 
 MATRIX, VECTOR, MLP = {"kind": "matrix"}, {"kind": "vector"}, {"kind": "mlp", "expansion": 2}
 PLAIN = {"kind": "mlp", "residual": False, "norm": None, "expansion": 2}
@@ -18,7 +18,7 @@ def slots(write: str) -> dict:
     return {"kind": "slots", "count": 3, "write": write, "scale": 0.7}
 
 
-MEMORIES = cases.MEMORIES | cases.MLPS | {
+MEMORIES = rules.MEMORIES | rules.MLPS | {
     "gated_mlp": GATED,
     "gated_mlp_layer": GATED | {"residual": True, "norm": "layer"},
     "gated_mlp_rms": GATED | {"hidden": 3, "norm": "rms"},
@@ -32,7 +32,7 @@ MEMORIES = cases.MEMORIES | cases.MLPS | {
     "matrix_bias": MATRIX | {"biases": True},
     "mlp_bias": PLAIN | {"biases": True},
 }  # fmt: skip
-BIASES = cases.BIASES | {
+BIASES = rules.BIASES | {
     "lp1.5_sharp": {"kind": "lp", "p": 1.5, "smooth": False},
     "l1_sharp": {"kind": "l1", "smooth": False},
     "robust0": {"kind": "robust", "radius": 0.0},
@@ -59,7 +59,7 @@ MIRROR = {"kind": "lq", "q": 1.5, "form": "mirror", "link_every": "token"}
 KL = {"kind": "kl", "scale": 2.0}
 ROWS = {"kind": "rows", "axis": 0}
 BALL = {"kind": "projection", "radius": 0.9}
-RETENTIONS = cases.RETENTIONS | {
+RETENTIONS = rules.RETENTIONS | {
     "key": l2("key"),
     "value": l2("value"),
     "key_value": l2("key_value", min_log_decay=-0.2),
@@ -102,7 +102,7 @@ def adaptive(variant: str, every: str = "token", momentum: float | None = 0.9, *
     return own | {"beta2": 0.9, "eps": 1e-3} | more
 
 
-ALGORITHMS = cases.ALGORITHMS | {
+ALGORITHMS = rules.ALGORITHMS | {
     "nesterov": {"kind": "nesterov"},
     "multi_step": {"kind": "multi_step", "steps": 3},
     "omega": {"kind": "omega", "window": 3},

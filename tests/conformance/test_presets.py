@@ -8,8 +8,8 @@ import pytest
 import miras
 from miras.layers.keys import Associations
 from miras.testing import random_inputs
-from tests.cases import RULES
 from tests.conformance import oracle, oracle_atlas, oracle_linear, oracle_presets
+from tests.rules import RULES
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -10,7 +10,7 @@ import pytest
 import miras
 from miras.config import from_dict, to_dict
 from miras.layers.config import LayerConfig
-from tests.cases import inputs
+from tests.rules import inputs
 
 T, CHUNK = 13, 8
 AVERAGE = np.maximum(0.0, 1 / (1 + np.arange(CHUNK)) + np.array([0, 0.3, -0.4, 0, 0.1, -1, 0.2, 0]))

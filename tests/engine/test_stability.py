@@ -15,7 +15,7 @@ from flax import nnx
 
 import miras
 from miras.models.blocks import mixer
-from tests.cases import RULES
+from tests.rules import RULES
 
 PIECE, WIDTH, HEADS = 10_000, 8, 2
 # Attention over all of them would be 10^10 scores.

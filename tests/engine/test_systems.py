@@ -8,7 +8,7 @@ from jax.test_util import check_grads
 
 import miras
 from miras.engine.systems import inverse_positive, solve_by_column, solve_unit_lower
-from tests import cases
+from tests import rules
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -70,7 +70,7 @@ SOLVED = {
 def test_no_call_of_lapack(name, backend):
     """Two at once wait for each other for ever, on a machine with two cores."""
     rule = SOLVED[name]
-    W0, q, k, v, _ = cases.inputs(miras.Rule("matrix", "l2", "none", "gd"))
+    W0, q, k, v, _ = rules.inputs(miras.Rule("matrix", "l2", "none", "gd"))
     gates = {gate.name: jnp.full(q.shape[:3], -0.1 if "log" in gate.name else 0.1)
              for gate in rule.gates}  # fmt: skip
     if name == "longhorn":

@@ -12,7 +12,7 @@ import miras
 from miras.models import LanguageModel, decode_step, generate, prefill
 from miras.presets import PRESETS
 from tests import selection
-from tests.cases import RULES, labels
+from tests.rules import RULES, labels
 from tests.tolerances import tolerance
 
 SMALL = ("layers=2", "width=32", "heads=2", "vocab=29", "chunk=4")

@@ -13,7 +13,7 @@ import pytest
 import miras
 from miras.config import to_dict
 from miras.testing.inputs import scan_with_loss
-from tests import cases
+from tests import rules
 from tests.conformance import oracle
 from tests.tolerances import tolerance
 
@@ -39,7 +39,7 @@ def cut(tree, start, stop):
 @pytest.mark.parametrize("cuts", [(3, 5, 6, 10), (4, 8)])
 @pytest.mark.usefixtures("float64")
 def test_any_split_gives_the_whole(rule, cuts):
-    W0, *streams = cases.inputs(rule)
+    W0, *streams = rules.inputs(rule)
     whole, end = miras.scan(rule, W0, *streams, chunk=4)
     state, outputs = None, []
     for start, stop in zip((0, *cuts), (*cuts, 11)):
@@ -71,7 +71,7 @@ def test_segments_anywhere_equal_separate_documents(name, chunk, starts):
     rule, edges = RULES[name], [0, *sorted(starts), 12]
     parts = {a: to_dict(getattr(rule, a)) for a in ("memory", "bias", "retention", "algorithm")}
     with jax.enable_x64(True):
-        W0, *streams = cases.inputs(rule, B=1, T=12, H=1, dk=3)
+        W0, *streams = rules.inputs(rule, B=1, T=12, H=1, dk=3)
         ids = np.repeat(np.arange(len(edges) - 1), np.diff(edges))[None]
         packed = packed_run(name, chunk)(W0, streams, ids)
     q, k, v, gates = streams
@@ -84,7 +84,7 @@ def test_segments_anywhere_equal_separate_documents(name, chunk, starts):
 @by_rule
 @pytest.mark.usefixtures("float64")
 def test_a_segment_that_goes_on_in_the_next_call_is_not_reset(rule):
-    W0, *streams = cases.inputs(rule)
+    W0, *streams = rules.inputs(rule)
     ids = jnp.asarray([[0, 0, 0, 5, 5, 5, 5, 5, 7, 7, 7]] * 2)
     whole, _ = miras.scan(rule, W0, *streams, chunk=4, segment_ids=ids)
     first, state = miras.scan(rule, W0, *cut(streams, 0, 5), chunk=4, segment_ids=ids[:, :5])
@@ -97,7 +97,7 @@ def test_a_segment_that_goes_on_in_the_next_call_is_not_reset(rule):
 @by_rule
 @pytest.mark.usefixtures("float64")
 def test_the_promise_of_aligned_segments_changes_nothing_when_kept(rule):
-    W0, *streams = cases.inputs(rule)
+    W0, *streams = rules.inputs(rule)
     ids = jnp.asarray([[0] * 4 + [1] * 4 + [2] * 3, [5] * 8 + [6] * 3])
     want, end, _ = scan_with_loss(rule, W0, *streams, chunk=4, segment_ids=ids)
     got, state, _ = scan_with_loss(
@@ -123,7 +123,7 @@ def compilations():
 
 @by_rule
 def test_nothing_is_compiled_for_a_second_call(rule, compilations):
-    W0, *streams = jax.tree.map(jnp.asarray, cases.inputs(rule, dtype=np.float32))
+    W0, *streams = jax.tree.map(jnp.asarray, rules.inputs(rule, dtype=np.float32))
     state = None
     for call in range(3):
         before = len(compilations)
@@ -134,7 +134,7 @@ def test_nothing_is_compiled_for_a_second_call(rule, compilations):
 
 @by_rule
 def test_bfloat16_inputs_keep_a_float32_state(rule):
-    W0, q, k, v, gates = cases.inputs(rule, dtype=np.float32)
+    W0, q, k, v, gates = rules.inputs(rule, dtype=np.float32)
     exact, _ = miras.scan(rule, W0, q, k, v, gates, chunk=4)
     low = [jnp.asarray(x, jnp.bfloat16) for x in (q, k, v)]
     y, state = miras.scan(rule, W0, *low, gates, chunk=4)
@@ -150,7 +150,7 @@ def test_gates_not_given_are_held_at_the_config():
         "matrix", {"kind": "huber", "delta": 0.7}, {"kind": "l2", "decay": 0.8},
         {"kind": "momentum", "lr": 0.05, "momentum": 0.6},
     )  # fmt: skip
-    W0, q, k, v, _ = cases.inputs(rule, dtype=np.float32)
+    W0, q, k, v, _ = rules.inputs(rule, dtype=np.float32)
     full = lambda x: np.full(q.shape[:3], x, np.float32)  # noqa: E731
     given = {
         "lr": full(0.05),
@@ -172,7 +172,7 @@ def test_a_constant_decay_spreads_over_heads_as_in_retnet():
 @pytest.mark.usefixtures("float64")
 def test_total_forgetting_is_finite():
     rule = RULES["titans"]
-    W0, q, k, v, gates = cases.inputs(rule)
+    W0, q, k, v, gates = rules.inputs(rule)
     gates["log_decay"] = np.full_like(gates["log_decay"], -np.inf)
     gates["log_momentum"] = np.full_like(gates["log_momentum"], -np.inf)
     mask = jnp.asarray(np.random.default_rng(0).uniform(size=q.shape[:2]) > 0.4)
@@ -211,7 +211,7 @@ BAD = {
 @pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD)
 def test_bad_input_is_one_clear_sentence(change, message):
     rule = RULES["titans"]
-    W0, q, k, v, gates = cases.inputs(rule, dtype=np.float32)
+    W0, q, k, v, gates = rules.inputs(rule, dtype=np.float32)
     call = dict(W0=W0, q=q, k=k, v=v, gates=gates, chunk=4) | change
     with pytest.raises(miras.ConfigError, match=message):
         miras.scan(rule, **call)
@@ -229,7 +229,7 @@ OUT_OF_RANGE = {
 def test_a_gate_out_of_its_range_is_refused(name):
     value, message = OUT_OF_RANGE[name]
     rule = miras.Rule("matrix", "huber", "l2", "momentum")
-    W0, q, k, v, gates = cases.inputs(rule, dtype=np.float32)
+    W0, q, k, v, gates = rules.inputs(rule, dtype=np.float32)
     miras.scan(rule, W0, q, k, v, gates, chunk=4)
     bad = gates[name].copy()
     bad[0, 3, 1] = value
@@ -239,7 +239,7 @@ def test_a_gate_out_of_its_range_is_refused(name):
 
 def test_data_dependent_gates_are_given_together_or_not_at_all():
     rule = miras.Rule("matrix", "huber", "l2", "momentum")
-    W0, q, k, v, gates = cases.inputs(rule, dtype=np.float32)
+    W0, q, k, v, gates = rules.inputs(rule, dtype=np.float32)
     for name in gates:
         fewer = {other: gates[other] for other in gates if other != name}
         with pytest.raises(miras.ConfigError, match=f"gate '{name}' is missing: give"):
@@ -263,7 +263,7 @@ WRONG_KIND = {
 
 @pytest.mark.parametrize(("change", "message"), WRONG_KIND.values(), ids=WRONG_KIND)
 def test_an_argument_of_another_kind_is_refused(change, message):
-    W0, q, k, v, gates = cases.inputs(RULES["titans"], dtype=np.float32)
+    W0, q, k, v, gates = rules.inputs(RULES["titans"], dtype=np.float32)
     call = dict(rule=RULES["titans"], W0=W0, q=q, k=k, v=v, gates=gates, chunk=4) | change
     with pytest.raises(miras.ConfigError, match=message):
         miras.scan(**call)
@@ -271,7 +271,7 @@ def test_an_argument_of_another_kind_is_refused(change, message):
 
 def test_a_state_from_further_into_a_chunk_is_refused():
     rule = RULES["titans"]
-    W0, *streams = cases.inputs(rule, dtype=np.float32)
+    W0, *streams = rules.inputs(rule, dtype=np.float32)
     _, state = miras.scan(rule, W0, *streams, chunk=16)
     with pytest.raises(miras.ConfigError, match="state is 11 tokens into a chunk, but chunk=4"):
         miras.scan(rule, W0, *streams, chunk=4, state=state)
@@ -291,8 +291,8 @@ def test_memories_that_start_at_zero_start_elsewhere_where_that_is_dead(memory, 
 
 
 def test_a_state_of_another_rule_is_refused():
-    W0, *streams = cases.inputs(RULES["titans"], dtype=np.float32)
+    W0, *streams = rules.inputs(RULES["titans"], dtype=np.float32)
     _, state = miras.scan(RULES["titans"], W0, *streams, chunk=4)
-    W0, *streams = cases.inputs(RULES["yaad"], dtype=np.float32)
+    W0, *streams = rules.inputs(RULES["yaad"], dtype=np.float32)
     with pytest.raises(miras.ConfigError, match="state is of another rule, batch or refine"):
         miras.scan(RULES["yaad"], W0, *streams, chunk=4, state=state)

@@ -17,7 +17,7 @@ from miras.testing import random_inputs
 from miras.testing.expect import expect_close, expect_finite
 from miras.testing.gradients import value_and_gradients as gradients_of
 from miras.testing.inputs import scan_with_loss
-from tests.cases import RULES
+from tests.rules import RULES
 
 # Attention is no walk over chunks: jax has kernels of its own for it.
 NAMES = [name for name in RULES if miras.preset(name).rule.kinds()["memory"] != "kv"]

@@ -15,7 +15,7 @@ from miras.testing.expect import expect_close
 from miras.testing.inputs import scan_with_loss
 from tests import selection
 from tests.backends.pallas.calls import NAMES, agree, call, kernels, value_and_gradients
-from tests.cases import labels
+from tests.rules import labels
 
 SIZES = {"T": 19, "dk": 4}
 CHUNK = 8
