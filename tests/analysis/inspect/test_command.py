@@ -127,4 +127,4 @@ def test_a_run_without_memories_and_a_text_of_other_tokens_are_refused(tmp_path,
     assert "attention has no memory with weights" in capsys.readouterr().err
     narrow = save_run(tmp_path / "narrow", "yaad", "vocab=100")
     assert main(["inspect", str(narrow), "--text", "é"]) == 2
-    assert "token 195, which the model's vocabulary of 100 lacks" in capsys.readouterr().err
+    assert "token 195, outside the model's vocabulary of 100" in capsys.readouterr().err
