@@ -69,7 +69,7 @@ def test_double_precision_is_refused():
 
 def test_fewer_memories_are_kept_by_xla_alone():
     static, arrays = call("deltanet", T=64, dk=16, dtype=np.float32)
-    with pytest.raises(ConfigError, match="keep the memory of every tile, and save_every=2"):
+    with pytest.raises(ConfigError, match="save the state of every tile, and save_every=2"):
         lowered(static, arrays, save_every=2)
 
 
