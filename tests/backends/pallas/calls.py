@@ -59,8 +59,10 @@ def kernels(limits: Any) -> Iterator[str]:
         return
     name = f"pallas by {limits}"
     register(name, lambda: Pallas(limits))
-    yield name
-    del BACKENDS[name]
+    try:
+        yield name
+    finally:
+        del BACKENDS[name]
 
 
 def agree(
