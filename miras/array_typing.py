@@ -34,7 +34,7 @@ Floats = Float[Array, "..."]
 
 Tokens = Float[Array, "C D"]  # one head's keys, queries, values or layer inputs in a chunk
 PerToken = Float[Array, " C"]  # one head's gate in a chunk
-Leaf = Float[Array, "*shape"]  # one weight: [in, out] or [out]
+Leaf = Float[Array, "..."]  # one weight: [in, out] or [out]
 Weights = dict[str, Leaf]  # W, A or S
 
 P = ParamSpec("P")

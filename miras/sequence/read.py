@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from miras.array_typing import Array, Gates, Queries, Weights
+from miras.array_typing import Array, Gates, Queries, Weights, typed
 from miras.config import require, unknown
 from miras.engine.state import State, split_fixed
 from miras.engine.trajectory import at_rest
@@ -14,6 +14,7 @@ from miras.rule.rule import Rule
 from miras.sequence.arrays import as_array, check_finite, check_float
 
 
+@typed
 def read(rule: Rule, W0: Weights, q: Queries, state: State, gates: Gates | None = None) -> Array:
     """y_t = M(W, q_t) for every query, W = link(A) as the state holds it (DESIGN's update, read).
 

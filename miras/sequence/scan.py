@@ -5,7 +5,17 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from miras.array_typing import Array, Gates, Keys, Mask, Queries, SegmentIds, Values, Weights
+from miras.array_typing import (
+    Array,
+    Gates,
+    Keys,
+    Mask,
+    Queries,
+    SegmentIds,
+    Values,
+    Weights,
+    typed,
+)
 from miras.attention.cache import attend_to_cache
 from miras.backends import dispatch
 from miras.backends.base import Alignment, ScanInputs, ScanResult
@@ -19,6 +29,7 @@ from miras.sequence.arrays import as_arrays
 from miras.sequence.checks import AnyState, check, check_types, gate_shape
 
 
+@typed
 def scan(
     rule: Rule,
     W0: Weights,
