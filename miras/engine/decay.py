@@ -28,12 +28,12 @@ class Sums(NamedTuple):
     Attributes:
         log: of each token.
         own: from the state before token t to the one that it reads: `log`, or 0.
-        at: from the start to the state that token t reads.
+        since_start: from the start to the state that token t reads.
     """
 
     log: Array
     own: Array
-    at: Array
+    since_start: Array
 
     def rest(self) -> Array:
         """From after token t to the end, [C, D]."""
@@ -96,7 +96,7 @@ def before(sums: Sums | None, decay_first: bool) -> Sums | None:
     """The sums as of where token t's gradient is taken: W_{t-1}, or alpha_t W_{t-1}."""
     if sums is None or decay_first:
         return sums
-    return sums._replace(own=jnp.zeros_like(sums.log), at=_shifted(sums.at, 1))
+    return sums._replace(own=jnp.zeros_like(sums.log), since_start=_shifted(sums.since_start, 1))
 
 
 def decay_of(memory: Memory, name: str, log_decays: Mapping[Side, Array]) -> Decay:

@@ -54,7 +54,7 @@ def exact_gradients(
     for i, x in enumerate(reads):
         blocks = []
         for j, X in enumerate(keys):
-            block = jnp.where(strict, trail.at.c * scores(x, X, trail.row), 0.0)
+            block = jnp.where(strict, trail.coefficients.c * scores(x, X, trail.row), 0.0)
             if rule.algorithm.sequential and j < i:
                 own = jnp.sum(x * X, axis=-1, keepdims=True)
                 block = block + own * jnp.eye(size, dtype=own.dtype)

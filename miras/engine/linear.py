@@ -36,7 +36,7 @@ class Linear:
             trail = self.trail(name)
             scalar = self.steps.decays[name].scalar if decay_first else None
             trails[name] = trail._replace(
-                at=shifted(trail.at, scalar),
+                coefficients=shifted(trail.coefficients, scalar),
                 row=before(trail.row, decay_first),
                 column=before(trail.column, decay_first),
             )
@@ -60,23 +60,25 @@ class Linear:
     def trail(self, name: str) -> Trail:
         """How one weight changes over the tokens."""
         assert self.steps.coefficients is not None
-        at = self.steps.coefficients[name]
-        momentum = None if self.start.S is None or at.p is None else self.start.S[name]
+        coefficients = self.steps.coefficients[name]
+        momentum = None if self.start.S is None or coefficients.p is None else self.start.S[name]
         row, column = self.steps.decays[name].sums()
-        return Trail(self.start.A[name], momentum, self.steps.writes[name], at, row, column)
+        return Trail(
+            self.start.A[name], momentum, self.steps.writes[name], coefficients, row, column
+        )
 
     def _end(self, name: str, start: Leaf) -> Leaf:
         trail = self.trail(name)
-        c, beta = last(trail.at.c), last(trail.at.beta)
+        c, beta = last(trail.coefficients.c), last(trail.coefficients.beta)
         state, kind = beta * start, self.steps.kinds[name]
         row, column = trail.row, trail.column
         if row is not None:
-            state = state * jnp.exp(last(row.at))[:, None]
+            state = state * jnp.exp(last(row.since_start))[:, None]
         if column is not None:
-            state = state * jnp.exp(last(column.at))
+            state = state * jnp.exp(last(column.since_start))
         if trail.momentum is not None:
-            assert trail.at.p is not None
-            state = state + last(trail.at.p) * trail.momentum
+            assert trail.coefficients.p is not None
+            state = state + last(trail.coefficients.p) * trail.momentum
         for write in trail.writes:
             X, E = write
             if row is not None:
@@ -96,23 +98,23 @@ class Linear:
     def _momentum(self, name: str) -> Leaf:
         """S after the last token; S_0 is 0 where the start has none."""
         assert self.steps.coefficients is not None
-        at = self.steps.coefficients[name]
-        assert at.m is not None
-        assert at.n is not None
+        coefficients = self.steps.coefficients[name]
+        assert coefficients.m is not None
+        assert coefficients.n is not None
         steps = (
-            weighted_sum(-last(at.n), write, self.steps.kinds[name])
+            weighted_sum(-last(coefficients.n), write, self.steps.kinds[name])
             for write in self.steps.writes[name]
         )
         if self.start.S is None:
             return functools.reduce(jnp.add, steps)
-        return functools.reduce(jnp.add, steps, last(at.m) * self.start.S[name])
+        return functools.reduce(jnp.add, steps, last(coefficients.m) * self.start.S[name])
 
 
-def shifted(at: Coefficients, log_decay: Array | None) -> Coefficients:
+def shifted(coefficients: Coefficients, log_decay: Array | None) -> Coefficients:
     """The coefficients of W_{t-1}, times alpha_t if given: c, beta and p of the token before."""
     factor = 1.0 if log_decay is None else jnp.exp(log_decay)
     column = factor if log_decay is None else jnp.exp(log_decay)[:, None]
-    c = column * jnp.pad(at.c[:-1], ((1, 0), (0, 0)))
-    beta = factor * jnp.pad(at.beta[:-1], (1, 0), constant_values=1.0)
-    p = None if at.p is None else factor * jnp.pad(at.p[:-1], (1, 0))
+    c = column * jnp.pad(coefficients.c[:-1], ((1, 0), (0, 0)))
+    beta = factor * jnp.pad(coefficients.beta[:-1], (1, 0), constant_values=1.0)
+    p = None if coefficients.p is None else factor * jnp.pad(coefficients.p[:-1], (1, 0))
     return Coefficients(c, beta, p)

@@ -92,7 +92,7 @@ class Trail(NamedTuple):
         start: W_0.
         momentum: S_0; None without.
         writes: the tokens' factored gradients, by term.
-        at: c, beta and p.
+        coefficients: c, beta and p.
         row: sums of log decays of rows; None without.
         column: the same of columns.
     """
@@ -100,7 +100,7 @@ class Trail(NamedTuple):
     start: Leaf
     momentum: Leaf | None
     writes: tuple[Write, ...]
-    at: Coefficients
+    coefficients: Coefficients
     row: Sums | None
     column: Sums | None
 
@@ -124,15 +124,15 @@ class DualForm:
     def linear(self, name: str, x: Array) -> Array:
         """x_t @ W_t."""
         trail = self.trails[name]
-        decayed = x if trail.row is None else x * jnp.exp(trail.row.at)
-        y = _weighted(trail.at.beta, decayed, trail.start)
+        decayed = x if trail.row is None else x * jnp.exp(trail.row.since_start)
+        y = _weighted(trail.coefficients.beta, decayed, trail.start)
         if trail.column is not None:
-            y = y * jnp.exp(trail.column.at)
+            y = y * jnp.exp(trail.column.since_start)
         if trail.momentum is not None:
-            assert trail.at.p is not None
-            y = y + _weighted(trail.at.p, x, trail.momentum)
+            assert trail.coefficients.p is not None
+            y = y + _weighted(trail.coefficients.p, x, trail.momentum)
         for write in trail.writes:
-            y = y + read_writes(-trail.at.c, x, write.X, write.E, trail.row, trail.column)
+            y = y + read_writes(-trail.coefficients.c, x, write.X, write.E, trail.row, trail.column)
         return y
 
     def scale(self, name: str, x: Array) -> Array:
@@ -154,16 +154,16 @@ class DualForm:
     def _vector(self, name: str, gradients: list[Array]) -> Array:
         """W_t of a weight [out], for all tokens: [C, out]."""
         trail = self.trails[name]
-        y = trail.at.beta[:, None] * trail.start[None, :]
+        y = trail.coefficients.beta[:, None] * trail.start[None, :]
         if trail.column is not None:
-            y = y * jnp.exp(trail.column.at)
+            y = y * jnp.exp(trail.column.since_start)
         if trail.momentum is not None:
-            assert trail.at.p is not None
-            y = y + trail.at.p[:, None] * trail.momentum[None, :]
-        one = jnp.ones((trail.at.c.shape[0], 1), trail.at.c.dtype)
+            assert trail.coefficients.p is not None
+            y = y + trail.coefficients.p[:, None] * trail.momentum[None, :]
+        one = jnp.ones((trail.coefficients.c.shape[0], 1), trail.coefficients.c.dtype)
         for gradient in gradients:
             X = jnp.ones((gradient.shape[0], 1), gradient.dtype)
-            y = y + read_writes(-trail.at.c, one, X, gradient, None, trail.column)
+            y = y + read_writes(-trail.coefficients.c, one, X, gradient, None, trail.column)
         return y
 
 

@@ -113,12 +113,12 @@ class Solved(Linear):
         """H_t for every token, [C, D, D]."""
         trail = self.trail("H")
 
-        def at(c, beta):
+        def of_token(c, beta):
             (write,) = trail.writes
             weighted = c[:, None] * write.E
             return beta * trail.start - write.X.T @ weighted
 
-        return jax.vmap(at)(trail.at.c, trail.at.beta)
+        return jax.vmap(of_token)(trail.coefficients.c, trail.coefficients.beta)
 
 
 def _conjugate_gradient(product, x: Array, iterations: int) -> Array:

@@ -120,35 +120,35 @@ def learn(rule: Rule, options: ScanOptions, fixed: Weights, memory: State, tile:
     start = _start(rule, memory, tile.chunk_start)
     steps = _steps(rule, memory, tokens)
 
-    found, moved, sweeps = _learn(rule, options, fixed, memory, tokens, steps)
-    return Learned(tokens, memory, start, moved, sweeps, found.loss)
+    grads, steps, sweeps = _learn(rule, options, fixed, memory, tokens, steps)
+    return Learned(tokens, memory, start, steps, sweeps, grads.loss)
 
 
 def advance(rule: Rule, fixed: Weights, learned: Learned, tile: Tile) -> tuple[State, Array, Array]:
     """Write what a run has learned and read it; results are those of `chunk_step`."""
-    tokens, memory, start, moved, sweeps, loss = learned
-    path = trajectory(rule, start, moved, fixed)
+    tokens, memory, start, steps, sweeps, loss = learned
+    path = trajectory(rule, start, steps, fixed)
     end = path.end()
     if (
         rule.algorithm.averaged and tile.chunk_start is not None
     ):  # else nothing is written before it
         end = end._replace(A=select(jnp.sum(tile.write) > 0, end.A, memory.A))
 
-    y = _read(rule, fixed, memory, path, moved, tile.q)
+    y = _read(rule, fixed, memory, path, steps, tile.q)
     R, L = memory.R, memory.L
     if rule.reads_linearly:
         assert L is not None
-        in_chunk = trajectory(rule, Iterate(L, memory.S, memory.V), moved, fixed).end()
+        in_chunk = trajectory(rule, Iterate(L, memory.S, memory.V), steps, fixed).end()
         linked = link(rule, end.A)
         R, L = select(tile.chunk_end, linked, R), select(tile.chunk_end, linked, in_chunk.A)
-        y = _last_read(rule, fixed, linked, moved, tile, y)
+        y = _last_read(rule, fixed, linked, steps, tile, y)
     if rule.algorithm.acts == "chunk":
-        end = _act(rule, end, moved, tile.chunk_end)
+        end = _act(rule, end, steps, tile.chunk_end)
     if rule.retention.proximal and rule.retention.linked == "chunk":
         gates = {name: last(gate) for name, gate in tokens.gates.items()}
         near = {n: rule.retention.prox(leaf, memory.R[n], gates) for n, leaf in end.A.items()}
         end = end._replace(A=select(tile.chunk_end, near, end.A))
-        y = _last_read(rule, fixed, end.A, moved, tile, y)
+        y = _last_read(rule, fixed, end.A, steps, tile, y)
     window = None
     if memory.window is not None:
         window = next_window(rule, tokens, memory.window)
@@ -189,11 +189,11 @@ def _steps(rule: Rule, memory: State, tokens: Tokens) -> Steps:
         for name, decay in decays.items():
             key = id(decay.scalar)
             if key not in known:
-                found = rule.algorithm.coefficients(
+                own = rule.algorithm.coefficients(
                     decay.scalar, tokens.for_steps, tokens.write, weights
                 )
                 row = tokens.gates.get(AVERAGE)
-                known[key] = found if row is None else averaged(found, row)
+                known[key] = own if row is None else averaged(own, row)
             coefficients[name] = known[key]
     return Steps(
         {}, {}, decays, coefficients, weights, tokens.for_steps, tokens.write, tokens.gates
@@ -205,40 +205,40 @@ def _learn(
 ) -> tuple[Gradients, Steps, tuple[Iterate, ...]]:
     """The gradients that move the memory, the steps with them, and the sweeps' new memories."""
     if rule.algorithm.least_squares is not None:
-        found = least_squares.writes(rule, memory.R, tokens, fixed)
-        return found, _with(steps, found), ()
+        grads = least_squares.writes(rule, memory.R, tokens, fixed)
+        return grads, _with(steps, grads), ()
     if options.exact:
         ((name, _),) = memory.A.items()
         nothing = steps._replace(writes={name: ()}, kinds={name: "linear"})
         before = Linear(rule, Iterate(memory.A, memory.S, memory.V), nothing, fixed).before()
-        found = exact_gradients(  # pyright: ignore
+        grads = exact_gradients(  # pyright: ignore
             rule, name, before.trails[name], tokens.terms, fixed, tokens.for_gradients
         )
-        return found, _with(steps, found), ()
+        return grads, _with(steps, grads), ()
     decays = steps.decays if rule.order == "decay_first" else None
     tokens = tokens if memory.window is None else with_window(memory.window, tokens)
     own = rule.memory.own_gates(tokens.for_gradients)
-    found = _at(rule, Plain(memory.R, fixed, decays, own), tokens)
-    moved, sweeps = _with(steps, found), []
+    grads = _at(rule, Plain(memory.R, fixed, decays, own), tokens)
+    steps, sweeps = _with(steps, grads), []
     for sweep in memory.sweeps:
-        path = trajectory(rule, sweep, moved, fixed)
+        path = trajectory(rule, sweep, steps, fixed)
         sweeps.append(path.end())
-        found = _at(rule, path.before(), tokens)
-        moved = _with(steps, found)
-    return found, moved, tuple(sweeps)
+        grads = _at(rule, path.before(), tokens)
+        steps = _with(steps, grads)
+    return grads, steps, tuple(sweeps)
 
 
-def _with(steps: Steps, found: Gradients) -> Steps:
-    return steps._replace(writes=found.writes, kinds=found.kinds)
+def _with(steps: Steps, grads: Gradients) -> Steps:
+    return steps._replace(writes=grads.writes, kinds=grads.kinds)
 
 
 def _at(rule: Rule, reader: Reader, tokens: Tokens) -> Gradients:
     """The gradients of the tokens, after those of a window, at the weights that a reader gives."""
-    found = gradients(rule, reader, tokens.terms, tokens.for_gradients)
+    grads = gradients(rule, reader, tokens.terms, tokens.for_gradients)
     if not rule.memory.associates:
-        return found
+        return grads
     (term,) = tokens.terms
-    return Gradients(*associated(rule, term, tokens.for_gradients, tokens.log_decays), found.loss)
+    return Gradients(*associated(rule, term, tokens.for_gradients, tokens.log_decays), grads.loss)
 
 
 def _read(

@@ -223,7 +223,7 @@ def _check_associations(memory: Memory, W: Weights, x: Array, v: Array, gates: G
 
 
 def _check_gradients(memory: Memory, W: Weights, x: Array, v: Array, gates: Gates) -> None:
-    """Sum_s X_s^T E_s is the gradient of the sum of squared errors, and differentiates further."""
+    """sum_s X_s^T E_s is the gradient of the sum of squared errors, and differentiates further."""
     held = {n: W[n] for n in memory.fixed}
 
     def from_factors(W: Weights) -> Weights:
