@@ -17,4 +17,5 @@ def on_page_content(content: str, **_) -> str:
 
 def _mathml(found: re.Match[str]) -> str:
     display = "block" if found["tag"] == "div" else "inline"
-    return convert(html.unescape(found["latex"]).strip(), display=display)
+    latex = html.unescape(found["latex"]).strip().replace("{aligned}", "{align*}")
+    return convert(latex, display=display)
