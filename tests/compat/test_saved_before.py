@@ -10,12 +10,18 @@ import json
 import pathlib
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from safetensors import safe_open
+from safetensors.flax import save
 
+import miras
 from miras.cli.main import main
 from miras.config import config_hash
-from miras.models import Sampling, load_session, steps
+from miras.models import LanguageModel, Sampling, load_session, session, steps
+from miras.models.session import Session, save_session
 from miras.train import load_run
 from miras.train.runs.run_folder import RunFolder
 
@@ -42,8 +48,8 @@ def test_a_session_goes_on_as_it_did(saved):
     folder, expected = saved
     run = load_run(folder)
     assert run.step == 2
-    session = load_session(folder / "session", run.model)
-    found = list(steps(run.model, session.logits, session.state, 8, Sampling(temperature=0)))
+    kept = load_session(folder / "session", run.model)
+    found = list(steps(run.model, kept.logits, kept.state, 8, Sampling(temperature=0)))
     assert [int(step.token[0]) for step in found] == expected["continuation"]
     last = np.asarray(found[-1].logits[0, :16])
     np.testing.assert_allclose(last, expected["logits"], rtol=1e-4, atol=1e-4)
@@ -61,3 +67,23 @@ def test_a_run_evaluates_generates_and_resumes(saved, capsys):
     (held_out,) = (line for line in lines if line["kind"] == "held_out")
     assert held_out["step"] == 3
     assert held_out["loss"] == pytest.approx(expected["held_out_loss"], abs=1e-4)
+
+
+def test_a_window_held_its_threshold_beside_its_keys(tmp_path):
+    """Sessions of before name the gate of a window's tokens "window.threshold"."""
+    config = miras.override(
+        miras.preset("yaad"), "algorithm=omega", "algorithm.window=2", "width=8", "layers=1",
+        "heads=1", "vocab=5",
+    )  # fmt: skip
+    model = LanguageModel(config, nnx.Rngs(0))
+    path = tmp_path / "session"
+    save_session(path, model, Session(model.init_state(1), jnp.zeros((1, 5)), 0))
+    with safe_open(path, framework="flax") as file:
+        header = json.loads((file.metadata() or {})["miras"])
+        now = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    before = {name.replace("window.gates.", "window."): leaf for name, leaf in now.items()}
+    assert any(name.endswith("window.threshold") for name in before)
+    del header["digest"]
+    header["digest"] = session._digest(header, before)
+    path.write_bytes(save(before, {"miras": json.dumps(header)}))
+    assert load_session(path, model).tokens == 0

@@ -13,6 +13,7 @@ from miras.analysis.equation import equations
 from miras.backends.pallas.ahead_of_time import compile_ahead
 from miras.backends.pallas.gpu.plan import RegisterBudget
 from miras.cli.main import main
+from miras.config import plugins
 from miras.config.sweep import axis, product
 from miras.testing import (
     check_algorithm,
@@ -41,6 +42,12 @@ PARTS = ("memory=gated", "bias=asymmetric", "retention=leaky", "retention.link_e
 TINY = ("width=16", "layers=1", "heads=1", "chunk=8", "remat=false", "sequence=16", "batch=2",
         "validation=0.2", "steps=2", "eval_batches=1", "log_every=1",
         "checkpoint_every=2")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def only_here(monkeypatch):
+    """What a command loads stays out of the runs of other tests."""
+    monkeypatch.setattr(plugins, "_modules", [])
 
 
 def call(rule, **sizes):
