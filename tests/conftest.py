@@ -3,8 +3,11 @@
 import gc
 import itertools
 import os
+import platform
+import sys
 import tempfile
 from importlib.metadata import version
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Plugins that tests train with are not recorded as the user's own.
@@ -61,6 +64,25 @@ def float64():
     """Run a test in double precision."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def everywhere():
+    """Double precision also in the threads in which an interpreter runs a kernel."""
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture(scope="session")
+def libtpu():
+    """Let jax find the compiler of TPUs, which `make test` installs beside the environment."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        pytest.skip("libtpu is for Linux on x86_64")
+    library = Path(sys.prefix) / "tpu" / "libtpu" / "libtpu.so"
+    if not library.exists():
+        pytest.fail(f"no {library}: `make test` installs it")
+    os.environ["TPU_LIBRARY_PATH"] = str(library)
 
 
 @pytest.fixture

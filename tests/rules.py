@@ -1,4 +1,4 @@
-"""Random inputs for any rule, and the rules that tests range over."""
+"""The rules that tests range over, and random inputs for them."""
 
 import functools
 import itertools
