@@ -24,9 +24,7 @@ from miras.testing import (
     random_inputs,
 )
 from miras.train import RunConfig
-from tests.backends.conftest import everywhere as everywhere
 from tests.backends.pallas.calls import agree, gradient, shapes
-from tests.backends.pallas.conftest import libtpu as libtpu
 from tests.plugin_package import Asymmetric, Gated, Leaky, QuasiHyperbolic
 
 WHOLE = miras.Rule(Gated(), Asymmetric(), Leaky(link_every="chunk"), QuasiHyperbolic())
