@@ -46,7 +46,7 @@ def sampled(names: Iterable[str], sample: Collection[str]) -> list[Any]:
 
 # Folders whose tests compile programs, of which `make quick` runs so many a file.
 COMPILING = ("analysis", "attention", "backends", "cli", "conformance", "engine", "models", "train")
-A_FILE = 6
+A_FILE = 5
 
 
 def mark_quick(items: Iterable[pytest.Item]) -> None:

@@ -82,6 +82,7 @@ def test_a_deep_memory_nears_online_with_every_sweep():
     assert stale.bits_per_byte != expected
 
 
+@pytest.mark.slow
 def test_figures_agree_with_a_direct_scan():
     """Both layers' figures from their own projections and `miras.scan` alone.
 

@@ -49,6 +49,7 @@ def test_a_sequence_split_inside_chunks_is_the_whole():
     same((np.concatenate(parts, 1), state.A, state.S), (want, end.A, end.S))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("label", ["mask", "segment_ids"])
 def test_gradients_under_masks_and_segments(label):

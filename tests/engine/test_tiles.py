@@ -66,6 +66,7 @@ def in_joined_chunks(rule, options, n, step, constants, memory, tiles, resets, *
     return memory, y, loss
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     ("changes", "n"), [((), 3), (("memory=matrix",), 2), (("algorithm=nesterov",), 2)], ids=str

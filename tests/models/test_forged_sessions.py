@@ -67,6 +67,7 @@ def check(whole, header, tensors):
         assert session.logits.shape == (1, model.config.vocab)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(field=st.sampled_from(FIELDS), value=VALUES)
 def test_forged_headers(whole, field, value):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import miras
 from miras.analysis.stream.read import _step as read_step
@@ -221,6 +222,16 @@ def test_a_session_of_another_model_or_a_damaged_one_is_refused(tmp_path):
         save_session(tmp_path / "none" / "a", model, Session(state, logits, 5))
     with pytest.raises(miras.ConfigError, match="is a folder"):
         save_session(tmp_path, model, Session(state, logits, 5))
+
+
+def test_a_session_of_other_weights_is_refused(tmp_path):
+    model, path = build("yaad"), tmp_path / "text.session"
+    logits, state = prefill(model, tokens(5, B=1))
+    save_session(path, model, Session(state, logits, 5))
+    graph, params = nnx.split(model)
+    retrained = nnx.merge(graph, jax.tree.map(lambda p: 1.01 * p, params))
+    with pytest.raises(miras.ConfigError, match=r"belongs to model \w+, and this is"):
+        load_session(path, retrained)
 
 
 def test_a_session_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):

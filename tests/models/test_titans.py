@@ -156,6 +156,7 @@ def test_a_block_around_another_rule_is_the_papers_equations(name):
         np.testing.assert_allclose(got[row], want, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ORACLES)
 def test_a_call_split_anywhere_is_the_whole(kind):
     """Inside a chunk, inside a segment, at their edges, and token by token."""
@@ -170,6 +171,7 @@ def test_a_call_split_anywhere_is_the_whole(kind):
         np.testing.assert_allclose(np.concatenate(parts, 1), want, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ORACLES)
 def test_documents_anywhere_are_separate_and_masked_tokens_are_not_seen(kind):
     _, graph, params = made(kind, 2)
@@ -204,6 +206,7 @@ def test_the_last_read_follows_each_token_and_the_retrieval_does_not():
         assert np.abs(changed[:, t:] - base[:, t:]).max(axis=(0, 2)).min() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["yaad", "moneta", "memora", "gated_deltanet", "mesa", "rwkv7"])
 def test_any_rule_can_be_the_memory_of_mac(rule):
     config = miras.override(miras.preset(rule), *SMALL, "architecture=mac", "attention.window=8")

@@ -44,6 +44,7 @@ def test_a_page_lies_in_the_run_and_holds_its_numbers(run, capsys):
     assert ["loss", f"{bits:.3f} bits per token"] in data["facts"]
 
 
+@pytest.mark.slow
 def test_a_file_is_read_as_it_is_and_the_page_goes_where_it_is_told(run, tmp_path, capsys):
     text, out = tmp_path / "text", tmp_path / "new" / "page.html"
     text.write_bytes(b"a\n\t\xff\x00")

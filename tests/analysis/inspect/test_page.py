@@ -175,6 +175,7 @@ def test_the_strips_choose_a_layer_and_a_head(fresh, found):
     check_table(fresh, found, 20, layer=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_it_is_drawn_and_fits(fresh, width, dark):

@@ -86,6 +86,7 @@ def on_this_device(monkeypatch):
     log_once.cache_clear()
 
 
+@pytest.mark.slow
 def test_little_vmem_takes_fewer_heads_then_no_kernel(monkeypatch):
     """As the room shrinks."""
     plans = []

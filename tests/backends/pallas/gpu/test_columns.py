@@ -21,6 +21,7 @@ def test_which():
     assert set(APART) == set(NAMES) - others
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gla", "rwkv7", "deltaproduct"])
 def test_columns_are_heads_of_their_own(name, monkeypatch):
     tiling = Tiling(loop=split_columns(scan_tiles, 2))

@@ -53,6 +53,7 @@ def test_blocks_of_hidden_units():
     compare(static, arrays, IN_BLOCKS._replace(tile=2), mask=mask, segment_ids=segments)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 def test_keys_in_blocks():
     """Of a matrix memory, whose units are in keys, answers and gates as well."""
