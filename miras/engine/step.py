@@ -113,6 +113,7 @@ class Learned(NamedTuple):
     loss: Array
 
 
+@jax.named_scope("gradients")
 def learn(rule: Rule, options: ScanOptions, fixed: Weights, memory: State, tile: Tile) -> Learned:
     """The gradients of a run of tokens; arguments are those of `chunk_step`."""
     tokens = tokens_of(rule, fixed, tile.k, tile.v, tile.k_write, tile.gates, tile.write)
@@ -124,14 +125,13 @@ def learn(rule: Rule, options: ScanOptions, fixed: Weights, memory: State, tile:
     return Learned(tokens, memory, start, steps, sweeps, grads.loss)
 
 
+@jax.named_scope("advance")
 def advance(rule: Rule, fixed: Weights, learned: Learned, tile: Tile) -> tuple[State, Array, Array]:
     """Write what a run has learned and read it; results are those of `chunk_step`."""
     tokens, memory, start, steps, sweeps, loss = learned
     path = trajectory(rule, start, steps, fixed)
     end = path.end()
-    if (
-        rule.algorithm.averaged and tile.chunk_start is not None
-    ):  # else nothing is written before it
+    if rule.algorithm.averaged and tile.chunk_start is not None:  # a run may write no token
         end = end._replace(A=select(jnp.sum(tile.write) > 0, end.A, memory.A))
 
     y = _read(rule, fixed, memory, path, steps, tile.q)
@@ -241,6 +241,7 @@ def _at(rule: Rule, reader: Reader, tokens: Tokens) -> Gradients:
     return Gradients(*associated(rule, term, tokens.for_gradients, tokens.log_decays), grads.loss)
 
 
+@jax.named_scope("read")
 def _read(
     rule: Rule, fixed: Weights, memory: State, path: Trajectory, steps: Steps, q: Array
 ) -> Array:

@@ -1,13 +1,13 @@
 r"""Titans' architectures around a memory: their lines, after `miras.models.titans`."""
 
-from miras.analysis.equation.setting import Setting
+from miras.analysis.equation.setting import EquationSetting
 from miras.parts.formula import Line
 
 _GATE = r"\mathrm{{RMSNorm}}({0}) \odot \mathrm{{sigmoid}}(\mathrm{{RMSNorm}}({1}))"
 _PAPER = {"mac": "eq. 21-25", "mag": "eq. 26-28", "mal": "eq. 29-31"}
 
 
-def architecture(setting: Setting) -> tuple[list[Line], list[str]]:
+def architecture(setting: EquationSetting) -> tuple[list[Line], list[str]]:
     """The lines around those of the memory, and sentences on them."""
     attention = setting.attention
     if setting.architecture == "lmm" or attention is None:
@@ -41,7 +41,7 @@ def architecture(setting: Setting) -> tuple[list[Line], list[str]]:
     return [Line("o_t", rf"\mathrm{{Attn}}_t([{p}y])", when=f"{seen}; y projected")], []
 
 
-def beside_sources(setting: Setting) -> list[tuple[str, str]]:
+def beside_sources(setting: EquationSetting) -> list[tuple[str, str]]:
     """The paper of the architecture."""
     if setting.architecture not in _PAPER:
         return []

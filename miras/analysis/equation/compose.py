@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from miras.analysis.equation.architecture import architecture, beside_sources
 from miras.analysis.equation.decays import Decays
 from miras.analysis.equation.gates import gate, gate_lines, is_one, symbol, symbols
-from miras.analysis.equation.gradient import Gradients, gradients_of, joined
+from miras.analysis.equation.gradient import GradientFormula, gradients_of, joined
 from miras.analysis.equation.inputs import inputs, query, terms_of
-from miras.analysis.equation.setting import Setting, declares, overrides, told
+from miras.analysis.equation.setting import EquationSetting, declares, overrides, told
 from miras.analysis.equation.state import Update, state_lines
-from miras.analysis.equation.terms import Term
+from miras.analysis.equation.terms import Association
 from miras.analysis.equation.text import ascii_of, text
 from miras.parts.formula import AlgorithmFormula, Line, RetentionFormula, raised, times
 
@@ -41,7 +41,7 @@ class Equations:
     beside: tuple[Line, ...] = ()
 
 
-def compose(setting: Setting) -> Equations:
+def compose(setting: EquationSetting) -> Equations:
     """The equations of a setting."""
     lines, where, notes = _update(setting)
     made, said = inputs(setting)
@@ -74,7 +74,7 @@ def compose(setting: Setting) -> Equations:
     )
 
 
-def _update(setting: Setting) -> tuple[list[Line], list[Line], list[str]]:
+def _update(setting: EquationSetting) -> tuple[list[Line], list[Line], list[str]]:
     """The update and the read, what stands in them, and what is known of parts without pieces."""
     rule, algorithm = setting.rule, setting.rule.algorithm
     named = symbols(setting)
@@ -126,7 +126,9 @@ def _update(setting: Setting) -> tuple[list[Line], list[Line], list[str]]:
     return lines, where, notes
 
 
-def _rate(setting: Setting, kept: RetentionFormula, k: str, named) -> tuple[str, tuple[Line, ...]]:
+def _rate(
+    setting: EquationSetting, kept: RetentionFormula, k: str, named
+) -> tuple[str, tuple[Line, ...]]:
     """LaTeX of the rate of a token's step, "" for 1, and what defines it."""
     algorithm, lr = setting.rule.algorithm, gate(setting.rule, "rate")
     if lr is None:
@@ -141,7 +143,7 @@ def _rate(setting: Setting, kept: RetentionFormula, k: str, named) -> tuple[str,
     return rate, ()
 
 
-def _retention(setting: Setting, named) -> tuple[RetentionFormula, list[str]]:
+def _retention(setting: EquationSetting, named) -> tuple[RetentionFormula, list[str]]:
     """The retention's piece, or what its contract says."""
     part = setting.rule.retention
     if declares(part, "retention"):
@@ -163,14 +165,14 @@ def _retention(setting: Setting, named) -> tuple[RetentionFormula, list[str]]:
     return RetentionFormula(link=link, prox=prox), notes or [f"{known}."]
 
 
-def _snapshot(setting: Setting) -> str:
+def _snapshot(setting: EquationSetting) -> str:
     """LaTeX of the weights before the chunk, as gradients and snapshot reads see them."""
     retention = setting.rule.retention
     lags = retention.linked == "chunk" and not retention.proximal and retention.lag
     return r"\bar{W}_t" if lags else "W_r"
 
 
-def _point(setting: Setting, decays: Decays) -> str:
+def _point(setting: EquationSetting, decays: Decays) -> str:
     """LaTeX of the weights at which the gradient is taken."""
     W = "W_{t-1}"
     if not setting.online:
@@ -179,7 +181,13 @@ def _point(setting: Setting, decays: Decays) -> str:
 
 
 def _stepped(
-    setting: Setting, found: Gradients, terms: list[Term], point: str, index: str, rate: str, named
+    setting: EquationSetting,
+    found: GradientFormula,
+    terms: list[Association],
+    point: str,
+    index: str,
+    rate: str,
+    named,
 ) -> tuple[Update, list[Line], list[str]]:
     """The update of an algorithm that takes one step a token."""
     algorithm = setting.rule.algorithm
@@ -216,12 +224,12 @@ def _stepped(
     return Update(step.step, (*lines, *step.lines)), list(step.where), notes
 
 
-def _averages(setting: Setting) -> bool:
+def _averages(setting: EquationSetting) -> bool:
     """Whether W_t is the snapshot plus a multiple of the chunk's steps so far."""
     return setting.rule.algorithm.averaged
 
 
-def _averaged(setting: Setting, update: Update) -> tuple[Update, Line]:
+def _averaged(setting: EquationSetting, update: Update) -> tuple[Update, Line]:
     """The update from the snapshot, and what the sum of the steps is scaled by."""
     total = Line("S_t", f"S_{{t-1}} {update.step}", when="from 0 at a chunk's first token")
     mean, when = r"\frac{1}{t-r}", "or as `average` of miras.scan has it"
@@ -233,7 +241,7 @@ def _averaged(setting: Setting, update: Update) -> tuple[Update, Line]:
 
 
 def _sequential(
-    setting: Setting, found: Gradients, term: Term, point: str, decays: Decays
+    setting: EquationSetting, found: GradientFormula, term: Association, point: str, decays: Decays
 ) -> Update:
     """Several steps on a token, one after the other."""
     n, rule = setting.rule.algorithm.terms, setting.rule
@@ -254,7 +262,9 @@ def _sequential(
     return Update("" if first else f"+ {end} - W_{{t,0}}", tuple(lines), whole=end if first else "")
 
 
-def _factored(setting: Setting, found: Gradients, terms: list[Term], decays: Decays) -> str:
+def _factored(
+    setting: EquationSetting, found: GradientFormula, terms: list[Association], decays: Decays
+) -> str:
     """The update as papers of the delta rule have it: a matrix times the past, plus a write."""
     rule = setting.rule
     plain = rule.memory.is_linear and found.slope == 1 and found.granularity != "value"
@@ -283,7 +293,7 @@ def _factored(setting: Setting, found: Gradients, terms: list[Term], decays: Dec
     return f"({identity} - {' - '.join(erase)}) {past} + {' + '.join(write)}"
 
 
-def _places(setting: Setting, lines: list[Line]) -> Iterator[Line]:
+def _places(setting: EquationSetting, lines: list[Line]) -> Iterator[Line]:
     """The lines that say where a chunk begins and what a sweep is, where that is asked."""
     used = " ".join(f"{line.left} {line.right} {line.when}" for line in lines)
     if r"\hat{W}" in used:

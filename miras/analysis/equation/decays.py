@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 
 from miras.analysis.equation.gates import is_one
-from miras.analysis.equation.setting import Setting
+from miras.analysis.equation.setting import EquationSetting
 from miras.errors import ConfigError
 from miras.parts.formula import Line, Symbols
 
@@ -19,7 +19,7 @@ class Decays:
         named: symbols of the gates.
     """
 
-    def __init__(self, setting: Setting, decay: str | None, named: Symbols):
+    def __init__(self, setting: EquationSetting, decay: str | None, named: Symbols):
         self.rule = setting.rule
         gates = [gate for gate in self.rule.retention.gates() if gate.role == "decay"]
         kept = [] if decay is not None else [gate for gate in gates if not is_one(gate)]

@@ -5,7 +5,7 @@ A learned gate has the token's index, as \eta_t; a constant has that of the head
 
 from collections.abc import Iterator
 
-from miras.analysis.equation.setting import Setting
+from miras.analysis.equation.setting import EquationSetting
 from miras.optim.coefficients import MIN_LOG
 from miras.parts.formula import Line, number
 from miras.parts.gate import Gate, Role
@@ -27,7 +27,7 @@ def symbol(gate: Gate, index: str = "t", *, by_layer: bool = False) -> str:
     return f"{base}_{index}" if len(index) == 1 else f"{base}_{{{index}}}"
 
 
-def symbols(setting: Setting, index: str = "t") -> dict[str, str]:
+def symbols(setting: EquationSetting, index: str = "t") -> dict[str, str]:
     """LaTeX of each gate of a rule, by name."""
     return {
         gate.name: symbol(gate, index, by_layer=_slower(gate, setting))
@@ -45,7 +45,7 @@ def gate(rule: Rule, role: Role) -> Gate | None:
     return next(iter(rule.gates_of(role)), None)
 
 
-def gate_lines(setting: Setting) -> Iterator[Line]:
+def gate_lines(setting: EquationSetting) -> Iterator[Line]:
     """A line for each gate that a rule's parts declare."""
     named = symbols(setting)
     for gate in setting.rule.gates:
@@ -56,7 +56,7 @@ def gate_lines(setting: Setting) -> Iterator[Line]:
         )
 
 
-def _learned(gate: Gate, symbol: str, setting: Setting) -> Line:
+def _learned(gate: Gate, symbol: str, setting: EquationSetting) -> Line:
     right = {"bounded": f"(0, {number(gate.upper)})", "log_unit": "(0, 1]"}
     start = f"{_plain(gate.value)} at the start"
     if gate.slopes == "alibi":
@@ -71,7 +71,7 @@ def _learned(gate: Gate, symbol: str, setting: Setting) -> Line:
     return Line(symbol, right[gate.range], r"\in", "; ".join(told))
 
 
-def _constant(gate: Gate, symbol: str, setting: Setting) -> Line:
+def _constant(gate: Gate, symbol: str, setting: EquationSetting) -> Line:
     value = number(gate.value)
     slower = _slower(gate, setting)
     if gate.slopes == "alibi":
@@ -92,17 +92,17 @@ def _granularity(gate: Gate) -> str:
     return _SIDES.get(gate.side, f"per {gate.side} channel")
 
 
-def _rank(gate: Gate, setting: Setting) -> str:
+def _rank(gate: Gate, setting: EquationSetting) -> str:
     ranked = gate.side != "head" and setting.layer is not None
     return f" by rank {setting.layer.gate_rank}" if ranked and setting.layer is not None else ""
 
 
-def _slower(gate: Gate, setting: Setting) -> bool:
+def _slower(gate: Gate, setting: EquationSetting) -> bool:
     by_depth = setting.layer is not None and setting.layer.decay_by_depth
     return by_depth and gate.role == "decay" and gate.side == "head"
 
 
-def _notes(gate: Gate, setting: Setting) -> Iterator[str]:
+def _notes(gate: Gate, setting: EquationSetting) -> Iterator[str]:
     low = setting.rule.retention.min_log_decay
     if gate.role == "decay" and gate.side != "head" and low > MIN_LOG:
         yield f"at least exp({_plain(low)})"

@@ -7,12 +7,12 @@ A token makes terms (read, write, value): the error of what the memory answers t
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from miras.analysis.equation.setting import Setting, declares, overrides, told
-from miras.analysis.equation.terms import Term
+from miras.analysis.equation.setting import EquationSetting, declares, overrides, told
+from miras.analysis.equation.terms import Association
 from miras.parts.formula import BiasFormula, Line, MemoryFormula, Symbols, raised, times, wrap
 
 
-class Gradients(NamedTuple):
+class GradientFormula(NamedTuple):
     """What the gradient of a token is written from.
 
     Attributes:
@@ -36,7 +36,7 @@ class Gradients(NamedTuple):
         """Whether the gradient has a short form."""
         return self.memory.gradient is not None
 
-    def lines(self, terms: list[Term], W: str, index: str) -> Iterator[Line]:
+    def lines(self, terms: list[Association], W: str, index: str) -> Iterator[Line]:
         """The lines that define the residual, where it is no difference, and the error of it."""
         if self.memory.writes is not None or self.slope is not None or self._by_loss:
             return
@@ -52,7 +52,7 @@ class Gradients(NamedTuple):
             yield Line(f"r_{at}", difference if answer else f"- {term.value}")
             yield Line(f"e_{at}", self.bias.residual(f"r_{at}"))
 
-    def gradient(self, terms: list[Term], W: str, index: str) -> str:
+    def gradient(self, terms: list[Association], W: str, index: str) -> str:
         """LaTeX of g without its rates; with them where terms have their own."""
         if self.memory.writes is not None:
             (term,) = terms
@@ -69,7 +69,7 @@ class Gradients(NamedTuple):
         return joined(flipped).removeprefix("+ ")
 
     def signed(
-        self, terms: list[Term], W: str, index: str, *, rates: bool = True
+        self, terms: list[Association], W: str, index: str, *, rates: bool = True
     ) -> Iterator[tuple[str, str]]:
         """The step -rate g of each term, as a sign and LaTeX, where the gradient is closed."""
         assert self.memory.gradient is not None
@@ -104,7 +104,7 @@ class Gradients(NamedTuple):
         return not self.closed and self.bias is not None and self.bias.loss is not None
 
 
-def gradients_of(setting: Setting, named: Symbols) -> Gradients:
+def gradients_of(setting: EquationSetting, named: Symbols) -> GradientFormula:
     """The gradients of a rule, with pieces for the parts that have none.
 
     Args:
@@ -136,7 +136,7 @@ def gradients_of(setting: Setting, named: Symbols) -> Gradients:
         notes.append(
             f"the bias is {told(rule.bias)}, whose residual is {rule.bias.slope:g} pred - v."
         )
-    return Gradients(
+    return GradientFormula(
         memory,
         bias,
         rule.bias.slope,

@@ -1,33 +1,33 @@
 r"""Inputs: how a layer makes a rule's keys, values and queries, and what becomes of the read."""
 
 from miras.analysis.equation.gates import gate, is_one
-from miras.analysis.equation.setting import Setting
-from miras.analysis.equation.terms import Term
+from miras.analysis.equation.setting import EquationSetting
+from miras.analysis.equation.terms import Association
 from miras.parts.formula import Line
 
 
-def terms_of(setting: Setting, k: str, v: str, rate: str) -> list[Term]:
+def terms_of(setting: EquationSetting, k: str, v: str, rate: str) -> list[Association]:
     """The associations of a token."""
     if setting.keys == "product":
         own = _indexed(rate, "t,j") if _learned(setting) else rate
-        return [Term("k_{t,j}", "k_{t,j}", "v_{t,j}", own)]
+        return [Association("k_{t,j}", "k_{t,j}", "v_{t,j}", own)]
     if setting.keys == "rwkv7":
         rates = [_indexed(rate, f"t,{j}") if _learned(setting) else rate for j in (1, 2)]
         return [
-            Term(r"\kappa_t", r"(a_t \odot \kappa_t)", "", rates[0]),
-            Term("", r"\tilde{k}_t", v, rates[1]),
+            Association(r"\kappa_t", r"(a_t \odot \kappa_t)", "", rates[0]),
+            Association("", r"\tilde{k}_t", v, rates[1]),
         ]
     if setting.keys == "comba":
-        return [Term("p_t" if k == "k_t" else k, "k_t", v, rate)]
-    return [Term(k, k, v, rate)]
+        return [Association("p_t" if k == "k_t" else k, "k_t", v, rate)]
+    return [Association(k, k, v, rate)]
 
 
-def query(setting: Setting) -> str:
+def query(setting: EquationSetting) -> str:
     """LaTeX of the query."""
     return r"\tilde{q}_t" if setting.keys == "comba" else "q_t"
 
 
-def inputs(setting: Setting) -> tuple[list[Line], list[str]]:
+def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
     """The lines of keys that are made of others, and sentences on the rest."""
     layer = setting.layer
     if layer is None:
@@ -78,7 +78,7 @@ def inputs(setting: Setting) -> tuple[list[Line], list[str]]:
     return lines, notes
 
 
-def _learned(setting: Setting) -> bool:
+def _learned(setting: EquationSetting) -> bool:
     lr = gate(setting.rule, "rate")
     return lr is not None and not is_one(lr) and lr.learned
 

@@ -17,7 +17,7 @@ _COMPUTED = {  # what a formula says must not be overridden below it
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class EquationSetting:
     """A rule and how it is run; the fields are those of `miras.scan` and of a model.
 
     Attributes:
@@ -55,7 +55,7 @@ class Setting:
         return "plain" if self.layer is None else self.layer.keys
 
 
-def setting_of(model: Any, chunk: int | None, refine: int, exact: bool) -> Setting:
+def setting_of(model: Any, chunk: int | None, refine: int, exact: bool) -> EquationSetting:
     """The setting of a rule, of a model's config, or of a memory's.
 
     Raises:
@@ -69,7 +69,7 @@ def setting_of(model: Any, chunk: int | None, refine: int, exact: bool) -> Setti
         )
         for verdict in legality.of_semantics(model, refine, exact):
             require(verdict.legal, verdict.reason)
-        return Setting(model, chunk, refine, exact)
+        return EquationSetting(model, chunk, refine, exact)
     has_rule = isinstance(model, Config) and isinstance(getattr(model, "rule", None), Rule)
     require(
         has_rule,
@@ -87,7 +87,7 @@ def setting_of(model: Any, chunk: int | None, refine: int, exact: bool) -> Setti
         if hasattr(model, name)
     }
     config: Any = model
-    return Setting(config.rule, config.chunk, config.refine, config.exact, **beside)
+    return EquationSetting(config.rule, config.chunk, config.refine, config.exact, **beside)
 
 
 def declares(part: Any, axis: str, method: str = "formula") -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from miras.analysis.equation.decays import Decays
-from miras.analysis.equation.setting import Setting
+from miras.analysis.equation.setting import EquationSetting
 from miras.parts.formula import Line, RetentionFormula
 
 
@@ -25,7 +25,7 @@ class Update(NamedTuple):
 
 
 def state_lines(
-    setting: Setting, update: Update, kept: RetentionFormula, decays: Decays
+    setting: EquationSetting, update: Update, kept: RetentionFormula, decays: Decays
 ) -> Iterator[Line]:
     """W_t, and the dual state where there is one."""
     retention, acts = setting.rule.retention, setting.rule.algorithm.acts

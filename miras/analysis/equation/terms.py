@@ -1,9 +1,9 @@
-"""Term: one association that a token makes."""
+"""Association: one association that a token makes."""
 
 from typing import NamedTuple
 
 
-class Term(NamedTuple):
+class Association(NamedTuple):
     """The error of what the memory answers to `read`, as to `value`, written along `write`.
 
     LaTeX of each, "" for a key or value of zero, and of the rate, "" for 1.
