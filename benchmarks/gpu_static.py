@@ -92,7 +92,7 @@ def compile_for(mesh: Mesh, name: str, width: int) -> None:
     """Compile a preset's scan and its gradients; XLA writes down what it does."""
     config = miras.preset(name)
     rule, terms = config.rule, config.layer.terms(config.rule)
-    sizes = {"B": BATCH, "T": TILES * CHUNK // 2, "H": HEADS, "dk": width}
+    sizes: Any = {"B": BATCH, "T": TILES * CHUNK // 2, "H": HEADS, "dk": width}
     inputs = random_inputs(rule, terms=terms, dtype=np.float32, **sizes)
     has_keys = config.layer.keys in ("rwkv7", "comba")
 

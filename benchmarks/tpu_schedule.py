@@ -69,7 +69,7 @@ def case_of(case: Case) -> tuple[Any, dict[str, Any], Any]:
 
     preset, *changes = case.rule.split()
     config = override(miras.preset(preset), *changes)
-    sizes = {"T": max(2 * case.chunk, 256), "H": HEADS, "dk": case.width}
+    sizes: Any = {"T": max(2 * case.chunk, 256), "H": HEADS, "dk": case.width}
     terms = config.layer.terms(config.rule)
     inputs = random_inputs(config.rule, terms=terms, dtype="float32", **sizes)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
