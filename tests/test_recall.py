@@ -10,6 +10,7 @@ from miras.data.task_rows import open_task
 from miras.tasks import seeded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", recall.TASKS)
 def test_every_run_has_rows_and_as_many_parameters(task, tmp_path):
     configs = {name: recall.configured(name, task, 0, tmp_path) for name in recall.MODELS}

@@ -254,6 +254,7 @@ def test_a_residual_may_differ_where_that_is_said(broken):
 RULE = miras.Rule(memory="vector", bias="l2", retention="none", algorithm="gd")
 
 
+@pytest.mark.slow
 def test_backends_that_differ_are_told(monkeypatch):
     """The gradients as well: what is changed here is the loss by a share that has no value."""
     honest = checked_rules.scan_with_loss

@@ -97,6 +97,7 @@ def test_a_task_is_told_as_a_table_a_picture_and_numbers(recall, capsys):
     assert json.loads((recall / "eval" / "mqar.json").read_text()) == found
 
 
+@pytest.mark.slow
 def test_any_task_in_text_goes_with_a_run_on_text(needle, babi, text, tmp_path, capsys):
     argv = ["eval", str(needle), "--lengths", "450", "--depths", "0.5", "--examples", "2"]
     out = ["--out", str(tmp_path / "out")]

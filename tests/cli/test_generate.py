@@ -37,9 +37,11 @@ def run(request, model, tmp_path_factory):
 
 def printed(run, capsys, *argv):
     parser = argparse.ArgumentParser()
-    generate.add_parser(parser.add_subparsers(), lambda folder: run)
+    generate.add_parser(parser.add_subparsers())
     args = parser.parse_args(["generate", "run", *map(str, argv)])
-    assert args.run(args) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generate, "load_run", lambda folder: run)
+        assert args.run(args) == 0
     return capsys.readouterr().out
 
 

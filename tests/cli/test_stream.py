@@ -44,6 +44,7 @@ def test_a_session_goes_on_as_one_text(run, tmp_path, capsys):
     assert load_session(path, load_run(run).model).tokens == 1 + 7 + 13
 
 
+@pytest.mark.slow
 def test_a_streamed_text_is_the_text_read_at_once(run, tmp_path, capsys):
     model, tokenizer = (found := load_run(run)).model, found.tokenizer
     data = ("see the old sea again\n" * 120).encode()

@@ -44,6 +44,7 @@ def test_every_preset(name):
     assert "miras_backward" in text
 
 
+@pytest.mark.slow
 def test_auto_takes_kernels_where_they_fit():
     for name, kernels in (("titans_lmm", True), ("kda", False)):
         static, arrays = call(name, T=64, dk=32, dtype=np.float32)

@@ -49,7 +49,9 @@ SOME = ("titans_lmm", "memora", "gated_deltanet", "lact")
 
 
 @pytest.mark.usefixtures("everywhere")
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "gated_deltanet")) for n in SOME]
+)
 def test_segments_masks_and_a_state(name):
     static, arrays = call(name, B=2, T=21, dk=4)
     first, second = (
