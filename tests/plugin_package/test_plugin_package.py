@@ -1,20 +1,17 @@
 """Parts that only a plugin has run everywhere, and are measured and described as miras's own."""
 
 import dataclasses
-import functools
 
 import numpy as np
 import pytest
 
 import miras
-from miras.analysis.ablate import make_grid
 from miras.analysis.costs import costs
 from miras.analysis.equation import equations
 from miras.backends.pallas.ahead_of_time import compile_ahead
 from miras.backends.pallas.gpu.plan import RegisterBudget
 from miras.cli.main import main
 from miras.config import plugins
-from miras.config.sweep import axis, product
 from miras.testing import (
     check_algorithm,
     check_bias,
@@ -23,7 +20,6 @@ from miras.testing import (
     check_rule,
     random_inputs,
 )
-from miras.train import RunConfig
 from tests.backends.pallas.calls import agree, gradient, shapes
 from tests.plugin_package import Asymmetric, Gated, Leaky, QuasiHyperbolic
 
@@ -174,13 +170,17 @@ def test_a_run_is_trained_and_inspected(tmp_path, capsys):
     assert "leak" in page.read_text()
 
 
-def test_a_grid_of_them_is_legal():
-    base = RunConfig(model=miras.preset("yaad"))
-    axes = {"bias": ["asymmetric", "l2"], "memory": ["gated"], "algorithm": ["quasi_hyperbolic"]}
-    grid = make_grid(product(*(axis(*item) for item in axes.items())),
-                     functools.partial(miras.override, base), seeds=1)  # fmt: skip
-    assert len(grid.cells) == 2
-    assert not grid.illegal
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_a_grid_of_them_is_trained(tmp_path, capsys):
+    folder, text = tmp_path / "grid", tmp_path / "text.txt"
+    text.write_text("the memory reads the text. " * 200)
+    axes = [word.replace("asymmetric", "asymmetric,l2") for word in PARTS]
+    command = ["ablate", "yaad", *axes, *TINY, *PLUGIN, "--seeds", "1"]
+    assert main([*command, "--data", str(text), "--out", str(folder), "--jobs", "2"]) == 0
+    table = (folder / "table.md").read_text()
+    assert "asymmetric" in table
+    assert "| l2" in table
 
 
 def test_costs_count_them():
