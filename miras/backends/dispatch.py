@@ -73,7 +73,9 @@ def check_backend(name: object, what: str = "backend") -> None:
 
 
 def run(rule: Rule, inputs: ScanInputs, options: ScanOptions, alignment: Alignment) -> ScanResult:
-    """Run a call on the backend that `options` names, or that supports it best.
+    """Run a call on the backend that `options` names.
+
+    "auto" takes the first backend preferred on this device that supports the call, else "xla".
 
     Raises:
         ConfigError: where the named backend cannot run the call, with the reason.

@@ -1,7 +1,8 @@
 """The reference backend: one token at a time, plain gradients, weights formed at every step.
 
-Slow and obvious; the oracle for every other backend. It shares the parts with them and nothing of
-the engine: no taps, no coefficients, no tiles.
+Slow and obvious; the oracle for every other backend. It shares the parts with them, and it shares
+gates, decays and positions with the engine, but none of its factored gradients, coefficients or
+tiles.
 """
 
 import functools
@@ -28,7 +29,7 @@ class Reference(Backend):
 
     @property
     def supports(self) -> Supports:
-        """The oracle rounds nothing."""
+        """Everything but other settings of `Precision` than the default: the oracle does not round."""
         return Supports(precision=False)
 
     def plan(self, rule, inputs, options, alignment) -> None:

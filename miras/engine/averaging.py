@@ -2,7 +2,7 @@
 
 r_t goes with the tokens as a gate does. A masked token and an empty slot hold the r_t of the token
 that was written before them, since the memory stays as that token left it; before a row's first
-token nothing is written, and r_t says nothing.
+token nothing is written, and r_t is unused.
 """
 
 import jax

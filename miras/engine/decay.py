@@ -1,11 +1,15 @@
 """Decays per channel: products over time that differ from row to row or column to column.
 
-The product between two tokens is exp(sum of logs), <= 1. It is exact at any log decay, since no
-exponent here is positive and none is the difference of two longer sums, which would cancel. Tokens
-stand in blocks of 4. Two of one block are paired one by one, all that lie d apart at once. For two
-of different blocks the product is taken apart where the later one's block starts, into a factor of
-each, both <= 1: where one of them underflows the product does too. Nothing depends on a later
-token, not even in its rounding.
+The product between two tokens is exp(sum of logs), <= 1. It is computed in these steps:
+
+1. Tokens are split into blocks of 4.
+2. Two tokens of one block: exp of the sum of the logs between them, for all pairs d apart at once.
+3. Two tokens of different blocks: the product of two factors, from the earlier token to the start
+   of the later token's block and from there to the later token. Both are <= 1, so where one of them
+   underflows the product does too.
+
+The result is exact at any log decay: no exponent is positive, and none is the difference of two
+longer sums, which would cancel. No result depends on a later token, not even in its rounding.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +31,7 @@ class Sums(NamedTuple):
 
     Attributes:
         log: of each token.
-        own: from the state before token t to the one that it reads: `log`, or 0.
+        own: log decay applied between W_{t-1} and the state that token t reads: `log`, or 0.
         since_start: from the start to the state that token t reads.
     """
 
@@ -102,8 +106,9 @@ def before(sums: Sums | None, decay_first: bool) -> Sums | None:
 def decay_of(memory: Memory, name: str, log_decays: Mapping[Side, Array]) -> Decay:
     """The decay of a weight under log decays by side, [C] for "head" and [C, D] else, >= MIN_LOG.
 
-    A side that the weight lacks acts on it by its channels' geometric mean. Weights under a decay
-    per head alone share its array, by which others know that what they derive from it is shared.
+    A side that the weight lacks acts on it by its channels' geometric mean. Under a decay per head
+    alone, `scalar` is the same array object for every weight; `step._steps` compares ids to reuse
+    coefficients.
     """
     head, row, column = log_decays.get("head"), None, None
     scalar = head

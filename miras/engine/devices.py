@@ -11,9 +11,9 @@ Tree = TypeVar("Tree")
 
 
 def varying_alike(tree: Tree) -> Tree:
-    """All leaves as if they differed along every axis along which any does.
+    """Casts all leaves to vary over the union of their mesh axes.
 
-    Loops and kernels want that of what they carry. The derivative sums gradients over devices.
+    Loops and kernels require equal varying types. The derivative sums gradients over devices.
     """
     axes = frozenset().union(*(_axes(x) for x in jax.tree.leaves(tree)))
 

@@ -1,4 +1,4 @@
-"""Formed: states formed one by one, where no dual form of them is known."""
+"""Formed trajectories: weights formed explicitly at every token, where no dual form is known."""
 
 import functools
 
@@ -14,7 +14,7 @@ from miras.rule.rule import Rule
 
 
 class Formed:
-    """States formed one by one: the algorithm's own recursion on full weights, at given gradients.
+    """Weights formed explicitly at every token, by the algorithm's recursion at given gradients.
 
     The only form for links and proximal maps that fire at every token, for steps that are not
     linear in the gradients, and for decays per channel under momentum.

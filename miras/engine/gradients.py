@@ -86,7 +86,7 @@ def gradients(
 
 
 def _residual(bias: Bias, term: Term, gates: Mapping[str, Array], pred: Array) -> Array:
-    """What a gradient starts with; one rate for all of a token's gradients scales it here, once."""
+    """d loss / d pred; a scalar rate is applied here, per-channel rates in `gradients`."""
     residual = bias.residual(pred, term.v, gates)
     return term.rate * residual if _per_token(term) else residual
 
@@ -98,7 +98,7 @@ def _per_token(term: Term) -> bool:
 def associated(
     rule: Rule, term: Term, gates: Mapping[str, Array], decays: Mapping[Side, Array]
 ) -> tuple[Writes, dict[str, Kind]]:
-    """What a memory that is written by association takes, whatever it holds.
+    """Writes of a Hebbian memory; they do not depend on its weights.
 
     Args:
         rule: whose memory `associates`.

@@ -1,4 +1,4 @@
-"""Several chunks that form the momentum buffer once, at the end of the last.
+"""Process several chunks, forming the momentum buffer S only after the last one.
 
 A chunk reads the S before it, and only the next chunk reads the S after it. So S between two chunks
 need not be formed: the first chunk's gradients are writes of the second as well. Composed from the

@@ -89,7 +89,7 @@ class Linear:
         return state
 
     def _averaged(self, name: str, S: Leaf) -> Leaf:
-        """A_0 + r S, by the sum that is there already."""
+        """A_0 + r S; reuses S, the sum of steps."""
         assert self.steps.coefficients is not None
         row = self.steps.coefficients[name].row
         assert row is not None

@@ -40,7 +40,7 @@ class Tile(NamedTuple):
         write: [C], 1 or 0: whether the token writes and decays.
         chunk_start: scalar bool: the run begins a chunk, so the snapshot is taken anew; None says
             that it always does.
-        chunk_end: scalar bool: what happens once a chunk happens after the run's last token.
+        chunk_end: scalar bool: the run ends its chunk; per-chunk actions follow its last token.
     """
 
     q: Array
@@ -99,9 +99,9 @@ class Learned(NamedTuple):
     Attributes:
         tokens: the run's.
         memory: before the run, at its chunk's start where it begins one.
-        start: from where the run's states are counted.
+        start: the initial iterate of the recursion.
         steps: what moves the memory.
-        sweeps: the iterates that the sweeps imply at the run's end.
+        sweeps: each refinement sweep's iterate at the end.
         loss: inner loss of each token, after those of a window.
     """
 
@@ -159,7 +159,7 @@ def advance(rule: Rule, fixed: Weights, learned: Learned, tile: Tile) -> tuple[S
 
 
 def _begin(rule: Rule, memory: State, chunk_start: Array | None) -> State:
-    """At a chunk's start: a new snapshot, and all that counts within a chunk set to its start."""
+    """At a chunk's start: a new snapshot is taken and per-chunk buffers are reset."""
     linked = link(rule, memory.A)
     R = select(chunk_start, linked, memory.R)
     L = None if memory.L is None else select(chunk_start, linked, memory.L)
@@ -172,7 +172,7 @@ def _begin(rule: Rule, memory: State, chunk_start: Array | None) -> State:
 
 
 def _start(rule: Rule, memory: State, chunk_start: Array | None) -> Iterate:
-    """From where the run's states are counted: the memory, or the snapshot where they average."""
+    """The initial iterate of the recursion: the memory, or the snapshot under averaging."""
     if not rule.algorithm.averaged:
         return Iterate(memory.A, memory.S, memory.V)
     return Iterate(memory.R, None if chunk_start is None else memory.S, memory.V)
@@ -203,7 +203,7 @@ def _steps(rule: Rule, memory: State, tokens: Tokens) -> Steps:
 def _learn(
     rule: Rule, options: ScanOptions, fixed: Weights, memory: State, tokens: Tokens, steps: Steps
 ) -> tuple[Gradients, Steps, tuple[Iterate, ...]]:
-    """The gradients that move the memory, the steps with them, and the sweeps' new memories."""
+    """The gradients, the steps with them, and each refinement sweep's iterate at the end."""
     if rule.algorithm.least_squares is not None:
         grads = least_squares.writes(rule, memory.R, tokens, fixed)
         return grads, _with(steps, grads), ()
@@ -260,7 +260,7 @@ def _plain(rule: Rule, W: Weights, fixed: Weights, steps: Steps) -> Plain:
 
 
 def _last_read(rule: Rule, fixed: Weights, W: Weights, steps: Steps, tile: Tile, y: Array) -> Array:
-    """The last token of a chunk reads what the chunk's end has made of the memory."""
+    """y, where the chunk's last token reads the memory after the per-chunk action."""
     if rule.read == "snapshot":
         return y
     true_read = rule.memory.apply(_plain(rule, W, fixed, steps), tile.q)
@@ -269,7 +269,7 @@ def _last_read(rule: Rule, fixed: Weights, W: Weights, steps: Steps, tile: Tile,
 
 
 def _act(rule: Rule, end: Iterate, steps: Steps, chunk_end: Array) -> Iterate:
-    """What an algorithm that acts per chunk adds at its end."""
+    """The iterate after the step of an algorithm that acts at the end of each chunk."""
     gates = {name: last(gate) for name, gate in steps.for_steps.items()}
     A, V = {}, {}
     for name, leaf in end.A.items():

@@ -1,7 +1,8 @@
 """Linear systems in matmuls, with no call of LAPACK.
 
-As jaxlib 0.10 makes them, LAPACK calls on the CPU wait, on a thread of XLA's pool, for work that
-they queue on that pool: as many of them at once as there are cores, and none of them ends.
+LAPACK calls of jaxlib 0.10 can deadlock XLA's CPU thread pool when several run at once: each waits
+on a thread of the pool for work that it queues on the same pool. This module can go once a newer
+jaxlib does not deadlock.
 """
 
 import jax

@@ -17,8 +17,8 @@ class Tokens(NamedTuple):
 
     Attributes:
         terms: the associations of each token.
-        for_gradients: the gates that gradients depend on, by name [C, ...]; with those of a
-            window's tokens before them where the terms are, see `with_window`.
+        for_gradients: the gates that gradients depend on, by name [C, ...]; preceded by the
+            window's tokens after `with_window`, as the terms are.
         log_decays: by side: [C] for "head", [C, D] for channels; 0 where masked.
         for_steps: the algorithm's own gates by name, [C, ...]; logs are 0 where masked.
         weight: of the token in the windows it lies in [C], 0 where masked; None without windows.
@@ -135,7 +135,7 @@ def _clamped(rule: Rule, gates: dict[str, Array]) -> dict[str, Array]:
 
 
 def _rank(weight: Array) -> Array:
-    """How many written tokens stand up to each one, itself included; weight > 0 marks a written."""
+    """Inclusive count of written tokens up to each token; weight > 0 marks a written token."""
     size = weight.shape[0]
     lower = jnp.arange(size)[:, None] >= jnp.arange(size)[None, :]
     return lower.astype(weight.dtype) @ (weight > 0).astype(weight.dtype)

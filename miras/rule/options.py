@@ -8,7 +8,7 @@ from miras.rule import legality
 from miras.rule.precision import Precision
 from miras.rule.rule import Rule
 
-# Chunks from one checkpoint of the memory to the next; None leaves it to the backend.
+# Save one memory every so many chunks; None leaves the choice to the backend.
 SaveEvery = int | Literal["sqrt"] | None
 
 T = TypeVar("T", bound="ScanOptions")
@@ -26,13 +26,14 @@ class ScanOptions(Config):
             online rule.
         exact: compute the online rule in closed form, for linear memories with a quadratic bias.
             C is then a tile size, and not part of the model.
-        save_every: chunks from one memory that is saved for the backward pass to the next; those
-            between are recomputed. "sqrt" takes the square root of the number of chunks, so that
+        save_every: save one memory every `save_every` chunks for the backward pass, which
+            recomputes those between. "sqrt" takes the square root of the number of chunks, so that
             memory grows with the square root of T, at the cost of one more forward pass. None
             leaves the choice to the backend. No value depends on it.
         precision: the dtypes in which the memory is kept, multiplied and summed.
-        backend: "auto", the fastest that supports the call; "xla"; "pallas", kernels on a TPU or a
-            GPU; or "reference", token by token, the oracle. See `miras.backends.base`.
+        backend: "auto", the first backend preferred on this device that supports the call, else
+            "xla"; "xla"; "pallas", kernels on a TPU or a GPU; or "reference", token by token, the
+            oracle. See `miras.backends.base`.
     """
 
     chunk: int = 64

@@ -1,4 +1,7 @@
-"""Precision: in which numbers a memory is kept, multiplied and summed. Applied in the engine."""
+"""Precision: the dtypes in which a memory is kept, multiplied and summed.
+
+Rounding is applied in `miras.backends.xla.rounding`.
+"""
 
 import dataclasses
 from typing import Literal

@@ -34,7 +34,7 @@ def as_arrays(inputs: ScanInputs) -> ScanInputs:
 
 
 def as_array(name: str, x: Any) -> Array:
-    """X as a jax array; `ConfigError` for what is none, such as a string or rows of two lengths."""
+    """Convert x to a jax array; raises `ConfigError` for a string or for rows of two lengths."""
     if isinstance(x, jax.Array):
         return x
     try:

@@ -161,7 +161,7 @@ def _check_gates(rule: Rule, inputs: ScanInputs) -> None:
 
 
 def _check_range(gate: Gate, given: Array, mask: Array | None) -> None:
-    """NaN satisfies none of these; a log may be -inf, a threshold inf; masked, all may be."""
+    """Rejects NaN; -inf logs and inf thresholds are allowed; masked tokens are not checked."""
     if isinstance(given, Tracer) or isinstance(mask, Tracer):
         return
     values = np.asarray(given, np.float64)
@@ -193,7 +193,7 @@ def _check_labels(inputs: ScanInputs) -> None:
 
 
 def _check_average(rule: Rule, inputs: ScanInputs, chunk: int) -> None:
-    """NaN is refused as what lies outside the range is."""
+    """Rejects NaN and values outside the range."""
     average = inputs.average
     if average is None:
         return

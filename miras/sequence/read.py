@@ -16,7 +16,7 @@ from miras.sequence.arrays import as_array, check_finite, check_float
 
 @typed
 def read(rule: Rule, W0: Weights, q: Queries, state: State, gates: Gates | None = None) -> Array:
-    """y_t = M(W, q_t) for every query, W = link(A) as the state holds it (DESIGN's update, read).
+    """y_t = M(W, q_t) for every query, W = link(A) as the state holds it (docs/concepts.md).
 
     This is Titans' retrieval M*(q) (2501.00663, section 3.1): a forward pass without a weight
     update. Nothing is written, and no decay or clock goes on.

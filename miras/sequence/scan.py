@@ -81,12 +81,13 @@ def scan(
             rule. It is part of the model: another C is another function.
         refine: sweeps towards the online rule inside each chunk, see `ScanOptions`.
         exact: the online rule in closed form, for linear memories with a quadratic bias.
-        save_every: chunks from one memory that is saved for the backward pass to the next, "sqrt",
-            or None to leave it to the backend; "xla" then saves one a chunk.
+        save_every: save one memory every `save_every` chunks for the backward pass; "sqrt", or None
+            to leave it to the backend: "xla" then saves one a chunk.
         precision: the dtypes in which the memory is kept, multiplied and summed; see
             `miras.Precision`. Settings other than the default have no forward-mode derivative.
         backend: "xla"; "pallas", kernels on a TPU or a GPU, see docs/kernels.md; "reference",
-            token by token, the oracle; or "auto", the fastest that supports the call.
+            token by token, the oracle; or "auto", the first backend preferred on this device that
+            supports the call, else "xla".
 
     Returns:
         y [B, T, H, Dv] in the dtype of q, and the state after the last token, in that of
@@ -165,7 +166,7 @@ def _without_masked(rule: Rule, inputs: ScanInputs, mask: Mask) -> ScanInputs:
 
 
 def _average(rule: Rule, inputs: ScanInputs, chunk: int) -> Array | None:
-    """R by position in the chunk, [C]; None for an algorithm that averages nothing."""
+    """Factors r by position in the chunk, [C]; None for an algorithm that averages nothing."""
     if not rule.algorithm.averaged:
         return None
     if inputs.average is not None:

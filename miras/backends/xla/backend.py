@@ -52,7 +52,7 @@ class Xla(Backend):
         return self.tiling
 
     def run(self, rule, inputs, options, alignment, plan: Tiling) -> ScanResult:
-        """See `run_tiles`."""
+        """Outputs, state and loss of all tokens, from `run_tiles`."""
         return run_tiles(rule, inputs, options, alignment, plan)
 
 

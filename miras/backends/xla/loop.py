@@ -22,7 +22,7 @@ Loop = Callable[..., tuple[State, Array, Array]]
 
 
 def checkpoint_interval(save_every: SaveEvery, tiles: int, parts: int) -> int:
-    """Tiles from one saved state to the next.
+    """The interval of `scan_tiles`: one state is saved every so many tiles.
 
     Args:
         save_every: see `miras.scan`.
@@ -48,7 +48,7 @@ def scan_tiles(
         memory: of each row and head, before the first tile.
         tiles: leaves [N, B, (H,) C, ...].
         resets: [N, B], or None.
-        interval: tiles from one state that is saved for the backward pass to the next.
+        interval: save one state every `interval` tiles for the backward pass.
     """
     each = Tile(0, 0, 0, 0, 0, None, None, None)  # pyright: ignore
     over_heads = jax.vmap(step, (0, 0, each, None))

@@ -229,7 +229,7 @@ def operand_shapes(
 
 
 def end_position(rule: Rule, chunk: int) -> int:
-    """The position in a chunk after which happens what happens once a chunk."""
+    """The position after which the per-chunk actions (link, transform, prox) are applied."""
     return 0 if rule.retention.lag else chunk - 1
 
 
