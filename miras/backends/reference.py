@@ -29,7 +29,7 @@ class Reference(Backend):
 
     @property
     def supports(self) -> Supports:
-        """Everything but other settings of `Precision` than the default: the oracle does not round."""
+        """All but a `Precision` other than the default: the oracle does not round."""
         return Supports(precision=False)
 
     def plan(self, rule, inputs, options, alignment) -> None:
