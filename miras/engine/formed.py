@@ -13,7 +13,7 @@ from miras.memory import Reader
 from miras.rule.rule import Rule
 
 
-class Formed:
+class FormedTrajectory:
     """Weights formed explicitly at every token, by the algorithm's recursion at given gradients.
 
     The only form for links and proximal maps that fire at every token, for steps that are not

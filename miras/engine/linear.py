@@ -1,4 +1,4 @@
-"""Linear: states in dual form, where they are linear in the gradients. They are never formed."""
+"""Dual trajectories: states linear in the gradients, read in dual form and never formed."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from miras.rule.rule import Rule
 
 
 @dataclasses.dataclass
-class Linear:
+class DualTrajectory:
     """States in dual form: W_t = beta_t W_0 + p_t S_0 - sum_s c[t, s] X_s^T E_s, times decays."""
 
     rule: Rule

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from miras.array_typing import Array, Weights
 from miras.engine.gradients import Gradients
-from miras.engine.linear import Linear
+from miras.engine.linear import DualTrajectory
 from miras.engine.readers import Kind, Plain, Write
 from miras.engine.systems import inverse_positive
 from miras.engine.tokens import Tokens
@@ -102,7 +102,7 @@ def at_rest(rule: Rule, A: Weights, fixed: Weights, gates: Mapping[str, Array]) 
     return Solution(Plain(A, fixed, gates=gates), of(rule))
 
 
-class Solved(Linear):
+class LeastSquaresTrajectory(DualTrajectory):
     """States that are solutions: G and H in dual form, and a system for each read."""
 
     def after(self) -> Reader:

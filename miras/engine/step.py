@@ -17,7 +17,7 @@ from miras.engine.decay import decay_of
 from miras.engine.exact import exact_gradients
 from miras.engine.gradients import Gradients, associated, gradients
 from miras.engine.iterate import Iterate, Steps, last, link
-from miras.engine.linear import Linear
+from miras.engine.linear import DualTrajectory
 from miras.engine.readers import Plain
 from miras.engine.state import State
 from miras.engine.tokens import Tokens, band, next_window, tokens_of, with_window
@@ -210,7 +210,8 @@ def _learn(
     if options.exact:
         ((name, _),) = memory.A.items()
         nothing = steps._replace(writes={name: ()}, kinds={name: "linear"})
-        before = Linear(rule, Iterate(memory.A, memory.S, memory.V), nothing, fixed).before()
+        start = Iterate(memory.A, memory.S, memory.V)
+        before = DualTrajectory(rule, start, nothing, fixed).before()
         grads = exact_gradients(  # pyright: ignore
             rule, name, before.trails[name], tokens.terms, fixed, tokens.for_gradients
         )

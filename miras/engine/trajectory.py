@@ -2,9 +2,10 @@
 
 Three forms, of which a rule's traits choose one:
 
-- `Linear`: states that are linear in the gradients, read in dual form;
-- `Formed`: each state a full weight, by the algorithm's own recursion;
-- `Solved`: the minimiser over all tokens so far, read by solving for it (recursive least squares).
+- `DualTrajectory`: states that are linear in the gradients, read in dual form;
+- `FormedTrajectory`: each state a full weight, by the algorithm's own recursion;
+- `LeastSquaresTrajectory`: the minimiser over all tokens so far, read by solving for it
+  (recursive least squares).
 """
 
 from typing import Protocol
@@ -14,11 +15,11 @@ import jax.numpy as jnp
 
 from miras.array_typing import Array, Weights
 from miras.engine import recursive_least_squares as least_squares
-from miras.engine.formed import Formed
+from miras.engine.formed import FormedTrajectory
 from miras.engine.iterate import Iterate, Steps, link
-from miras.engine.linear import Linear
+from miras.engine.linear import DualTrajectory
 from miras.engine.readers import Plain
-from miras.engine.recursive_least_squares import Solved
+from miras.engine.recursive_least_squares import LeastSquaresTrajectory
 from miras.memory import Reader
 from miras.rule.rule import Rule
 
@@ -49,8 +50,8 @@ def trajectory(rule: Rule, start: Iterate, steps: Steps, fixed: Weights) -> Traj
         fixed: weights that only the outer loop trains.
     """
     if rule.algorithm.least_squares is not None:
-        return Solved(rule, start, steps, fixed)
-    return (Formed if rule.forms_weights else Linear)(rule, start, steps, fixed)
+        return LeastSquaresTrajectory(rule, start, steps, fixed)
+    return (FormedTrajectory if rule.forms_weights else DualTrajectory)(rule, start, steps, fixed)
 
 
 def dual_start(rule: Rule, fast: Weights) -> Weights:
