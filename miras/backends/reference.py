@@ -15,7 +15,7 @@ from miras.backends.base import Alignment, Backend, ScanInputs, ScanResult, Supp
 from miras.engine.decay import decay_of
 from miras.engine.iterate import Iterate
 from miras.engine.layout import positions
-from miras.engine.readers import Plain
+from miras.engine.readers import FixedWeightsReader
 from miras.engine.state import State, initial_state, split_fixed
 from miras.engine.systems import inverse_positive
 from miras.engine.tokens import Tokens, Window, tokens_of
@@ -152,7 +152,9 @@ def _token(rule, options, fixed, origin, memory: State, streams, reset, position
         A = _choose(is_last, near, A)
     W = _link(rule, A) if L is None else L
     W = snapshot if rule.read == "snapshot" else W
-    y = rule.memory.apply(Plain(W, fixed, gates=rule.memory.own_gates(tokens.gates)), q)[0]
+    y = rule.memory.apply(
+        FixedWeightsReader(W, fixed, gates=rule.memory.own_gates(tokens.gates)), q
+    )[0]
     window = jax.tree.map(lambda x: x[1:], now)
     after = memory.replace(A=A, S=S, V=V, R=R, L=L, window=window, sweeps=tuple(moved))
     return after, (y, loss)
@@ -216,7 +218,7 @@ def _one(rule: Rule, fixed, at: Weights, k, k_write, v, gates):
     of_bias, of_memory = rule.bias.own_gates(gates), rule.memory.own_gates(gates)
 
     def read(W: Weights, x: Array) -> Array:
-        return rule.memory.apply(Plain(W, fixed, gates=of_memory), x[None, :])
+        return rule.memory.apply(FixedWeightsReader(W, fixed, gates=of_memory), x[None, :])
 
     pred, vjp = jax.vjp(lambda W: read(W, k), at)
     residual = rule.bias.residual(pred, v[None], of_bias)
@@ -268,7 +270,7 @@ def _least_squares(rule: Rule, fixed, A: Weights, R: Weights, tokens: Tokens, q:
     """H and G after the token, y = phi(q) (H + ridge)^-1 G, and the loss before it."""
     solver, (term,) = rule.algorithm.least_squares, tokens.terms
     assert solver is not None
-    reader = Plain({}, fixed, gates=rule.memory.own_gates(tokens.gates))
+    reader = FixedWeightsReader({}, fixed, gates=rule.memory.own_gates(tokens.gates))
     phi = lambda x: rule.memory.features(reader, x)  # noqa: E731
     ridge = solver.ridge * jnp.eye(A["H"].shape[0], dtype=q.dtype)
     x, A = phi(term.k), _decay(rule, tokens, A)

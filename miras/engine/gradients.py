@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from miras.array_typing import Array, Weights
 from miras.bias import Bias
 from miras.engine.devices import varying_alike
-from miras.engine.readers import Kind, OwnSteps, Write, Writes
+from miras.engine.readers import OwnSteps, ReadKind, Write, Writes
 from miras.memory import Memory, Reader
 from miras.parts.gate import Side
 from miras.rule.rule import Rule
@@ -45,7 +45,7 @@ class Gradients(NamedTuple):
     """
 
     writes: Writes
-    kinds: dict[str, Kind]
+    kinds: dict[str, ReadKind]
     loss: Array
 
 
@@ -64,7 +64,7 @@ def gradients(
     """
     gates = rule.bias.own_gates(gates)
     writes: Writes = {}
-    kinds: dict[str, Kind] = {}
+    kinds: dict[str, ReadKind] = {}
     loss = jnp.zeros(terms[0].k.shape[0], terms[0].v.dtype)
     for j, term in enumerate(terms):
         at = OwnSteps(reader, writes) if rule.algorithm.sequential and j > 0 else reader
@@ -97,7 +97,7 @@ def _per_token(term: Term) -> bool:
 
 def associated(
     rule: Rule, term: Term, gates: Mapping[str, Array], decays: Mapping[Side, Array]
-) -> tuple[Writes, dict[str, Kind]]:
+) -> tuple[Writes, dict[str, ReadKind]]:
     """Writes of a Hebbian memory; they do not depend on its weights.
 
     Args:
@@ -128,7 +128,7 @@ class Tapped:
     base: Reader
     taps: Weights | None
     inputs: dict[str, Array] = dataclasses.field(default_factory=dict)
-    kinds: dict[str, Kind] = dataclasses.field(default_factory=dict)
+    kinds: dict[str, ReadKind] = dataclasses.field(default_factory=dict)
     outputs: dict[str, Array] = dataclasses.field(default_factory=dict)
 
     def linear(self, name: str, x: Array) -> Array:
@@ -151,7 +151,7 @@ class Tapped:
         """A gate of the memory."""
         return self.base.gate(name)
 
-    def _tap(self, kind: Kind, name: str, x: Array, y: Array) -> Array:
+    def _tap(self, kind: ReadKind, name: str, x: Array, y: Array) -> Array:
         assert name not in self.inputs, f"memory weight {name!r} is read twice in one apply"
         self.inputs[name], self.kinds[name], self.outputs[name] = x, kind, y
         return y if self.taps is None else _tapped(y, self.taps[name])
@@ -171,7 +171,7 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
 
 def factored(
     memory: Memory, reader: Reader, k: Array, residual: Callable[[Array], Array]
-) -> tuple[dict[str, Write], dict[str, Kind], Array]:
+) -> tuple[dict[str, Write], dict[str, ReadKind], Array]:
     """The gradients of all weights for all tokens, in factored form.
 
     Args:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from miras.array_typing import Array, Leaf, Weights
 from miras.engine.decay import Decay
-from miras.engine.readers import Kind, Write, Writes
+from miras.engine.readers import ReadKind, Write, Writes
 from miras.optim.coefficients import Coefficients
 from miras.rule.rule import Rule
 
@@ -38,7 +38,7 @@ class Steps(NamedTuple):
     """
 
     writes: Writes
-    kinds: dict[str, Kind]
+    kinds: dict[str, ReadKind]
     decays: dict[str, Decay]
     coefficients: dict[str, Coefficients] | None
     band: Array | None
@@ -47,7 +47,7 @@ class Steps(NamedTuple):
     gates: dict[str, Array]
 
 
-def weighted_sum(weights: Array, write: Write, kind: Kind) -> Leaf:
+def weighted_sum(weights: Array, write: Write, kind: ReadKind) -> Leaf:
     """sum_s weights[s] grad_s, with weights [K]: one weight's shape."""
     X, E = write
     if kind == "linear" and X.shape[1] < E.shape[1]:

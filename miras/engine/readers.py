@@ -15,7 +15,8 @@ from miras.engine.decay import Decay, Sums, read_writes
 from miras.memory import Reader
 from miras.optim.coefficients import Coefficients
 
-Kind = Literal["linear", "scale", "shift"]
+# How a weight enters a read: x @ W, x * W or x + W.
+ReadKind = Literal["linear", "scale", "shift"]
 
 
 class Write(NamedTuple):
@@ -36,7 +37,7 @@ Writes = dict[str, tuple[Write, ...]]
 
 
 @dataclasses.dataclass
-class Plain:
+class FixedWeightsReader:
     """Reads one set of weights for all tokens, optionally decayed for each token.
 
     Attributes:

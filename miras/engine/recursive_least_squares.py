@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from miras.array_typing import Array, Weights
 from miras.engine.gradients import Gradients
 from miras.engine.linear import DualTrajectory
-from miras.engine.readers import Kind, Plain, Write
+from miras.engine.readers import FixedWeightsReader, ReadKind, Write
 from miras.engine.systems import inverse_positive
 from miras.engine.tokens import Tokens
 from miras.memory import Reader
@@ -47,12 +47,12 @@ def writes(rule: Rule, snapshot: Weights, tokens: Tokens, fixed: Weights) -> Gra
     x = rule.memory.features(reader, term.k)
     pred = reader.linear("w1", x)
     found = {"w1": (Write(x, -term.rate * term.v),), "H": (Write(x, -term.rate * x),)}
-    kinds: dict[str, Kind] = {"w1": "linear", "H": "linear"}
+    kinds: dict[str, ReadKind] = {"w1": "linear", "H": "linear"}
     return Gradients(found, kinds, rule.bias.loss(pred, term.v, rule.bias.own_gates(gates)))
 
 
 @dataclasses.dataclass
-class Solution:
+class SolutionReader:
     """Reads (H + ridge I)^{-1} G of the G and H that another reader reads.
 
     Attributes:
@@ -99,7 +99,7 @@ class Solution:
 
 def at_rest(rule: Rule, A: Weights, fixed: Weights, gates: Mapping[str, Array]) -> Reader:
     """Reads the solution of one G and H for all tokens."""
-    return Solution(Plain(A, fixed, gates=gates), of(rule))
+    return SolutionReader(FixedWeightsReader(A, fixed, gates=gates), of(rule))
 
 
 class LeastSquaresTrajectory(DualTrajectory):
@@ -107,7 +107,7 @@ class LeastSquaresTrajectory(DualTrajectory):
 
     def after(self) -> Reader:
         """Reads the solution after each token's own write."""
-        return Solution(super().after(), of(self.rule), self._formed)
+        return SolutionReader(super().after(), of(self.rule), self._formed)
 
     def _formed(self) -> Array:
         """H_t for every token, [C, D, D]."""

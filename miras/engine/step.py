@@ -18,7 +18,7 @@ from miras.engine.exact import exact_gradients
 from miras.engine.gradients import Gradients, associated, gradients
 from miras.engine.iterate import Iterate, Steps, last, link
 from miras.engine.linear import DualTrajectory
-from miras.engine.readers import Plain
+from miras.engine.readers import FixedWeightsReader
 from miras.engine.state import State
 from miras.engine.tokens import Tokens, band, next_window, tokens_of, with_window
 from miras.engine.trajectory import Trajectory, trajectory
@@ -219,7 +219,7 @@ def _learn(
     decays = steps.decays if rule.order == "decay_first" else None
     tokens = tokens if memory.window is None else with_window(memory.window, tokens)
     own = rule.memory.own_gates(tokens.for_gradients)
-    grads = _at(rule, Plain(memory.R, fixed, decays, own), tokens)
+    grads = _at(rule, FixedWeightsReader(memory.R, fixed, decays, own), tokens)
     steps, sweeps = _with(steps, grads), []
     for sweep in memory.sweeps:
         path = trajectory(rule, sweep, steps, fixed)
@@ -255,9 +255,9 @@ def _read(
     return rule.memory.apply(path.after(), q)
 
 
-def _plain(rule: Rule, W: Weights, fixed: Weights, steps: Steps) -> Plain:
+def _plain(rule: Rule, W: Weights, fixed: Weights, steps: Steps) -> FixedWeightsReader:
     """Reads the same weights for all queries."""
-    return Plain(W, fixed, gates=rule.memory.own_gates(steps.gates))
+    return FixedWeightsReader(W, fixed, gates=rule.memory.own_gates(steps.gates))
 
 
 def _last_read(rule: Rule, fixed: Weights, W: Weights, steps: Steps, tile: Tile, y: Array) -> Array:

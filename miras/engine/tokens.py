@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from miras.array_typing import Array, Weights
 from miras.engine.gradients import Term
-from miras.engine.readers import Plain
+from miras.engine.readers import FixedWeightsReader
 from miras.optim.coefficients import MIN_LOG
 from miras.parts.gate import Gate, Side
 from miras.rule.rule import Rule
@@ -122,7 +122,7 @@ def _features(rule: Rule, fixed: Weights, k: Array, gates: dict[str, Array]) -> 
     own = rule.memory.own_gates(gates)
     if k.ndim == 3:
         own = {name: jnp.repeat(x, k.shape[1], axis=0) for name, x in own.items()}
-    reader = Plain({}, fixed, gates=own)
+    reader = FixedWeightsReader({}, fixed, gates=own)
     flat = rule.memory.features(reader, k.reshape(-1, k.shape[-1]))
     return flat.reshape(*k.shape[:-1], flat.shape[-1])
 

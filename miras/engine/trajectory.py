@@ -18,7 +18,7 @@ from miras.engine import recursive_least_squares as least_squares
 from miras.engine.formed import FormedTrajectory
 from miras.engine.iterate import Iterate, Steps, link
 from miras.engine.linear import DualTrajectory
-from miras.engine.readers import Plain
+from miras.engine.readers import FixedWeightsReader
 from miras.engine.recursive_least_squares import LeastSquaresTrajectory
 from miras.memory import Reader
 from miras.rule.rule import Rule
@@ -72,7 +72,7 @@ def at_rest(rule: Rule, A: Weights, fixed: Weights, gates: dict[str, Array]) -> 
     """
     if rule.algorithm.least_squares is not None:
         return least_squares.at_rest(rule, A, fixed, gates)
-    return Plain(link(rule, A), fixed, gates=gates)
+    return FixedWeightsReader(link(rule, A), fixed, gates=gates)
 
 
 def primal(rule: Rule, A: Weights) -> Weights:

@@ -10,7 +10,7 @@ import numpy as np
 
 from miras.array_typing import Array, Weights
 from miras.engine.gradients import factored
-from miras.engine.readers import Plain
+from miras.engine.readers import FixedWeightsReader
 from miras.errors import ConfigError
 from miras.memory import Memory, Reader
 from miras.testing.config import check_config
@@ -180,7 +180,7 @@ def _check_apply(memory: Memory, W: Weights, x: Array, dv: int, gates: Gates) ->
 
 def _plain(memory: Memory, W: Weights, gates: Gates) -> Reader:
     held = {n: W[n] for n in memory.fixed}
-    return Plain({n: w for n, w in W.items() if n not in held}, held, gates=gates)
+    return FixedWeightsReader({n: w for n, w in W.items() if n not in held}, held, gates=gates)
 
 
 def _gates_of(memory: Memory, tokens: int, dv: int) -> dict[str, Array]:

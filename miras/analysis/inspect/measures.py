@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from miras.array_typing import Array, Weights
 from miras.engine.decay import decay_of
 from miras.engine.gradients import Term
-from miras.engine.readers import Plain
+from miras.engine.readers import FixedWeightsReader
 from miras.engine.tokens import Tokens, tokens_of
 from miras.rule.rule import Rule
 
@@ -112,7 +112,7 @@ def gradient(rule: Rule, at: Weights, fixed: Weights, term: Term, tokens: Tokens
         return {name: -jnp.outer(x[0], e[0]) for name, (x, e) in pairs.items()}
 
     def read(W: Weights, x: Array) -> Array:
-        return rule.memory.apply(Plain(W, fixed, gates=of_memory), x)
+        return rule.memory.apply(FixedWeightsReader(W, fixed, gates=of_memory), x)
 
     own, of_memory = (part.own_gates(tokens.for_gradients) for part in (rule.bias, rule.memory))
     residual = rule.bias.residual(read(at, term.k), term.v, own)
@@ -124,7 +124,7 @@ def gradient(rule: Rule, at: Weights, fixed: Weights, term: Term, tokens: Tokens
 def error(rule: Rule, W: Weights, fixed: Weights, pairs: Pairs) -> Array:
     """||M(W, k) - v|| / ||v|| over associations; erasures, of value 0, are left out."""
     nonzero = jnp.any(pairs.v != 0, axis=-1, keepdims=True)
-    reader = Plain(W, fixed, gates=pairs.gates)
+    reader = FixedWeightsReader(W, fixed, gates=pairs.gates)
     off = jnp.where(nonzero, rule.memory.apply(reader, pairs.k) - pairs.v, 0.0)
     return jnp.linalg.norm(off) / jnp.linalg.norm(pairs.v)
 

@@ -7,7 +7,7 @@ import pytest
 from miras.analysis.equation import compose, setting_of
 from miras.analysis.equation.gates import is_one, symbol
 from miras.config import to_dict
-from miras.engine.readers import Plain
+from miras.engine.readers import FixedWeightsReader
 from miras.testing.expect import double_precision_op_by_op
 from tests.analysis.equation.equation_values import Values, split_name
 from tests.conformance import oracle
@@ -51,7 +51,7 @@ def given(rule, streams) -> dict:
     for name, letter in {"scale": "s", "shift": "c"}.items():
         if name in fixed:
             found[letter, ()] = fixed[name][None]
-    found["phi", ()] = lambda x: rule.memory.features(Plain({}, fixed), x)
+    found["phi", ()] = lambda x: rule.memory.features(FixedWeightsReader({}, fixed), x)
     for name in ("k", "v", "q"):
         for t in range(T):
             found[name, (t + 1,)] = jnp.asarray(streams[name][0, t, 0])[None]
