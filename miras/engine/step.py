@@ -93,7 +93,7 @@ def chunk_step(
     return advance(rule, fixed, learn(rule, options, fixed, memory, tile), tile)
 
 
-class Learned(NamedTuple):
+class PendingUpdate(NamedTuple):
     """What a run has learned before it is written.
 
     Attributes:
@@ -114,19 +114,23 @@ class Learned(NamedTuple):
 
 
 @jax.named_scope("gradients")
-def learn(rule: Rule, options: ScanOptions, fixed: Weights, memory: State, tile: Tile) -> Learned:
+def learn(
+    rule: Rule, options: ScanOptions, fixed: Weights, memory: State, tile: Tile
+) -> PendingUpdate:
     """The gradients of a run of tokens; arguments are those of `chunk_step`."""
     tokens = tokens_of(rule, fixed, tile.k, tile.v, tile.k_write, tile.gates, tile.write)
-    memory = _begin(rule, memory, tile.chunk_start)
-    start = _start(rule, memory, tile.chunk_start)
+    memory = _begin_chunk(rule, memory, tile.chunk_start)
+    start = _initial_iterate(rule, memory, tile.chunk_start)
     steps = _steps(rule, memory, tokens)
 
-    grads, steps, sweeps = _learn(rule, options, fixed, memory, tokens, steps)
-    return Learned(tokens, memory, start, steps, sweeps, grads.loss)
+    grads, steps, sweeps = _gradients_by_mode(rule, options, fixed, memory, tokens, steps)
+    return PendingUpdate(tokens, memory, start, steps, sweeps, grads.loss)
 
 
 @jax.named_scope("advance")
-def advance(rule: Rule, fixed: Weights, learned: Learned, tile: Tile) -> tuple[State, Array, Array]:
+def advance(
+    rule: Rule, fixed: Weights, learned: PendingUpdate, tile: Tile
+) -> tuple[State, Array, Array]:
     """Write what a run has learned and read it; results are those of `chunk_step`."""
     tokens, memory, start, steps, sweeps, loss = learned
     path = trajectory(rule, start, steps, fixed)
@@ -143,7 +147,7 @@ def advance(rule: Rule, fixed: Weights, learned: Learned, tile: Tile) -> tuple[S
         R, L = select(tile.chunk_end, linked, R), select(tile.chunk_end, linked, in_chunk.A)
         y = _last_read(rule, fixed, linked, steps, tile, y)
     if rule.algorithm.acts == "chunk":
-        end = _act(rule, end, steps, tile.chunk_end)
+        end = _act_at_chunk_end(rule, end, steps, tile.chunk_end)
     if rule.retention.proximal and rule.retention.linked == "chunk":
         gates = {name: last(gate) for name, gate in tokens.gates.items()}
         near = {n: rule.retention.prox(leaf, memory.R[n], gates) for n, leaf in end.A.items()}
@@ -158,7 +162,7 @@ def advance(rule: Rule, fixed: Weights, learned: Learned, tile: Tile) -> tuple[S
     return after, y, loss
 
 
-def _begin(rule: Rule, memory: State, chunk_start: Array | None) -> State:
+def _begin_chunk(rule: Rule, memory: State, chunk_start: Array | None) -> State:
     """At a chunk's start: a new snapshot is taken and per-chunk buffers are reset."""
     linked = link(rule, memory.A)
     R = select(chunk_start, linked, memory.R)
@@ -171,7 +175,7 @@ def _begin(rule: Rule, memory: State, chunk_start: Array | None) -> State:
     return memory.replace(S=S, R=R, L=L, sweeps=sweeps)
 
 
-def _start(rule: Rule, memory: State, chunk_start: Array | None) -> Iterate:
+def _initial_iterate(rule: Rule, memory: State, chunk_start: Array | None) -> Iterate:
     """The initial iterate of the recursion: the memory, or the snapshot under averaging."""
     if not rule.algorithm.averaged:
         return Iterate(memory.A, memory.S, memory.V)
@@ -200,13 +204,13 @@ def _steps(rule: Rule, memory: State, tokens: Tokens) -> Steps:
     )
 
 
-def _learn(
+def _gradients_by_mode(
     rule: Rule, options: ScanOptions, fixed: Weights, memory: State, tokens: Tokens, steps: Steps
 ) -> tuple[Gradients, Steps, tuple[Iterate, ...]]:
     """The gradients, the steps with them, and each refinement sweep's iterate at the end."""
     if rule.algorithm.least_squares is not None:
         grads = least_squares.writes(rule, memory.R, tokens, fixed)
-        return grads, _with(steps, grads), ()
+        return grads, _with_gradients(steps, grads), ()
     if options.exact:
         ((name, _),) = memory.A.items()
         nothing = steps._replace(writes={name: ()}, kinds={name: "linear"})
@@ -215,21 +219,21 @@ def _learn(
         grads = exact_gradients(  # pyright: ignore
             rule, name, before.trails[name], tokens.terms, fixed, tokens.for_gradients
         )
-        return grads, _with(steps, grads), ()
+        return grads, _with_gradients(steps, grads), ()
     decays = steps.decays if rule.order == "decay_first" else None
     tokens = tokens if memory.window is None else with_window(memory.window, tokens)
     own = rule.memory.own_gates(tokens.for_gradients)
     grads = _at(rule, FixedWeightsReader(memory.R, fixed, decays, own), tokens)
-    steps, sweeps = _with(steps, grads), []
+    steps, sweeps = _with_gradients(steps, grads), []
     for sweep in memory.sweeps:
         path = trajectory(rule, sweep, steps, fixed)
         sweeps.append(path.end())
         grads = _at(rule, path.before(), tokens)
-        steps = _with(steps, grads)
+        steps = _with_gradients(steps, grads)
     return grads, steps, tuple(sweeps)
 
 
-def _with(steps: Steps, grads: Gradients) -> Steps:
+def _with_gradients(steps: Steps, grads: Gradients) -> Steps:
     return steps._replace(writes=grads.writes, kinds=grads.kinds)
 
 
@@ -269,7 +273,7 @@ def _last_read(rule: Rule, fixed: Weights, W: Weights, steps: Steps, tile: Tile,
     return jnp.where(is_last & tile.chunk_end, true_read, y)
 
 
-def _act(rule: Rule, end: Iterate, steps: Steps, chunk_end: Array) -> Iterate:
+def _act_at_chunk_end(rule: Rule, end: Iterate, steps: Steps, chunk_end: Array) -> Iterate:
     """The iterate after the step of an algorithm that acts at the end of each chunk."""
     gates = {name: last(gate) for name, gate in steps.for_steps.items()}
     A, V = {}, {}
