@@ -49,11 +49,11 @@ def joined_step(
     for chunk in chunks:
         memory, chunk = in_step_dtype(memory, chunk)
         S = memory.S if S is None else S
-        learned = learn(rule, options, constants.fixed, memory.replace(S=S), chunk)
+        pending = learn(rule, options, constants.fixed, memory.replace(S=S), chunk)
         if steps is not None:
-            learned = learned._replace(steps=_joined(steps, learned.steps))
-        steps = learned.steps
-        memory, y, loss = advance(rule, constants.fixed, learned, chunk)
+            pending = pending._replace(steps=_joined(steps, pending.steps))
+        steps = pending.steps
+        memory, y, loss = advance(rule, constants.fixed, pending, chunk)
         read.append((y, loss))
     return in_dtype_of(before, memory), read
 

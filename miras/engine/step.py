@@ -94,7 +94,7 @@ def chunk_step(
 
 
 class PendingUpdate(NamedTuple):
-    """What a run has learned before it is written.
+    """The update that a run of tokens makes, before it is written.
 
     Attributes:
         tokens: the run's.
@@ -129,10 +129,10 @@ def learn(
 
 @jax.named_scope("advance")
 def advance(
-    rule: Rule, fixed: Weights, learned: PendingUpdate, tile: Tile
+    rule: Rule, fixed: Weights, pending: PendingUpdate, tile: Tile
 ) -> tuple[State, Array, Array]:
-    """Write what a run has learned and read it; results are those of `chunk_step`."""
-    tokens, memory, start, steps, sweeps, loss = learned
+    """Write a pending update and read it; results are those of `chunk_step`."""
+    tokens, memory, start, steps, sweeps, loss = pending
     path = trajectory(rule, start, steps, fixed)
     end = path.end()
     if rule.algorithm.averaged and tile.chunk_start is not None:  # a run may write no token
@@ -252,14 +252,14 @@ def _read(
 ) -> Array:
     """y [C, dv]."""
     if rule.read == "snapshot":
-        return rule.memory.apply(_plain(rule, memory.R, fixed, steps), q)
+        return rule.memory.apply(_fixed_weights(rule, memory.R, fixed, steps), q)
     if rule.reads_linearly:
         assert memory.L is not None
         path = trajectory(rule, Iterate(memory.L, memory.S, memory.V), steps, fixed)
     return rule.memory.apply(path.after(), q)
 
 
-def _plain(rule: Rule, W: Weights, fixed: Weights, steps: Steps) -> FixedWeightsReader:
+def _fixed_weights(rule: Rule, W: Weights, fixed: Weights, steps: Steps) -> FixedWeightsReader:
     """Reads the same weights for all queries."""
     return FixedWeightsReader(W, fixed, gates=rule.memory.own_gates(steps.gates))
 
@@ -268,7 +268,7 @@ def _last_read(rule: Rule, fixed: Weights, W: Weights, steps: Steps, tile: Tile,
     """y, where the chunk's last token reads the memory after the per-chunk action."""
     if rule.read == "snapshot":
         return y
-    true_read = rule.memory.apply(_plain(rule, W, fixed, steps), tile.q)
+    true_read = rule.memory.apply(_fixed_weights(rule, W, fixed, steps), tile.q)
     is_last = (jnp.arange(y.shape[0]) == y.shape[0] - 1)[:, None]
     return jnp.where(is_last & tile.chunk_end, true_read, y)
 
