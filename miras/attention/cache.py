@@ -157,7 +157,7 @@ def _attend(
         ids = jnp.broadcast_to(state.last_id[:, None], (batch, length))
     before = jnp.concatenate([state.last_id[:, None], ids[:, :-1]], axis=1)
     segment = state.last_segment[:, None] + jnp.cumsum(ids != before, axis=1).astype(jnp.int32)
-    seen = jnp.ones((batch, length), bool) if rows is None else rows.own
+    seen = jnp.ones((batch, length), bool) if rows is None else rows.present
     new = {"k": k.astype(state.k.dtype), "v": v.astype(state.v.dtype)}
     new |= {"visible": seen, "segment": segment}
     begin = state.length if state.reserved else jnp.full(batch, state.visible.shape[1])

@@ -63,15 +63,15 @@ def scan_tokens(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> ScanRes
         start = start.replace(position=jnp.zeros_like(start.position))
     at = positions(segment_ids, start.position, start.segment, length, chunk, mask)
     own = jnp.ones((batch, length), bool) if mask is None else mask
-    origin = dual_start(rule, fast)
+    segment_start = dual_start(rule, fast)
     if average is not None:
         rows = average.astype(dtype)[at.position]
         gates = {**gates, "average": jnp.repeat(rows[..., None], q.shape[2], axis=-1)}
 
     one_head = functools.partial(_token, rule, options)
 
-    def if_there(fixed, origin, memory, streams, own, reset, position):
-        after = one_head(fixed, origin, memory, streams, reset, position)
+    def if_there(fixed, segment_start, memory, streams, own, reset, position):
+        after = one_head(fixed, segment_start, memory, streams, reset, position)
         nothing = memory, jax.tree.map(jnp.zeros_like, after[1])
         return _choose(own, after, nothing)
 
@@ -79,7 +79,7 @@ def scan_tokens(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> ScanRes
     over_rows = jax.vmap(over_heads, in_axes=(None, None, 0, 0, 0, 0, 0))
 
     def token(memory, xs):
-        return over_rows(fixed, origin, memory, *xs)
+        return over_rows(fixed, segment_start, memory, *xs)
 
     streams = (cast((q, k, v, k_write, gates)), own, at.reset, at.position)
     by_time = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), streams)
@@ -100,13 +100,13 @@ def _zeros(tree):
     return jax.tree.map(jnp.zeros_like, tree)
 
 
-def _token(rule, options, fixed, origin, memory: State, streams, reset, position):
+def _token(rule, options, fixed, segment_start, memory: State, streams, reset, position):
     """One token of one head: the memory after it, and (y, loss)."""
     q, k, v, k_write, gates = jax.tree.map(lambda x: x[None], streams)
     tokens = tokens_of(rule, fixed, k, v, k_write, gates, jnp.ones(1, q.dtype))
     retention, algorithm = rule.retention, rule.algorithm
 
-    A = _choose(reset, origin, memory.A)
+    A = _choose(reset, segment_start, memory.A)
     S, V = _choose(reset, _zeros(memory.S), memory.S), _choose(reset, _zeros(memory.V), memory.V)
     window = memory.window
     if window is not None:

@@ -96,7 +96,7 @@ def _summed(which: Array, x: Array) -> Array:
     return jnp.matmul(which.astype(x.dtype), x, precision=jax.lax.Precision.HIGHEST)
 
 
-def before(sums: Sums | None, decay_first: bool) -> Sums | None:
+def sums_before(sums: Sums | None, decay_first: bool) -> Sums | None:
     """The sums as of where token t's gradient is taken: W_{t-1}, or alpha_t W_{t-1}."""
     if sums is None or decay_first:
         return sums

@@ -22,15 +22,15 @@ class Positions(NamedTuple):
         reset: [B, T], whether it begins a segment other than the one before it.
         end_position: [B], the position of the next token after the call.
         end_segment: [B], the segment id after the call.
-        own: [B, T], whether the token is present; None for all. The position of an absent token is
-            arbitrary, and it resets nothing.
+        present: [B, T], whether the token is present; None for all. The position of an absent token
+            is arbitrary, and it resets nothing.
     """
 
     position: Array
     reset: Array
     end_position: Array
     end_segment: Array
-    own: Array | None = None
+    present: Array | None = None
 
 
 def positions(
@@ -121,14 +121,14 @@ def place(at: Positions, chunk: int, tiles: int) -> Placement:
     row = jnp.arange(batch)[:, None]
     empty = jnp.full((batch, tiles * chunk), length, jnp.int32)
     tokens = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
-    into = slot if at.own is None else jnp.where(at.own, slot, tiles * chunk)
+    into = slot if at.present is None else jnp.where(at.present, slot, tiles * chunk)
     return Placement(empty.at[row, into].set(tokens, mode="drop"), slot)
 
 
 def _tile_of(at: Positions) -> Array:
     """Which tile holds each token: a new one at each chunk edge, which a reset is too."""
-    if at.own is None:
+    if at.present is None:
         edge = (at.position == 0).at[:, 0].set(False)
     else:
-        edge = (at.position == 0) & at.own & (count_before(at.own) > 0)
+        edge = (at.position == 0) & at.present & (count_before(at.present) > 0)
     return jnp.cumsum(edge.astype(jnp.int32), axis=1)

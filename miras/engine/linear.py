@@ -6,7 +6,7 @@ import functools
 import jax.numpy as jnp
 
 from miras.array_typing import Array, Leaf, Weights
-from miras.engine.decay import before
+from miras.engine.decay import sums_before
 from miras.engine.iterate import Iterate, Steps, last, weighted_sum
 from miras.engine.readers import DualForm, Trail, Write
 from miras.memory import Reader
@@ -36,9 +36,9 @@ class DualTrajectory:
             trail = self.trail(name)
             scalar = self.steps.decays[name].scalar if decay_first else None
             trails[name] = trail._replace(
-                coefficients=shifted(trail.coefficients, scalar),
-                row=before(trail.row, decay_first),
-                column=before(trail.column, decay_first),
+                coefficients=coefficients_before(trail.coefficients, scalar),
+                row=sums_before(trail.row, decay_first),
+                column=sums_before(trail.column, decay_first),
             )
         return DualForm(trails, self.fixed, self._gates())
 
@@ -110,7 +110,7 @@ class DualTrajectory:
         return functools.reduce(jnp.add, steps, last(coefficients.m) * self.start.S[name])
 
 
-def shifted(coefficients: Coefficients, log_decay: Array | None) -> Coefficients:
+def coefficients_before(coefficients: Coefficients, log_decay: Array | None) -> Coefficients:
     """The coefficients of W_{t-1}, times alpha_t if given: c, beta and p of the token before."""
     factor = 1.0 if log_decay is None else jnp.exp(log_decay)
     column = factor if log_decay is None else jnp.exp(log_decay)[:, None]

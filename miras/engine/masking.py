@@ -17,21 +17,21 @@ class CompactRows(NamedTuple):
 
     Attributes:
         mask: [B, T] bool, which tokens are present.
-        own: [B, T] bool, which places hold a present token.
+        present: [B, T] bool, which places hold a present token.
         count: [B] int32, the present tokens of each row.
         source: [B, T] int32, the token at each place.
         place: [B, T] int32, the place of each token.
     """
 
     mask: Array
-    own: Array
+    present: Array
     count: Array
     source: Array
     place: Array
 
     def packed(self, x: Array) -> Array:
         """[B, T, ...] in token order, gathered to places; zeros at empty places."""
-        return where(self.own, take_tokens(x, self.source), 0)
+        return where(self.present, take_tokens(x, self.source), 0)
 
     def spread(self, x: Array) -> Array:
         """[B, T, ...] by place, scattered to token order; zeros at masked tokens."""
@@ -40,7 +40,7 @@ class CompactRows(NamedTuple):
     def ids(self, segment_ids: Array | None, start: Array) -> Array:
         """Segment ids by place; an empty place takes the id of the last token, or `start` [B]."""
         ids = None if segment_ids is None else take_tokens(segment_ids, self.source)
-        return own_ids(ids, start, self.own)
+        return own_ids(ids, start, self.present)
 
 
 def compact(mask: Array) -> CompactRows:

@@ -23,8 +23,8 @@ from miras.optim import LeastSquares
 from miras.rule.rule import Rule
 
 
-def of(rule: Rule) -> LeastSquares:
-    """How a rule's algorithm solves."""
+def solver_of(rule: Rule) -> LeastSquares:
+    """The solver of a rule's algorithm."""
     solver = rule.algorithm.least_squares
     assert solver is not None
     return solver
@@ -35,7 +35,7 @@ def start(rule: Rule, fast: Weights) -> Weights:
     W = fast["w1"]
     width = W.shape[-2]
     return {
-        "w1": of(rule).ridge * W,
+        "w1": solver_of(rule).ridge * W,
         "H": jnp.zeros((*W.shape[:-2], width, width), W.dtype),
     }
 
@@ -43,7 +43,7 @@ def start(rule: Rule, fast: Weights) -> Weights:
 def writes(rule: Rule, snapshot: Weights, tokens: Tokens, fixed: Weights) -> Gradients:
     """G takes k^T v and H takes k^T k; the loss is that of the solution before the chunk."""
     (term,), gates = tokens.terms, tokens.for_gradients
-    reader = at_rest(rule, snapshot, fixed, rule.memory.own_gates(gates))
+    reader = solution_at_rest(rule, snapshot, fixed, rule.memory.own_gates(gates))
     x = rule.memory.features(reader, term.k)
     pred = reader.linear("w1", x)
     found = {"w1": (Write(x, -term.rate * term.v),), "H": (Write(x, -term.rate * x),)}
@@ -97,9 +97,9 @@ class SolutionReader:
         return jnp.einsum("cd,cde->ce", x, inverse)
 
 
-def at_rest(rule: Rule, A: Weights, fixed: Weights, gates: Mapping[str, Array]) -> Reader:
+def solution_at_rest(rule: Rule, A: Weights, fixed: Weights, gates: Mapping[str, Array]) -> Reader:
     """Reads the solution of one G and H for all tokens."""
-    return SolutionReader(FixedWeightsReader(A, fixed, gates=gates), of(rule))
+    return SolutionReader(FixedWeightsReader(A, fixed, gates=gates), solver_of(rule))
 
 
 class LeastSquaresTrajectory(DualTrajectory):
@@ -107,7 +107,7 @@ class LeastSquaresTrajectory(DualTrajectory):
 
     def after(self) -> Reader:
         """Reads the solution after each token's own write."""
-        return SolutionReader(super().after(), of(self.rule), self._formed)
+        return SolutionReader(super().after(), solver_of(self.rule), self._formed)
 
     def _formed(self) -> Array:
         """H_t for every token, [C, D, D]."""

@@ -18,11 +18,11 @@ class Constants(NamedTuple):
 
     Attributes:
         fixed: weights that only the outer loop trains.
-        origin: unlink(W0), from which a segment starts.
+        segment_start: unlink(W0), from which a segment starts.
     """
 
     fixed: Weights
-    origin: Weights
+    segment_start: Weights
 
 
 def tile_step(
@@ -49,7 +49,7 @@ def tile_step(
     kept = memory
     memory, tile = in_step_dtype(memory, tile)
     if reset is not None:
-        memory = _restart(memory, constants.origin, reset)
+        memory = _restart(memory, constants.segment_start, reset)
     step = functools.partial(chunk_step, rule, options, constants.fixed)
     if rule.reads_linearly and rule.retention.lag and tile.write.shape[0] > 1:
         # Memora's lag token: the chunk's first token is a run of its own, after which the link
@@ -81,12 +81,12 @@ def in_dtype_of(before: State, memory: State) -> State:
     return jax.tree.map(lambda x, old: x.astype(old.dtype), memory, before)
 
 
-def _restart(memory: State, origin: Weights, reset: Array) -> State:
+def _restart(memory: State, segment_start: Weights, reset: Array) -> State:
     """A = unlink(W0) and empty buffers.
 
     The chunk step recomputes what else depends on them, since a segment begins a chunk.
     """
-    A = {name: jnp.where(reset, origin[name], leaf) for name, leaf in memory.A.items()}
+    A = {name: jnp.where(reset, segment_start[name], leaf) for name, leaf in memory.A.items()}
     empty = lambda tree: jax.tree.map(lambda x: jnp.where(reset, 0.0, x), tree)  # noqa: E731
     window = memory.window
     if window is not None:

@@ -71,7 +71,7 @@ def at_rest(rule: Rule, A: Weights, fixed: Weights, gates: dict[str, Array]) -> 
         gates: the memory's own, of the tokens that are read, [T, ...].
     """
     if rule.algorithm.least_squares is not None:
-        return least_squares.at_rest(rule, A, fixed, gates)
+        return least_squares.solution_at_rest(rule, A, fixed, gates)
     return FixedWeightsReader(link(rule, A), fixed, gates=gates)
 
 

@@ -121,7 +121,7 @@ class MemoryLayer(nnx.Module):
         rows = None
         if mask is not None:
             rows = compact(mask)
-            x, mask = rows.packed(x), rows.own
+            x, mask = rows.packed(x), rows.present
             if segment_ids is not None:
                 segment_ids = rows.ids(segment_ids, last_segment(before, x))
         count = None if rows is None else rows.count

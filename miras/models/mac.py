@@ -136,7 +136,7 @@ class MAC(nnx.Module):
         if mask is None:
             return self._packed(SegmentTokens(x, ids, None), start, promised, depth, health)
         rows = compact(mask)
-        token = SegmentTokens(rows.packed(x), rows.ids(ids, start.memory.segment), rows.own)
+        token = SegmentTokens(rows.packed(x), rows.ids(ids, start.memory.segment), rows.present)
         y, after, measured = self._packed(token, start, promised, depth, health)
         return rows.spread(y), after, measured
 

@@ -67,21 +67,21 @@ def run_tiles(
 
     Tokens that are taken one by one go through `scan_tiles`, whatever the plan says.
     """
-    known, layout = prepare(rule, inputs, options), layout_of(rule, inputs, options, alignment)
+    prepared, layout = prepare(rule, inputs, options), layout_of(rule, inputs, options, alignment)
     step = rounded(functools.partial(tile_step, rule, options), options.precision)
 
     def results(tiles: Tiles, loop: Loop) -> tuple[State, Array, Array]:
-        state, y, loss = loop(step, known.constants, known.memory, tiles.tiles, tiles.resets)
+        state, y, loss = loop(step, prepared.constants, prepared.memory, tiles.tiles, tiles.resets)
         return state, tiles.in_token_order(y), tiles.in_token_order(loss)
 
     def in_tiles() -> tuple[State, Array, Array]:
-        tiles = tiles_of(rule, known, options, layout, inputs, plan.tile)
+        tiles = tiles_of(rule, prepared, options, layout, inputs, plan.tile)
         count = tiles.tiles.write.shape[0]
         interval = checkpoint_interval(options.save_every, count, count // layout.chunks)
         return results(tiles, plan.loop or functools.partial(scan_tiles, interval=interval))
 
     def one_by_one() -> tuple[State, Array, Array]:
-        tiles = tiles_of_one_token(rule, known, options, inputs)
+        tiles = tiles_of_one_token(rule, prepared, options, inputs)
         interval = checkpoint_interval(options.save_every, inputs.q.shape[1], options.chunk)
         return results(tiles, functools.partial(scan_tiles, interval=interval))
 
@@ -89,20 +89,20 @@ def run_tiles(
         state, y, loss = one_by_one()
     elif layout.kind == "moved_if_they_fit":
         # Segments that begin at chunk edges need no more tiles than one segment does.
-        fits = jnp.max(tiles_needed(known.at)) <= layout.chunks
+        fits = jnp.max(tiles_needed(prepared.at)) <= layout.chunks
         state, y, loss = jax.lax.cond(fits, in_tiles, jax.checkpoint(one_by_one))
     else:
         state, y, loss = in_tiles()
-    return ScanResult(y.astype(inputs.q.dtype), _end(inputs, known, state), loss)
+    return ScanResult(y.astype(inputs.q.dtype), _end(inputs, prepared, state), loss)
 
 
-def _end(inputs: ScanInputs, known: Prepared, memory: State) -> State:
+def _end(inputs: ScanInputs, prepared: Prepared, memory: State) -> State:
     """The state after the call; the one before it, bit for bit, of rows that are all masked."""
-    at = known.at
+    at = prepared.at
     end = memory.replace(position=at.end_position, segment=at.end_segment)
     if inputs.mask is None or inputs.state is None:
         return end
-    before = known.start.replace(position=inputs.state.position)
+    before = prepared.start.replace(position=inputs.state.position)
     has_tokens = jnp.any(inputs.mask, axis=1)
 
     def choose(new: Array, old: Array) -> Array:

@@ -64,8 +64,8 @@ def prepare(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> Prepared:
     gates = dict(inputs.gates or {})
     if inputs.average is not None:
         gates[AVERAGE] = averages(inputs.average.astype(dtype), at, write, inputs.q.shape[2])
-    origin = dual_start(rule, {name: leaf.astype(dtype) for name, leaf in fast.items()})
-    constants = Constants({name: leaf.astype(dtype) for name, leaf in fixed.items()}, origin)
+    segment_start = dual_start(rule, {name: leaf.astype(dtype) for name, leaf in fast.items()})
+    constants = Constants({name: leaf.astype(dtype) for name, leaf in fixed.items()}, segment_start)
     streams = {name: getattr(inputs, name) for name in ("q", "k", "v", "k_write")}
     streams |= {"write": write, "gates": gates}
     return Prepared(start, *varying_alike((start.of_heads(), constants, streams, at)))
@@ -136,7 +136,7 @@ class Tiles(NamedTuple):
 
 def tiles_of(
     rule: Rule,
-    known: Prepared,
+    prepared: Prepared,
     options: ScanOptions,
     layout: Layout,
     inputs: ScanInputs,
@@ -146,14 +146,14 @@ def tiles_of(
 
     Args:
         rule: the four parts.
-        known: the prepared arrays.
+        prepared: the prepared arrays.
         options: `chunk` counts.
         layout: with `chunks` of them.
         inputs: the arrays of the call.
         tile: tokens of a tile, a divisor of the chunk; the chunk if not given.
     """
     batch, length = inputs.q.shape[:2]
-    chunk, chunks, at = options.chunk, layout.chunks, known.at
+    chunk, chunks, at = options.chunk, layout.chunks, prepared.at
     aligned = layout.kind == "aligned"
     slots = tile or (min(chunk, length) if aligned else chunk)
     parts = max(chunk // slots, 1)  # tiles of a chunk
@@ -162,15 +162,15 @@ def tiles_of(
     placement = None
     if aligned:
         present = jnp.broadcast_to(jnp.arange(size) < length, (batch, size))
-        moved = jax.tree.map(lambda x: _pad(x, size), known.streams)
+        moved = jax.tree.map(lambda x: _pad(x, size), prepared.streams)
         # Held, not 0, which is outside of the range of some.
-        moved["gates"] = jax.tree.map(lambda x: held_to(x, size), known.streams["gates"])
+        moved["gates"] = jax.tree.map(lambda x: held_to(x, size), prepared.streams["gates"])
         resets = None if inputs.segment_ids is None else _pad(at.reset, size)
     else:
         placement = place(at, chunk, chunks)
         present = placement.source < length
         source = jnp.minimum(placement.source, length - 1)
-        moved = jax.tree.map(lambda x: take_tokens(x, source), known.streams)
+        moved = jax.tree.map(lambda x: take_tokens(x, source), prepared.streams)
         moved["write"] = moved["write"] * present.astype(moved["write"].dtype)
         resets = take_tokens(at.reset, source) & present
     by_tile = present.reshape(batch, count, slots)
@@ -189,15 +189,15 @@ def tiles_of(
 
 
 def tiles_of_one_token(
-    rule: Rule, known: Prepared, options: ScanOptions, inputs: ScanInputs
+    rule: Rule, prepared: Prepared, options: ScanOptions, inputs: ScanInputs
 ) -> Tiles:
     """Tiles of one token, right wherever chunks begin."""
-    at, length = known.at, inputs.q.shape[1]
+    at, length = prepared.at, inputs.q.shape[1]
     begins, ends = at.position == 0, at.position == end_position(rule, options.chunk)
     if inputs.mask is not None:
         begins, ends = begins & inputs.mask, ends & inputs.mask
     stacked, resets = _stack(
-        known.streams,
+        prepared.streams,
         length,
         1,
         chunk_start=begins,
@@ -221,9 +221,9 @@ def operand_shapes(
     layout = layout_of(rule, inputs, options, alignment)
 
     def operands(inputs: ScanInputs):
-        known = prepare(rule, inputs, options)
-        tiles = tiles_of(rule, known, options, layout, inputs, tile)
-        return known.constants, known.memory, tiles.tiles, tiles.resets
+        prepared = prepare(rule, inputs, options)
+        tiles = tiles_of(rule, prepared, options, layout, inputs, tile)
+        return prepared.constants, prepared.memory, tiles.tiles, tiles.resets
 
     return jax.eval_shape(operands, inputs)
 

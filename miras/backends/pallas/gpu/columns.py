@@ -49,7 +49,7 @@ def split_operands(
     def repeat(tree: Any, axis: int) -> Any:
         return jax.tree.map(lambda x: jnp.repeat(x, count, axis), tree)
 
-    constants = Constants(repeat(constants.fixed, 0), split(constants.origin, 0))
+    constants = Constants(repeat(constants.fixed, 0), split(constants.segment_start, 0))
     tiles = tiles._replace(
         q=repeat(tiles.q, 2),
         k=repeat(tiles.k, 2),
