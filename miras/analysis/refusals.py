@@ -52,7 +52,7 @@ class Refusal:
 
     def verdict(self) -> Condition:
         """The condition that it violates."""
-        return next(verdict for verdict in self.verdicts() if not verdict.legal)
+        return next(condition for condition in self.verdicts() if not condition.legal)
 
     def as_overrides(self) -> list[str]:
         """The combination as overrides of the default rule, and as arguments of the call."""

@@ -52,10 +52,10 @@ class Precision(Config):
     def check_memory(self, memory: Memory) -> None:
         """Raise `ConfigError` for anything but the defaults beside attention."""
         require(
-            not memory.keeps_tokens or self == FULL,
+            not memory.keeps_tokens or self == DEFAULT_PRECISION,
             f"precision is of a memory that learns: memory {memory.kind!r} keeps its tokens in "
             "their own dtype and takes the defaults only; leave precision out.",
         )
 
 
-FULL = Precision()
+DEFAULT_PRECISION = Precision()

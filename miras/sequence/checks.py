@@ -19,7 +19,7 @@ from miras.memory import TokenCache
 from miras.parts.gate import Gate
 from miras.rule import legality
 from miras.rule.options import ScanOptions, check_save_every
-from miras.rule.precision import FULL
+from miras.rule.precision import DEFAULT_PRECISION
 from miras.rule.rule import Rule
 from miras.sequence.arrays import FLOATS, check_finite, check_float
 
@@ -64,12 +64,12 @@ def check(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> None:
     """Raise `ConfigError` for inputs, options or a state that do not fit together."""
     chunk = options.chunk
     require(chunk < 2**31, f"chunk={shown(chunk)} must be below 2^31, as positions are int32.")
-    for verdict in legality.of_semantics(rule, options.refine, options.exact):
-        require(verdict.legal, verdict.reason)
+    for condition in legality.of_semantics(rule, options.refine, options.exact):
+        require(condition.legal, condition.reason)
     _check_streams(inputs)
-    for verdict in legality.of_call(rule, terms_of(inputs), inputs.k_write is not None):
-        require(verdict.legal, verdict.reason)
-    _check_labels(inputs)
+    for condition in legality.of_call(rule, terms_of(inputs), inputs.k_write is not None):
+        require(condition.legal, condition.reason)
+    _check_ids_and_mask(inputs)
     _check_values(inputs)
     _check_gates(rule, inputs)
     _check_average(rule, inputs, chunk)
@@ -83,7 +83,7 @@ def _check_backend(rule: Rule, options: ScanOptions) -> None:
     check_backend(options.backend)
     options.precision.check_memory(rule.memory)
     require(
-        options.backend != "reference" or options.precision == FULL,
+        options.backend != "reference" or options.precision == DEFAULT_PRECISION,
         'backend="reference" is the oracle and rounds nothing: use "xla" or "auto" with a '
         "precision other than the default.",
     )
@@ -179,7 +179,7 @@ def _check_range(gate: Gate, given: Array, mask: Array | None) -> None:
     )
 
 
-def _check_labels(inputs: ScanInputs) -> None:
+def _check_ids_and_mask(inputs: ScanInputs) -> None:
     batch, length = inputs.q.shape[:2]
     for name, x in {"segment_ids": inputs.segment_ids, "mask": inputs.mask}.items():
         require(
@@ -232,8 +232,8 @@ def _check_memory(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> None:
     if inputs.state is None:
         return
     if rule.memory.token_cache is not None:
-        _check_kept(rule.memory.token_cache, inputs.state, (batch, heads, dk, dv))
-        _check_kinds(inputs.state)
+        _check_kv_state(rule.memory.token_cache, inputs.state, (batch, heads, dk, dv))
+        _check_dtypes(inputs.state)
         return
     made, own = getattr(inputs.state, "made", None), made_by(rule, chunk, options.exact)
     position = getattr(inputs.state, "position", None)
@@ -251,7 +251,7 @@ def _check_memory(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> None:
         told == needed,
         f"state is of another rule, batch or refine: it holds {told}, this call needs {needed}.",
     )
-    _check_kinds(inputs.state)
+    _check_dtypes(inputs.state)
     require(
         made is None or made == own,
         f"state was made by {made}, and this call is {own}: its numbers mean something else here, "
@@ -259,7 +259,7 @@ def _check_memory(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> None:
     )
 
 
-def _check_kinds(state: AnyState) -> None:
+def _check_dtypes(state: AnyState) -> None:
     """Memories are floats; what counts, labels or marks tokens is whole numbers or bool."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         field, name = path[0].name, "state" + jax.tree_util.keystr(path)
@@ -283,7 +283,7 @@ def _shapes(state: AnyState) -> str:
     return str(jax.tree.map(np.shape, state))
 
 
-def _check_kept(cache: TokenCache, state: AnyState, sizes: tuple[int, int, int, int]) -> None:
+def _check_kv_state(cache: TokenCache, state: AnyState, sizes: tuple[int, int, int, int]) -> None:
     batch, heads, dk, dv = sizes
     places = None if cache.window is None else cache.window - 1
     require(

@@ -23,7 +23,7 @@ from miras.engine.averaging import by_position
 from miras.engine.masking import where
 from miras.engine.state import made_by
 from miras.rule.options import SaveEvery, ScanOptions
-from miras.rule.precision import FULL, Precision
+from miras.rule.precision import DEFAULT_PRECISION, Precision
 from miras.rule.rule import Rule
 from miras.sequence.arrays import as_arrays
 from miras.sequence.checks import AnyState, check, check_types, gate_shape
@@ -47,7 +47,7 @@ def scan(
     refine: int = 0,
     exact: bool = False,
     save_every: SaveEvery = None,
-    precision: Precision = FULL,
+    precision: Precision = DEFAULT_PRECISION,
     backend: str = "auto",
 ) -> tuple[Array, AnyState]:
     """Run memories over sequences: write each token, then read.

@@ -116,7 +116,7 @@ def conditions() -> dict[tuple[str, int], str]:
 def condition_of(case: Refusal) -> tuple[str, int]:
     """The file and line of the condition that a case does not meet."""
     verdicts = case.verdicts()
-    next(verdict for verdict in verdicts if not verdict.legal)
+    next(condition for condition in verdicts if not condition.legal)
     innermost = verdicts
     while isinstance(innermost.gi_yieldfrom, types.GeneratorType):
         innermost = innermost.gi_yieldfrom

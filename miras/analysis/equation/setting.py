@@ -67,8 +67,8 @@ def setting_of(model: Any, chunk: int | None, refine: int, exact: bool) -> Equat
             chunk is None or (isinstance(chunk, int) and chunk >= 1),
             f"chunk={chunk!r} must be a whole number of at least 1, or None for any.",
         )
-        for verdict in legality.of_semantics(model, refine, exact):
-            require(verdict.legal, verdict.reason)
+        for condition in legality.of_semantics(model, refine, exact):
+            require(condition.legal, condition.reason)
         return EquationSetting(model, chunk, refine, exact)
     has_rule = isinstance(model, Config) and isinstance(getattr(model, "rule", None), Rule)
     require(

@@ -115,5 +115,5 @@ def make_plan(
 
 def _reason(config: LanguageModelConfig, refine: int, exact: bool = False) -> str | None:
     """Why the rule does not allow a setting; None if it does."""
-    verdicts = legality.of_semantics(config.rule, refine, exact)
-    return next((verdict.reason for verdict in verdicts if not verdict.legal), None)
+    conditions = legality.of_semantics(config.rule, refine, exact)
+    return next((condition.reason for condition in conditions if not condition.legal), None)
