@@ -35,7 +35,7 @@ def averages(average: Array, at: Positions, write: Array, heads: int) -> Array:
     return jnp.repeat(held[..., None], heads, axis=-1)
 
 
-def held_to(x: Array, size: int) -> Array:
+def pad_with_last(x: Array, size: int) -> Array:
     """[B, T, ...] with the last token's value in the slots after it, [B, size, ...]."""
     if size == x.shape[1]:
         return x

@@ -9,7 +9,7 @@ from miras.array_typing import Weights
 from miras.config import require
 from miras.memory.base import Memory, TokenCache, register
 from miras.parts.formula import Line, MemoryFormula, number
-from miras.parts.part import Composition, Condition
+from miras.parts.part import Condition, RuleView
 
 
 @register("kv")
@@ -63,7 +63,7 @@ class KV(Memory):
         """The fields."""
         return TokenCache(self.window, self.scale, self.persistent)
 
-    def conditions(self, rule: Composition) -> Iterator[Condition]:
+    def conditions(self, rule: RuleView) -> Iterator[Condition]:
         """No algorithm, the l2 bias, nothing that forgets, reads after each token."""
         algorithm, bias, retention = rule.algorithm, rule.bias, rule.retention
         yield Condition(

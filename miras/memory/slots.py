@@ -12,7 +12,7 @@ from miras.config import require
 from miras.memory.base import Memory, Reader, register
 from miras.parts.formula import Line, MemoryFormula, number
 from miras.parts.gate import Gate, Side
-from miras.parts.part import Composition, Condition
+from miras.parts.part import Condition, RuleView
 
 
 @register("slots")
@@ -65,7 +65,7 @@ class Slots(Memory):
         """Unless slots are learned by gradients."""
         return self.write != "gradient"
 
-    def conditions(self, rule: Composition) -> Iterator[Condition]:
+    def conditions(self, rule: RuleView) -> Iterator[Condition]:
         """Of slots that the token chooses: a dot bias, one write a token."""
         yield from super().conditions(rule)
         algorithm, known = rule.algorithm, f"memory 'slots' with write={self.write!r}"

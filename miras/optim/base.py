@@ -14,7 +14,7 @@ from miras.config.registry import Registry
 from miras.optim.coefficients import Coefficients
 from miras.parts.formula import AlgorithmFormula, Line, Symbols
 from miras.parts.gate import Gate
-from miras.parts.part import Composition, Condition, Part
+from miras.parts.part import Condition, Part, RuleView
 
 
 class LeastSquares(NamedTuple):
@@ -113,7 +113,7 @@ class Algorithm(Part):
         """How W_t is solved for; None for an algorithm that takes steps."""
         return None
 
-    def conditions(self, rule: Composition) -> Iterator[Condition]:
+    def conditions(self, rule: RuleView) -> Iterator[Condition]:
         """Of steps inside a token, of steps once a chunk, and of rates per channel."""
         yield from super().conditions(rule)
         memory, retention = rule.memory, rule.retention
@@ -153,7 +153,7 @@ class Algorithm(Part):
                 "use granularity='head'",
             )
 
-    def _needs_least_squares(self, rule: Composition) -> Condition:
+    def _needs_least_squares(self, rule: RuleView) -> Condition:
         """What a closed form of one step or of all needs."""
         return Condition(
             rule.memory.is_linear and rule.bias.slope == 1,

@@ -8,7 +8,7 @@ from miras.config import added
 from miras.optim.base import Algorithm, register
 from miras.optim.coefficients import Coefficients, products
 from miras.parts.formula import AlgorithmFormula, wrap
-from miras.parts.part import Composition, Condition
+from miras.parts.part import Condition, RuleView
 
 
 @register("gd")
@@ -35,7 +35,7 @@ class GD(Algorithm):
 
     averaged: bool = added(False)
 
-    def conditions(self, rule: Composition) -> Iterator[Condition]:
+    def conditions(self, rule: RuleView) -> Iterator[Condition]:
         """Of averages: a retention that forgets nothing."""
         yield from super().conditions(rule)
         if self.averaged:

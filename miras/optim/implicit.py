@@ -10,7 +10,7 @@ from miras.array_typing import Array
 from miras.optim.base import register
 from miras.optim.gd import GD
 from miras.parts.formula import Line, raised
-from miras.parts.part import Composition, Condition
+from miras.parts.part import Condition, RuleView
 
 
 @register("implicit")
@@ -28,7 +28,7 @@ class Implicit(GD):
 
     takes_terms: ClassVar[bool] = False  # the minimiser over several terms is another
 
-    def conditions(self, rule: Composition) -> Iterator[Condition]:
+    def conditions(self, rule: RuleView) -> Iterator[Condition]:
         """Least squares in a linear memory."""
         yield self._needs_least_squares(rule)
         yield from super().conditions(rule)

@@ -8,7 +8,7 @@ from miras.config import require
 from miras.optim.base import LeastSquares, register
 from miras.optim.gd import GD
 from miras.parts.formula import Line, number, raised, times
-from miras.parts.part import Composition, Condition
+from miras.parts.part import Condition, RuleView
 
 
 @register("newton")
@@ -57,7 +57,7 @@ class Newton(GD):
         """The fields."""
         return LeastSquares(self.ridge, self.solver, self.iterations)
 
-    def conditions(self, rule: Composition) -> Iterator[Condition]:
+    def conditions(self, rule: RuleView) -> Iterator[Condition]:
         """Least squares in a linear memory, with past tokens weighed by a scalar per head."""
         yield self._needs_least_squares(rule)
         retention = rule.retention

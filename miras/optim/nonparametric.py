@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from miras.optim.base import Algorithm, register
 from miras.parts.gate import Gate
-from miras.parts.part import Composition, Condition
+from miras.parts.part import Condition, RuleView
 
 
 @register("nonparametric")
@@ -21,7 +21,7 @@ class NonParametric(Algorithm):
 
     data_dependent: bool = False
 
-    def conditions(self, rule: Composition) -> Iterator[Condition]:
+    def conditions(self, rule: RuleView) -> Iterator[Condition]:
         """A memory that keeps tokens."""
         yield Condition(
             rule.memory.keeps_tokens,

@@ -26,7 +26,7 @@ def direction(r: Array) -> Array:
     return r / jnp.where(length > 0, length, 1.0)
 
 
-def whole_norm(x: Array, q: float) -> Array:
+def lq_norm(x: Array, q: float) -> Array:
     """||x||_q over all entries, a scalar; 1 where all are 0, so that it may divide."""
     total = jnp.sum(power(jnp.abs(x), q))
     positive = total > 0

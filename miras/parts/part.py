@@ -27,7 +27,7 @@ class Condition(NamedTuple):
         return f"{self.why}: {self.instead}."
 
 
-class Composition(Protocol):
+class RuleView(Protocol):
     """What a part sees of the rule that it belongs to; see `miras.Rule`."""
 
     @property
@@ -87,7 +87,7 @@ class Part(Config):
         """The part's own among the gates of a rule, by name."""
         return {gate.name: gates[gate.name] for gate in self.gates()}
 
-    def conditions(self, rule: Composition) -> Iterator[Condition]:
+    def conditions(self, rule: RuleView) -> Iterator[Condition]:
         """What the part needs of the other parts, of the order and of the read.
 
         `Rule` raises `ConfigError` for the first one that does not hold. Members extend those of

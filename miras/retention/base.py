@@ -10,7 +10,7 @@ from miras.config.registry import Registry
 from miras.optim.coefficients import MIN_LOG
 from miras.parts.formula import RetentionFormula, Symbols
 from miras.parts.gate import Gate, Side
-from miras.parts.part import Composition, Condition, Part
+from miras.parts.part import Condition, Part, RuleView
 
 LinkEvery = Literal["chunk", "token"]
 Granularity = Literal["head", "key", "value", "key_value", "slot"]
@@ -89,7 +89,7 @@ class Retention(Part):
         """Whether W_t = W_{t-1} + U_t: nothing is forgotten and nothing mapped."""
         return self.linked is None and not self.gates()
 
-    def conditions(self, rule: Composition) -> Iterator[Condition]:
+    def conditions(self, rule: RuleView) -> Iterator[Condition]:
         """One rate per head where it is used, and channels for decays per channel to act on."""
         if self.uses_rate:
             yield self._one_rate(rule)
@@ -105,7 +105,7 @@ class Retention(Part):
                 )
         yield from super().conditions(rule)
 
-    def _one_rate(self, rule: Composition) -> Condition:
+    def _one_rate(self, rule: RuleView) -> Condition:
         algorithm = rule.algorithm
         return Condition(
             algorithm.granularity == "head",

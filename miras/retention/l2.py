@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from miras.array_typing import Array
 from miras.config import require
 from miras.parts.formula import RetentionFormula
-from miras.parts.part import Composition, Condition
+from miras.parts.part import Condition, RuleView
 from miras.retention.base import Decaying, register
 
 
@@ -57,7 +57,7 @@ class L2(Decaying):
         """`discretised`."""
         return self.discretised
 
-    def conditions(self, rule: Composition) -> Iterator[Condition]:
+    def conditions(self, rule: RuleView) -> Iterator[Condition]:
         """Of steps of a length, and of writes along the decay."""
         memory, algorithm = rule.memory, rule.algorithm
         if self.discretised:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from miras.array_typing import Leaf
 from miras.config import require
 from miras.parts.formula import RetentionFormula, number
-from miras.parts.norms import power, whole_norm
+from miras.parts.norms import lq_norm, power
 from miras.retention.base import Decaying, LinkEvery, register
 
 
@@ -65,7 +65,7 @@ class Lq(Decaying):
         """Dual to primal."""
         if self.form == "mirror":
             return _mirror(A, self.q)
-        return A / whole_norm(A, self.q) ** (self.q - 2)
+        return A / lq_norm(A, self.q) ** (self.q - 2)
 
     def constrain(self, W: Leaf) -> Leaf:
         """Under "mirror", any array as the dual start."""
@@ -77,7 +77,7 @@ class Lq(Decaying):
             return _mirror(W, self.q / (self.q - 1))
         if self.q == 3:
             return W
-        return W * whole_norm(W, self.q) ** ((self.q - 2) / (3 - self.q))
+        return W * lq_norm(W, self.q) ** ((self.q - 2) / (3 - self.q))
 
     def formula(self, gates) -> RetentionFormula:
         """The link of the form, and its inverse."""
@@ -131,5 +131,5 @@ def _number(value: float) -> str:
 
 def _mirror(x: Leaf, q: float) -> Leaf:
     if q >= 2:  # with the slope at 0 that the map has there
-        return x * power(jnp.abs(x), q - 2) / whole_norm(x, q) ** (q - 2)
-    return jnp.sign(x) * power(jnp.abs(x), q - 1) / whole_norm(x, q) ** (q - 2)
+        return x * power(jnp.abs(x), q - 2) / lq_norm(x, q) ** (q - 2)
+    return jnp.sign(x) * power(jnp.abs(x), q - 1) / lq_norm(x, q) ** (q - 2)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from miras.array_typing import Array, Leaf
 from miras.config import require
 from miras.parts.formula import Line, RetentionFormula, number
-from miras.parts.norms import norm, whole_norm
+from miras.parts.norms import lq_norm, norm
 from miras.retention.base import Decaying, LinkEvery, Retention, register
 
 
@@ -43,7 +43,7 @@ class Projection(Decaying):
 
     def constrain(self, W: Leaf) -> Leaf:
         """P(W)."""
-        return W * jnp.minimum(1.0, self.radius / whole_norm(W, 2))
+        return W * jnp.minimum(1.0, self.radius / lq_norm(W, 2))
 
     def prox(self, new: Leaf, old: Leaf, gates: dict[str, Array]) -> Leaf:
         """P(new)."""

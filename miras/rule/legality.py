@@ -7,17 +7,17 @@ each is in `miras.analysis.refusals`, which writes docs/legality.md.
 
 from collections.abc import Iterator
 
-from miras.parts.part import Composition, Condition
+from miras.parts.part import Condition, RuleView
 
 
-def of_rule(rule: Composition) -> Iterator[Condition]:
+def of_rule(rule: RuleView) -> Iterator[Condition]:
     """All conditions on a rule's parts."""
     yield from _order(rule)
     for part in (rule.memory, rule.algorithm, rule.retention, rule.bias):
         yield from part.conditions(rule)
 
 
-def of_semantics(rule: Composition, refine: int, exact: bool) -> Iterator[Condition]:
+def of_semantics(rule: RuleView, refine: int, exact: bool) -> Iterator[Condition]:
     """All conditions on `refine` and `exact` under a rule."""
     yield Condition(
         isinstance(refine, int) and not isinstance(refine, bool) and refine >= 0,
@@ -43,7 +43,7 @@ def of_semantics(rule: Composition, refine: int, exact: bool) -> Iterator[Condit
         yield from _exact(rule)
 
 
-def of_call(rule: Composition, terms: int | None, k_write: bool) -> Iterator[Condition]:
+def of_call(rule: RuleView, terms: int | None, k_write: bool) -> Iterator[Condition]:
     """All conditions on several associations a token, and on keys of their own for writing.
 
     Args:
@@ -81,7 +81,7 @@ def of_call(rule: Composition, terms: int | None, k_write: bool) -> Iterator[Con
         )
 
 
-def _refine(rule: Composition, refine: int) -> Iterator[Condition]:
+def _refine(rule: RuleView, refine: int) -> Iterator[Condition]:
     memory, algorithm, retention = rule.memory, rule.algorithm, rule.retention
     yield Condition(
         retention.linked != "chunk",
@@ -108,7 +108,7 @@ def _refine(rule: Composition, refine: int) -> Iterator[Condition]:
     )
 
 
-def _exact(rule: Composition) -> Iterator[Condition]:
+def _exact(rule: RuleView) -> Iterator[Condition]:
     memory, algorithm, retention = rule.memory, rule.algorithm, rule.retention
     yield Condition(
         memory.is_linear and rule.bias.slope is not None,
@@ -134,7 +134,7 @@ def _exact(rule: Composition) -> Iterator[Condition]:
     )
 
 
-def _order(rule: Composition) -> Iterator[Condition]:
+def _order(rule: RuleView) -> Iterator[Condition]:
     if rule.order == "learn_first":
         return
     algorithm, retention = rule.algorithm, rule.retention
@@ -152,7 +152,7 @@ def _order(rule: Composition) -> Iterator[Condition]:
     )
 
 
-def forms_weights(rule: Composition) -> bool:
+def forms_weights(rule: RuleView) -> bool:
     """Whether W_t has to be formed for each token, since it is not linear in the gradients."""
     if rule.retention.linked == "token":
         return True

@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 
 from miras.array_typing import Array
 from miras.backends.base import Alignment, ScanInputs
-from miras.engine.averaging import AVERAGE, averages, held_to
+from miras.engine.averaging import AVERAGE, averages, pad_with_last
 from miras.engine.devices import varying_alike
 from miras.engine.layout import Placement, Positions, place, positions
 from miras.engine.masking import take_tokens
@@ -81,7 +81,7 @@ def is_online(rule: Rule, options: ScanOptions) -> bool:
     return options.exact or rule.algorithm.online
 
 
-class Layout(NamedTuple):
+class TileLayout(NamedTuple):
     """How a call's tokens become tiles, known from its shapes.
 
     Attributes:
@@ -95,18 +95,20 @@ class Layout(NamedTuple):
     chunks: int
 
 
-def layout_of(rule: Rule, inputs: ScanInputs, options: ScanOptions, alignment: Alignment) -> Layout:
+def layout_of(
+    rule: Rule, inputs: ScanInputs, options: ScanOptions, alignment: Alignment
+) -> TileLayout:
     """The layout of a call."""
     length, chunk = inputs.q.shape[1], options.chunk
     known_edge = is_online(rule, options) or inputs.state is None or alignment.at_chunk_edge
     at_edge = inputs.state is None or alignment.at_chunk_edge
     no_cut = inputs.segment_ids is None or (alignment.segments_at_chunks and at_edge)
     if known_edge and no_cut and inputs.mask is None:  # a mask gives each row edges of its own
-        return Layout("aligned", math.ceil(length / chunk))
+        return TileLayout("aligned", math.ceil(length / chunk))
     if chunk == 1 or length == 1 or 8 * length <= chunk:  # fewer tokens than tiles are worth
-        return Layout("one_by_one", 0)
+        return TileLayout("one_by_one", 0)
     chunks = math.ceil(length / chunk) + (inputs.state is not None)
-    return Layout("moved" if no_cut else "moved_if_they_fit", chunks)
+    return TileLayout("moved" if no_cut else "moved_if_they_fit", chunks)
 
 
 class Tiles(NamedTuple):
@@ -138,7 +140,7 @@ def tiles_of(
     rule: Rule,
     prepared: Prepared,
     options: ScanOptions,
-    layout: Layout,
+    layout: TileLayout,
     inputs: ScanInputs,
     tile: int | None = None,
 ) -> Tiles:
@@ -164,7 +166,7 @@ def tiles_of(
         present = jnp.broadcast_to(jnp.arange(size) < length, (batch, size))
         moved = jax.tree.map(lambda x: _pad(x, size), prepared.streams)
         # Held, not 0, which is outside of the range of some.
-        moved["gates"] = jax.tree.map(lambda x: held_to(x, size), prepared.streams["gates"])
+        moved["gates"] = jax.tree.map(lambda x: pad_with_last(x, size), prepared.streams["gates"])
         resets = None if inputs.segment_ids is None else _pad(at.reset, size)
     else:
         placement = place(at, chunk, chunks)
@@ -174,7 +176,7 @@ def tiles_of(
         moved["write"] = moved["write"] * present.astype(moved["write"].dtype)
         resets = take_tokens(at.reset, source) & present
     by_tile = present.reshape(batch, count, slots)
-    end = end_position(rule, chunk)
+    end = action_position(rule, chunk)
     chunk_end = (part == end // slots) & by_tile[:, :, end % slots]
     begins = None if resets is None else resets.reshape(batch, count, slots)[:, :, 0]
     stacked, resets = _stack(
@@ -193,7 +195,7 @@ def tiles_of_one_token(
 ) -> Tiles:
     """Tiles of one token, right wherever chunks begin."""
     at, length = prepared.at, inputs.q.shape[1]
-    begins, ends = at.position == 0, at.position == end_position(rule, options.chunk)
+    begins, ends = at.position == 0, at.position == action_position(rule, options.chunk)
     if inputs.mask is not None:
         begins, ends = begins & inputs.mask, ends & inputs.mask
     stacked, resets = _stack(
@@ -228,7 +230,7 @@ def operand_shapes(
     return jax.eval_shape(operands, inputs)
 
 
-def end_position(rule: Rule, chunk: int) -> int:
+def action_position(rule: Rule, chunk: int) -> int:
     """The position after which the per-chunk actions (link, transform, prox) are applied."""
     return 0 if rule.retention.lag else chunk - 1
 
