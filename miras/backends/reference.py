@@ -1,6 +1,6 @@
 """The reference backend: one token at a time, plain gradients, weights formed at every step.
 
-Slow and obvious; the oracle for every other backend. It shares the parts with them, and it shares
+Slow and simple; the oracle for every other backend. It shares the parts with them, and it shares
 gates, decays and positions with the engine, but none of its factored gradients, coefficients or
 tiles.
 """

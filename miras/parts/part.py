@@ -65,10 +65,10 @@ class RuleView(Protocol):
 class Part(Config):
     """Base of memories, biases, retention gates and algorithms.
 
-    A part declares its gates and is given all of them, by name, wherever it is called: in values,
-    gradients, the reference and kernels. It describes itself by class attributes and properties of
-    its axis's base class, and states in `conditions` what it needs of the other parts. The engine,
-    the backends and the layers know no part by its class or name.
+    A part declares its gates and is given the values of those gates, by name, wherever it is
+    called: in values, gradients, the reference and kernels. It describes itself by class attributes
+    and properties of its axis's base class, and states in `conditions` what it needs of the other
+    parts. The engine, the backends and the layers know no part by its class or name.
 
     Attributes:
         kind: the name under which the class is registered.

@@ -2,7 +2,7 @@
 
 Each is a `LanguageModelConfig` of the same small size; `miras.override` changes any field. Values
 that the papers do not give are chosen such that the inner loss falls and the outer gradient is of
-order one at initialisation, for any chunk (docs/concepts.md, "Starting points").
+order one at initialisation, for any chunk (docs/concepts.md, "Initialisation").
 """
 
 from miras.presets import linear, delta, deep, context, titans, hybrids  # noqa: I001  (the order of the table)

@@ -70,7 +70,9 @@ def scan(
         state: the state to continue from, of the same rule, shapes and chunk; a new memory if not
             given.
         segment_ids: [B, T] int; where the id changes, memory and chunk start anew. Segments that
-            begin at multiples of C cost nothing, others are computed token by token.
+            begin at multiples of C cost nothing. A segment that begins elsewhere starts a new tile;
+            if a row needs more than ceil(T / C) tiles (one more with a state), the whole call
+            processes one token at a time.
         mask: [B, T] bool; a token with False is absent. It neither writes, decays nor resets,
             takes no place in the chunk, and its output is zero. Its inputs, NaN too, have no
             effect. A row's present tokens, wherever they are, give the outputs and the state of

@@ -10,7 +10,7 @@ from miras.cli.main import main
 from miras.config import Config
 from miras.errors import ConfigError
 from miras.train import RunConfig, train
-from miras.train.runs.resume import MUTABLE_FIELDS, resumed_config, short_hash
+from miras.train.runs.mutable_fields import MUTABLE_FIELDS, resumed_config, short_hash
 from miras.train.runs.run_folder import RunFolder
 from tests.train.test_loop import assert_same
 

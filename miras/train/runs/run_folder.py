@@ -20,7 +20,7 @@ from miras.runtime.files import check_target, expand_home, is_leftover, write_at
 from miras.train.runs import provenance
 from miras.train.checkpoints.checkpointer import saved_steps
 from miras.train.config import RunConfig
-from miras.train.runs.resume import resumed_config, short_hash
+from miras.train.runs.mutable_fields import resumed_config, short_hash
 
 _WRITTEN_BEFORE_CONFIG = {"lock", "config_hash", "config.json.new", "plugins", *provenance.FILES}
 
