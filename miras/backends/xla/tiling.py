@@ -165,7 +165,7 @@ def tiles_of(
     if aligned:
         present = jnp.broadcast_to(jnp.arange(size) < length, (batch, size))
         moved = jax.tree.map(lambda x: _pad(x, size), prepared.streams)
-        # Held, not 0, which is outside of the range of some.
+        # Padded with the last value: 0 is outside the range of some gates.
         moved["gates"] = jax.tree.map(lambda x: pad_with_last(x, size), prepared.streams["gates"])
         resets = None if inputs.segment_ids is None else _pad(at.reset, size)
     else:
