@@ -40,7 +40,8 @@ class Tile(NamedTuple):
         write: [C], 1 or 0: whether the token writes and decays.
         chunk_start: scalar bool: the run begins a chunk, so the snapshot is taken anew; None says
             that it always does.
-        chunk_end: scalar bool: the run ends its chunk; per-chunk actions follow its last token.
+        chunk_end: scalar bool: the per-chunk actions (link, transform, prox) follow the run's last
+            token, which ends its chunk; under `lag` it is the chunk's first token.
     """
 
     q: Array
@@ -265,7 +266,7 @@ def _fixed_weights(rule: Rule, W: Weights, fixed: Weights, steps: Steps) -> Fixe
 
 
 def _last_read(rule: Rule, fixed: Weights, W: Weights, steps: Steps, tile: Tile, y: Array) -> Array:
-    """y, where the chunk's last token reads the memory after the per-chunk action."""
+    """y, where the run's last token reads the memory after the per-chunk action, if any."""
     if rule.read == "snapshot":
         return y
     true_read = rule.memory.apply(_fixed_weights(rule, W, fixed, steps), tile.q)

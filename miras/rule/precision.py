@@ -1,6 +1,7 @@
 """Precision: the dtypes in which a memory is kept, multiplied and summed.
 
-Rounding is applied in `miras.backends.xla.rounding`.
+Products are rounded in `miras.backends.xla.rounding`; `prepare` in `miras.backends.xla.tiling` sets
+the dtype of the state.
 """
 
 import dataclasses
