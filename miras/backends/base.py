@@ -95,14 +95,12 @@ class Supports(NamedTuple):
         forward_mode: has forward-mode derivatives (`jax.jvp`).
         precision: takes a `miras.Precision` other than the default.
         save_every: takes `save_every`.
-        one_by_one: runs calls whose tokens must be taken one by one (chunk=1, T=1).
     """
 
     float64: bool = True
     forward_mode: bool = True
     precision: bool = True
     save_every: bool = True
-    one_by_one: bool = True
 
 
 class Backend(abc.ABC):

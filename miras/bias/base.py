@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from miras.array_typing import Array
 from miras.config.registry import Registry
 from miras.parts.formula import BiasFormula, Symbols
+from miras.parts.old_signatures import adapt
 from miras.parts.part import Part
 
 
@@ -30,6 +31,11 @@ class Bias(Part):
     registry: ClassVar[Registry["Bias"]] = Registry("bias", "miras.bias")
     slope: ClassVar[float | None] = None
 
+    def __init_subclass__(cls, **keywords: Any):
+        super().__init_subclass__(**keywords)
+        for method in ("loss", "residual"):
+            adapt(cls, method, "pred, target, threshold", "pred, target, gates", _with_threshold)
+
     def loss(self, pred: Array, target: Array, gates: Mapping[str, Array]) -> Array:
         """Loss per token, [C].
 
@@ -48,6 +54,12 @@ class Bias(Part):
         """What `miras.equations` writes of it; None where only the member's name is known."""
         del gates
         return None
+
+
+def _with_threshold(bias: Bias, pred: Array, target: Array, gates: Mapping[str, Array]) -> tuple:
+    """The arguments of `loss` and `residual` in version 0.1."""
+    del bias
+    return pred, target, gates.get("threshold")
 
 
 register = Bias.registry.register

@@ -10,6 +10,7 @@ from miras.config.base import (
     require,
     to_dict,
     to_json,
+    without_effect,
 )
 from miras.config.choices import unknown
 from miras.config.comparison import config_hash, difference, difference_of, to_paths
@@ -33,4 +34,5 @@ __all__ = [
     "to_json",
     "to_paths",
     "unknown",
+    "without_effect",
 ]

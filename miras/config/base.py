@@ -59,6 +59,14 @@ def added(default: T) -> T:
     return cast(T, dataclasses.field(default=cast(Any, default), metadata={"added": True}))
 
 
+def without_effect(default: T) -> T:
+    """A field that changes no result, such as where something is computed.
+
+    `config_hash` and `difference` omit it, so that a run can resume with another value.
+    """
+    return cast(T, dataclasses.field(default=cast(Any, default), metadata={"without_effect": True}))
+
+
 @functools.cache
 def field_types(cls: type) -> dict[str, Any]:
     """The resolved type of each field of a config class."""

@@ -245,7 +245,11 @@ class FastWeights(nnx.Module):
             change = _norm_per_head(jax.tree.map(jnp.subtract, after.A, before.A))
             norm = _norm_per_head(primal)
             ratio = change / jnp.maximum(_norm_per_head(after.A), 1e-12)
-        natural = {name.removeprefix("log_"): _natural(name, gate) for name, gate in gates.items()}
+        logs = {gate.name for gate in self.memory.rule.gates if gate.range == "log_unit"}
+        natural = {
+            name.removeprefix("log_"): jnp.exp(gate) if name in logs else gate
+            for name, gate in gates.items()
+        }
         return Health(
             inner_loss=masked_mean(loss, mask),
             memory_norm=jnp.mean(norm),
@@ -286,10 +290,6 @@ def masked_mean(x: Array, mask: Array | None) -> Array:
         return jnp.mean(x)
     each = math.prod(x.shape[2:])
     return jnp.sum(where(mask, x, 0)) / (each * jnp.maximum(jnp.sum(mask), 1))
-
-
-def _natural(name: str, gate: Array) -> Array:
-    return jnp.exp(gate) if name.startswith("log_") else gate
 
 
 def _norm_per_head(weights: Weights) -> Array:

@@ -12,6 +12,7 @@ from miras.array_typing import Array, Leaf
 from miras.config import require
 from miras.config.registry import Registry
 from miras.optim.coefficients import Coefficients
+from miras.optim.old_signatures import adapt_to_gates
 from miras.parts.formula import AlgorithmFormula, Line, Symbols
 from miras.parts.gate import Gate
 from miras.parts.part import Condition, Part, RuleView
@@ -161,6 +162,10 @@ class Algorithm(Part):
             f"for {rule.memory.kind!r} with {rule.bias.kind!r}",
             "use memory 'matrix' with bias 'l2', or algorithm 'gd'",
         )
+
+    def __init_subclass__(cls, **keywords: Any):
+        super().__init_subclass__(**keywords)
+        adapt_to_gates(cls)
 
     def gates(self) -> tuple[Gate, ...]:
         """eta_t."""

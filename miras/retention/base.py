@@ -93,6 +93,13 @@ class Retention(Part):
         """One rate per head where it is used, and channels for decays per channel to act on."""
         if self.uses_rate:
             yield self._one_rate(rule)
+        for gate in self.gates():
+            yield Condition(
+                gate.role == "decay" or not gate.name.startswith("log_decay"),
+                f"gate {gate.name!r} of retention {self.kind!r} has role={gate.role!r}, with which "
+                "nothing decays",
+                "use role='decay', or another name",
+            )
         known = rule.memory.channel_sides
         sides = " or ".join(f"granularity={side!r}" for side in ("head", *sorted(known)))
         for gate in self.gates():

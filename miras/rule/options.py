@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Literal, TypeVar
 
-from miras.config import Config, added, require
+from miras.config import Config, require, without_effect
 from miras.rule import legality
 from miras.rule.precision import Precision
 from miras.rule.rule import Rule
@@ -41,7 +41,7 @@ class ScanOptions(Config):
     exact: bool = False
     save_every: SaveEvery = None
     precision: Precision = dataclasses.field(default_factory=Precision)
-    backend: str = added("auto")
+    backend: str = without_effect("auto")
 
     def validate(self) -> None:
         """Check ranges."""

@@ -1,5 +1,6 @@
 """Loading a run: its config and its model at a checkpoint."""
 
+import dataclasses
 import os
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ class Run(NamedTuple):
     """A run read from its folder.
 
     Attributes:
-        config: of the run; its tokenizer is the copy in the folder.
+        config: of the run; its tokenizer is the copy in the folder, its backend "auto".
         model: with the parameters of the checkpoint.
         step: number of updates of these parameters.
         damaged: newer checkpoints that cannot be read, with the reason of each.
@@ -59,6 +60,8 @@ def load_run(
     empty = ConfigError(f"{folder.path} holds no checkpoint yet: train the run first.")
     if not checkpointer.saved_steps(folder.checkpoints):
         raise empty
+    # A run is read where it may not have been trained.
+    config = dataclasses.replace(config, model=config.model.replace(backend="auto"))
     tokenizer = make_tokenizer(config.data.tokenizer)
     graphdef, params = structure(config.model)
     optimizer = optimizer_of(config.train, params)

@@ -55,7 +55,7 @@ class Pallas(Backend):
     def supports(self) -> Supports:
         """GPU kernels save the state of every tile, whatever `save_every` says."""
         on_gpu = (interpreting() or platform()) == "gpu"
-        return Supports(False, forward_mode=False, save_every=not on_gpu, one_by_one=False)
+        return Supports(False, forward_mode=False, save_every=not on_gpu)
 
     def __init__(self, limits: Any = None):
         self.limits = limits
@@ -70,9 +70,7 @@ class Pallas(Backend):
         if inputs.v.dtype == "float64" and not interpreting():
             return Unsupported(f"no {device.upper()} kernel computes in float64")
         if layout_of(rule, inputs, options, alignment).kind == "one_by_one":
-            return Unsupported(
-                "so few tokens are taken one by one, which a kernel does not gain on"
-            )
+            return KernelPlan(Tiling(), options.chunk, "tokens one by one, without a kernel")
         call = rule, inputs, options, alignment
         found = (_on_tpu if device == "tpu" else _on_gpu)(*call, self.limits)
         return Unsupported(found) if isinstance(found, str) else found
