@@ -20,9 +20,8 @@ def _hashed(config: Config, *, without_added: bool) -> dict[str, Any]:
     data = to_dict(config)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.metadata.get("without_effect") or (
-            without_added and field.metadata.get("added") and value == field.default
-        ):
+        by_default = field.metadata.get("added") and value == field.default
+        if field.metadata.get("without_effect") or (without_added and by_default):
             del data[field.name]
         elif isinstance(value, Config):
             data[field.name] = _hashed(value, without_added=without_added)

@@ -46,7 +46,7 @@ def adapt(cls: type, method: str, old: str, new: str, convert: Callable[..., tup
 
 
 def named_gate(name: str, *args: Any, **fields: Any) -> Gate:
-    """A `Gate` whose role follows from its name, as in version 0.1; `miras.gate.Gate` of plugins."""
+    """A `Gate` whose role follows from its name, as in version 0.1, for old plugins."""
     roles: dict[str, Role] = {"lr": "rate", "log_momentum": "momentum", "weight": "weight"}
     role = "decay" if "decay" in name else roles.get(name)
     return Gate(name, *args, **{"role": role, **fields})

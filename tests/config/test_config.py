@@ -216,6 +216,6 @@ def test_a_name_is_registered_once():
 def test_a_field_without_effect_is_in_no_hash_and_no_difference():
     config = miras.preset("yaad")
     other = miras.override(config, "backend=reference")
-    assert config_hash(other) == config_hash(config)
+    assert miras.config_hash(other) == miras.config_hash(config)
     assert difference(config, other) == []
-    assert to_dict(other)["backend"] == "reference"
+    assert miras.to_dict(other)["backend"] == "reference"
