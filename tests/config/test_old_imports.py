@@ -73,3 +73,8 @@ def test_names_of_the_table_are_at_their_new_paths(old):
 def test_what_is_not_in_the_table_stays_as_it_is():
     text = "import os.path\nfrom . import gate\nfrom miras.bias import L2 as l2\nx.gate.Gate().y"
     assert ast.unparse(old_imports.translate(ast.parse(text))) == text
+
+
+def test_the_changelog_lists_every_module_that_moved():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert [old for old in old_imports.MODULES if f"`{old}" not in text] == []
