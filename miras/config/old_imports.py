@@ -15,7 +15,7 @@ MODULES = {
     "miras.engine.scan": "miras.sequence.scan",
     "miras.files": "miras.runtime.files",
     "miras.formula": "miras.parts.formula",
-    "miras.gate": "miras.parts.gate",
+    "miras.gate": "miras.parts.old_gate",
     "miras.norms": "miras.parts.norms",
     "miras.plugins": "miras.config.plugins",
     "miras.precision": "miras.rule.precision",
@@ -29,7 +29,6 @@ MODULES = {
 """New modules by old path."""
 
 NAMES = {
-    "miras.gate.Gate": "miras.parts.old_signatures.named_gate",  # its role follows from its name
     "miras.engine.State": "miras.State",
     "miras.engine.read": "miras.read",
     "miras.engine.scan": "miras.scan",

@@ -191,7 +191,7 @@ def _earlier_blocks(sums: Sums) -> Iterator[tuple[int, int, Array]]:
     """Each block but the first, with what all tokens before it have decayed since.
 
     Yields:
-        The block's first token and its end, and the sums from behind each earlier token to the
+        The block's first token and its end, and the sums from after each earlier token to the
         block's start [low, D].
     """
     size = sums.log.shape[0]
@@ -210,7 +210,7 @@ def _own_block(sums: Sums) -> Iterator[tuple[int, Array, Array | None]]:
 
     Yields:
         d = 0, 1, ..., which entries of a [C, C] are pairs (t, t - d), and for each t the sum of
-        logs from behind t - d to what t reads [C, D]; None for d = 0, where there are none.
+        logs from after t - d to what t reads [C, D]; None for d = 0, where there are none.
     """
     size = sums.log.shape[0]
     t, s = _places(size)
@@ -227,7 +227,7 @@ def _shifted(x: Array, by: int) -> Array:
 
 
 def _from_second_block(parts: list[Array], size: int, width: int, dtype) -> Array:
-    """Rows of all blocks but the first, behind rows of 0: [size, width]."""
+    """Rows of all blocks but the first, after rows of 0: [size, width]."""
     first = jnp.zeros((min(BLOCK, size), width), dtype)
     return jnp.concatenate([first, *parts]) if parts else first
 

@@ -1,4 +1,4 @@
-"""Feature maps: another memory behind a fixed or learned map of its keys and queries."""
+"""Feature maps: another memory after a fixed or learned map of its keys and queries."""
 
 import dataclasses
 import itertools
@@ -34,7 +34,7 @@ class Features(Memory):
       outer loop trains c, the fixed weight "taylor" [p + 1]; Atlas, equation 14.
 
     Attributes:
-        inner: the memory behind the map.
+        inner: the memory after the map.
         map: phi.
         degree: p of "polynomial" and "taylor", in [1, 4]; widths grow as dk^p.
     """
@@ -85,7 +85,7 @@ class Features(Memory):
         return self.inner.slots
 
     def gates(self) -> tuple[Gate, ...]:
-        """Those that the inner memory reads; associations are not made behind a map."""
+        """Those that the inner memory reads; associations are not made after a map."""
         return () if self.inner.associates else self.inner.gates()
 
     @property

@@ -48,7 +48,7 @@ class GatedMLP(Memory):
         require(self.eps > 0, f"GatedMLP.eps={self.eps} must be positive.")
 
     def init(self, key: jax.Array, dk: int, dv: int) -> Weights:
-        """Normal weights: unit variance before the gate, outputs of about unit variance behind."""
+        """Normal weights: unit variance before the gate, outputs of about unit variance after it."""
         require(
             dk == dv or not self.residual,
             f"a gated_mlp memory with residual=True needs dk = dv, not dk={dk}, dv={dv}.",
@@ -74,7 +74,7 @@ class GatedMLP(Memory):
         return x + z if self.residual else z
 
     def formula(self, gates) -> MemoryFormula:
-        """SwiGLU, and what stands behind it."""
+        """SwiGLU, and what follows it."""
         z = norms.normed(self.norm, r"(\mathrm{SiLU}(x W_1) \odot (x W_3)) W_2")
         return MemoryFormula(
             answer=lambda W, x: f"M({W}, {x})",

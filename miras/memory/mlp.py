@@ -34,7 +34,7 @@ class MLP(Memory):
         residual: add x, which needs dk = dv.
         norm: of the output before the residual, without learned parameters unless `affine`.
         affine: a scale and a shift after the norm, trained by the outer loop only (TTT).
-        biases: b1 [hidden], ..., bn [dv] behind the matrices, which the inner loop writes as it
+        biases: b1 [hidden], ..., bn [dv] after the matrices, which the inner loop writes as it
             does those; their initial values, learned as well, start at 0 (TTT's official code).
             Without it there are none.
         eps: added to the variance (layer) or the mean square (rms).
@@ -69,7 +69,7 @@ class MLP(Memory):
         """Normal weights under which a step of lr 1 answers a unit-norm key about in full.
 
         With a norm at the end all weights have unit variance: the norm takes out the scale, and
-        each layer's tangent kernel is of order one. Without one, layers behind an activation are
+        each layer's tangent kernel is of order one. Without one, layers after an activation are
         scaled by their fan-in, so that outputs have about unit variance.
         """
         require(
@@ -115,7 +115,7 @@ class MLP(Memory):
         return read.shift(f"b{i}", z) if self.biases else z
 
     def formula(self, gates) -> MemoryFormula:
-        """The layers, their widths, what stands between and behind them."""
+        """The layers, their widths, what stands between and after them."""
         W = [f"W_{i + 1}" for i in range(self.depth)] if self.depth > 1 or self.biases else ["W"]
         layers = [f"{{}} {w} + b_{i}" if self.biases else f"{{}} {w}" for i, w in enumerate(W, 1)]
         act, lines = activations.NAMES[self.activation], []

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from miras.errors import ConfigError
-from miras.parts.gate import Gate, Role
 
 
 def adapt(cls: type, method: str, old: str, new: str, convert: Callable[..., tuple]) -> None:
@@ -43,10 +42,3 @@ def adapt(cls: type, method: str, old: str, new: str, convert: Callable[..., tup
         return function(self, *convert(self, *args))
 
     setattr(cls, method, adapted)
-
-
-def named_gate(name: str, *args: Any, **fields: Any) -> Gate:
-    """A `Gate` whose role follows from its name, as in version 0.1, for old plugins."""
-    roles: dict[str, Role] = {"lr": "rate", "log_momentum": "momentum", "weight": "weight"}
-    role = "decay" if "decay" in name else roles.get(name)
-    return Gate(name, *args, **{"role": role, **fields})

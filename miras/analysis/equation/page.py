@@ -58,7 +58,7 @@ def _titled(title: str, lines: list[str]) -> str:
 
 
 def aligned(lines: Iterable[Line], width: int = WIDTH) -> list[str]:
-    """Lines with their relations below each other, and what is said of them behind."""
+    """Lines with their relations below each other, and what is said of them after."""
     rows = [(text(a), text(r), text(b), when) for a, b, r, when in lines]
     left = max((len(row[0]) for row in rows), default=0)
     formulas = [f"  {a:{left}} {r} {b}" for a, r, b, _ in rows]
