@@ -48,7 +48,7 @@ class GatedMLP(Memory):
         require(self.eps > 0, f"GatedMLP.eps={self.eps} must be positive.")
 
     def init(self, key: jax.Array, dk: int, dv: int) -> Weights:
-        """Normal weights: unit variance before the gate, outputs of about unit variance after it."""
+        """Normal weights: inputs of the gate and outputs have about unit variance."""
         require(
             dk == dv or not self.residual,
             f"a gated_mlp memory with residual=True needs dk = dv, not dk={dk}, dv={dv}.",

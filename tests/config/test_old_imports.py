@@ -53,7 +53,7 @@ def test_a_run_folder_with_a_plugin_of_an_earlier_version_loads(tmp_path, monkey
     (tmp_path / "old.py").write_text(PLUGIN)
     plugins.restore(tmp_path)
     bias = miras.Rule(bias="kept_by_an_old_run").bias
-    assert bias.loss(jnp.ones(2), jnp.ones(2), jnp.ones(())) == 0
+    assert bias.loss(jnp.ones(2), jnp.ones(2), {}) == 0
     with pytest.raises(ImportError):
         importlib.import_module("miras.gate")
 
