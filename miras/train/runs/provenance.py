@@ -44,7 +44,9 @@ def save(folder: pathlib.Path, config: RunConfig, expected: str | None) -> None:
         path = _tokenizer(config)
         content = path.read_bytes()
         if _digest(content) != expected:
-            raise ConfigError(f"tokenizer file {path} changed while the run started: repeat the command.")
+            raise ConfigError(
+                f"tokenizer file {path} changed while the run started: repeat the command."
+            )
         write_atomically(folder / _kept_name(path), content)
         hashes[_kept_name(path)] = expected
     for path in sorted((folder / "plugins").glob("*.py")):

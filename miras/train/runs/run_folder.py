@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from miras.config import config_hash, from_json, plugins, to_json
 from miras.errors import ConfigError
 from miras.runtime.files import check_target, expand_home, is_leftover, write_atomically
-from miras.train.runs import provenance
 from miras.train.checkpoints.checkpointer import saved_steps
 from miras.train.config import RunConfig
+from miras.train.runs import provenance
 from miras.train.runs.mutable_fields import resumed_config, short_hash
 
 _WRITTEN_BEFORE_CONFIG = {"lock", "config_hash", "config.json.new", "plugins", *provenance.FILES}

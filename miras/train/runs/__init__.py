@@ -1,0 +1,1 @@
+"""A run on disk: its folder, what it was started with, and how it resumes."""
