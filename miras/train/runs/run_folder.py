@@ -71,8 +71,8 @@ class RunFolder:
         """
         if not self.holds_run():
             raise ConfigError(
-                f"{self.path} is not the folder of a run, since it has no config.json: give a folder "
-                "that `miras train` wrote."
+                f"{self.path} is not the folder of a run, since it has no config.json: give a "
+                "folder that `miras train` wrote."
             )
         self.load_plugins()
         try:
@@ -95,8 +95,8 @@ class RunFolder:
             self.path.exists()
         except OSError as error:
             raise ConfigError(
-                f"{str(self.path)[:60]!r}... cannot be the folder of a run ({error.strerror}): give "
-                "another with --out."
+                f"{str(self.path)[:60]!r}... cannot be the folder of a run ({error.strerror}): "
+                "give another with --out."
             ) from error
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"{self.path} is a file: give a folder for the run.")
@@ -135,8 +135,8 @@ class RunFolder:
                 if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                     raise ConfigError(cannot_write(self.lock, error)) from error
                 raise ConfigError(
-                    f"{self.path} is in use by the run of process {_read_pid(handle)}: wait until it "
-                    "ends, or give another folder with --out."
+                    f"{self.path} is in use by the run of process {_read_pid(handle)}: wait until "
+                    "it ends, or give another folder with --out."
                 ) from error
             try:
                 os.ftruncate(handle, 0)
