@@ -54,6 +54,15 @@ class Retention(Part):
     lag: ClassVar[bool] = False
     proximal: ClassVar[bool] = False
 
+    def validate(self) -> None:
+        """Check that a log decay has its role."""
+        for gate in self.gates():
+            require(
+                gate.role == "decay" or not gate.name.startswith("log_decay"),
+                f"gate {gate.name!r} of {type(self).__name__} has role={gate.role!r}, with which "
+                "nothing decays: use role='decay', or another name.",
+            )
+
     @property
     def linked(self) -> LinkEvery | None:
         """When the link or the proximal map fires; None where the geometry is linear."""
@@ -93,13 +102,6 @@ class Retention(Part):
         """One rate per head where it is used, and channels for decays per channel to act on."""
         if self.uses_rate:
             yield self._one_rate(rule)
-        for gate in self.gates():
-            yield Condition(
-                gate.role == "decay" or not gate.name.startswith("log_decay"),
-                f"gate {gate.name!r} of retention {self.kind!r} has role={gate.role!r}, with which "
-                "nothing decays",
-                "use role='decay', or another name",
-            )
         known = rule.memory.channel_sides
         sides = " or ".join(f"granularity={side!r}" for side in ("head", *sorted(known)))
         for gate in self.gates():
@@ -191,6 +193,7 @@ class Decaying(Retention):
 
     def validate(self) -> None:
         """Check ranges."""
+        super().validate()
         name = type(self).__name__
         require(0 < self.decay <= 1, f"{name}.decay={self.decay} must be in (0, 1].")
         require(0 < self.spread <= 1, f"{name}.spread={self.spread} must be in (0, 1].")
