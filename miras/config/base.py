@@ -128,6 +128,11 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
             return registry.build(value)
         if isinstance(value, Mapping):
             return from_dict(hint, value)
+        fields = ", ".join(field.name for field in dataclasses.fields(hint))
+        raise ConfigError(
+            f"{where}={shown(value)} is not a {hint.__name__}: give one, or a dict of its fields "
+            f"({fields})."
+        )
     elif hint in (int, float) and isinstance(value, numbers.Real) and type(value) is not bool:
         number = _number(value, hint)
         if hint is int and number is not None and not -(2**63) <= number < 2**63:

@@ -155,7 +155,9 @@ def test_a_call_that_cannot_have_it_is_refused():
     rule = miras.preset("titans_lmm").rule
     W0, *streams = inputs("titans_lmm")
     run = functools.partial(miras.scan, rule, W0, *streams, chunk=4)
-    with pytest.raises(miras.ConfigError, match=r"is a str: give a miras.Precision"):
+    with pytest.raises(
+        miras.ConfigError, match=r"precision='bfloat16' is not a Precision: give one"
+    ):
         run(precision="bfloat16")
     with pytest.raises(miras.ConfigError, match=r"is the oracle and rounds nothing: use"):
         run(precision=SETTINGS["bfloat16"], backend="reference")
