@@ -22,6 +22,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 
 import jax
+import numpy as np
 import pytest
 
 from tests.selection import mark_quick
@@ -52,11 +53,40 @@ def compiled_once(tmp_path_factory):
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
         "jax_persistent_cache_min_compile_time_secs": 0.1,
         "jax_persistent_cache_min_entry_size_bytes": -1,
-        "jax_disable_most_optimizations": True,
+        "jax_disable_most_optimizations": os.environ.get("JAX_PLATFORMS") == "cpu",
     }
     for name, value in settings.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+
+
+@pytest.fixture
+def optimised():
+    """Compile with all of XLA's optimisations, as users do: some of them change what is rounded."""
+    before = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "True"
+    jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+    jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory):
+    """Prepared text in a folder of the module's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MIRAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def sea(tmp_path_factory):
+    """A folder of 30 short texts."""
+    folder, rng = tmp_path_factory.mktemp("text"), np.random.default_rng(0)
+    for n in range(30):
+        words = rng.choice(["see", "the", "old", "sea", "again"], 20 + 5 * n)
+        (folder / f"{n:02}.txt").write_text(" ".join(words))
+    return folder
 
 
 @pytest.fixture

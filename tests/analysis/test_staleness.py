@@ -22,28 +22,12 @@ from miras.train.optimizer import decay_mask, make_optimizer
 from miras.train.runs.run_folder import RunFolder
 from miras.train.state import create, structure
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SMALL = ("width=16", "heads=2", "remat=false")
 FAST = (*SMALL, "layers=1", "chunk=8", "validation=0.3")
 ROUNDING = 1e-5
 BYTES = make_tokenizer("byte")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Prepared text in a folder of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MIRAS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("text")
-    rng = np.random.default_rng(0)
-    for n in range(40):
-        words = rng.choice(["see", "the", "old", "sea", "again"], 20 + 5 * n)
-        (folder / f"{n:02}.txt").write_text(" ".join(words))
-    return folder
 
 
 def rows(length: int) -> HeldOutText:
@@ -137,8 +121,8 @@ def test_rates_by_position_are_refused():
         make_plan(miras.preset("ttt_mlp"), (1,), (0,))
 
 
-def test_text_is_of_long_documents_from_their_start(texts):
-    data = DataConfig(source=str(texts), validation=0.3)
+def test_text_is_of_long_documents_from_their_start(sea):
+    data = DataConfig(source=str(sea), validation=0.3)
     text = held_out(data, BYTES, 100)
     assert text.batch["inputs"].shape == (text.rows, 100)
     assert text.rows > 1
@@ -154,10 +138,10 @@ def test_text_is_of_long_documents_from_their_start(texts):
 
 
 @pytest.mark.slow
-def test_the_command_writes_a_table_json_and_a_picture(texts, tmp_path, capsys, monkeypatch):
+def test_the_command_writes_a_table_json_and_a_picture(sea, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     argv = ["staleness", "deltanet", *FAST, "rule.read=snapshot", "exact=false"]
-    argv += ["--data", str(texts), "--length", "40", "--chunks", "1,8", "--refine", "0,1,2"]
+    argv += ["--data", str(sea), "--length", "40", "--chunks", "1,8", "--refine", "0,1,2"]
     assert main(argv) == 0
     told = capsys.readouterr().out
     for word in ("distance to online", "bits per byte", "time per token", "left out: refine 1, 2"):
@@ -178,8 +162,8 @@ def test_the_command_writes_a_table_json_and_a_picture(texts, tmp_path, capsys, 
 
 
 @pytest.mark.slow
-def test_a_run_is_measured_in_its_own_folder(texts, tmp_path, capsys):
-    words = (*FAST, "sequence=32", "batch=2", f"source={texts}")
+def test_a_run_is_measured_in_its_own_folder(sea, tmp_path, capsys):
+    words = (*FAST, "sequence=32", "batch=2", f"source={sea}")
     config = miras.override(RunConfig(model=miras.preset("linear_attention")), *words)
     folder = RunFolder(tmp_path)
     folder.write_config(config)
@@ -233,9 +217,9 @@ def test_a_run_is_measured_in_its_own_folder(texts, tmp_path, capsys):
         (["yaad", "--out", "x" * 300], ["x" * 50, "--out"]),
     ],
 )
-def test_what_cannot_be_is_told_in_one_sentence(argv, words, texts, tmp_path, monkeypatch, capsys):
+def test_what_cannot_be_is_told_in_one_sentence(argv, words, sea, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    data = [] if "--data" in argv else ["--data", str(texts)]
+    data = [] if "--data" in argv else ["--data", str(sea)]
     assert main(["staleness", *argv, *data]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1

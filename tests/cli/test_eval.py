@@ -11,18 +11,13 @@ from miras.cli.main import main
 from miras.train import load_run
 from miras.train.loggers.jsonl import read_metrics
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SMALL = (
     "rule.memory=matrix", "bias=dot", "retention=none", "width=16", "layers=1", "heads=2",
     "chunk=8", "remat=false", "batch=4", "steps=4", "eval_every=2", "eval_batches=2", "log_every=2",
     "checkpoint_every=2", "task.examples=8", "validation=0.5",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def prepared(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MIRAS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def trained(tmp_path_factory, *words):

@@ -3,12 +3,13 @@
 import json
 import os
 
-import numpy as np
 import pytest
 
 from miras.cli.main import main
 from miras.train.checkpoints.checkpointer import Checkpoints, saved_steps
 from miras.train.runs.run_folder import RunFolder
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 SMALL = (
     "rule.memory=matrix", "bias=dot", "retention=none", "width=16", "layers=1", "heads=2",
@@ -17,35 +18,17 @@ SMALL = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Prepared text in a folder of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MIRAS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("text")
-    rng = np.random.default_rng(0)
-    for n in range(30):
-        words = rng.choice(["see", "the", "old", "sea", "again"], 20 + 5 * n)
-        (folder / f"{n:02}.txt").write_text(" ".join(words))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(text, tmp_path_factory):
+def run(sea, tmp_path_factory):
     """A finished run's folder."""
     out = tmp_path_factory.mktemp("runs") / "small"
-    assert main(["train", "yaad", "--data", str(text), *SMALL, "--out", str(out)]) == 0
+    assert main(["train", "yaad", "--data", str(sea), *SMALL, "--out", str(out)]) == 0
     return out
 
 
-def test_a_run_is_trained_measured_and_continued(run, text, capsys):
-    assert json.loads((run / "config.json").read_text())["data"]["source"] == str(text)
-    argv = ["train", "yaad", *SMALL, "--data", str(text), "--out", str(run), "--resume"]
+def test_a_run_is_trained_measured_and_continued(run, sea, capsys):
+    assert json.loads((run / "config.json").read_text())["data"]["source"] == str(sea)
+    argv = ["train", "yaad", *SMALL, "--data", str(sea), "--out", str(run), "--resume"]
     assert main(argv) == 0
     assert "is finished: 4 of 4 steps" in capsys.readouterr().out
 
@@ -64,14 +47,14 @@ def test_a_run_is_trained_measured_and_continued(run, text, capsys):
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_words_may_stand_on_either_side_of_options(text, tmp_path, refused):
+def test_words_may_stand_on_either_side_of_options(sea, tmp_path, refused):
     """All are read: the last one is what is refused."""
-    told = refused("train", "--data", text, "yaad", "steps=4", "--out", tmp_path / "r", "batch=0")
+    told = refused("train", "--data", sea, "yaad", "steps=4", "--out", tmp_path / "r", "batch=0")
     assert "batch=0" in told
 
 
-def test_the_vocabulary_follows_the_tokenizer(text, tmp_path, refused):
-    told = refused("train", "--data", text, "vocab=100", *SMALL, "--out", tmp_path / "run")
+def test_the_vocabulary_follows_the_tokenizer(sea, tmp_path, refused):
+    told = refused("train", "--data", sea, "vocab=100", *SMALL, "--out", tmp_path / "run")
     assert "model.vocab=100 is too small" in told
     assert "model.vocab=257" in told
 
@@ -122,16 +105,16 @@ def test_text_that_is_empty_or_too_short(content, refused, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_of_another_config_shows_the_difference(run, text, refused):
+def test_a_folder_of_another_config_shows_the_difference(run, sea, refused):
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
-    told = refused("train", "yaad", *SMALL, "steps=5", "--data", text, "--out", run)
+    told = refused("train", "yaad", *SMALL, "steps=5", "--data", sea, "--out", run)
     assert "train.steps: 4 -> 5" in told
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
 
 
-def test_a_folder_in_use_is_refused(run, text, refused):
+def test_a_folder_in_use_is_refused(run, sea, refused):
     with RunFolder(run).locked():
-        told = refused("train", "yaad", *SMALL, "--data", text, "--out", run)
+        told = refused("train", "yaad", *SMALL, "--data", sea, "--out", run)
     assert f"process {os.getpid()}" in told
 
 
@@ -141,14 +124,14 @@ def test_sampling_options_out_of_range(run, refused):
         assert str(value) in told
 
 
-def test_a_disk_that_cannot_be_written(text, refused, tmp_path):
+def test_a_disk_that_cannot_be_written(sea, refused, tmp_path):
     (tmp_path / "file").write_text("")
-    told = refused("train", "yaad", *SMALL, "--data", text, "--out", tmp_path / "file" / "run")
+    told = refused("train", "yaad", *SMALL, "--data", sea, "--out", tmp_path / "file" / "run")
     assert "cannot write" in told
 
 
-def test_nan_ends_with_code_1_and_an_interrupt_with_130(text, tmp_path, capsys, monkeypatch):
-    argv = ["train", "yaad", *SMALL, "--data", str(text), "--out"]
+def test_nan_ends_with_code_1_and_an_interrupt_with_130(sea, tmp_path, capsys, monkeypatch):
+    argv = ["train", "yaad", *SMALL, "--data", str(sea), "--out"]
     assert main([*argv, str(tmp_path / "nan"), "learning_rate=1e30"]) == 1
     told = capsys.readouterr().err
     assert told.count("\n") == 1

@@ -1,33 +1,16 @@
 """`miras ablate`: what words mean, what it prints, and one sentence for what cannot be."""
 
-import numpy as np
 import pytest
 
 from miras.cli.ablate import parse_points, split_values
 from miras.cli.main import main
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SMALL = (
     "rule.memory=matrix", "retention=none", "width=16", "layers=1", "heads=2", "remat=false",
     "sequence=32", "batch=2", "validation=0.3", "steps=2",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Prepared text in a folder of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MIRAS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("text")
-    rng = np.random.default_rng(0)
-    for n in range(30):
-        words = rng.choice(["see", "the", "old", "sea", "again"], 20 + 5 * n)
-        (folder / f"{n:02}.txt").write_text(" ".join(words))
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -54,8 +37,8 @@ def test_optim_is_short_for_algorithm():
 
 
 @pytest.mark.multiprocess
-def test_a_grid_from_the_command_line(fake, text, tmp_path, capsys, monkeypatch):
-    argv = ["ablate", "yaad", "bias=dot,l2", "--data", str(text), *SMALL, "chunk=8,24"]
+def test_a_grid_from_the_command_line(fake, sea, tmp_path, capsys, monkeypatch):
+    argv = ["ablate", "yaad", "bias=dot,l2", "--data", str(sea), *SMALL, "chunk=8,24"]
     argv += ["--seeds", "2", "--out", str(tmp_path / "out"), "--jobs", "2"]
     monkeypatch.setenv("FAKE_TROUBLE", "dot-8-seed1:killed")
     assert main(argv) == 1

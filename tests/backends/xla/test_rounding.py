@@ -18,6 +18,8 @@ from miras.models import LanguageModel
 from miras.testing import random_inputs
 from miras.train import RunConfig
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 SETTINGS = {
     "default": Precision(),
     "float32": Precision(matmul="float32"),

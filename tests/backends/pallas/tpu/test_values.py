@@ -115,7 +115,7 @@ def test_no_races(name):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("everywhere")
+@pytest.mark.usefixtures("everywhere", "optimised")
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", SOME)
 def test_rounding_is_that_of_the_xla_backend(name, dtype):
