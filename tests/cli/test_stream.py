@@ -13,13 +13,13 @@ from miras.analysis.stream import session_saver
 from miras.cli.main import main
 from miras.models import load_session
 from miras.train import load_run
-from tests.cli.test_main import SMALL, cache, text  # noqa: F401  (fixtures)
+from tests.cli.test_main import SMALL
 
 RUN = ("architecture=mac", "attention.segment=8", "attention.window=8", "data.sequence=32")
 
 
 @pytest.fixture(scope="module")
-def run(text, tmp_path_factory):  # noqa: F811
+def run(text, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "mac"
     words = [word for word in SMALL if not word.startswith("data.sequence")]
     assert main(["train", "yaad", "--data", str(text), *words, *RUN, "--out", str(out)]) == 0
