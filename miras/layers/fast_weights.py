@@ -14,7 +14,7 @@ from flax import nnx
 
 from miras.array_typing import Array, Weights
 from miras.attention.cache import KVState, initial_kv_state
-from miras.backends.base import Alignment, ScanInputs
+from miras.backends.base import Alignment, ScanInputs, ScanResult
 from miras.engine.averaging import by_position
 from miras.engine.iterate import link
 from miras.engine.layout import positions
@@ -169,35 +169,66 @@ class FastWeights(nnx.Module):
             y [B, T, H, D]; the state after the last token; the health, without the output norm, or
             None.
         """
-        batch, length = x.shape[:2]
-        gates = self.gates(x)
-        if self.config.decay_by_depth:
-            gates |= self._scale_decays(gates, depth, batch, length)
-        if self.config.lr_by_position:
-            gates |= self._scale_rates(gates, segments_of(segment_ids, state, x), state, mask)
-        W0, memory = self.initial_weights(), self.memory
-        y, after, loss = scan_with_loss(
-            memory.rule,
-            ScanInputs(
-                W0,
-                streams.q,
-                streams.k,
-                streams.v,
-                gates,
-                k_write=streams.k_write,
-                state=state,
-                segment_ids=segment_ids,
-                mask=mask,
-                average=self._average(),
-            ),
-            memory.options,
-            Alignment(segments_at_chunks, at_chunk_edge),
+        gates = self.gates_of(x, segment_ids=segment_ids, mask=mask, state=state, depth=depth)
+        y, after, loss = self.write_and_read(
+            streams,
+            gates,
+            segment_ids=segment_ids,
+            mask=mask,
+            state=state,
+            alignment=Alignment(segments_at_chunks, at_chunk_edge),
         )
         if not health:
             return y, after, None
-        before = self.init_state(batch) if state is None else state
-        measure = FastWeights._health if health is True else health
-        return y, after, measure(self, MemoryCall(streams, gates, before, after, loss, mask))
+        before = self.init_state(x.shape[0]) if state is None else state
+        call = MemoryCall(streams, gates, before, after, loss, mask)
+        return y, after, self.measured(health, call)
+
+    def gates_of(
+        self,
+        x: Array,
+        *,
+        segment_ids: Array | None,
+        mask: Array | None,
+        state: AnyState | None,
+        depth: Array | float = 0.0,
+    ) -> dict[str, Array]:
+        """The learned gates of tokens x [B, T, width], as `miras.scan` takes them."""
+        gates = self.gates(x)
+        if self.config.decay_by_depth:
+            gates |= self._scale_decays(gates, depth, *x.shape[:2])
+        if self.config.lr_by_position:
+            gates |= self._scale_rates(gates, segments_of(segment_ids, state, x), state, mask)
+        return gates
+
+    def write_and_read(
+        self,
+        streams: Associations,
+        gates: dict[str, Array],
+        *,
+        segment_ids: Array | None = None,
+        mask: Array | None = None,
+        state: AnyState | None = None,
+        alignment: Alignment = Alignment(),
+    ) -> ScanResult:
+        """`miras.scan` of the memories, with the gates that `gates_of` made."""
+        inputs = ScanInputs(
+            self.initial_weights(),
+            streams.q,
+            streams.k,
+            streams.v,
+            gates,
+            k_write=streams.k_write,
+            state=state,
+            segment_ids=segment_ids,
+            mask=mask,
+            average=self._average(),
+        )
+        return scan_with_loss(self.memory.rule, inputs, self.memory.options, alignment)
+
+    def measured(self, health: "bool | Measure", call: MemoryCall) -> Any:
+        """The health of a call, or the result of the function given for it."""
+        return self._health(call) if health is True else health(self, call)  # pyright: ignore
 
     def _average(self) -> Array | None:
         """max(0, 1 / (1 + i) + correction of position i), [C]; None unless the rule averages."""

@@ -1,5 +1,6 @@
 """MemoryLayer: a rule as a sequence layer; with a kv memory it is multi-head attention."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -53,6 +54,7 @@ class MemoryLayer(nnx.Module):
         width: of the tokens; must be a multiple of heads.
         heads: H memories, each of width / heads.
         config: of the layer; the defaults of `LayerConfig` if not given.
+        weights: builds the memories; called as `FastWeights`.
         rngs: stream `params`.
     """
 
@@ -63,6 +65,7 @@ class MemoryLayer(nnx.Module):
         heads: int,
         *,
         config: LayerConfig | None = None,
+        weights: Callable[..., FastWeights] = FastWeights,
         rngs: nnx.Rngs,
     ):
         require(width % heads == 0, f"width={width} must be a multiple of heads={heads}.")
@@ -74,7 +77,7 @@ class MemoryLayer(nnx.Module):
         self.doubled = config.rope and cache is not None and cache.persistent > 0
         self.keys = Keys(config, memory.rule, width, heads, rngs)
         self.qkv = Projections(config, self.keys.streams, width, heads, rngs)
-        self.fast = FastWeights(memory, config, width, heads, rngs, doubled=self.doubled)
+        self.fast = weights(memory, config, width, heads, rngs, doubled=self.doubled)
         # A large eps bounds the gain on outputs near 0, as of a query that matches no key yet: with
         # 1e-6, these make the outer gradient of a matrix memory eight times larger.
         norm, gate = config.output_norm, config.output_gate
