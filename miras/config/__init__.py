@@ -7,6 +7,7 @@ from miras.config.base import (
     field_types,
     from_dict,
     from_json,
+    own,
     require,
     to_dict,
     to_json,
@@ -14,7 +15,7 @@ from miras.config.base import (
 )
 from miras.config.choices import unknown
 from miras.config.comparison import config_hash, difference, difference_of, to_paths
-from miras.config.overrides import override
+from miras.config.overrides import override, resolve
 from miras.errors import ConfigError
 
 __all__ = [
@@ -29,7 +30,9 @@ __all__ = [
     "from_dict",
     "from_json",
     "override",
+    "own",
     "require",
+    "resolve",
     "to_dict",
     "to_json",
     "to_paths",

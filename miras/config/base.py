@@ -67,6 +67,14 @@ def without_effect(default: T) -> T:
     return cast(T, dataclasses.field(default=cast(Any, default), metadata={"without_effect": True}))
 
 
+def own(default: T) -> T:
+    """A field whose meaning belongs to its kind, such as a rate, which scales that kind's steps.
+
+    `override` does not carry its value from one kind of part to another.
+    """
+    return cast(T, dataclasses.field(default=cast(Any, default), metadata={"own": True}))
+
+
 @functools.cache
 def field_types(cls: type) -> dict[str, Any]:
     """The resolved type of each field of a config class."""

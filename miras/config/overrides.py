@@ -1,5 +1,6 @@
 """Replaces the parts and fields of a config by assignments such as "bias.delta=0.5"."""
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -7,6 +8,7 @@ import math
 import re
 import types
 import typing
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from miras.config.base import Config, coerce, field_types, require
@@ -26,6 +28,16 @@ def override(config: C, *assignments: str) -> C:
     synonym of a field (`lr`), is ambiguous. Assignments are applied from left to right, so that a
     part can be replaced before its fields are set; ranges are checked at the end.
 
+    A part changes only in what an assignment names. `algorithm=gd`, or `algorithm.kind=gd`, changes
+    nothing where the algorithm is gd. Where it is another, the new part keeps the value of each
+    field that both kinds have, by name, if the new kind's field accepts it: `decay`, `link_every`,
+    `granularity` of a retention, `momentum`, `window`, `data_dependent` of an algorithm,
+    `expansion`, `norm`, `residual`, `eps` of a memory, `sharpness` of a bias. Fields declared by
+    `miras.config.own` take the new kind's default: `lr` and `max_lr`, whose values do not compare
+    between kinds (`miras.match_strength` sets them), and `steps`, which counts Newton-Schulz
+    iterations in one kind and gradient steps in another. A part given as a dict is the whole part:
+    fields that it does not name have their defaults.
+
     Raises:
         ConfigError: an assignment has no "=", a path is unknown or ambiguous, or a value has the
             wrong type.
@@ -35,12 +47,22 @@ def override(config: C, *assignments: str) -> C:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
             raise ConfigError(f"{assignment!r} is not of the form key=value, e.g. bias=huber.")
-        config = _assign(config, _resolve(config, path.strip().split(".")), text.strip())
+        config = _assign(config, resolve(config, path), text.strip())
     return _checked(config)
 
 
+def resolve(config: Config, path: str) -> list[str]:
+    """The names from the root of a config to the field that a path of `override` means.
+
+    Raises:
+        ConfigError: the first name of the path is unknown or ambiguous.
+    """
+    names = [name.strip() for name in path.split(".")]
+    found = _resolve(config, names)
+    return found[:-1] if len(found) > 1 and found[-1] == "kind" else found
+
+
 def _resolve(config: Config, path: list[str]) -> list[str]:
-    """The full path from the root of the config."""
     own, deeper, also, seen = [], [], [], []
     level: list[tuple[list[str], Config]] = [([], config)]
     depth = 0
@@ -86,10 +108,39 @@ def _assign(config: C, path: list[str], text: str) -> C:
         value = _assign(child, rest, text)
     else:
         value = _parse(text, hints[name])
+        if isinstance(old := getattr(config, name), Config) and isinstance(value, str):
+            value = _swapped(old, value)
     value = coerce(value, hints[name], f"{type(config).__name__}.{name}")
     changed = copy.copy(config)  # ranges are checked after all assignments
     object.__setattr__(changed, name, value)
     return changed
+
+
+def _swapped(old: Config, kind: str) -> Config | str:
+    """The part of another kind with the fields that both have; the kind where there is no choice.
+
+    The values are checked with the whole config, after all assignments.
+    """
+    registry = getattr(type(old), "registry", None)
+    if registry is None or not hasattr(old, "kind"):
+        return kind
+    cls = registry.get(kind)
+    if cls is type(old):
+        return old
+    new = copy.copy(cls())
+    own = {*_own_fields(type(old)), *_own_fields(cls)}
+    for name in field_types(type(old)).keys() & field_types(cls).keys() - own:
+        with contextlib.suppress(ConfigError):  # another type under the same name
+            value = coerce(getattr(old, name), field_types(cls)[name], name)
+            object.__setattr__(new, name, value)
+    return new
+
+
+def _own_fields(cls: type) -> Iterator[str]:
+    """The fields that a class or one that it inherits from declares by `own`."""
+    for base in cls.__mro__:
+        if dataclasses.is_dataclass(base):
+            yield from (f.name for f in dataclasses.fields(base) if f.metadata.get("own"))
 
 
 def _checked(config: C) -> C:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from miras.array_typing import Array, Leaf
-from miras.config import require
+from miras.config import own, require
 from miras.config.registry import Registry
 from miras.optim.coefficients import Coefficients
 from miras.optim.old_signatures import adapt_to_gates
@@ -64,8 +64,8 @@ class Algorithm(Part):
     averaged: ClassVar[bool] = False  # W_t is the snapshot plus r_t times the chunk's steps so far
     parametric: ClassVar[bool] = True  # it moves weights; False beside a memory that keeps tokens
 
-    lr: float = 0.1
-    max_lr: float = 1.0
+    lr: float = own(0.1)
+    max_lr: float = own(1.0)
     data_dependent: bool = True
     granularity: Literal["head", "key", "value"] = "head"
 

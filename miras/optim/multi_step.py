@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
-from miras.config import require
+from miras.config import own, require
 from miras.optim.base import register
 from miras.optim.gd import GD
 
@@ -25,7 +25,7 @@ class MultiStep(GD):
 
     sequential: ClassVar[bool] = True
 
-    steps: int = 2
+    steps: int = own(2)
 
     def validate(self) -> None:
         """Check ranges."""

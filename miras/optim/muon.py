@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.array_typing import Leaf
-from miras.config import added, require
+from miras.config import added, own, require
 from miras.optim.base import register
 from miras.optim.coefficients import Coefficients, products
 from miras.optim.momentum import momentum_of
@@ -135,7 +135,7 @@ class Muon(Transformed):
             language models).
     """
 
-    steps: int = 5
+    steps: int = own(5)
     quintics: Quintics = added("one")
 
     def validate(self) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import ClassVar
 
+from miras.config import own
 from miras.optim.base import Algorithm, register
 from miras.parts.gate import Gate
 from miras.parts.part import Condition, RuleView
@@ -19,7 +20,7 @@ class NonParametric(Algorithm):
 
     parametric: ClassVar[bool] = False
 
-    data_dependent: bool = False
+    data_dependent: bool = own(False)
 
     def conditions(self, rule: RuleView) -> Iterator[Condition]:
         """A memory that keeps tokens."""
