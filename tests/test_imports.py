@@ -29,6 +29,7 @@ backends
 attention
 sequence
 layers
+mixers
 models
 presets
 data

@@ -16,6 +16,8 @@ MODULES = {
     "miras.files": "miras.runtime.files",
     "miras.formula": "miras.parts.formula",
     "miras.gate": "miras.parts.old_gate",
+    "miras.models.mac": "miras.mixers.mac",
+    "miras.models.titans": "miras.mixers.titans",
     "miras.norms": "miras.parts.norms",
     "miras.plugins": "miras.config.plugins",
     "miras.precision": "miras.rule.precision",

@@ -1,4 +1,4 @@
-"""Blocks: a token mixer and a SwiGLU, and the group of blocks that a pattern repeats."""
+"""Blocks: a token mixer and a channel mixer, and the group of blocks that a pattern repeats."""
 
 from typing import Any, NamedTuple
 
@@ -6,12 +6,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from miras.array_typing import Array
-from miras.layers import Health, MemoryConfig, MemoryLayer, RMSNorm, SwiGLU
+from miras.layers import Health, RMSNorm
 from miras.models.config import LanguageModelConfig
-from miras.models.mac import MAC
-from miras.models.titans import MAG, MAL
-
-TITANS = {"mac": MAC, "mag": MAG, "mal": MAL}
 
 
 class BlockInputs(NamedTuple):
@@ -21,25 +17,8 @@ class BlockInputs(NamedTuple):
     mask: Array | None
 
 
-def mixer(config: LanguageModelConfig, letter: str, rngs: nnx.Rngs) -> Any:
-    """The token mixer of a letter of the pattern.
-
-    All have `init_state(batch, dtype)` and the call signature of `MemoryLayer`.
-    """
-    widths = config.width, config.heads
-    attention = config.attention
-    if letter == "M" and config.architecture in TITANS:
-        titans = TITANS[config.architecture]
-        return titans(config.memory, config.layer, attention, *widths, rngs)
-    if letter == "M":
-        return MemoryLayer(config.memory, *widths, config=config.layer, rngs=rngs)
-    rule = attention.rule(windowed=letter == "S")
-    memory = MemoryConfig(rule, backend=config.backend)
-    return MemoryLayer(memory, *widths, config=attention.layer, rngs=rngs)
-
-
 class Block(nnx.Module):
-    """x + mixer(norm(x)), then x + SwiGLU(norm(x)).
+    """x + mixer(norm(x)), then x + mlp(norm(x)) if there is a channel mixer.
 
     Args:
         config: of the model.
@@ -48,10 +27,11 @@ class Block(nnx.Module):
     """
 
     def __init__(self, config: LanguageModelConfig, letter: str, rngs: nnx.Rngs):
+        block = config.block(letter)
         self.mixer_norm = RMSNorm((config.width,), ("embed",))
-        self.mixer = mixer(config, letter, rngs)
-        self.mlp_norm = RMSNorm((config.width,), ("embed",))
-        self.mlp = SwiGLU(config.width, config.mlp_width, rngs)
+        self.mixer = block.build(config.width, config.heads, rngs)
+        self.mlp = block.channel.build(config.width, config.mlp_ratio, rngs)
+        self.mlp_norm = None if self.mlp is None else RMSNorm((config.width,), ("embed",))
 
     def __call__(self, x: Array, state: Any, inputs: BlockInputs, depth: Array, **call):
         """Apply the block to x [B, T, width]; see `MemoryLayer.__call__`."""
@@ -59,7 +39,9 @@ class Block(nnx.Module):
             self.mixer_norm(x), state=state, depth=depth, **inputs._asdict(), **call
         )
         x = x + y
-        return x + self.mlp(self.mlp_norm(x)), state, measured
+        if self.mlp is not None and self.mlp_norm is not None:
+            x = x + self.mlp(self.mlp_norm(x))
+        return x, state, measured
 
 
 class Group(nnx.Module):

@@ -1,17 +1,21 @@
 """LanguageModelConfig: the config of a language model."""
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+import math
 from typing import Literal
 
 from miras.backends.dispatch import check_backend
 from miras.config import require
 from miras.layers import AttentionConfig, LayerConfig, MemoryConfig
-from miras.memory import TokenCache
+from miras.mixers import AttentionMixer, TokenMixer
+from miras.models.block_config import BlockConfig
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
 LETTERS = {"M": "memory", "S": "sliding-window attention", "A": "full attention"}
+_ALONE = "lmm"  # what `architecture` calls the mixer `memory`
+_ARCHITECTURES = (_ALONE, "mac", "mag", "mal")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +24,9 @@ class LanguageModelConfig(ScanOptions):
 
     Attributes:
         rule: the memory's four parts.
-        architecture: what a memory layer is: "lmm", the memory alone, or Titans' memory as a
-            context ("mac"), as a gate ("mag") or as a layer ("mal"); see `miras.models.titans`.
+        architecture: the token mixer of M: "lmm", the memory alone, or Titans' memory as a
+            context ("mac"), as a gate ("mag") or as a layer ("mal"), see `miras.mixers.titans`; or
+            any other member of `miras.mixers`.
         pattern: the layers, one letter each, repeated over the depth: M memory, S sliding-window
             attention, A full attention; spaces are ignored, as in "M S M S".
         attention: of S and A, and of mac, mag and mal.
@@ -44,7 +49,7 @@ class LanguageModelConfig(ScanOptions):
     """
 
     rule: Rule = Rule()
-    architecture: Literal["lmm", "mac", "mag", "mal"] = "lmm"
+    architecture: Literal["lmm", "mac", "mag", "mal"] | TokenMixer = "lmm"
     pattern: str = "M"
     attention: AttentionConfig = dataclasses.field(default_factory=AttentionConfig)
     vocab: int = 257
@@ -68,11 +73,21 @@ class LanguageModelConfig(ScanOptions):
             f"model.width={self.width} must be a multiple of model.heads={self.heads}.",
         )
         require(self.mlp_ratio > 0, f"model.mlp_ratio={self.mlp_ratio} must be positive.")
+        self._name_architecture()
         self.check_rule(self.rule, "model.")
         check_backend(self.backend, "model.backend")
         self._check_pattern()
-        self._check_architecture()
+        for letter in dict.fromkeys(self.letters):
+            self.block(letter).check("model.")
         self.layer.check_rule(self.rule)
+
+    def _name_architecture(self) -> None:
+        """Titans' architectures are strings, so that old configs keep their form."""
+        architecture = self.architecture
+        if isinstance(architecture, TokenMixer):
+            name = _ALONE if architecture.kind == "memory" else architecture.kind
+            if name in _ARCHITECTURES:
+                object.__setattr__(self, "architecture", name)
 
     def _check_pattern(self) -> None:
         letters = self.letters
@@ -87,53 +102,46 @@ class LanguageModelConfig(ScanOptions):
             f"model.layers={self.layers} must be a multiple of the {len(letters)} letters "
             f"of model.pattern={self.pattern!r}.",
         )
-        if letters != "M" or self.architecture != "lmm":
-            require(
-                self.width // self.heads % 2 == 0,
-                f"model.width={self.width} / model.heads={self.heads} must be even, since the "
-                "attention rotates pairs of channels.",
-            )
-
-    def _check_architecture(self) -> None:
-        if self.architecture == "lmm":
-            return
-        named = f"model.architecture={self.architecture!r}"
+        rotates = any(self.block(letter).mixer.rotates for letter in letters)
         require(
-            not self.rule.memory.keeps_tokens,
-            f"{named} combines a memory with attention, but memory {self.rule.memory.kind!r} is "
-            "attention: use architecture='lmm', or another memory.",
+            not rotates or self.width // self.heads % 2 == 0,
+            f"model.width={self.width} / model.heads={self.heads} must be even, since the "
+            "attention rotates pairs of channels.",
         )
-        if self.architecture == "mac":
-            window, segment = self.attention.window, self.attention.segment
-            require(
-                window <= segment,
-                f"attention.window={window} is larger than attention.segment={segment}, and "
-                f"{named} attends within a segment only: use a window of at most {segment}, or a "
-                "larger segment.",
-            )
-            require(
-                segment % self.chunk == 0,
-                f"attention.segment={segment} must be a multiple of model.chunk={self.chunk}, as "
-                f"{named} retrieves from the memory before a segment.",
-            )
 
     @property
     def letters(self) -> str:
         """The pattern without spaces."""
         return "".join(self.pattern.split())
 
+    def block(self, letter: str) -> BlockConfig:
+        """The block of a letter of the pattern."""
+        return _block(self, letter)
+
+    @property
+    def mixer(self) -> TokenMixer:
+        """The token mixer of M."""
+        architecture = self.architecture
+        if isinstance(architecture, TokenMixer):
+            return architecture
+        kind = "memory" if architecture == _ALONE else architecture
+        return TokenMixer.registry.build(kind)
+
     @property
     def memory_layers(self) -> tuple[int, ...]:
         """Indices of the layers with a memory; of all layers if the pattern has none."""
         letters = self.letters
-        found = [n for n in range(self.layers) if letters[n % len(letters)] == "M"]
+        measured = [self.block(letter).mixer.measures for letter in letters]
+        found = [n for n in range(self.layers) if measured[n % len(letters)]]
         return tuple(found) or tuple(range(self.layers))
 
     @property
     def align(self) -> int:
         """Documents that begin at multiples of it need no extra computation: chunk or segment."""
-        mac = self.architecture == "mac" and "M" in self.letters
-        return self.attention.segment if mac else self.chunk
+        blocks = map(self.block, self.letters)
+        aligns = [block.mixer.align(block) for block in blocks]
+        known = [align for align in aligns if align is not None]
+        return math.lcm(*known) if known else self.chunk
 
     @property
     def memory(self) -> MemoryConfig:
@@ -143,21 +151,18 @@ class LanguageModelConfig(ScanOptions):
     @property
     def growth_bytes(self) -> int:
         """Bytes that each token adds to a sequence's state; 0 without full attention."""
-        number = 2 if self.dtype == "bfloat16" else 4
-        token = 2 * self.width * number + 5  # k, v, a flag and a segment
-        whole = sum(cache.window is None for cache in self._attended())
-        return self.layers // len(self.letters) * whole * token
+        itemsize = 2 if self.dtype == "bfloat16" else 4
+        blocks = map(self.block, self.letters)
+        whole = sum(block.mixer.growth(block, self.width, itemsize) for block in blocks)
+        return self.layers // len(self.letters) * whole
 
-    def _attended(self) -> Iterator[TokenCache]:
-        """The kv memories of one pass through the pattern."""
-        for letter in self.letters:
-            memory = self.rule.memory
-            if letter != "M":
-                memory = self.attention.rule(windowed=letter == "S").memory
-            if memory.token_cache is not None:
-                yield memory.token_cache
 
-    @property
-    def mlp_width(self) -> int:
-        """SwiGLU's hidden width."""
-        return max(8, round(self.width * self.mlp_ratio / 8) * 8)
+@functools.lru_cache(maxsize=256)
+def _block(config: LanguageModelConfig, letter: str) -> BlockConfig:
+    """See `LanguageModelConfig.block`."""
+    if letter in "SA":
+        mixer = AttentionMixer.of(config.attention, windowed=letter == "S")
+        return BlockConfig(mixer=mixer, backend=config.backend)
+    names = ("rule", "layer", "attention")
+    described = {name: getattr(config, name) for name in names} | vars(config.options)
+    return BlockConfig(mixer=config.mixer, **described)

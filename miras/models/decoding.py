@@ -23,7 +23,6 @@ from miras.config import Config, require
 from miras.config.choices import shown
 from miras.models import rows
 from miras.models.language_model import LanguageModel, as_rows, check_tokens
-from miras.models.mac import MACState
 from miras.models.scoring import mask_of_lengths, read_rows, reserve_room
 from miras.models.state import ModelState
 
@@ -94,22 +93,23 @@ def _own_first(tokens: Array, mask: Array) -> tuple[Array, Array]:
 def _in_pieces(
     model: LanguageModel, tokens: Array, state: ModelState | None
 ) -> tuple[Array, ModelState]:
-    """Read in one call; or, with MAC, up to the end of its segment first, and then the rest."""
+    """Read in one call; or up to where mixers compute in parallel first, and then the rest."""
     graph, params = nnx.split(model)
-    head = 0 if state is None else _to_segment_end(model, state)
+    head = 0 if state is None else _until_parallel(model, state)
     if 0 < head < tokens.shape[1]:
         _, state = _forward(graph, params, tokens[:, :head], state)
         tokens = tokens[:, head:]
     return _forward(graph, params, tokens, state)
 
 
-def _to_segment_end(model: LanguageModel, state: ModelState) -> int:
-    """Tokens to the end of MAC's segment if all rows have the same number, otherwise 0."""
-    segment = model.config.attention.segment
-    for layer in state.layers:
-        if isinstance(layer, MACState):
-            counts = np.unique(np.asarray(layer.count) % segment)
-            return int(-counts[0] % segment) if len(counts) == 1 else 0
+def _until_parallel(model: LanguageModel, state: ModelState) -> int:
+    """Tokens to where all mixers compute in parallel, if all rows have the same number, else 0."""
+    for letter, layer in zip(model.config.letters, state.layers):
+        block = model.config.block(letter)
+        left = block.mixer.until_parallel(block, layer)
+        if left is not None:
+            counts = np.unique(np.asarray(left))
+            return int(counts[0]) if len(counts) == 1 else 0
     return 0
 
 

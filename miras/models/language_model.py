@@ -138,8 +138,8 @@ class LanguageModel(nnx.Module):
 
     def _of_memories(self, measured: tuple[Any, ...]) -> Any:
         """The measurements of memory layers in order, or of all layers if none has a memory."""
-        letters = self.config.letters
-        memories = [h for h, letter in zip(measured, letters) if letter == "M"] or measured
+        blocks = map(self.config.block, self.config.letters)
+        memories = [h for h, b in zip(measured, blocks) if b.mixer.measures] or measured
         in_order = lambda *x: jnp.stack(x, axis=1).reshape(-1, *x[0].shape[1:])  # noqa: E731
         return jax.tree.map(in_order, *memories)
 

@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 
 import miras
-from miras.models.blocks import mixer
+from miras.models.blocks import Block
 from tests.rules import RULES
 
 PIECE, WIDTH, HEADS = 10_000, 8, 2
@@ -46,7 +46,7 @@ def optimised(name):
 def test_every_preset_stays_finite(name, pieces):
     config = miras.preset(name)
     config = dataclasses.replace(config, width=WIDTH, heads=HEADS)
-    layer = mixer(config, "M", nnx.Rngs(0))
+    layer = Block(config, "M", nnx.Rngs(0)).mixer
     graph, params = nnx.split(layer)
     # Gates that see the token, so that outliers reach them as well.
     keys = iter(jax.random.split(jax.random.key(1), len(jax.tree.leaves(params))))

@@ -1,4 +1,4 @@
-r"""Titans' architectures around a memory: their lines, after `miras.models.titans`."""
+r"""Titans' architectures around a memory: their lines, after `miras.mixers.titans`."""
 
 from miras.analysis.equation.setting import EquationSetting
 from miras.parts.formula import Line

@@ -26,7 +26,7 @@ from miras.layers.norm import RMSNorm, l2_normalise
 from miras.layers.param import LinearGeneral, param
 from miras.layers.projections import Projections, flat
 from miras.layers.rope import rotate
-from miras.models.titans import Gating
+from miras.mixers.titans import Gating
 from miras.sequence.arrays import check_float
 
 

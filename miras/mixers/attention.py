@@ -1,0 +1,78 @@
+"""The mixer `attention`: softmax attention over a window, or over the whole text."""
+
+import dataclasses
+from typing import ClassVar
+
+from miras.config import require
+from miras.layers.config import AttentionConfig, MemoryConfig
+from miras.layers.memory_layer import MemoryLayer
+from miras.mixers.base import TokenMixer, register
+from miras.mixers.costs import attention_flops, cached_bytes
+from miras.rule.rule import Rule
+
+
+@register("attention")
+@dataclasses.dataclass(frozen=True)
+class AttentionMixer(TokenMixer):
+    """Softmax attention with rotary positions, as in Llama.
+
+    Attributes:
+        window: number of tokens that a query attends to, including its own, >= 1; None for all.
+        persistent: number of learned tokens that every query also attends to (2501.00663, 3.3).
+        rope_base: largest wavelength of the position embedding over 2 pi, > 1.
+    """
+
+    uses: ClassVar[tuple[str, ...]] = ()
+    measures: ClassVar[bool] = False
+    rotates: ClassVar[bool] = True
+
+    window: int | None = 64
+    persistent: int = 0
+    rope_base: float = 10000.0
+
+    def validate(self) -> None:
+        """Check ranges."""
+        require(
+            self.window is None or self.window >= 1,
+            f"attention.window={self.window} must be at least 1, or none for full attention.",
+        )
+        _ = self.options
+
+    @classmethod
+    def of(cls, attention: AttentionConfig, *, windowed: bool) -> "AttentionMixer":
+        """The mixer of a model's attention options: of letter S if `windowed`, otherwise of A."""
+        window = attention.window if windowed else None
+        return cls(window, attention.persistent, attention.rope_base)
+
+    @property
+    def options(self) -> AttentionConfig:
+        """The options as layers take them."""
+        return AttentionConfig(
+            window=self.window or 1, persistent=self.persistent, rope_base=self.rope_base
+        )
+
+    @property
+    def attention_rule(self) -> Rule:
+        """The rule of the attention, whose memory is kv."""
+        return self.options.rule(windowed=self.window is not None)
+
+    def build(self, config, width, heads, rngs):
+        """A layer around a kv memory."""
+        memory = MemoryConfig(self.attention_rule, backend=config.backend)
+        return MemoryLayer(memory, width, heads, config=self.options.layer, rngs=rngs)
+
+    def growth(self, config, width, itemsize):
+        """A key and a value, without a window."""
+        return cached_bytes(width, itemsize) if self.window is None else 0
+
+    def flops(self, config, width, heads, context):
+        """Scores and sums over the tokens that are seen."""
+        seen = min(context, self.window or context) + self.persistent
+        return attention_flops(width, seen)
+
+    def describe(self, config):
+        """Which tokens are seen."""
+        first = f", {self.persistent} persistent tokens" if self.persistent else ""
+        if self.window is None:
+            return f"full attention{first}"
+        return f"sliding-window attention, windows of {self.window}{first}"

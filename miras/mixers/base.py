@@ -1,0 +1,164 @@
+"""The contract of a token mixer, the half of a block that mixes tokens, and what it is given."""
+
+import dataclasses
+from typing import Any, ClassVar, cast
+
+from flax import nnx
+
+from miras.array_typing import Array
+from miras.backends.dispatch import check_backend
+from miras.config import Config, require
+from miras.config.registry import Registry
+from miras.layers.config import AttentionConfig, LayerConfig, MemoryConfig
+from miras.mixers.costs import cached_bytes, memory_flops
+from miras.rule.options import ScanOptions
+from miras.rule.rule import Rule
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenMixer(Config):
+    """A kind of token mixer, with the options that only this kind has.
+
+    To add one: subclass with frozen fields, implement `build`, decorate with
+    `@miras.mixers.register("kind")`. `build` returns an `nnx.Module` with the two methods
+
+        init_state(batch: int, dtype) -> state
+        __call__(x, *, state=None, segment_ids=None, mask=None, depth=0.0,
+                 segments_at_chunks=False, health=False) -> (y, state, measured)
+
+    that `miras.layers.MemoryLayer` documents: x and y are [B, T, width], and a sequence may be
+    split anywhere and continued from the state. The state is a pytree of arrays [B, ...], of the
+    same shapes before and after a call. Parameters name their axes (`miras.layers.param`). What a
+    rule, a layer or an attention needs to be told is in the `MixerConfig` that `build` and the
+    other methods are given; models and analyses know a mixer through these methods alone.
+    `miras.testing.check_mixer` checks the whole.
+
+    Attributes:
+        kind: the name under which the class is registered.
+        uses: the fields of `MixerConfig` that have an effect; `override` finds no others.
+        measures: whether the module measures a memory: the third result of a call with `health`.
+        rotates: whether it rotates pairs of channels, so that the width of a head must be even.
+    """
+
+    registry: ClassVar[Registry["TokenMixer"]] = Registry(
+        "mixer", "miras.mixers", members="miras.mixers"
+    )
+    kind: ClassVar[str]
+    uses: ClassVar[tuple[str, ...]] = ("rule", "chunk", "refine", "exact", "precision", "layer")
+    measures: ClassVar[bool] = True
+    rotates: ClassVar[bool] = False
+
+    def build(self, config: "MixerConfig", width: int, heads: int, rngs: nnx.Rngs) -> Any:
+        """The module.
+
+        Args:
+            config: the rule, the layer and the options that the mixer uses.
+            width: of the tokens; a multiple of heads.
+            heads: H, each of width / heads.
+            rngs: stream `params`.
+        """
+        raise NotImplementedError
+
+    def check(self, config: "MixerConfig", where: str) -> None:
+        """Raise `ConfigError` for a config that the mixer does not support.
+
+        Args:
+            config: as for `build`.
+            where: what the user calls the config, such as "model." or "model.blocks.N.".
+        """
+
+    def align(self, config: "MixerConfig") -> int | None:
+        """Documents that begin at multiples of it need no extra computation; None: at any token."""
+        return config.chunk if "chunk" in self.uses else None
+
+    def rules(self, config: "MixerConfig") -> tuple[Rule, ...]:
+        """The rules of the memories that the module holds."""
+        return (config.rule,) if "rule" in self.uses else ()
+
+    def growth(self, config: "MixerConfig", width: int, itemsize: int) -> int:
+        """Bytes that each token adds to the state of a sequence.
+
+        Args:
+            config: as for `build`.
+            width: of the tokens.
+            itemsize: bytes of a number of the activations.
+        """
+        caches = [rule.memory.token_cache for rule in self.rules(config)]
+        whole = sum(cache is not None and cache.window is None for cache in caches)
+        return whole * cached_bytes(width, itemsize)
+
+    def flops(self, config: "MixerConfig", width: int, heads: int, context: int) -> float:
+        """FLOPs of one token's forward pass, without projections.
+
+        Args:
+            config: as for `build`.
+            width: of the tokens.
+            heads: H.
+            context: number of tokens before it.
+        """
+        return sum(
+            memory_flops(rule, config.options, config.layer, width, heads, context)
+            for rule in self.rules(config)
+        )
+
+    def until_parallel(self, config: "MixerConfig", state: Any) -> Array | None:
+        """Tokens, [groups, B], after which a call is parallel; None where any call is."""
+        del config, state
+        return None
+
+    def describe(self, config: "MixerConfig") -> str:
+        """A few words, as in "sliding-window attention, windows of 64"."""
+        del config
+        options = [f"{f.name} {getattr(self, f.name)}" for f in dataclasses.fields(self)]
+        return ", ".join([self.kind, *options])
+
+
+register = TokenMixer.registry.register
+
+
+@dataclasses.dataclass(frozen=True)
+class MixerConfig(ScanOptions):
+    """What a token mixer is built from.
+
+    Fields that the mixer does not use (`TokenMixer.uses`) have no effect.
+
+    Attributes:
+        mixer: the kind of token mixer, and its own options.
+        rule: the memory's four parts.
+        layer: how tokens become the memory's inputs.
+        attention: of mixers that combine a memory with attention.
+        heads: H; those of the model if None.
+        chunk: tokens that share a snapshot of the memory; see `miras.scan`.
+    """
+
+    mixer: TokenMixer = cast(TokenMixer, "memory")
+    rule: Rule = Rule()
+    layer: LayerConfig = dataclasses.field(default_factory=LayerConfig)
+    attention: AttentionConfig = dataclasses.field(default_factory=AttentionConfig)
+    heads: int | None = None
+    chunk: int = dataclasses.field(default=16, kw_only=True)
+
+    def validate(self) -> None:
+        """Check ranges, and that the rule supports the options."""
+        super().validate()
+        require(
+            self.heads is None or self.heads >= 1,
+            f"heads={self.heads} must be at least 1, or none for those of the model.",
+        )
+        if "rule" in self.mixer.uses:
+            self.check_rule(self.rule)
+            self.layer.check_rule(self.rule)
+        check_backend(self.backend)
+
+    def check(self, where: str) -> None:
+        """Raise `ConfigError` if the mixer does not support the config; see `TokenMixer.check`."""
+        self.mixer.check(self, where)
+
+    def build(self, width: int, heads: int, rngs: nnx.Rngs) -> Any:
+        """The mixer's module; `heads` is that of the model, for a config without its own."""
+        return self.mixer.build(self, width, self.heads or heads, rngs)
+
+    @property
+    def memory(self) -> MemoryConfig:
+        """The rule and the options of the scan."""
+        return MemoryConfig(self.rule, **vars(self.options))

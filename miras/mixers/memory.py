@@ -1,0 +1,20 @@
+"""The mixer `memory`: a memory alone."""
+
+import dataclasses
+
+from miras.layers.memory_layer import MemoryLayer
+from miras.mixers.base import TokenMixer, register
+
+
+@register("memory")
+@dataclasses.dataclass(frozen=True)
+class MemoryMixer(TokenMixer):
+    """A memory with its projections, gates and output norm: `miras.layers.MemoryLayer`."""
+
+    def build(self, config, width, heads, rngs):
+        """The layer."""
+        return MemoryLayer(config.memory, width, heads, config=config.layer, rngs=rngs)
+
+    def describe(self, config):
+        """The rule's parts."""
+        return f"memory ({', '.join(config.rule.kinds().values())})"
