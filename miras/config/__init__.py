@@ -15,12 +15,15 @@ from miras.config.base import (
 )
 from miras.config.choices import unknown
 from miras.config.comparison import config_hash, difference, difference_of, to_paths
-from miras.config.overrides import override, resolve
+from miras.config.mapping import FrozenMapping
+from miras.config.overrides import override
+from miras.config.paths import resolve
 from miras.errors import ConfigError
 
 __all__ = [
     "Config",
     "ConfigError",
+    "FrozenMapping",
     "added",
     "coerce",
     "config_hash",

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar, Union, cast
 
 from miras.config.choices import nearest, shown, unknown
+from miras.config.mapping import FrozenMapping
 from miras.errors import ConfigError
 
 C = TypeVar("C", bound="Config")
@@ -30,9 +31,11 @@ class Config:
 
     Attributes:
         own_levels: the depth to which `override` prefers a field to deeper ones of the same name.
+        mapping: the field of type `FrozenMapping` whose names `override` also takes without it.
     """
 
     own_levels: ClassVar[int] = 1
+    mapping: ClassVar[str | None] = None
 
     def __post_init__(self):
         hints = field_types(type(self))
@@ -48,6 +51,33 @@ class Config:
     def hashed_as(self) -> dict[str, Any]:
         """Values that replace those of fields without effect in `config_hash` and `difference`."""
         return {}
+
+    def standing(self, name: str) -> Literal["own", "deeper", "hidden"]:
+        """How `override` finds a field by its name alone: "hidden" for one without effect."""
+        del name
+        return "own"
+
+    def named_entry(self, name: str) -> bool:
+        """Whether a name is that of an entry of `mapping`."""
+        del name
+        return False
+
+    def entry(self, name: str) -> "Config":
+        """The entry of `mapping` of this name, or its default.
+
+        Raises:
+            ConfigError: there is neither.
+        """
+        raise NotImplementedError
+
+    def path_of_entry(self, name: str, inner: list[str]) -> list[str]:
+        """The path of a field of an entry."""
+        return [str(self.mapping), name, *inner]
+
+    def adopt(self, name: str, entry: Any) -> Any:
+        """An entry as this config takes it, where it was given by its name."""
+        del name
+        return entry
 
 
 def added(default: T) -> T:
@@ -97,6 +127,8 @@ def describe_type(hint: Any) -> str:
         return " or ".join(describe_type(a) for a in typing.get_args(hint))
     if origin is tuple:
         return "a list of " + describe_type(typing.get_args(hint)[0])
+    if origin is FrozenMapping:
+        return "a dict of " + describe_type(typing.get_args(hint)[0])
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
     if hint is types.NoneType:
         return "none"
@@ -128,6 +160,11 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
         if isinstance(value, (list, tuple)):
             item = typing.get_args(hint)[0]
             return tuple(coerce(v, item, where) for v in value)
+    elif origin is FrozenMapping:
+        if isinstance(value, Mapping):
+            item = typing.get_args(hint)[0]
+            items = {str(name): coerce(v, item, f"{where}.{name}") for name, v in value.items()}
+            return FrozenMapping(items)
     elif isinstance(hint, type) and issubclass(hint, Config):
         if isinstance(value, hint):
             return value
@@ -189,6 +226,8 @@ def _plain(value: Any) -> Any:
         return to_dict(value)
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
+    if isinstance(value, FrozenMapping):
+        return {name: _plain(v) for name, v in value.items()}
     return value
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from miras.config.base import Config, to_dict
+from miras.config.paths import entries
 
 
 def config_hash(config: Config) -> str:
@@ -23,9 +24,20 @@ def _hashed(config: Config, *, without_added: bool) -> dict[str, Any]:
         by_default = field.metadata.get("added") and value == field.default
         if field.metadata.get("without_effect") or (without_added and by_default):
             del data[field.name]
-        elif isinstance(value, Config):
-            data[field.name] = _hashed(value, without_added=without_added)
+        else:
+            data[field.name] = _hashed_value(value, data[field.name], without_added)
     return data | config.hashed_as()
+
+
+def _hashed_value(value: Any, plain: Any, without_added: bool) -> Any:
+    """A field's value: `_hashed` for the configs in it, and otherwise its plain JSON value."""
+    if isinstance(value, Config):
+        return _hashed(value, without_added=without_added)
+    if isinstance(value, tuple):
+        return [_hashed_value(v, p, without_added) for v, p in zip(value, plain)]
+    if isinstance(value, Mapping):
+        return {name: _hashed_value(v, plain[name], without_added) for name, v in value.items()}
+    return plain
 
 
 def difference(old: Config, new: Config) -> list[str]:
@@ -61,5 +73,9 @@ def to_paths(config: Config) -> list[str]:
     while level:
         fields = [(p + f.name, getattr(c, f.name)) for p, c in level for f in dataclasses.fields(c)]
         paths += [path for path, _ in fields]
-        level = [(f"{path}.", value) for path, value in fields if isinstance(value, Config)]
+        level = [
+            (".".join([path, *name, ""]), child)
+            for path, value in fields
+            for name, child in entries(value)
+        ]
     return paths

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 from miras.config.base import Config, coerce, field_types, require
 from miras.config.choices import clipped, unknown
+from miras.config.mapping import FrozenMapping
+from miras.config.paths import check_effect, resolve
 from miras.errors import ConfigError
 
 C = TypeVar("C", bound=Config)
@@ -51,46 +53,6 @@ def override(config: C, *assignments: str) -> C:
     return _checked(config)
 
 
-def resolve(config: Config, path: str) -> list[str]:
-    """The names from the root of a config to the field that a path of `override` means.
-
-    Raises:
-        ConfigError: the first name of the path is unknown or ambiguous.
-    """
-    names = [name.strip() for name in path.split(".")]
-    found = _resolve(config, names)
-    return found[:-1] if len(found) > 1 and found[-1] == "kind" else found
-
-
-def _resolve(config: Config, path: list[str]) -> list[str]:
-    own, deeper, also, seen = [], [], [], []
-    level: list[tuple[list[str], Config]] = [([], config)]
-    depth = 0
-    while level:
-        depth += 1
-        below = []
-        for prefix, part in level:
-            for field in dataclasses.fields(part):
-                where = [*prefix, field.name]
-                seen.append(".".join(where))
-                if field.name == path[0]:
-                    (own if depth <= config.own_levels else deeper).append(where)
-                elif path[0] in field.metadata.get("also", ()):
-                    also.append(where)
-                if isinstance(child := getattr(part, field.name), Config):
-                    below.append((where, child))
-        level = below
-    found = (own or deeper) + also
-    if len(found) == 1 and not also:
-        return found[0] + path[1:]
-    if found:
-        full = ", ".join(".".join(where + path[1:]) for where in found)
-        many = f"is ambiguous: write one of {full}" if len(found) > 1 else f"is here {full}: use it"
-        raise ConfigError(f"key {path[0]!r} {many}.")
-    names = dict.fromkeys(name.rsplit(".", 1)[-1] for name in seen)
-    raise unknown("key", ".".join(path), seen, spellings=names, see="the `config.json` of any run")
-
-
 def _assign(config: C, path: list[str], text: str) -> C:
     name, rest = path[0], path[1:]
     hints = field_types(type(config))
@@ -101,19 +63,48 @@ def _assign(config: C, path: list[str], text: str) -> C:
                     f"unknown field of {type(config).__name__} {name!r}: it is {field.name!r} here."
                 )
         raise unknown(f"field of {type(config).__name__}", name, hints)
+    check_effect(config, name)
     if rest:
-        child = getattr(config, name)
-        if not isinstance(child, Config):
-            raise ConfigError(f"{name}={child!r} has no field {'.'.join(rest)!r}.")
-        value = _assign(child, rest, text)
+        value = _assigned_below(config, name, rest, text)
     else:
         value = _parse(text, hints[name])
-        if isinstance(old := getattr(config, name), Config) and isinstance(value, str):
+        old = getattr(config, name)
+        if (
+            isinstance(old, Config)
+            and isinstance(value, str)
+            and not _is_literal(value, hints[name])
+        ):
             value = _swapped(old, value)
     value = coerce(value, hints[name], f"{type(config).__name__}.{name}")
     changed = copy.copy(config)  # ranges are checked after all assignments
     object.__setattr__(changed, name, value)
     return changed
+
+
+def _assigned_below(config: Config, name: str, rest: list[str], text: str) -> Any:
+    """The value of a field in which a field below it is set."""
+    child = getattr(config, name)
+    if isinstance(child, Config):
+        return _assign(child, rest, text)
+    if isinstance(child, FrozenMapping):
+        key, *inner = rest
+        item = typing.get_args(field_types(type(config))[name])[0]
+        if inner:
+            new = _assign(config.entry(key), inner, text)
+        else:
+            value = _parse(text, item)
+            new = coerce(value, item, f"{type(config).__name__}.{name}.{key}")
+            new = config.adopt(key, new) if isinstance(value, str) else new
+        return FrozenMapping({**child, key: new})
+    if isinstance(child, tuple) and rest[0].isdecimal() and int(rest[0]) < len(child) and rest[1:]:
+        n = int(rest[0])
+        return (*child[:n], _assign(child[n], rest[1:], text), *child[n + 1 :])
+    raise ConfigError(f"{name}={child!r} has no field {'.'.join(rest)!r}.")
+
+
+def _is_literal(word: str, hint: Any) -> bool:
+    """Whether a word is one of the strings that a type lists beside configs."""
+    return any(word in typing.get_args(arm) for arm in typing.get_args(hint))
 
 
 def _swapped(old: Config, kind: str) -> Config | str:
@@ -145,10 +136,18 @@ def _own_fields(cls: type) -> Iterator[str]:
 
 def _checked(config: C) -> C:
     """The config reconstructed from its leaves up, so that every `validate` runs."""
-    fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    return type(config)(
-        **{n: _checked(v) if isinstance(v, Config) else v for n, v in fields.items()}
-    )
+    fields = dataclasses.fields(config)
+    return type(config)(**{f.name: _checked_value(getattr(config, f.name)) for f in fields})
+
+
+def _checked_value(value: Any) -> Any:
+    if isinstance(value, Config):
+        return _checked(value)
+    if isinstance(value, tuple):
+        return tuple(map(_checked_value, value))
+    if isinstance(value, FrozenMapping):
+        return FrozenMapping({name: _checked_value(v) for name, v in value.items()})
+    return value
 
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)

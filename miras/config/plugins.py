@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from miras.config import Config, old_imports, trust
+from miras.config.paths import entries
 from miras.errors import ConfigError
 from miras.runtime.files import expand_home, write_atomically
 
@@ -120,7 +121,8 @@ def _external_modules(value: Any) -> Iterator[str]:
     if not module.startswith(("miras.", PREFIX)) and module != "__main__":
         yield module
     for field in dataclasses.fields(value):
-        yield from _external_modules(getattr(value, field.name))
+        for _, child in entries(getattr(value, field.name)):
+            yield from _external_modules(child)
 
 
 def restore(folder: pathlib.Path) -> None:

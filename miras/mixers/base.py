@@ -1,7 +1,7 @@
 """The contract of a token mixer, the half of a block that mixes tokens, and what it is given."""
 
 import dataclasses
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 from flax import nnx
 
@@ -11,6 +11,7 @@ from miras.config import Config, require
 from miras.config.registry import Registry
 from miras.layers.config import AttentionConfig, LayerConfig, MemoryConfig
 from miras.mixers.costs import cached_bytes, memory_flops
+from miras.mixers.names import NamedConfigs
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
@@ -75,6 +76,11 @@ class TokenMixer(Config):
         """The rules of the memories that the module holds."""
         return (config.rule,) if "rule" in self.uses else ()
 
+    def gates(self, config: "MixerConfig") -> frozenset[str]:
+        """The learned gates of the rules, as `miras.layers.Health` names them."""
+        learned = [gate.name for r in self.rules(config) for gate in r.gates if gate.learned]
+        return frozenset(name.removeprefix("log_") for name in learned)
+
     def growth(self, config: "MixerConfig", width: int, itemsize: int) -> int:
         """Bytes that each token adds to the state of a sequence.
 
@@ -115,6 +121,8 @@ class TokenMixer(Config):
 
 register = TokenMixer.registry.register
 
+_DESCRIPTION = ("rule", "chunk", "refine", "exact", "precision", "layer", "attention")
+
 
 @dataclasses.dataclass(frozen=True)
 class MixerConfig(ScanOptions):
@@ -130,6 +138,8 @@ class MixerConfig(ScanOptions):
         heads: H; those of the model if None.
         chunk: tokens that share a snapshot of the memory; see `miras.scan`.
     """
+
+    registry: ClassVar[NamedConfigs]
 
     mixer: TokenMixer = cast(TokenMixer, "memory")
     rule: Rule = Rule()
@@ -150,6 +160,15 @@ class MixerConfig(ScanOptions):
             self.layer.check_rule(self.rule)
         check_backend(self.backend)
 
+    def standing(self, name: str) -> Literal["own", "deeper", "hidden"]:
+        """Fields that the mixer does not use have no effect."""
+        unused = name in _DESCRIPTION and name not in self.mixer.uses
+        return "hidden" if unused else "own"
+
+    def hashed_as(self) -> dict[str, Any]:
+        """Nothing for fields without effect."""
+        return {name: None for name in _DESCRIPTION if name not in self.mixer.uses}
+
     def check(self, where: str) -> None:
         """Raise `ConfigError` if the mixer does not support the config; see `TokenMixer.check`."""
         self.mixer.check(self, where)
@@ -162,3 +181,6 @@ class MixerConfig(ScanOptions):
     def memory(self) -> MemoryConfig:
         """The rule and the options of the scan."""
         return MemoryConfig(self.rule, **vars(self.options))
+
+
+MixerConfig.registry = NamedConfigs(MixerConfig, TokenMixer.registry)

@@ -3,15 +3,22 @@
 import dataclasses
 from typing import cast
 
-from miras.mixers import ChannelMixer, MixerConfig
+from miras.mixers import ChannelMixer, MixerConfig, TokenMixer
+from miras.mixers.names import NamedConfigs
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockConfig(MixerConfig):
     """x + mixer(norm(x)), then x + channel(norm(x)).
 
+    As the value of a field, it may be given as the name of a preset, whose block of one letter it
+    then is, as a kind of token mixer, or as a dict of fields.
+
     Attributes:
         channel: the channel mixer.
     """
 
     channel: ChannelMixer = cast(ChannelMixer, "swiglu")
+
+
+BlockConfig.registry = NamedConfigs(BlockConfig, TokenMixer.registry)

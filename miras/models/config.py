@@ -3,12 +3,13 @@
 import dataclasses
 import functools
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from miras.backends.dispatch import check_backend
-from miras.config import require
+from miras.config import FrozenMapping, added, coerce, require
 from miras.layers import AttentionConfig, LayerConfig, MemoryConfig
-from miras.mixers import AttentionMixer, TokenMixer
+from miras.mixers import AttentionMixer, ChannelMixer, SwiGLUChannel, TokenMixer
 from miras.models.block_config import BlockConfig
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
@@ -28,7 +29,7 @@ class LanguageModelConfig(ScanOptions):
             context ("mac"), as a gate ("mag") or as a layer ("mal"), see `miras.mixers.titans`; or
             any other member of `miras.mixers`.
         pattern: the layers, one letter each, repeated over the depth: M memory, S sliding-window
-            attention, A full attention; spaces are ignored, as in "M S M S".
+            attention, A full attention, others as in `blocks`; spaces are ignored, as in "M S M S".
         attention: of S and A, and of mac, mag and mal.
         vocab: number of tokens; 257 for bytes and a document start.
         width: of the residual stream.
@@ -46,7 +47,12 @@ class LanguageModelConfig(ScanOptions):
         save_every: checkpoint interval of the memory in chunks, or "sqrt"; see `miras.scan`.
         precision: dtypes of the memories; see `miras.Precision`.
         backend: of the memories; see `miras.scan`.
+        channel: the channel mixer of M, S and A.
+        blocks: further blocks by their letters, A to Z; in place of S and A, too. M is the block of
+            the model's own fields, into which a block M is merged.
     """
+
+    mapping: ClassVar[str | None] = "blocks"
 
     rule: Rule = Rule()
     architecture: Literal["lmm", "mac", "mag", "mal"] | TokenMixer = "lmm"
@@ -62,24 +68,48 @@ class LanguageModelConfig(ScanOptions):
     tie: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = True
+    channel: ChannelMixer = added(SwiGLUChannel())
+    blocks: FrozenMapping[BlockConfig] = added(FrozenMapping())
+
+    def __post_init__(self):
+        if isinstance(self.blocks, Mapping):  # names, which take the heads that fit
+            named = {
+                letter: self.adopt(letter, coerce(block, BlockConfig, f"blocks.{letter}"))
+                if isinstance(block, str)
+                else block
+                for letter, block in self.blocks.items()
+            }
+            object.__setattr__(self, "blocks", FrozenMapping(named))
+        super().__post_init__()
 
     def validate(self) -> None:
         """Check ranges."""
+        self._merge_block_of_memory()
         for name in ("vocab", "width", "layers", "heads", "chunk"):
             value = getattr(self, name)
             require(value >= 1, f"model.{name}={value} must be at least 1.")
-        require(
-            self.width % self.heads == 0,
-            f"model.width={self.width} must be a multiple of model.heads={self.heads}.",
-        )
         require(self.mlp_ratio > 0, f"model.mlp_ratio={self.mlp_ratio} must be positive.")
         self._name_architecture()
         self.check_rule(self.rule, "model.")
         check_backend(self.backend, "model.backend")
         self._check_pattern()
         for letter in dict.fromkeys(self.letters):
-            self.block(letter).check("model.")
+            self.block(letter).check(
+                f"model.blocks.{letter}." if letter in self.blocks else "model."
+            )
         self.layer.check_rule(self.rule)
+
+    def _merge_block_of_memory(self) -> None:
+        """The block M in the fields of the model."""
+        others = {letter: block for letter, block in self.blocks.items() if letter != "M"}
+        if len(others) == len(self.blocks):
+            return
+        block = self.blocks["M"]
+        fields = {field.name: getattr(block, field.name) for field in dataclasses.fields(block)}
+        fields |= {"architecture": fields.pop("mixer"), "blocks": FrozenMapping(others)}
+        fields["heads"] = fields["heads"] or self.heads
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
 
     def _name_architecture(self) -> None:
         """Titans' architectures are strings, so that old configs keep their form."""
@@ -91,22 +121,46 @@ class LanguageModelConfig(ScanOptions):
 
     def _check_pattern(self) -> None:
         letters = self.letters
-        wrong = [letter for letter in letters if letter not in LETTERS]
+        for letter in self.blocks:
+            require(
+                self.named_entry(letter),
+                f"model.blocks has the name {letter!r}: a block's name is one letter from A to Z.",
+            )
+        wrong = [letter for letter in letters if letter not in {*LETTERS, *self.blocks}]
         legal = ", ".join(f"{letter} ({what})" for letter, what in LETTERS.items())
+        legal = ", ".join([legal, *(x for x in self.blocks if x not in LETTERS)])
+        missing = f"; {wrong[0]} needs a block, as in blocks.{wrong[0]}=yaad" if wrong else ""
         require(
             bool(letters) and not wrong,
-            f"model.pattern={self.pattern!r} must consist of the letters {legal}, as in 'M S M S'.",
+            f"model.pattern={self.pattern!r} must consist of the letters {legal}, as in 'M S M S'"
+            f"{missing if wrong and self.named_entry(wrong[0]) else ''}.",
+        )
+        unused = [letter for letter in self.blocks if letter not in letters]
+        require(
+            not unused,
+            f"model.blocks.{unused and unused[0]} is not in model.pattern={self.pattern!r}: add it "
+            "to the pattern, or remove all blocks with blocks={}.",
         )
         require(
             self.layers % len(letters) == 0,
             f"model.layers={self.layers} must be a multiple of the {len(letters)} letters "
             f"of model.pattern={self.pattern!r}.",
         )
-        rotates = any(self.block(letter).mixer.rotates for letter in letters)
+        for letter in dict.fromkeys(letters):
+            self._check_heads(letter)
+
+    def _check_heads(self, letter: str) -> None:
+        block = self.block(letter)
+        own, heads = block.heads, block.heads or self.heads
+        named = f"model.blocks.{letter}.heads={own}" if own else f"model.heads={heads}"
         require(
-            not rotates or self.width // self.heads % 2 == 0,
-            f"model.width={self.width} / model.heads={self.heads} must be even, since the "
-            "attention rotates pairs of channels.",
+            self.width % heads == 0,
+            f"model.width={self.width} must be a multiple of {named}.",
+        )
+        require(
+            not block.mixer.rotates or self.width // heads % 2 == 0,
+            f"model.width={self.width} / {named} must be even, since the attention rotates pairs "
+            "of channels.",
         )
 
     @property
@@ -118,6 +172,42 @@ class LanguageModelConfig(ScanOptions):
         """The block of a letter of the pattern."""
         return _block(self, letter)
 
+    def standing(self, name: str) -> Literal["own", "deeper", "hidden"]:
+        """Beside other blocks, the fields of M are found as theirs are, and only if M is used."""
+        if not self.blocks or name not in (*TokenMixer.uses, "architecture", "attention"):
+            return "own"
+        described = [letter for letter in self.letters if letter not in self.blocks]
+        if name == "attention":
+            used = [x for x in described if x != "M" or name in self.mixer.uses]
+        else:
+            used = "M" in self.letters and (name == "architecture" or name in self.mixer.uses)
+        return "deeper" if used else "hidden"
+
+    def named_entry(self, name: str) -> bool:
+        """Any letter from A to Z."""
+        return len(name) == 1 and "A" <= name <= "Z"
+
+    def entry(self, name: str) -> BlockConfig:
+        """The block of a letter; S and A have one by default."""
+        if name in self.blocks:
+            return self.blocks[name]
+        require(
+            name in LETTERS,
+            f"there is no block {name}: give it first, as in blocks.{name}=yaad.",
+        )
+        return _block(self, name)
+
+    def path_of_entry(self, name: str, inner: list[str]) -> list[str]:
+        """M is the model's own fields."""
+        if name != "M":
+            return super().path_of_entry(name, inner)
+        return [{"mixer": "architecture"}.get(inner[0], inner[0]), *inner[1:]]
+
+    def adopt(self, name: str, entry: Any) -> Any:
+        """The block of a preset has the heads of the model where its own do not fit the width."""
+        fits = not entry.heads or self.width % entry.heads == 0
+        return entry if fits else dataclasses.replace(entry, heads=None)
+
     @property
     def mixer(self) -> TokenMixer:
         """The token mixer of M."""
@@ -128,12 +218,24 @@ class LanguageModelConfig(ScanOptions):
         return TokenMixer.registry.build(kind)
 
     @property
+    def memory_blocks(self) -> tuple[int, ...]:
+        """Places in the pattern of the blocks with a memory; of all blocks if none has one."""
+        letters = self.letters
+        measured = [n for n, letter in enumerate(letters) if self.block(letter).mixer.measures]
+        return tuple(measured) or tuple(range(len(letters)))
+
+    @property
     def memory_layers(self) -> tuple[int, ...]:
         """Indices of the layers with a memory; of all layers if the pattern has none."""
-        letters = self.letters
-        measured = [self.block(letter).mixer.measures for letter in letters]
-        found = [n for n in range(self.layers) if measured[n % len(letters)]]
-        return tuple(found) or tuple(range(self.layers))
+        size, places = len(self.letters), self.memory_blocks
+        return tuple(n for n in range(self.layers) if n % size in places)
+
+    @property
+    def memory_gates(self) -> tuple[frozenset[str], ...]:
+        """The learned gates of each memory layer, as `Health.gates` names them."""
+        blocks = [self.block(letter) for letter in self.letters]
+        gates = [block.mixer.gates(block) for block in blocks]
+        return tuple(gates[n % len(gates)] for n in self.memory_layers)
 
     @property
     def align(self) -> int:
@@ -160,9 +262,14 @@ class LanguageModelConfig(ScanOptions):
 @functools.lru_cache(maxsize=256)
 def _block(config: LanguageModelConfig, letter: str) -> BlockConfig:
     """See `LanguageModelConfig.block`."""
+    if letter in config.blocks:
+        block = config.blocks[letter]
+        backend = config.backend if block.backend == "auto" else block.backend
+        save_every = block.save_every or config.save_every
+        return dataclasses.replace(block, backend=backend, save_every=save_every)
     if letter in "SA":
         mixer = AttentionMixer.of(config.attention, windowed=letter == "S")
-        return BlockConfig(mixer=mixer, backend=config.backend)
-    names = ("rule", "layer", "attention")
+        return BlockConfig(mixer=mixer, backend=config.backend, channel=config.channel)
+    names = ("rule", "layer", "attention", "channel")
     described = {name: getattr(config, name) for name in names} | vars(config.options)
     return BlockConfig(mixer=config.mixer, **described)

@@ -88,7 +88,10 @@ class LanguageModel(nnx.Module):
         state: ModelState | None = None,
         segments_at_chunks: bool = False,
     ) -> tuple[Array, ModelState, Health]:
-        """As `__call__`, with the memories' health over the call, leaves [memory layers]."""
+        """As `__call__`, with the memories' health over the call, leaves [memory layers].
+
+        A gate that the block of a layer does not have is NaN there (`config.memory_gates`).
+        """
         inputs = BlockInputs(segment_ids, mask)
         found = self._forward(tokens, inputs, state, segments_at_chunks, health=True)
         logits, state, health = found
@@ -97,8 +100,11 @@ class LanguageModel(nnx.Module):
 
     def measure_memories(
         self, tokens: Array, state: ModelState, measure: Measure
-    ) -> tuple[Array, ModelState, Any]:
-        """As `__call__`, with the result of `measure` per memory, leaves [memory layers, ...]."""
+    ) -> tuple[Array, ModelState, tuple[Any, ...]]:
+        """As `__call__`, with the result of `measure` for each block of the pattern with a memory.
+
+        Their leaves are [groups, ...]; the blocks are `config.memory_blocks`.
+        """
         return self._forward(tokens, BlockInputs(None, None), state, False, health=measure)
 
     def _forward(
@@ -134,14 +140,17 @@ class LanguageModel(nnx.Module):
         logits = jnp.matmul(x, head.astype(dtype), preferred_element_type=jnp.float32)
         if inputs.mask is not None:
             logits = where(inputs.mask, logits, 0)
-        return logits, ModelState(states), self._of_memories(measured)
+        memories: Any = tuple(measured[n] for n in self.config.memory_blocks)
+        found = _in_order(memories) if health is True else memories
+        return logits, ModelState(states), found if health else None
 
-    def _of_memories(self, measured: tuple[Any, ...]) -> Any:
-        """The measurements of memory layers in order, or of all layers if none has a memory."""
-        blocks = map(self.config.block, self.config.letters)
-        memories = [h for h, b in zip(measured, blocks) if b.mixer.measures] or measured
-        in_order = lambda *x: jnp.stack(x, axis=1).reshape(-1, *x[0].shape[1:])  # noqa: E731
-        return jax.tree.map(in_order, *memories)
+
+def _in_order(measured: tuple[Health, ...]) -> Health:
+    """The health of the blocks of a pattern, leaves [groups], as that of layers, [layers]."""
+    gates = dict.fromkeys(name for health in measured for name in health.gates)
+    absent = jnp.full_like(measured[0].inner_loss, jnp.nan)
+    same = [h._replace(gates={name: h.gates.get(name, absent) for name in gates}) for h in measured]
+    return jax.tree.map(lambda *x: jnp.stack(x, axis=1).reshape(-1), *same)
 
 
 def check_state(model: LanguageModel, state: ModelState) -> None:

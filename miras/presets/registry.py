@@ -3,8 +3,10 @@
 import dataclasses
 from collections.abc import Callable
 
-from miras.config import unknown
+from miras.config import require, unknown
 from miras.errors import ConfigError
+from miras.mixers.names import NamedConfigs
+from miras.models.block_config import BlockConfig
 from miras.models.config import LanguageModelConfig
 
 
@@ -41,6 +43,22 @@ def preset(name: str) -> LanguageModelConfig:
         ConfigError: for an unknown name, with the nearest match and the presets.
     """
     return find(name).build()
+
+
+def block(name: str) -> BlockConfig:
+    """The block of a preset, with its number of heads.
+
+    Raises:
+        ConfigError: for an unknown name, or a preset of several blocks.
+    """
+    config = preset(name)
+    letters = config.letters
+    require(
+        len(letters) == 1,
+        f"preset {name!r} has several blocks, {' '.join(letters)}: give a preset of one block, and "
+        "the others in the pattern.",
+    )
+    return dataclasses.replace(config.block(letters), heads=config.heads)
 
 
 def find(name: str) -> Preset:
@@ -95,3 +113,6 @@ def _same(taken: Callable[[], LanguageModelConfig], new: Callable[[], LanguageMo
     """Whether both are the same function outside miras, defined twice."""
     same = (taken.__module__, taken.__qualname__) == (new.__module__, new.__qualname__)
     return same and not taken.__module__.startswith("miras.")
+
+
+NamedConfigs.presets = (lambda: [*PRESETS, *ALIASES], block)

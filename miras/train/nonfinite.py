@@ -1,13 +1,13 @@
 """Locates the first NaN or infinity of a step that was not finite."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from miras.models import Health
+from miras.models import Health, LanguageModelConfig
 from miras.train.state import Params
 from miras.train.step import Batch, total_loss
 
@@ -21,7 +21,7 @@ def locate(
     health: Callable[[Params, Batch], Health],
     params: Params,
     batch: Batch,
-    layers: Sequence[int],
+    config: LanguageModelConfig,
 ) -> str | None:
     """The first place of a batch's computation that is not finite; None if all are finite.
 
@@ -33,14 +33,15 @@ def locate(
         health: see `step.make_health_step`.
         params: the parameters before the step that failed.
         batch: one of the step's batches.
-        layers: index of each layer that has a memory.
+        config: of the model.
     """
     measures = jax.tree_util.tree_leaves_with_path(jax.device_get(health(params, batch)))
-    bad = [(_first_layer(leaf), path) for path, leaf in measures if not np.isfinite(leaf).all()]
+    finite = [(np.isfinite(leaf) | _absent(path, config), path) for path, leaf in measures]
+    bad = [(int(np.argmin(good)), path) for good, path in finite if not good.all()]
     if bad:
         layer = min(layer for layer, _ in bad)
         names = [_name(path) for at, path in bad if at == layer]
-        return f"layer {layers[layer]} ({', '.join(names)})"
+        return f"layer {config.memory_layers[layer]} ({', '.join(names)})"
     gradient = jax.jit(
         jax.value_and_grad(lambda params: total_loss(graphdef, params, batch), has_aux=True)
     )
@@ -53,8 +54,11 @@ def locate(
     return None
 
 
-def _first_layer(leaf: np.ndarray) -> int:
-    return int(np.argmin(np.isfinite(leaf)))
+def _absent(path, config: LanguageModelConfig) -> np.ndarray:
+    """Whether each memory layer lacks the gate of a measure; False for other measures."""
+    *_, before, last = ["", *map(str, _name(path).split("."))]
+    lacks = [before == "gates" and last not in gates for gates in config.memory_gates]
+    return np.asarray(lacks)
 
 
 def _name(path) -> str:

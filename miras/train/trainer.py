@@ -302,9 +302,9 @@ class Trainer:
             means.add(metrics, int(np.count_nonzero(done.batches["segment_ids"])))
             return
         checkpoints.wait()
-        layers = self.config.model.memory_layers
+        model = self.config.model
         places = (
-            locate(self.graphdef, self.health_step, params, _batch(done.batches, i), layers)
+            locate(self.graphdef, self.health_step, params, _batch(done.batches, i), model)
             for i in range(self.recipe.accumulate)
         )
         place = next(filter(None, places), "the update, whose size is not finite")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import miras
-from miras.config import Config, difference
+from miras.config import Config, FrozenMapping, difference
 from miras.memory import Memory
 from miras.models import LanguageModelConfig
 from miras.presets import PRESETS
@@ -95,7 +95,7 @@ def test_a_name_of_several_fields_is_answered_with_their_paths_over_all_presets(
         for name, found in places.items():
             own = [where for where in found if len(where) <= 2]
             value = functools.reduce(getattr, (own or found)[0], config)
-            if isinstance(value, Config):
+            if isinstance(value, (Config, FrozenMapping)):
                 continue
             assignment = f"{name}={value if isinstance(value, str) else json.dumps(value)}"
             if len(own) == 1 or (len(found) == 1 and name != "lr"):

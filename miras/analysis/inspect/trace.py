@@ -48,13 +48,18 @@ class Trace(NamedTuple):
 
 def check_memories(config: LanguageModelConfig, name: str) -> None:
     """Raise `ConfigError` for a model without a memory that has weights."""
-    memory = config.rule.memory
     require(
-        "M" in config.letters and not memory.keeps_tokens,
+        any(_has_weights(config, place) for place in config.memory_blocks),
         f"{name} has no memory with weights, since its layers are attention "
-        f"(pattern {config.pattern!r}, memory {memory.kind!r}): give a run with a memory that has "
-        "weights, such as yaad.",
+        f"(pattern {config.pattern!r}, memory {config.rule.memory.kind!r}): give a run with a "
+        "memory that has weights, such as yaad.",
     )
+
+
+def _has_weights(config: LanguageModelConfig, place: int) -> bool:
+    """Whether the block at a place of the pattern has a memory that is not attention."""
+    block = config.block(config.letters[place])
+    return any(not rule.memory.keeps_tokens for rule in block.mixer.rules(block))
 
 
 def trace(
@@ -77,35 +82,64 @@ def trace(
     params, graph = nnx.state(model, nnx.Param), structure(config)[0]
     state = nnx.merge(graph, params).init_state(1)
     ids = np.asarray(tokens)
-    found, memory = [], None
+    found, memories = [], ()
     for t, (token, following) in enumerate(zip(ids, np.roll(ids, -1)), 1):
-        state, memory, of_token = _read(graph, params, state, token, following)
+        state, memories, of_token = _read(graph, params, state, token, following)
         found.append(of_token)
         progress(t)
-    assert memory is not None
-    bits, values, pairs = jax.tree.map(lambda *x: np.stack(x), *jax.device_get(found))
-    values["kept"] = np.asarray(_kept(config.rule, memory.held, memory.fixed, pairs))
+    bits, *blocks = jax.tree.map(lambda *x: np.stack(x), *jax.device_get(found))
+    values = []
+    for memory, block in zip(memories, blocks):
+        if block is not None:
+            of_block, pairs = block
+            kept = np.asarray(_kept(memory.rule, memory.now.held, memory.now.fixed, pairs))
+            values.append({**of_block, "kept": kept})
+    places = [n for n, block in zip(config.memory_blocks, blocks) if block is not None]
+    layers = tuple(n for n in range(config.layers) if n % len(config.letters) in places)
     loss = np.concatenate([[math.nan], bits[:-1]])  # the last token has no next one
-    return Trace(ids, loss, config.memory_layers, values)
+    return Trace(ids, loss, layers, _by_layer(values))
+
+
+def _by_layer(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Values [T, groups, H] of the blocks of a pattern as [T, L, H], NaN where there are none."""
+    heads = max(block["error"].shape[2] for block in blocks)
+    names = dict.fromkeys(name for block in blocks for name in block)
+
+    def of_block(block: dict[str, np.ndarray], name: str) -> np.ndarray:
+        x = block.get(name, np.full_like(block["error"], math.nan))
+        missing = [(0, 0), (0, 0), (0, heads - x.shape[2])]
+        return np.pad(x, missing, constant_values=math.nan)
+
+    stacked = {name: np.stack([of_block(b, name) for b in blocks], axis=2) for name in names}
+    return {name: x.reshape(len(x), -1, heads) for name, x in stacked.items()}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Memory:
+    """The memories of a block and their rule, leaves [groups, H, ...]."""
+
+    rule: Rule = dataclasses.field(metadata={"static": True})
+    now: MemoryAtToken
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _read(graph: nnx.GraphDef, params: nnx.State, state, token: Array, following: Array):
     """Read one token: the state after it, the memories at it, and its measurements.
 
-    These are the bits of the following token, measures [L, H] and associations [L, H, R, D].
+    These are the bits of the following token, and for each block measures [groups, H] and
+    associations [groups, H, R, D], or None for attention.
     """
     model = nnx.merge(graph, params)
-    logits, state, seen = model.measure_memories(token[None, None], state, _arguments)
-    seen = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), seen)
-    of_heads = jax.vmap(functools.partial(measures, model.config.rule))
-    values, pairs = jax.vmap(of_heads)(*seen)
+    logits, state, seen = model.measure_memories(token[None, None], state, _measured)
+    memories = [None if block is None else block[0] for block in seen]
+    values = [None if block is None else block[1:] for block in seen]
     bits = -jax.nn.log_softmax(logits[0, 0])[following] / math.log(2)
-    return state, seen[0], (bits, values, pairs)
+    return state, memories, (bits, *values)
 
 
-def _arguments(fast: FastWeights, call: MemoryCall):
-    """The arguments of `measures` after the rule, for all heads, leaves [H, ...]."""
+def _measured(fast: FastWeights, call: MemoryCall):
+    """The memories after a token, its measures and its associations, leaves [H, ...]."""
     before, after, rule = call.before, call.after, fast.memory.rule
     if not (isinstance(before, State) and isinstance(after, State)):
         return None  # attention
@@ -114,7 +148,10 @@ def _arguments(fast: FastWeights, call: MemoryCall):
     rows = _gradients_at(fast, before), _held(rule, after)
     at, held = jax.tree.map(lambda x: x[0], rows)
     token = jax.tree.map(lambda x: x[0, 0], (k, v, k_write, gates))
-    return MemoryAtToken(at, held, split_fixed(rule, W0)[1]), *token
+    arguments = MemoryAtToken(at, held, split_fixed(rule, W0)[1]), *token
+    arguments = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), arguments)
+    values, pairs = jax.vmap(functools.partial(measures, rule))(*arguments)
+    return _Memory(rule, arguments[0]), values, pairs
 
 
 def _gradients_at(fast: FastWeights, before: State) -> Weights:

@@ -159,7 +159,8 @@ def _add(
     """Add the targets from position `first` on to the buckets of their positions."""
     measures = health._asdict()
     gates = measures.pop("gates")
-    means = {name: float(jnp.mean(value)) for name, value in (measures | gates).items()}
+    means = {name: float(jnp.mean(value)) for name, value in measures.items()}
+    means |= {name: float(jnp.nanmean(value)) for name, value in gates.items()}
     done = 0
     while done < len(losses):
         position = first + done

@@ -38,7 +38,8 @@ def streams(model):
 
     @jax.jit
     def step(params, state, token):
-        _, state, seen = nnx.merge(graph, params).measure_memories(token[None, None], state, look)
+        model = nnx.merge(graph, params)
+        _, state, (seen,) = model.measure_memories(token[None, None], state, look)
         return state, jax.tree.map(lambda x: x[-1], seen)
 
     state, found, W0 = model.init_state(1), [], None
