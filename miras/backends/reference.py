@@ -5,6 +5,7 @@ gates, decays and positions with the engine, but none of its factored gradients,
 tiles.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -20,6 +21,7 @@ from miras.engine.state import State, initial_state, split_fixed
 from miras.engine.systems import inverse_positive
 from miras.engine.tokens import Tokens, Window, tokens_of
 from miras.engine.trajectory import dual_start
+from miras.parts.association import Buffers
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
@@ -92,6 +94,29 @@ def scan_tokens(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> ScanRes
     return ScanResult(y.astype(q.dtype), end, loss)
 
 
+@dataclasses.dataclass
+class TokenBuffers(Buffers):
+    """The buffers at one token, by their definition.
+
+    Attributes:
+        now: by name [...]: before the token, and once its part has used a buffer, after it.
+    """
+
+    now: dict[str, Array]
+
+    def decayed_sum(self, name: str, log_decay: Array | None, x: Array) -> Array:
+        """exp(log_decay) B + x."""
+        alpha = 1.0 if log_decay is None else jnp.exp(log_decay[0])
+        self.now = {**self.now, name: alpha * self.now[name] + x[0]}
+        return self.now[name][None]
+
+    def previous(self, name: str, x: Array) -> Array:
+        """What the token before has left."""
+        before = self.now[name]
+        self.now = {**self.now, name: x[0]}
+        return before[None]
+
+
 def _choose(condition: Array, new, old):
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
@@ -103,7 +128,9 @@ def _zeros(tree):
 def _token(rule, options, fixed, segment_start, memory: State, streams, reset, position):
     """One token of one head: the memory after it, and (y, loss)."""
     q, k, v, k_write, gates = jax.tree.map(lambda x: x[None], streams)
-    tokens = tokens_of(rule, fixed, k, v, k_write, gates, jnp.ones(1, q.dtype))
+    buffers = TokenBuffers(_choose(reset, _zeros(memory.carried), memory.carried) or {})
+    tokens = tokens_of(rule, fixed, k, v, k_write, gates, jnp.ones(1, q.dtype), buffers)
+    memory = memory.replace(carried=buffers.now or None)
     retention, algorithm = rule.retention, rule.algorithm
 
     A = _choose(reset, segment_start, memory.A)

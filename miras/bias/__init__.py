@@ -2,11 +2,12 @@
 
 from miras.bias.base import Bias, register
 from miras.bias.dot import Dot
+from miras.bias.gated_l2 import GatedL2
 from miras.bias.huber import Huber
 from miras.bias.l2 import L2
 from miras.bias.lp import L1, Lp
 from miras.bias.robust import Robust
 
-__all__ = ["DEFAULT", "L1", "L2", "Bias", "Dot", "Huber", "Lp", "Robust", "register"]
+__all__ = ["DEFAULT", "L1", "L2", "Bias", "Dot", "GatedL2", "Huber", "Lp", "Robust", "register"]
 
 DEFAULT: Bias = L2()

@@ -36,6 +36,8 @@ class State:
             (a link with link_every="chunk"); None elsewhere.
         window: the last tokens, [B, H, w - 1, ...], where a step looks at several; else None.
         sweeps: with `refine`, the memories that the earlier sweeps imply inside the chunk.
+        carried: buffers of keys and values by name, [B, H, ...], that parts carry from token to
+            token (`Part.carries`); None for rules without.
         position: tokens read since the chunk began, [B] int32, in [0, chunk).
         segment: id of the current segment, [B] int32.
         made: by which rule and chunk, see `made_by`; static. None, as in states of earlier
@@ -51,6 +53,7 @@ class State:
     sweeps: tuple[Iterate, ...]
     position: Array
     segment: Array
+    carried: dict[str, Array] | None = None
     made: str | None = dataclasses.field(default=None, metadata={"static": True})
 
     def replace(self, **changes: Any) -> "State":
@@ -112,12 +115,14 @@ def initial_state(
     solves = rule.algorithm.least_squares is not None
     primal = A if solves else {name: rows(leaf) for name, leaf in fast.items()}
     zeros = {name: jnp.zeros_like(leaf) for name, leaf in A.items()}
-    carried = rule.algorithm.carried
-    memory = Iterate(A, zeros if "S" in carried else None, zeros if "V" in carried else None)
+    kept = rule.algorithm.carried
+    memory = Iterate(A, zeros if "S" in kept else None, zeros if "V" in kept else None)
+    heads = next(iter(fast.values())).shape[0]
+    shapes = rule.carries(dk, dv)
+    carried = {name: jnp.zeros((batch, heads, *shape), dtype) for name, shape in shapes.items()}
     size = rule.algorithm.window - 1
     window = None
     if size:
-        heads = next(iter(fast.values())).shape[0]
         shape = (batch, heads, size)
         window = Window(
             k=jnp.zeros((*shape, dk), dtype),
@@ -137,6 +142,7 @@ def initial_state(
         sweeps=(memory,) * refine,
         position=jnp.zeros(batch, jnp.int32),
         segment=jnp.zeros(batch, jnp.int32),
+        carried=carried or None,
         made=made,
     )
 

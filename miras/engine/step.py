@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from miras.array_typing import Array, Weights
 from miras.engine import recursive_least_squares as least_squares
 from miras.engine.averaging import AVERAGE
+from miras.engine.buffers import ChunkBuffers
 from miras.engine.decay import decay_of
 from miras.engine.exact import exact_gradients
 from miras.engine.gradients import Gradients, associated, gradients
@@ -119,7 +120,11 @@ def learn(
     rule: Rule, options: ScanOptions, fixed: Weights, memory: State, tile: Tile
 ) -> PendingUpdate:
     """The gradients of a run of tokens; arguments are those of `chunk_step`."""
-    tokens = tokens_of(rule, fixed, tile.k, tile.v, tile.k_write, tile.gates, tile.write)
+    buffers = ChunkBuffers(memory.carried or {}, tile.write)
+    written = tile.k, tile.v, tile.k_write, tile.gates, tile.write
+    tokens = tokens_of(rule, fixed, *written, buffers)
+    if memory.carried is not None:
+        memory = memory.replace(carried={**memory.carried, **buffers.after})
     memory = _begin_chunk(rule, memory, tile.chunk_start)
     start = _initial_iterate(rule, memory, tile.chunk_start)
     steps = _steps(rule, memory, tokens)

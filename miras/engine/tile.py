@@ -91,7 +91,9 @@ def _restart(memory: State, segment_start: Weights, reset: Array) -> State:
     window = memory.window
     if window is not None:
         window = window._replace(weight=empty(window.weight))
-    return memory.replace(A=A, S=empty(memory.S), V=empty(memory.V), window=window)
+    return memory.replace(
+        A=A, S=empty(memory.S), V=empty(memory.V), window=window, carried=empty(memory.carried)
+    )
 
 
 def _only_first(tile: Tile) -> Tile:

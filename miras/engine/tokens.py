@@ -5,9 +5,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from miras.array_typing import Array, Weights
+from miras.engine.buffers import rank
 from miras.engine.gradients import Term
 from miras.engine.readers import FixedWeightsReader
 from miras.optim.coefficients import MIN_LOG
+from miras.parts.association import Association, Buffers
 from miras.parts.gate import Gate, Side
 from miras.rule.rule import Rule
 
@@ -59,10 +61,15 @@ def tokens_of(
     k_write: Array | None,
     gates: dict[str, Array],
     write: Array,
+    buffers: Buffers,
 ) -> Tokens:
-    """The tokens of a tile; arguments as its fields."""
+    """The tokens of a tile; arguments as its fields, and the buffers that parts carry."""
     gates = rule.retention.effective(_clamped(rule, gates))
-    k = rule.retention.key(gates, k)
+    rates_by_term = k.ndim == 3
+    made = Association(k, k_write, v)
+    for mapping in rule.associating_parts:
+        made = mapping.associate(made, gates, buffers)
+    k, k_write, v = made
     keys = _features(rule, fixed, k, gates) if rule.memory.is_linear else k
     gates = rule.algorithm.effective(gates, keys)
     several = k.ndim == 3
@@ -70,6 +77,7 @@ def tokens_of(
     at_gradient = rule.algorithm.lr_at == "gradient"
     at_term = at_gradient and rule.algorithm.window == 1  # else it scales a window: see `band`
     lrs = _rate(rule, gates)
+    lrs = lrs if rates_by_term or not several else jnp.repeat(lrs[:, None], count, axis=1)
     side = rule.algorithm.granularity
 
     def part(x: Array, j: int) -> Array:
@@ -134,22 +142,15 @@ def _clamped(rule: Rule, gates: dict[str, Array]) -> dict[str, Array]:
     return {n: jnp.maximum(g, low) if n in per_channel else g for n, g in gates.items()}
 
 
-def _rank(weight: Array) -> Array:
-    """Inclusive count of written tokens up to each token; weight > 0 marks a written token."""
-    size = weight.shape[0]
-    lower = jnp.arange(size)[:, None] >= jnp.arange(size)[None, :]
-    return lower.astype(weight.dtype) @ (weight > 0).astype(weight.dtype)
-
-
 def band(rule: Rule, window: Window | None, tokens: Tokens) -> Array | None:
     """The weight of each gradient in each token's step, [C, w - 1 + C]; None for a window of 1."""
     if window is None:
         return None
     assert tokens.weight is not None
     weight = jnp.concatenate([window.weight, tokens.weight])
-    rank = _rank(weight)
+    ranks = rank(weight)
     size = tokens.write.shape[0]
-    age = rank[-size:, None] - rank[None, :]
+    age = ranks[-size:, None] - ranks[None, :]
     inside = (age >= 0) & (age < rule.algorithm.window)
     past = jnp.arange(weight.shape[0])[None, :] <= (
         window.weight.shape[0] + jnp.arange(size)[:, None]
@@ -181,10 +182,10 @@ def next_window(rule: Rule, tokens: Tokens, window: Window) -> Window:
     (term,) = whole.terms
     assert tokens.weight is not None
     weight = jnp.concatenate([window.weight, tokens.weight])
-    rank = _rank(weight)
+    ranks = rank(weight)
     size = window.weight.shape[0]
-    wanted = rank[-1] - size + 1 + jnp.arange(size)
-    chosen = (rank[None, :] == wanted[:, None]) & (weight > 0)[None, :]
+    wanted = ranks[-1] - size + 1 + jnp.arange(size)
+    chosen = (ranks[None, :] == wanted[:, None]) & (weight > 0)[None, :]
     pick = chosen.astype(weight.dtype)
     some = jnp.any(chosen, axis=1)
     gates = {}

@@ -20,6 +20,8 @@ def squash(gate: Gate, logits: Floats) -> Floats:
         return gate.upper * jax.nn.sigmoid(logits)
     if gate.range == "log_unit":
         return jax.nn.log_sigmoid(logits)
+    if gate.range == "real":
+        return logits
     return jax.nn.softplus(logits)
 
 
@@ -31,11 +33,15 @@ def unsquash(gate: Gate, heads: int) -> np.ndarray:
         return np.log(value / (1 - value))
     if gate.range == "bounded":
         return np.log(value / (gate.upper - value))
+    if gate.range == "real":
+        return value
     return value + np.log(-np.expm1(-value))  # log(exp(value) - 1) without overflow
 
 
 class GateProjections(nnx.Module):
     """A value per token for each learned gate, initially the gate's initial value.
+
+    A gate with `per_token=False` has one learned value for all tokens.
 
     Gates per head have a linear projection, gates per channel one of low rank (MIRAS, 2504.13173,
     section 5.3).
@@ -68,13 +74,15 @@ class GateProjections(nnx.Module):
             shape = (heads,)
             if gate.role == "rate" and terms is not None:
                 shape += (terms,)
+            if gate.side != "head":
+                shape = (*shape, channels[gate.side])
             axes = ("heads", *[None] * (len(shape) - 1))
-            if gate.side == "head":
-                kernel = LinearGeneral((width, *shape), ("embed", *axes), rngs, start=0.0)
-            else:
-                shape, axes = (*shape, channels[gate.side]), (*axes, None)
-                kernel = LowRank(width, rank, shape, axes, rngs)
-            self.kernels[gate.name] = kernel
+            if gate.per_token:
+                self.kernels[gate.name] = (
+                    LinearGeneral((width, *shape), ("embed", *axes), rngs, start=0.0)
+                    if gate.side == "head"
+                    else LowRank(width, rank, shape, axes, rngs)
+                )
             start = jnp.asarray(unsquash(gate, heads), jnp.float32)
             start = jnp.broadcast_to(start.reshape(heads, *[1] * (len(shape) - 1)), shape)
             self.biases[gate.name] = param(start, axes)
@@ -82,7 +90,11 @@ class GateProjections(nnx.Module):
     def __call__(self, x: Array) -> dict[str, Array]:
         """Project tokens [B, T, width] to gates [B, T, H, ...], float32, by name."""
         x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
-        return {
-            gate.name: squash(gate, self.kernels[gate.name](x) + self.biases[gate.name][...])
-            for gate in self.learned
-        }
+        return {gate.name: squash(gate, self._logits(gate, x)) for gate in self.learned}
+
+    def _logits(self, gate: Gate, x: Array) -> Array:
+        """[B, T, H, ...]."""
+        bias = self.biases[gate.name][...].astype(x.dtype)
+        if not gate.per_token:
+            return jnp.broadcast_to(bias, (*x.shape[:2], *bias.shape))
+        return self.kernels[gate.name](x) + bias

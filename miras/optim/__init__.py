@@ -14,6 +14,7 @@ from miras.optim.muon import Muon
 from miras.optim.newton import Newton
 from miras.optim.nonparametric import NonParametric
 from miras.optim.omega import Omega
+from miras.optim.preconditioned import Preconditioned
 
 __all__ = [
     "DEFAULT",
@@ -30,6 +31,7 @@ __all__ = [
     "Newton",
     "NonParametric",
     "Omega",
+    "Preconditioned",
     "register",
     "without_steps",
 ]

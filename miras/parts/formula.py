@@ -57,6 +57,17 @@ class MemoryFormula(NamedTuple):
     where: tuple[Line, ...] = ()
 
 
+class AssociationFormula(NamedTuple):
+    """The error of what the memory answers to `read`, as to `value`, written along `write`.
+
+    LaTeX of each, "" for a key or value of zero.
+    """
+
+    read: str
+    write: str
+    value: str
+
+
 class BiasFormula(NamedTuple):
     """An attentional bias's piece.
 
@@ -78,7 +89,6 @@ class RetentionFormula(NamedTuple):
     Attributes:
         decay: LaTeX of the factor on the past, where it is not the gate `log_decay` itself.
         rate: LaTeX of the rate of steps, where it is not the gate `lr` itself.
-        key: LaTeX of the key, where it is not the token's own.
         link: LaTeX of W, from that of the dual state; None where W is the state.
         start: LaTeX of the dual state of W_0, from that of W_0.
         prox: LaTeX of the proximal map, from that of the new weight, of the old one, and of U_t.
@@ -87,7 +97,6 @@ class RetentionFormula(NamedTuple):
 
     decay: str | None = None
     rate: str | None = None
-    key: str | None = None
     link: Callable[[str], str] | None = None
     start: Callable[[str], str] = lambda W: W
     prox: Callable[[str, str, str], str] | None = None

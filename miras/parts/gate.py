@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-Range = Literal["bounded", "log_unit", "positive"]
+Range = Literal["bounded", "log_unit", "positive", "real"]
 Side = Literal["head", "key", "value", "slot"]
 Role = Literal["rate", "decay", "momentum", "weight"]
 
@@ -24,8 +24,11 @@ class Gate:
         name: key in the `gates` dict of `miras.scan`, such as lr, log_decay or threshold.
         value: in natural units (eta, alpha, mu, delta): held where the gate is not given, and
             where a projection starts.
-        range: "bounded" is (0, upper); "log_unit" is the log of (0, 1]; "positive" is (0, inf).
-        learned: whether a layer computes it from the token.
+        range: "bounded" is (0, upper); "log_unit" is the log of (0, 1]; "positive" is (0, inf);
+            "real" is (-inf, inf).
+        learned: whether a layer learns it.
+        per_token: whether a layer computes a learned gate from the token; otherwise it learns one
+            value per head, or per head and channel.
         upper: end of the range of a bounded gate.
         spread: of a "log_unit" gate: head h starts at 1 - (1 - value) * spread^h.
         side: what it has a value for: "head" is one per head, [B, T, H]; "key", "value" and "slot"
@@ -48,6 +51,7 @@ class Gate:
     slopes: Literal["spread", "alibi"] = "spread"
     role: Role | None = None
     symbol: str = ""
+    per_token: bool = True
 
     @property
     def neutral(self) -> float:

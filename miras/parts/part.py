@@ -4,7 +4,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+from miras.array_typing import Array
 from miras.config import Config
+from miras.parts.association import Association, Buffers
+from miras.parts.formula import AssociationFormula, Line, Symbols
 from miras.parts.gate import Gate
 
 
@@ -79,6 +82,41 @@ class Part(Config):
     kind: ClassVar[str]
     separable: ClassVar[bool] = False
 
+    @property
+    def one_association(self) -> bool:
+        """Whether `associate` takes one association a token only."""
+        return False
+
+    def carries(self, dk: int, dv: int) -> dict[str, tuple[int, ...]]:
+        """The buffers that `associate` carries from token to token: the shape of each, by name.
+
+        A name belongs to one part of a rule. The buffers of a part that is `separable` depend on
+        keys and gates alone.
+
+        Args:
+            dk: width of keys.
+            dv: width of values.
+        """
+        del dk, dv
+        return {}
+
+    def associate(
+        self, tokens: Association, gates: Mapping[str, Array], buffers: Buffers
+    ) -> Association:
+        """What C tokens write, made of their own keys and values, of gates and of buffers.
+
+        The parts of a rule map one after another: retention, memory, bias, algorithm. A part that
+        gives keys to write along calls `_writes_along` in its `conditions`.
+
+        Args:
+            tokens: what they write as far as the parts before have it.
+            gates: of the whole rule by name, [C] or [C, D], as the retention's `effective` has
+                them.
+            buffers: those that `carries` declares.
+        """
+        del gates, buffers
+        return tokens
+
     def gates(self) -> tuple[Gate, ...]:
         """The gates that the part is given at each token."""
         return ()
@@ -101,6 +139,29 @@ class Part(Config):
                     f"{rule.memory.kind!r} has no slots",
                     "use granularity='head', or memory 'slots'",
                 )
+
+    def association_formula(
+        self, tokens: AssociationFormula, gates: Symbols
+    ) -> tuple[AssociationFormula, tuple[Line, ...]]:
+        """What `miras.equations` writes of `associate`, and the lines that define its symbols.
+
+        Args:
+            tokens: what a token writes as far as the parts before have it.
+            gates: LaTeX of the gates' symbols, by name.
+        """
+        del gates
+        return tokens, ()
+
+    def _writes_along(self, rule: RuleView) -> Condition:
+        """What a key of its own to write along needs."""
+        memory, algorithm = rule.memory, rule.algorithm
+        return Condition(
+            memory.is_linear and algorithm.window == 1 and algorithm.takes_terms,
+            f"{self.kind!r} writes along a key other than the one at which errors are read, which "
+            "needs a linear memory, whose gradient is an outer product with the key, and an "
+            f"algorithm without windows, not {memory.kind!r} with {algorithm.kind!r}",
+            "use memory 'matrix' with gd, momentum, nesterov or multi_step",
+        )
 
     def sources(self) -> tuple[str, ...]:
         """Papers of the formula, each with its equation, table or section."""

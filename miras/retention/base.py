@@ -46,7 +46,6 @@ class Retention(Part):
     Attributes:
         lag: see above.
         proximal: see above.
-        ties_keys: whether `key` makes the keys that tokens are written along.
         uses_rate: whether `effective` computes with the rate `lr`, one per head.
     """
 
@@ -72,11 +71,6 @@ class Retention(Part):
     def starts_at_zero(self) -> bool:
         """Whether weights may start at 0; False where 0 stays 0 or the map has no slope there."""
         return True
-
-    @property
-    def ties_keys(self) -> bool:
-        """Whether `key` makes the keys that tokens are written along."""
-        return False
 
     @property
     def uses_rate(self) -> bool:
@@ -133,11 +127,6 @@ class Retention(Part):
             All of them, the rate and the decays as the recursion uses them.
         """
         return gates
-
-    def key(self, gates: dict[str, Array], k: Array) -> Array:
-        """The key that is written along: the token's own unless the retention `ties_keys`."""
-        del gates
-        return k
 
     def link(self, A: Leaf) -> Leaf:
         """The mirror map, dual to primal."""

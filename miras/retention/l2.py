@@ -1,14 +1,15 @@
 """l2 retention: weight decay, local and global, of RetNet, GLA, Mamba-2, Titans and Yaad."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import jax.numpy as jnp
 
 from miras.array_typing import Array
 from miras.config import require
-from miras.parts.formula import RetentionFormula
+from miras.parts.association import Association, Buffers
+from miras.parts.formula import AssociationFormula, Line, RetentionFormula, Symbols
 from miras.parts.part import Condition, RuleView
 from miras.retention.base import Decaying, register
 
@@ -48,7 +49,7 @@ class L2(Decaying):
         )
 
     @property
-    def ties_keys(self) -> bool:
+    def one_association(self) -> bool:
         """`tied`."""
         return self.tied
 
@@ -82,17 +83,28 @@ class L2(Decaying):
             return gates
         return {**gates, "log_decay": gates["lr"] * gates["log_decay"]}
 
-    def key(self, gates: dict[str, Array], k: Array) -> Array:
-        """1 - alpha_t where tied."""
-        return -jnp.expm1(gates["log_decay"]) if self.tied else k
+    def associate(
+        self, tokens: Association, gates: Mapping[str, Array], buffers: Buffers
+    ) -> Association:
+        """The key 1 - alpha_t where tied."""
+        return tokens._replace(k=-jnp.expm1(gates["log_decay"])) if self.tied else tokens
 
     def formula(self, gates) -> RetentionFormula:
-        """The power of a decay where discretised, the key where tied."""
+        """The power of a decay where discretised."""
         alpha, eta = gates.get("log_decay", ""), gates.get("lr", "")
         return RetentionFormula(
             decay=f"{alpha}^{{{eta}}}" if self.discretised else None,
-            key=f"(1 - {alpha})" if self.tied else None,
         )
+
+    def association_formula(
+        self, tokens: AssociationFormula, gates: Symbols
+    ) -> tuple[AssociationFormula, tuple[Line, ...]]:
+        """The key where tied."""
+        if not self.tied:
+            return tokens, ()
+        write = tokens.write if tokens.write != tokens.read else ""
+        read = f"(1 - {gates['log_decay']})"
+        return tokens._replace(read=read, write=write or read), ()
 
     def sources(self) -> tuple[str, ...]:
         """MIRAS, and whose decay it is."""

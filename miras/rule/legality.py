@@ -52,6 +52,7 @@ def of_call(rule: RuleView, terms: int | None, k_write: bool) -> Iterator[Condit
         k_write: whether there are keys to write along.
     """
     memory, algorithm, retention = rule.memory, rule.algorithm, rule.retention
+    parts = (memory, rule.bias, retention, algorithm)
     if k_write:
         yield Condition(
             memory.is_linear and algorithm.window == 1 and algorithm.takes_terms,
@@ -69,7 +70,7 @@ def of_call(rule: RuleView, terms: int | None, k_write: bool) -> Iterator[Condit
             "computed from lr, such as 'l2' with discretised=False",
         )
         yield Condition(
-            not memory.associates and not retention.ties_keys,
+            not memory.associates and not any(part.one_association for part in parts),
             f"k has {terms} terms a token, but {memory.kind!r} with {retention.kind!r} "
             "here writes one association a token, of which the gates decide",
             "use keys [B, T, H, Dk]",

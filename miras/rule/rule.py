@@ -15,6 +15,7 @@ from miras.memory import Memory
 from miras.optim import DEFAULT as ALGORITHM
 from miras.optim import Algorithm
 from miras.parts.gate import Gate, Role
+from miras.parts.part import Part
 from miras.retention import DEFAULT as RETENTION
 from miras.retention import Retention
 from miras.rule import legality
@@ -65,6 +66,13 @@ class Rule(Config):
             f"gate {twice!r} is declared by two parts of {self.kinds()}: give one of them another "
             "name.",
         )
+        names = [name for part in self.associating_parts for name in part.carries(1, 1)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        require(
+            twice is None,
+            f"buffer {twice!r} is carried by two parts of {self.kinds()}: give one of them another "
+            "name.",
+        )
 
     def kinds(self) -> dict[str, str]:
         """The registered name of each part."""
@@ -85,6 +93,19 @@ class Rule(Config):
     def gradient_gates(self) -> tuple[Gate, ...]:
         """The gates that a token's gradient depends on: those of the bias and of the memory."""
         return (*self.bias.gates(), *self.memory.gates())
+
+    @property
+    def associating_parts(self) -> tuple[Part, ...]:
+        """The parts in the order in which they map a token's keys and values."""
+        return self.retention, self.memory, self.bias, self.algorithm
+
+    def carries(self, dk: int, dv: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of the buffers that parts carry from token to token, by name."""
+        return {
+            name: shape
+            for part in self.associating_parts
+            for name, shape in part.carries(dk, dv).items()
+        }
 
     @property
     def rate(self) -> Gate | None:

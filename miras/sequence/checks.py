@@ -171,6 +171,7 @@ def _check_range(gate: Gate, given: Array, mask: Array | None) -> None:
         "log_unit": (values <= 0, "at most 0, as the log of a number in (0, 1]"),
         "bounded": ((values >= 0) & (values < np.inf), "finite and at least 0"),
         "positive": (values > 0, "above 0"),
+        "real": (np.isfinite(values), "finite"),
     }[gate.range]
     require(
         bool(legal.all()),

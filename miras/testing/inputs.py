@@ -106,4 +106,6 @@ def span(gate: Gate) -> tuple[float, float]:
         return -0.3, 0.0
     if gate.range == "bounded" and math.isfinite(gate.upper):
         return 0.1 * gate.upper, 0.9 * gate.upper
+    if gate.range == "real":
+        return gate.value - 1, gate.value + 1
     return 0.5 * gate.value, 2.5 * gate.value

@@ -130,7 +130,7 @@ def _value_and_gradients(rule: Rule, backend: str, inputs: Inputs, options: dict
 
 def _memory(state: Any) -> Any:
     """What a state says about the memory, without the count of tokens."""
-    parts = ("A", "S", "V", "R", "L") if hasattr(state, "A") else ("k", "v")
+    parts = ("A", "S", "V", "R", "L", "carried") if hasattr(state, "A") else ("k", "v")
     return {name: getattr(state, name) for name in parts}
 
 

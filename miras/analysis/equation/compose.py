@@ -12,7 +12,7 @@ from miras.analysis.equation.architecture import architecture, beside_sources
 from miras.analysis.equation.decays import Decays
 from miras.analysis.equation.gates import gate, gate_lines, is_one, symbol, symbols
 from miras.analysis.equation.gradient import GradientFormula, gradients_of, joined
-from miras.analysis.equation.inputs import inputs, query, terms_of
+from miras.analysis.equation.inputs import associated, inputs, query, terms_of
 from miras.analysis.equation.setting import EquationSetting, declares, overrides, told
 from miras.analysis.equation.state import Update, state_lines
 from miras.analysis.equation.terms import Association
@@ -88,8 +88,8 @@ def _update(setting: EquationSetting) -> tuple[list[Line], list[Line], list[str]
     kept, notes = _retention(setting, named)
     notes = [*found.notes, *notes]
     decays = Decays(setting, kept.decay, named)
-    k, v = f"k_{index}", f"v_{index}"
-    k = k if kept.key is None else kept.key
+    own = Association(f"k_{index}", f"k_{index}", f"v_{index}", "")
+    k, _, v, _ = associated(setting, own, at_index)[0]
     rate, of_rate = _rate(setting, kept, found.memory.feature(k), named)
     where = [*found.memory.where, *decays.where(), *kept.where, *of_rate]
     where += [] if found.bias is None else found.bias.where
@@ -98,8 +98,13 @@ def _update(setting: EquationSetting) -> tuple[list[Line], list[Line], list[str]
     if solved:
         return [*solved, Line("y_t", found.memory.answer("W_t", query(setting)))], where, notes
 
-    terms = terms_of(setting, k, v, rate)
-    lines = [*found.memory.lines]
+    terms, made = [], []
+    for term in terms_of(setting, *own[::2], rate):
+        term, lines, said = associated(setting, term, at_index)
+        terms.append(term)
+        made += [line for line in lines if line not in made]
+        notes += [note for note in said if note not in notes]
+    lines = [*found.memory.lines, *made]
     point = _point(setting, decays)
     if algorithm.sequential and algorithm.terms > 1:
         update = _sequential(setting, found, terms[0], point, decays)
@@ -160,8 +165,6 @@ def _retention(setting: EquationSetting, named) -> tuple[RetentionFormula, list[
         notes.append(f"link is the map from dual to primal weights of {known}.")
     if overrides(part, "effective"):
         notes.append(f"the gates are first mapped by `effective` of {known}.")
-    if overrides(part, "key"):
-        notes.append(f"the keys are first mapped by `key` of {known}.")
     return RetentionFormula(link=link, prox=prox), notes or [f"{known}."]
 
 

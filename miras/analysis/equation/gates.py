@@ -57,14 +57,19 @@ def gate_lines(setting: EquationSetting) -> Iterator[Line]:
 
 
 def _learned(gate: Gate, symbol: str, setting: EquationSetting) -> Line:
-    right = {"bounded": f"(0, {number(gate.upper)})", "log_unit": "(0, 1]"}
+    right = {
+        "bounded": f"(0, {number(gate.upper)})",
+        "log_unit": "(0, 1]",
+        "real": r"\mathbb{R}",
+    }
     start = f"{_plain(gate.value)} at the start"
     if gate.slopes == "alibi":
         start = "exp(-2^(-8 (h+1) / H)) at the start in head h of H, from 0"
     elif gate.spread != 1:
         lost = _plain(round(1 - gate.value, 12))
         start = f"1 - {lost} * {_plain(gate.spread)}^h at the start in head h, from 0"
-    told = [f"{_granularity(gate)}, from the token{_rank(gate, setting)}", start]
+    origin = f"from the token{_rank(gate, setting)}" if gate.per_token else "learned"
+    told = [f"{_granularity(gate)}, {origin}", start]
     told += _notes(gate, setting)
     if gate.range == "positive":
         return Line(symbol, "0", ">", "; ".join(told))

@@ -1,9 +1,9 @@
 r"""Inputs: how a layer makes a rule's keys, values and queries, and what becomes of the read."""
 
 from miras.analysis.equation.gates import gate, is_one
-from miras.analysis.equation.setting import EquationSetting
+from miras.analysis.equation.setting import EquationSetting, declares, overrides, told
 from miras.analysis.equation.terms import Association
-from miras.parts.formula import Line
+from miras.parts.formula import AssociationFormula, Line, Symbols
 
 
 def terms_of(setting: EquationSetting, k: str, v: str, rate: str) -> list[Association]:
@@ -18,8 +18,24 @@ def terms_of(setting: EquationSetting, k: str, v: str, rate: str) -> list[Associ
             Association("", r"\tilde{k}_t", v, rates[1]),
         ]
     if setting.keys == "comba":
-        return [Association("p_t" if k == "k_t" else k, "k_t", v, rate)]
+        return [Association("p_t", "k_t", v, rate)]
     return [Association(k, k, v, rate)]
+
+
+def associated(
+    setting: EquationSetting, term: Association, named: Symbols
+) -> tuple[Association, tuple[Line, ...], tuple[str, ...]]:
+    """An association as the rule's parts map it, the lines of their symbols, and sentences."""
+    lines, notes = (), ()
+    for part in setting.rule.associating_parts:
+        axis = next(axis for axis in setting.rule.kinds() if getattr(setting.rule, axis) is part)
+        if declares(part, axis, "association_formula"):
+            pair = AssociationFormula(term.read, term.write, term.value)
+            made, more = part.association_formula(pair, named)
+            term, lines = Association(*made, term.rate), (*lines, *more)
+        elif overrides(part, "associate"):
+            notes += (f"keys and values are first mapped by `associate` of {axis} {told(part)}.",)
+    return term, lines, notes
 
 
 def query(setting: EquationSetting) -> str:

@@ -11,7 +11,7 @@ from miras.rule.rule import Rule
 _COMPUTED = {  # what a formula says must not be overridden below it
     "memory": ("init", "apply", "features", "associations"),
     "bias": ("loss", "residual"),
-    "retention": ("effective", "key", "link", "unlink", "prox"),
+    "retention": ("effective", "link", "unlink", "prox"),
     "algorithm": ("step", "coefficients", "transform"),
 }
 
@@ -92,7 +92,8 @@ def setting_of(model: Any, chunk: int | None, refine: int, exact: bool) -> Equat
 
 def declares(part: Any, axis: str, method: str = "formula") -> bool:
     """Whether a part's formula is of what it computes, and not of a class that it is below."""
-    names = ("effective",) if method == "rate_formula" else _COMPUTED[axis]
+    of_method = {"rate_formula": ("effective",), "association_formula": ("associate",)}
+    names = of_method.get(method, _COMPUTED[axis])
     own = _owner(part, method)
     return all(own <= _owner(part, name) for name in names)
 

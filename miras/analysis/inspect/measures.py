@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.array_typing import Array, Weights
+from miras.engine.buffers import ChunkBuffers
 from miras.engine.decay import decay_of
 from miras.engine.gradients import Term
 from miras.engine.readers import FixedWeightsReader
@@ -24,11 +25,13 @@ class MemoryAtToken(NamedTuple):
         at: weights at which the token's gradient is taken, before any decay.
         held: weights that are read after the write.
         fixed: weights that only the outer loop trains.
+        carried: buffers of keys and values before the token, by name; None for rules without.
     """
 
     at: Weights
     held: Weights
     fixed: Weights
+    carried: dict[str, Array] | None = None
 
 
 class Pairs(NamedTuple):
@@ -69,7 +72,8 @@ def measures(
     along = None if k_write is None else k_write[None]
     gates = {name: gate[None] for name, gate in gates.items()}
     write = jnp.ones(1, v.dtype)
-    tokens = tokens_of(rule, memory.fixed, k[None], v[None], along, gates, write)
+    buffers = ChunkBuffers(memory.carried or {}, write)
+    tokens = tokens_of(rule, memory.fixed, k[None], v[None], along, gates, write, buffers)
     if k.ndim == 1:  # drop further steps of the algorithm on the same association
         tokens = tokens._replace(terms=tokens.terms[:1])
     keys = [term.k if term.k_write is None else term.k_write for term in tokens.terms]

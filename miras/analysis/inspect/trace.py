@@ -145,10 +145,10 @@ def _measured(fast: FastWeights, call: MemoryCall):
         return None  # attention
     W0, (q, k, v, k_write) = fast.initial_weights(), call.streams
     gates = every_gate(rule, ScanInputs(W0, q, k, v, call.gates, k_write))
-    rows = _gradients_at(fast, before), _held(rule, after)
-    at, held = jax.tree.map(lambda x: x[0], rows)
+    rows = _gradients_at(fast, before), _held(rule, after), before.carried
+    at, held, carried = jax.tree.map(lambda x: x[0], rows)
     token = jax.tree.map(lambda x: x[0, 0], (k, v, k_write, gates))
-    arguments = MemoryAtToken(at, held, split_fixed(rule, W0)[1]), *token
+    arguments = MemoryAtToken(at, held, split_fixed(rule, W0)[1], carried), *token
     arguments = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), arguments)
     values, pairs = jax.vmap(functools.partial(measures, rule))(*arguments)
     return _Memory(rule, arguments[0]), values, pairs

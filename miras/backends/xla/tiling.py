@@ -33,7 +33,7 @@ class Prepared(NamedTuple):
         start: the state to continue from, or the initial state.
         memory: the memories of `start`, which the loop carries.
         constants: of each head.
-        streams: q, k, v, k_write, write and gates by name, [B, T, ...].
+        streams: q, k, v, k_write, written (the `write` of tiles) and gates by name, [B, T, ...].
         at: where the tokens stand in their chunks.
     """
 
@@ -67,7 +67,7 @@ def prepare(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> Prepared:
     segment_start = dual_start(rule, {name: leaf.astype(dtype) for name, leaf in fast.items()})
     constants = Constants({name: leaf.astype(dtype) for name, leaf in fixed.items()}, segment_start)
     streams = {name: getattr(inputs, name) for name in ("q", "k", "v", "k_write")}
-    streams |= {"write": write, "gates": gates}
+    streams |= {"written": write, "gates": gates}
     return Prepared(start, *varying_alike((start.of_heads(), constants, streams, at)))
 
 
@@ -173,7 +173,7 @@ def tiles_of(
         present = placement.source < length
         source = jnp.minimum(placement.source, length - 1)
         moved = jax.tree.map(lambda x: take_tokens(x, source), prepared.streams)
-        moved["write"] = moved["write"] * present.astype(moved["write"].dtype)
+        moved["written"] = moved["written"] * present.astype(moved["written"].dtype)
         resets = take_tokens(at.reset, source) & present
     by_tile = present.reshape(batch, count, slots)
     end = action_position(rule, chunk)
@@ -268,7 +268,7 @@ def _stack(
         v=by_head(streams["v"]),
         k_write=None if streams["k_write"] is None else by_head(streams["k_write"]),
         gates={name: by_head(x) for name, x in streams["gates"].items()},
-        write=tiled(streams["write"]),
+        write=tiled(streams["written"]),
         chunk_start=None if chunk_start is None else chunk_start.T,
         chunk_end=chunk_end.T,
     )

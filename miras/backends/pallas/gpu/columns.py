@@ -31,7 +31,9 @@ def split_columns(loop: Callable[..., Any], count: int) -> Callable[..., Any]:
         step: Callable[..., Any], constants: Constants, memory: State, *tiles: Any
     ) -> tuple[State, Array, Array]:
         memory, y, loss = loop(step, *split_operands(count, constants, memory, *tiles))
-        memory = jax.tree.map(lambda x: _merge(x, 1, count), memory)
+        carried = jax.tree.map(lambda x: x[:, ::count], memory.carried)  # all columns have the same
+        memory = memory.replace(carried=None)
+        memory = jax.tree.map(lambda x: _merge(x, 1, count), memory).replace(carried=carried)
         loss = loss.reshape(*loss.shape[:2], -1, count, loss.shape[3])
         return memory, _merge(y, 2, count), jnp.sum(loss, axis=3)
 
@@ -57,7 +59,9 @@ def split_operands(
         gates=repeat(tiles.gates, 2),
         v=split(tiles.v, 2),
     )
-    return constants, split(memory, 1), tiles, resets
+    own = split(memory.replace(carried=None), 1)
+    memory = own.replace(carried=repeat(memory.carried, 1))
+    return constants, memory, tiles, resets
 
 
 def _split(x: Array, axis: int, count: int) -> Array:
