@@ -166,6 +166,13 @@ REFUSALS: dict[str, tuple[Refusal, ...]] = {
             retention={"kind": "kl", "coupled": True},
             algorithm={"kind": "gd", "granularity": "value"}),
     ),
+    "Keys that a rule makes": (
+        _of({"memory": "matrix"}, memory="mlp", bias="gated_l2"),
+        _of({"algorithm": "gd"}, bias="gated_l2", algorithm="implicit"),
+        _of({"memory": "matrix"}, memory="mlp", algorithm="preconditioned"),
+        _of({"memory": "matrix"}, memory={"kind": "features", "map": "taylor"},
+            algorithm="preconditioned"),
+    ),
     "Order": (
         _of({"order": "learn_first"}, retention="kl", order="decay_first"),
         _of({"order": "learn_first"}, algorithm=_OMEGA, order="decay_first"),
@@ -201,6 +208,7 @@ REFUSALS: dict[str, tuple[Refusal, ...]] = {
         _when({"retention": "l2"}, {"terms": 2}, retention="elastic_net"),
         _when({"terms": None}, {"terms": 2}, memory="slots", bias="dot"),
         _when({"terms": None}, {"terms": 2}, retention={**_KEY, "tied": True}),
+        _when({"terms": None}, {"terms": 2}, algorithm="preconditioned"),
         _when({"algorithm": {"kind": "multi_step", "steps": 3}}, {"terms": 3},
               algorithm={"kind": "multi_step", "steps": 2}),
         _when({"memory": "matrix"}, {"k_write": True}, memory="mlp"),

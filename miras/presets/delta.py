@@ -4,7 +4,7 @@ from miras import bias
 from miras.layers.config import LayerConfig
 from miras.memory import Matrix
 from miras.models.config import LanguageModelConfig
-from miras.optim import GD, Algorithm, Implicit, MultiStep, Newton
+from miras.optim import GD, Algorithm, Implicit, MultiStep, Newton, Preconditioned
 from miras.presets.registry import register
 from miras.retention import L2, NoRetention, Retention
 from miras.rule.rule import Rule
@@ -16,10 +16,11 @@ def _delta(
     decay_first: bool = False,
     keys: str = "plain",
     algorithm: Algorithm | None = None,
+    loss: bias.Bias | None = None,
 ) -> LanguageModelConfig:
     rule = Rule(
         memory=Matrix(),
-        bias=bias.L2(),
+        bias=loss or bias.L2(),
         retention=retention,
         algorithm=algorithm or GD(lr=0.5),
         order="decay_first" if decay_first else "learn_first",
@@ -53,6 +54,59 @@ def gated_deltanet() -> LanguageModelConfig:
 def kda() -> LanguageModelConfig:
     """Gated DeltaNet with a decay per key channel."""
     return _delta(L2(decay=0.99, granularity="key"), decay_first=True)
+
+
+@register(
+    "Gated DeltaNet-2",
+    "arXiv 2605.22791",
+)
+def gated_deltanet2() -> LanguageModelConfig:
+    """KDA with a gate per key channel for what is erased and one per value channel for the write.
+
+        W_t = Diag(alpha_t) W_{t-1};  W_t = W_t + k_t^T (w_t * v_t - (b_t * k_t) W_t)
+
+    As flash-linear-attention computes it. `bias.negative_eigenvalues=true bias.erase=1` doubles b.
+    Here b, w and alpha are projected by rank `layer.gate_rank`, there b and w by a full matrix and
+    alpha by rank d; queries have no factor d^-1/2, which the norm of the output takes out.
+    """
+    return _delta(
+        L2(decay=0.99, granularity="key"),
+        decay_first=True,
+        algorithm=GD(lr=1.0, data_dependent=False),
+        loss=bias.GatedL2(),
+    )
+
+
+@register(
+    "Preconditioned DeltaNet",
+    "arXiv 2604.21100",
+)
+def preconditioned_deltanet() -> LanguageModelConfig:
+    """The delta rule, written along keys that are divided by what was written of their channel."""
+    return _delta(NoRetention(), algorithm=Preconditioned())
+
+
+@register(
+    "Preconditioned Gated DeltaNet",
+    "arXiv 2604.21100",
+)
+def preconditioned_gated_deltanet() -> LanguageModelConfig:
+    """Gated DeltaNet with a diagonal preconditioner; its moment has a decay and a rate of its own.
+
+    As flash-linear-attention computes it, with l2-normalised keys. Its decays start at random
+    values per head, these at 0.99; queries have no factor d^-1/2, which the norm of the output
+    takes out.
+    """
+    return _delta(L2(decay=0.99), decay_first=True, algorithm=Preconditioned())
+
+
+@register(
+    "Preconditioned KDA",
+    "arXiv 2604.21100",
+)
+def preconditioned_kda() -> LanguageModelConfig:
+    """KDA with the preconditioner of `preconditioned_gated_deltanet`, per head in its decay."""
+    return _delta(L2(decay=0.99, granularity="key"), decay_first=True, algorithm=Preconditioned())
 
 
 @register(

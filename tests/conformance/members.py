@@ -18,6 +18,7 @@ from tests.conformance.parts import (
     BIASES,
     DOT,
     GATED,
+    GATED_KEYS,
     HUBER,
     LINEAR_ONLY,
     MATRIX,
@@ -26,6 +27,7 @@ from tests.conformance.parts import (
     NET,
     PER_CHUNK,
     PLAIN,
+    PRECONDITIONED,
     RETENTIONS,
     ROWS,
     VECTOR,
@@ -87,6 +89,7 @@ def _members() -> dict[str, Case]:
         chosen[name] = case(memory, HUBER, "l2", "momentum", lr=(0.005, 0.05))
     for name, bias in BIASES.items():
         chosen[f"bias-{name}"] = case(MATRIX, bias)
+    chosen["bias-gated_l2"] = case(MATRIX, GATED_KEYS)
     for name, retention in RETENTIONS.items():
         chosen[f"retention-{name}"] = case(MATRIX, "l2", retention, lr=(0.005, 0.05))
     for name, algorithm in (ALGORITHMS | LINEAR_ONLY).items():
@@ -155,6 +158,9 @@ def _combined() -> dict[str, Case]:
         "features-newton": case(taylor(degree=1), "l2", "none", LINEAR_ONLY["newton_exact"]),
         "features-key": case(MEMORIES["elu"], "l2", l2("key_value")),
         "features-value": case(taylor(), "l2", l2("value")),
+        "gated_l2-momentum": case(MATRIX, GATED_KEYS, "l2", "momentum"),
+        "gated_l2-preconditioned": case(MATRIX, GATED_KEYS, l2("key"), PRECONDITIONED),
+        "preconditioned-k_write": case(MATRIX, HUBER, "l2", PRECONDITIONED, k_write=True),
         "features-k_write": case(taylor(), "l2", "l2", k_write=True),
     }  # fmt: skip
     for name, parts in {
@@ -188,6 +194,7 @@ def _terms() -> dict[str, Case]:
     for name in ("gd", "multi_step", "lr_key"):
         own = {"terms": 3, "k_write": True, "order": "decay_first"}
         chosen[f"terms-k_write-{name}"] = case(*parts[name], **own)
+    chosen["terms-gated_l2"] = case(MATRIX, GATED_KEYS, "l2", "gd", terms=2)
     chosen["k_write"] = case(MATRIX, HUBER, "l2", "momentum", k_write=True)
     return chosen
 
@@ -244,6 +251,12 @@ def _exact() -> dict[str, Case]:
     }
     product: Any = (MATRIX, "l2", "l2", {"kind": "multi_step", "steps": 2})
     both = {"exact": True, "lr": (0.1, 0.7), "terms": 2}
+    chosen["exact-gated_l2"] = case(
+        MATRIX, GATED_KEYS, l2("key"), "gd", exact=True, order="decay_first", lr=(0.1, 0.7)
+    )
+    chosen["exact-preconditioned"] = case(
+        MATRIX, "l2", l2("key"), PRECONDITIONED, exact=True, order="decay_first", lr=(0.1, 0.7)
+    )
     chosen["exact-multi_step"] = case(*product, exact=True, lr=(0.1, 0.7))
     chosen["exact-deltaproduct"] = case(*product, **both, order="decay_first")
     chosen["exact-rwkv7"] = case(MATRIX, "l2", l2("key"), "gd", **both, k_write=True)

@@ -14,6 +14,7 @@ import dataclasses
 import numpy as np
 
 from tests.conformance import oracle_algorithms as algorithms
+from tests.conformance import oracle_keys
 from tests.conformance import oracle_retention as retentions
 from tests.conformance.oracle_algorithms import Memory, Token
 from tests.conformance.oracle_bias import Association
@@ -73,9 +74,8 @@ def run(
         one = {n: x[b, :, h] for n, x in streams.items()}
         tokens = [_token(rule, start, one, gates, (b, t, h)) for t in range(T)]
         own = np.flatnonzero(mask[b])
-        y[b, own, h], end = _run_head(
-            rule, start, one["q"][own], [tokens[t] for t in own], segments[b, own]
-        )
+        written = oracle_keys.mapped(bias, algorithm, [tokens[t] for t in own], segments[b, own])
+        y[b, own, h], end = _run_head(rule, start, one["q"][own], written, segments[b, own])
         for part in "ASV":
             for name, leaf in getattr(end, part).items():
                 whole = final.setdefault(part, {})

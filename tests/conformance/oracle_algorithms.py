@@ -121,7 +121,7 @@ def transformed(algorithm: dict, S: np.ndarray, V: np.ndarray, G: np.ndarray):
 def step(algorithm: dict, S: np.ndarray, V: np.ndarray, G: np.ndarray, token: Token):
     """S_t, V_t and U_t of one weight; G is e_t G_t."""
     kind, mu = algorithm["kind"], np.exp(token.gates.get("log_momentum", -np.inf))
-    if kind in ("gd", "implicit", "multi_step"):
+    if kind in ("gd", "implicit", "multi_step", "preconditioned"):
         return -G, V, -G
     if kind == "momentum":
         S = mu * S - G

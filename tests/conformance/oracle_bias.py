@@ -33,7 +33,7 @@ def residual(bias: dict, pred: np.ndarray, v: np.ndarray, threshold: float = mat
     kind, r = bias["kind"], pred - v
     if kind == "dot":
         return -v
-    if kind == "l2":
+    if kind in ("l2", "gated_l2"):  # of keys and values that are gated already
         return r
     if kind in ("lp", "l1"):  # eqs 10-12
         p = 1.0 if kind == "l1" else bias["p"]

@@ -119,10 +119,13 @@ ALGORITHMS = rules.ALGORITHMS | {
     "rms_plain": adaptive("rms", momentum=None, window=2),
 }
 AVERAGED = {"kind": "gd", "averaged": True}
+PRECONDITIONED = {"kind": "preconditioned", "bound": 1.7}
+GATED_KEYS = {"kind": "gated_l2", "negative_eigenvalues": True}
 LINEAR_ONLY = {
     "implicit": {"kind": "implicit"},
     "implicit_value": {"kind": "implicit", "granularity": "value"},
     "implicit_key": {"kind": "implicit", "granularity": "key"},
+    "preconditioned": PRECONDITIONED,
     "newton": {"kind": "newton", "ridge": 0.7},
     "newton_exact": {"kind": "newton", "ridge": 0.7, "solver": "exact"},
     **{

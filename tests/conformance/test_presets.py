@@ -8,7 +8,7 @@ import pytest
 import miras
 from miras.layers.keys import Associations
 from miras.testing import random_inputs
-from tests.conformance import oracle, oracle_atlas, oracle_linear, oracle_presets
+from tests.conformance import oracle, oracle_atlas, oracle_keys, oracle_linear, oracle_presets
 from tests.rules import RULES
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -46,7 +46,7 @@ def close(got, want):
 def published(name: str):
     if name == "deltanet":  # oracle_presets has its chunked form
         return oracle_linear.deltanet_exact
-    for module in (oracle_linear, oracle_atlas, oracle_presets):
+    for module in (oracle_linear, oracle_keys, oracle_atlas, oracle_presets):
         if hasattr(module, name):
             return getattr(module, name)
     raise AssertionError(f"no oracle for preset {name!r}")
@@ -64,7 +64,7 @@ def against(name: str, chunk: int, T: int, average=None, **options):
         oracle_gates = dict(gates)
     if name == "mamba2":  # the paper's a_t is exp(-A dt_t)
         oracle_gates["log_decay"] = gates["log_decay"] * gates["lr"]
-    if name == "hgrn2":  # whose writes have no rate
+    if name in ("hgrn2", "gated_deltanet2"):  # whose writes have no rate
         gates["lr"] = np.ones_like(gates["lr"])
     oracle = published(name)
     if "link_every" in inspect.signature(oracle).parameters:

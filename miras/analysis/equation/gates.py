@@ -68,7 +68,11 @@ def _learned(gate: Gate, symbol: str, setting: EquationSetting) -> Line:
     elif gate.spread != 1:
         lost = _plain(round(1 - gate.value, 12))
         start = f"1 - {lost} * {_plain(gate.spread)}^h at the start in head h, from 0"
-    origin = f"from the token{_rank(gate, setting)}" if gate.per_token else "learned"
+    origin = (
+        f"from the token{_rank(gate, setting)}"
+        if gate.per_token
+        else "learned, the same for all tokens"
+    )
     told = [f"{_granularity(gate)}, {origin}", start]
     told += _notes(gate, setting)
     if gate.range == "positive":

@@ -76,7 +76,7 @@ class Reading:
                 continue
             p = Reading(self.values, exponent, self.at).whole()
             square = getattr(x, "ndim", 0) == 2 and x.shape[0] == x.shape[1] > 1 and start != "|"
-            if p == -1 and square:
+            if square and p == -1:
                 x = jnp.linalg.inv(x)
             elif square and p == 2:
                 x = x @ x

@@ -45,7 +45,11 @@ def value_and_gradients(static: dict[str, Any], arrays: Any, **options: Any) -> 
             exact=static["exact"],
             **options,
         )
-        return {"y": y, "loss": loss, "memory": (state.A, state.S, state.V, state.R, state.L)}
+        return {
+            "y": y,
+            "loss": loss,
+            "memory": (state.A, state.S, state.V, state.R, state.L, state.carried),
+        }
 
     found, gradients = jax.jit(functools.partial(gradients_of, run))(arrays)
     return {**found, "gradients": gradients}
