@@ -79,7 +79,7 @@ def _source(preset: Preset, config: LanguageModelConfig) -> str:
     whose = "its rule was changed" if any(n.startswith("rule.") for n in changed) else "changed"
     whole = [name.removesuffix(".kind") for name in changed if name.endswith(".kind")]
     inside = tuple(f"{name}." for name in whole)
-    names = [*whole, *(name for name in changed if not name.startswith(inside))]
+    names = dict.fromkeys([*whole, *(n for n in changed if not n.startswith(inside))])
     names = ", ".join(name.removeprefix("rule.") for name in names)
     return f"{preset.source}, but {whose} here: {names}"
 
@@ -96,7 +96,10 @@ def _attention(config: LanguageModelConfig) -> Iterator[tuple[str, str]]:
     """The attention that is combined with the memory: Titans' architectures, and hybrids."""
     attention = config.attention
     persistent = f", {attention.persistent} persistent tokens" if attention.persistent else ""
-    if config.architecture != "lmm":
+    mixer = config.mixer
+    if config.architecture is mixer:  # of no name of its own in configs
+        yield "mixer", mixer.describe(config.block("M"))
+    elif config.architecture != "lmm":
         size = f"segments of {attention.segment}" if config.architecture == "mac" else ""
         size = size or f"a window of {attention.window}"
         roles = {"mac": "as a context", "mag": "as a gate", "mal": "as a layer"}

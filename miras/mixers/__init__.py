@@ -1,21 +1,25 @@
 """Token mixers and channel mixers: the two halves of a block.
 
-A token mixer is a kind in a registry, as the four parts of a rule are: `memory`, `attention`, and
-Titans' `mac`, `mag` and `mal`.
+A token mixer is a kind in a registry, as the four parts of a rule are: `memory`, `attention`,
+`memory_caching`, `log_linear`, and Titans' `mac`, `mag` and `mal`.
 """
 
 from miras.mixers.architectures import MACMixer, MAGMixer, MALMixer
 from miras.mixers.attention import AttentionMixer
 from miras.mixers.base import MixerConfig, TokenMixer, register
 from miras.mixers.channel import ChannelMixer, NoChannel, SwiGLUChannel, register_channel
+from miras.mixers.log_linear import LogLinearMixer
 from miras.mixers.memory import MemoryMixer
+from miras.mixers.memory_caching import MemoryCachingMixer
 
 __all__ = [
     "AttentionMixer",
     "ChannelMixer",
+    "LogLinearMixer",
     "MACMixer",
     "MAGMixer",
     "MALMixer",
+    "MemoryCachingMixer",
     "MemoryMixer",
     "MixerConfig",
     "NoChannel",

@@ -5,19 +5,21 @@ that the papers do not give are chosen such that the inner loss falls and the ou
 order one at initialisation, for any chunk (docs/concepts.md, "Initialisation").
 """
 
-from miras.presets import linear, delta, deep, context, titans, hybrids  # noqa: I001  (the order of the table)
+from miras.presets import linear, delta, deep, context, titans, hybrids, caching, log_linear  # noqa: I001  (the order of the table)
 from miras.presets.registry import ALIASES, PRESETS, Preset, find, preset, register
 
 __all__ = [
     "ALIASES",
     "PRESETS",
     "Preset",
+    "caching",
     "context",
     "deep",
     "delta",
     "find",
     "hybrids",
     "linear",
+    "log_linear",
     "preset",
     "register",
     "titans",

@@ -1,14 +1,17 @@
 """read: what memories answer as they stand, without a write."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 
 from miras.array_typing import Array, Gates, Queries, Weights, typed
 from miras.config import require, unknown
+from miras.engine.readers import FixedWeightsReader
 from miras.engine.state import State, split_fixed
 from miras.engine.trajectory import at_rest
+from miras.memory import Reader
 from miras.parts.gate import Gate
 from miras.rule.rule import Rule
 from miras.sequence.arrays import as_array, check_finite, check_float
@@ -73,6 +76,24 @@ def _shape(rule: Rule, gate: Gate, q: Array, A: Weights) -> tuple[int, ...]:
 
 def answer(rule: Rule, W0: Weights, q: Array, A: Weights, gates: Mapping[str, Array]) -> Array:
     """`read` from dual states, leaves [B, H, ...]; of the gates only the memory's own are read."""
+    return _answer(rule, W0, q, A, gates, functools.partial(at_rest, rule))
+
+
+def answer_of_weights(
+    rule: Rule, W0: Weights, q: Array, W: Weights, gates: Mapping[str, Array]
+) -> Array:
+    """`answer` from primal weights."""
+    return _answer(rule, W0, q, W, gates, FixedWeightsReader)
+
+
+def _answer(
+    rule: Rule,
+    W0: Weights,
+    q: Array,
+    A: Weights,
+    gates: Mapping[str, Array],
+    reader: Callable[..., Reader],
+) -> Array:
     _, fixed = split_fixed(rule, W0)
     dtype = jnp.promote_types(q.dtype, jax.tree.leaves(A)[0].dtype)
     own = {}
@@ -83,7 +104,7 @@ def answer(rule: Rule, W0: Weights, q: Array, A: Weights, gates: Mapping[str, Ar
     fixed = {name: leaf.astype(dtype) for name, leaf in fixed.items()}
 
     def of_head(A: Weights, fixed: Weights, q: Array, gates: dict[str, Array]) -> Array:
-        return rule.memory.apply(at_rest(rule, A, fixed, gates), q)
+        return rule.memory.apply(reader(A, fixed, gates=gates), q)
 
     of_row = jax.vmap(of_head, in_axes=(0, 0, 1, 1), out_axes=1)
     of_rows = jax.vmap(of_row, in_axes=(0, None, 0, 0))

@@ -10,7 +10,7 @@ _PAPER = {"mac": "eq. 21-25", "mag": "eq. 26-28", "mal": "eq. 29-31"}
 def architecture(setting: EquationSetting) -> tuple[list[Line], list[str]]:
     """The lines around those of the memory, and sentences on them."""
     attention = setting.attention
-    if setting.architecture == "lmm" or attention is None:
+    if setting.architecture not in _PAPER or attention is None:
         return [], []
     learned = f"{attention.persistent} learned tokens p" if attention.persistent else ""
     p = "p, " if learned else ""

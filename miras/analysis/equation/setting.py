@@ -86,6 +86,8 @@ def setting_of(model: Any, chunk: int | None, refine: int, exact: bool) -> Equat
         for name in ("layer", "architecture", "attention")
         if hasattr(model, name)
     }
+    mixer = beside.get("architecture", "lmm")
+    beside["architecture"] = getattr(mixer, "kind", mixer)
     config: Any = model
     return EquationSetting(config.rule, config.chunk, config.refine, config.exact, **beside)
 

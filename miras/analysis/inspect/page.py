@@ -63,7 +63,8 @@ def _facts(heading: Heading, trace: Trace) -> list[tuple[str, str]]:
     config = heading.config
     kinds = config.rule.kinds()
     if config.architecture != "lmm" or config.letters != "M":
-        kinds = {"architecture": config.architecture, "pattern": config.letters, **kinds}
+        mixer = config.architecture
+        kinds = {"architecture": getattr(mixer, "kind", mixer), "pattern": config.letters, **kinds}
     semantics = f"{config.chunk}" + (f", refine {config.refine}" if config.refine else "")
     losses = trace.loss[1:]
     return [
