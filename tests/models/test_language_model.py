@@ -20,7 +20,10 @@ SMALL = ("layers=2", "width=32", "heads=2", "vocab=29", "chunk=4")
 
 @functools.cache
 def build(name: str, *overrides: str) -> LanguageModel:
-    model = LanguageModel(miras.override(miras.preset(name), *SMALL, *overrides), nnx.Rngs(0))
+    config = miras.preset(name)
+    if "segment" in vars(config.mixer):  # shorter than the calls below
+        overrides = ("architecture.segment=4", *overrides)
+    model = LanguageModel(miras.override(config, *SMALL, *overrides), nnx.Rngs(0))
     # Parameters that start at zero would hide a leak through them.
     graph, params = nnx.split(model)
     keys = iter(jax.random.split(jax.random.key(1), len(jax.tree.leaves(params))))
