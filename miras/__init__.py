@@ -7,6 +7,7 @@ from miras.runtime import lazy
 if TYPE_CHECKING:
     from miras import bias, memory, optim, retention, tasks
     from miras.analysis.equation import equations
+    from miras.analysis.strength import match_strength, strength
     from miras.config import config_hash, from_dict, from_json, override, to_dict, to_json
     from miras.engine.state import State
     from miras.errors import ConfigError
@@ -28,6 +29,7 @@ __all__ = [
     "equations",
     "from_dict",
     "from_json",
+    "match_strength",
     "memory",
     "optim",
     "override",
@@ -35,6 +37,7 @@ __all__ = [
     "read",
     "retention",
     "scan",
+    "strength",
     "tasks",
     "to_dict",
     "to_json",
@@ -53,6 +56,7 @@ lazy.package(
             "to_json",
         ),
         ".analysis.equation": ("equations",),
+        ".analysis.strength": ("match_strength", "strength"),
         ".engine.state": ("State",),
         ".presets": ("preset",),
         ".rule": ("Precision", "Rule"),

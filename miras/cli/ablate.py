@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from miras.cli.options import TRAINING_TEXT, add_data, add_overrides
+from miras.cli.options import TRAINING_TEXT, add_data, add_overrides, add_rates
 from miras.cli.output import print_line
 from miras.cli.runs import run_config
 from miras.config import plugins, require, sweep
@@ -38,7 +38,8 @@ def add_parser(commands: Any) -> None:
     add_overrides(
         parser,
         "a field of the run's config; several values, separated by commas, make an axis of the "
-        "grid; commas inside brackets or quotes do not separate; `optim` is short for `algorithm`",
+        "grid; commas inside brackets or quotes do not separate; `optim` is short for `algorithm`; "
+        "`strength=0.02,0.05` varies how strongly the memory is written",
         metavar="KEY=VALUE[,VALUE...]",
     )
     parser.add_argument(
@@ -49,6 +50,7 @@ def add_parser(commands: Any) -> None:
         help=f"seeds of each combination (default: {SEEDS})",
     )
     add_data(parser, TRAINING_TEXT)
+    add_rates(parser)
     parser.add_argument(
         "--out", metavar="DIR", help="folder of the grid (default: runs/ablate-PRESET)"
     )
@@ -94,7 +96,9 @@ def _grid(args: argparse.Namespace, points: Sweep, console: "Console") -> "Ablat
     with console.status("building the configs"):
         return make_grid(
             points,
-            lambda *overrides: run_config(args.preset, list(overrides), args.data),
+            lambda *overrides: run_config(
+                args.preset, list(overrides), args.data, rates=args.rates
+            ),
             seeds=args.seeds,
             title=args.preset,
         )

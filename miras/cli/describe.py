@@ -8,6 +8,7 @@ from miras.cli.options import (
     DEFAULT_PRESET,
     MODEL_FIELDS,
     add_preset_and_overrides,
+    add_rates,
     model_overrides,
     split_preset,
 )
@@ -24,21 +25,27 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--latex", action="store_true", help="print only the equations, in LaTeX")
     add_preset_and_overrides(parser, MODEL_FIELDS)
+    add_rates(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
+    from miras.analysis.strength.swap import split_strength
     from miras.presets import find
 
     name, overrides = split_preset(args.overrides)
     entry = find(name or DEFAULT_PRESET)
-    config = override(entry.build(), *model_overrides(overrides))
+    overrides, target = split_strength(model_overrides(overrides))
+    config = override(entry.build(), *overrides)
     if args.latex:
         from miras.analysis.equation import equations
 
         print(equations(config, latex=True))
         return 0
     from miras.analysis.describe import description
+    from miras.analysis.strength.swap import settle
+
+    config = settle(config, entry.build(), overrides, args.rates, target=target)
 
     print(_encodable(description(entry, config)))
     return 0

@@ -34,6 +34,18 @@ def add_data(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--data", metavar="PATH|tfds:NAME", help=text)
 
 
+def add_rates(parser: argparse.ArgumentParser) -> None:
+    """Add `--rates`: inner rates after a swap of a part."""
+    parser.add_argument(
+        "--rates",
+        choices=("matched", "raw", "default"),
+        default="matched",
+        help="inner rate after a swap of memory, bias, retention, link or algorithm, unless "
+        "algorithm.lr is given: the one that writes as strongly as the preset (matched, the "
+        "default), that of the preset (raw), or that of the new parts (default)",
+    )
+
+
 def add_seed(parser: argparse.ArgumentParser, text: str, **options: Any) -> None:
     """Add `--seed`."""
     parser.add_argument("--seed", type=int, metavar="N", help=text, **options)

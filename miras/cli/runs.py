@@ -1,7 +1,8 @@
 """The run that a command's arguments name: a new config, or the folder of a trained run."""
 
+import dataclasses
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from miras.config import override
 from miras.errors import fail
@@ -11,7 +12,13 @@ if TYPE_CHECKING:
 
 
 def run_config(
-    name: str, overrides: list[str], source: str | None, resumed: pathlib.Path | None = None
+    name: str,
+    overrides: list[str],
+    source: str | None,
+    resumed: pathlib.Path | None = None,
+    *,
+    rates: Literal["matched", "raw", "default"] = "default",
+    saved: "RunConfig | None" = None,
 ) -> "RunConfig":
     """The config of a run from a preset, overrides and a data source.
 
@@ -22,20 +29,49 @@ def run_config(
         overrides: `KEY=VALUE` each.
         source: replaces `data.source`, unless None.
         resumed: folder of a run to resume, whose own copy of the tokenizer is then read.
+        rates: inner rates after a swap; see `miras.analysis.strength.swap.settle`.
+        saved: config of a run to resume, whose inner rates are then taken.
 
     Raises:
         ConfigError: for an invalid override, or a tokenizer that cannot be read.
     """
+    from miras.analysis.strength.swap import split_strength
     from miras.data import vocabulary
     from miras.presets import preset
     from miras.train import RunConfig
     from miras.train.runs import provenance
 
-    config = with_source(override(RunConfig(model=preset(name)), *overrides), source)
+    overrides, target = split_strength(overrides)
+    base = RunConfig(model=preset(name))
+    config = with_source(override(base, *overrides), source)
     if not any(word.partition("=")[0].strip() in ("vocab", "model.vocab") for word in overrides):
         data = config.data if resumed is None else provenance.relocate(resumed, config).data
         config = override(config, f"model.vocab={vocabulary(data)}")
-    return config
+    return with_settled_rates(config, base, overrides, rates, saved=saved, target=target)
+
+
+def with_settled_rates(
+    config: "RunConfig",
+    base: "RunConfig",
+    overrides: list[str],
+    rates: Literal["matched", "raw", "default"],
+    *,
+    saved: "RunConfig | None" = None,
+    target: float | None = None,
+) -> "RunConfig":
+    """The config of a run with the inner rates that `miras.analysis.strength.swap.settle` gives."""
+    from miras.analysis.strength.swap import settle
+    from miras.cli.options import model_overrides
+
+    model = settle(
+        config.model,
+        base.model,
+        model_overrides(overrides),
+        rates,
+        saved=None if saved is None else saved.model,
+        target=target,
+    )
+    return dataclasses.replace(config, model=model)
 
 
 def with_source(config: "RunConfig", source: str | None) -> "RunConfig":

@@ -11,10 +11,11 @@ from miras.cli.options import (
     TRAINING_TEXT,
     add_data,
     add_preset_and_overrides,
+    add_rates,
     split_preset,
 )
 from miras.cli.output import print_line
-from miras.cli.runs import run_config, with_source
+from miras.cli.runs import run_config, with_settled_rates, with_source
 from miras.config import override, require
 from miras.errors import fail
 
@@ -34,6 +35,7 @@ def add_parser(commands: Any) -> None:
     )
     add_preset_and_overrides(parser, RUN_FIELDS)
     add_data(parser, TRAINING_TEXT)
+    add_rates(parser)
     parser.add_argument(
         "--out", metavar="DIR", help="folder of the run (default: runs/PRESET-HASH of the config)"
     )
@@ -97,7 +99,7 @@ def _config_and_folder(args: argparse.Namespace) -> "tuple[RunConfig, str]":
     else:
         name = name or DEFAULT_PRESET
         resumed = own.path if own is not None and saved is not None else None
-        config = run_config(name, overrides, args.data, resumed)
+        config = run_config(name, overrides, args.data, resumed, rates=args.rates, saved=saved)
     return config, args.out or default_folder(str(name), config)
 
 
@@ -117,8 +119,9 @@ def _config_from_run(
     if name is None:
         base = dataclasses.replace(folder.read_relocated_config(), parent=None)
         name, config = folder.path.name, with_source(override(base, *overrides), args.data)
+        config = with_settled_rates(config, base, overrides, args.rates, saved=saved)
     else:
-        config = run_config(name, overrides, args.data)
+        config = run_config(name, overrides, args.data, rates=args.rates, saved=saved)
     if step is None:
         steps = saved_steps(folder.checkpoints) if folder.holds_run() else []
         require(bool(steps), f"--from {args.source} has no checkpoint: give a run's folder.")

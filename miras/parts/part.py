@@ -77,10 +77,13 @@ class Part(Config):
         kind: the name under which the class is registered.
         separable: whether column j of every weight and buffer, and entry j of every answer and
             residual, depends on entry j of the values alone. False is always safe.
+        reach: the field to raise where writes cannot move answers far enough at any rate; None
+            where no field bounds them.
     """
 
     kind: ClassVar[str]
     separable: ClassVar[bool] = False
+    reach: ClassVar[str | None] = None
 
     @property
     def one_association(self) -> bool:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,8 @@ class ElasticNet(Retention):
         threshold: "hard" (the minimiser's) or "smooth" (as printed), see `shrink`.
         link_every: see `Retention`; "proximal" with "chunk" shrinks by the last token's gamma.
     """
+
+    reach: ClassVar[str | None] = "c1"
 
     form: Literal["proximal", "ftrl"] = "proximal"
     c1: float = 100.0

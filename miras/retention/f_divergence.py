@@ -56,6 +56,7 @@ class FDivergence(Retention):
     """
 
     proximal: ClassVar[bool] = True
+    reach: ClassVar[str | None] = "scale"
 
     generator: Literal["kl", "chi2", "hellinger"] = "kl"
     scale: float = 1.0

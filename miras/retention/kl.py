@@ -34,6 +34,7 @@ class KL(Decaying):
     """
 
     lag: ClassVar[bool] = True
+    reach: ClassVar[str | None] = "scale"
 
     scale: float = 1.0
     axis: Literal[0, 1] = 0

@@ -25,6 +25,7 @@ class Projection(Decaying):
     """
 
     proximal: ClassVar[bool] = True
+    reach: ClassVar[str | None] = "radius"
 
     decay: float = 1.0
     data_dependent: bool = False

@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator
 
-_LOGS = ("miras.data", "miras.train", "miras.config.trust")
+_LOGS = ("miras.data", "miras.train", "miras.config.trust", "miras.analysis.strength")
 
 
 class _Notices(logging.Handler):

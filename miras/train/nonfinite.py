@@ -1,6 +1,7 @@
 """Locates the first NaN or infinity of a step that was not finite."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +17,30 @@ class NonFiniteError(RuntimeError):
     """A loss, gradient or update was NaN or infinite; the message names the step and the layer."""
 
 
+class Place(NamedTuple):
+    """Where the first value that is not finite is.
+
+    Attributes:
+        text: the place in words.
+        memory_of: index of the layer in whose memory it arose, from finite inputs; None elsewhere.
+        in_gradient: whether the forward pass is finite and its gradient is not.
+    """
+
+    text: str
+    memory_of: int | None = None
+    in_gradient: bool = False
+
+
+_OF_MEMORY = {"inner_loss", "memory_norm", "update_ratio"}  # measures of `Health`
+
+
 def locate(
     graphdef: nnx.GraphDef,
     health: Callable[[Params, Batch], Health],
     params: Params,
     batch: Batch,
     config: LanguageModelConfig,
-) -> str | None:
+) -> Place | None:
     """The first place of a batch's computation that is not finite; None if all are finite.
 
     The layers are searched in the order of the forward pass, then the output head, then the
@@ -41,16 +59,24 @@ def locate(
     if bad:
         layer = min(layer for layer, _ in bad)
         names = [_name(path) for at, path in bad if at == layer]
-        return f"layer {config.memory_layers[layer]} ({', '.join(names)})"
+        # Gates are projected from the layer's input: where they are finite, so is the input.
+        gates = any(name.startswith("gates") for name in names)
+        from_memory = not gates and bool(_OF_MEMORY.intersection(names))
+        where = "the memory of " if from_memory else ""
+        index = config.memory_layers[layer]
+        text = f"{where}layer {index} ({', '.join(names)})"
+        return Place(text, index if from_memory else None)
     gradient = jax.jit(
         jax.value_and_grad(lambda params: total_loss(graphdef, params, batch), has_aux=True)
     )
     (nats, _), gradients = gradient(params)
     if not jnp.isfinite(nats):
-        return "the output head (all layers are finite)"
+        return Place("the output head (all layers are finite)")
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
         if not np.isfinite(leaf).all():
-            return f"the gradient of {_name(path)} (the forward pass is finite)"
+            return Place(
+                f"the gradient of {_name(path)} (the forward pass is finite)", in_gradient=True
+            )
     return None
 
 
@@ -63,3 +89,26 @@ def _absent(path, config: LanguageModelConfig) -> np.ndarray:
 
 def _name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def advice(model: LanguageModelConfig, place: Place, step: int) -> str:
+    """What to set so that a step is finite.
+
+    The outer rate has no part in what a memory computes from finite inputs, nor in the gradient of
+    the first step.
+    """
+    outer = "try a lower train.learning_rate or train.clip, in another folder"
+    layer = place.memory_of
+    if layer is None and place.in_gradient and step == 1:
+        layer = model.memory_layers[0]
+    if layer is None:
+        return f"{outer}."
+    rule = model.block(model.letters[layer % len(model.letters)]).rule
+    if rule.rate is None:
+        return f"{outer}."
+    algorithm = rule.algorithm
+    return (
+        f"the inner rate of layer {layer} is too high: set algorithm.lr below {algorithm.lr:g} and "
+        f"algorithm.max_lr below {algorithm.max_lr:g}, or strength=0.05, at which `miras train` "
+        "finds both, in another folder."
+    )

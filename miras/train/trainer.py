@@ -25,7 +25,7 @@ from miras.train.loggers.base import LoggerContext
 from miras.train.loggers.jsonl import read_metrics
 from miras.train.loggers.loggers import Loggers
 from miras.train.loggers.registry import find
-from miras.train.nonfinite import NonFiniteError, locate
+from miras.train.nonfinite import NonFiniteError, Place, advice, locate
 from miras.train.optimizer import optimizer_of
 from miras.train.plot import loss_curves
 from miras.train.progress import Reporter
@@ -307,12 +307,12 @@ class Trainer:
             locate(self.graphdef, self.health_step, params, _batch(done.batches, i), model)
             for i in range(self.recipe.accumulate)
         )
-        place = next(filter(None, places), "the update, whose size is not finite")
+        place = next(filter(None, places), Place("the update, whose size is not finite"))
         raise NonFiniteError(
             f"step {done.step} is not finite (loss {nats_per_target(metrics.totals):g}, gradient "
-            f"norm {metrics.gradient_norm:g}), first in {place}; the step was not applied and "
-            f"{checkpointer.last_good(self.folder.checkpoints)}: try a lower train.learning_rate "
-            "or train.clip, in another folder."
+            f"norm {metrics.gradient_norm:g}), first in {place.text}; the step was not applied and "
+            f"{checkpointer.last_good(self.folder.checkpoints)}: "
+            f"{advice(self.config.model, place, done.step)}"
         )
 
     def _plot(self, reporter: Reporter) -> None:

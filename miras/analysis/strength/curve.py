@@ -1,5 +1,6 @@
 """Strength: how far a rule's writes move its answers towards the values, by the inner rate."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -10,7 +11,6 @@ from miras.config import require
 from miras.rule.rule import Rule
 
 FLAT = 1.1  # of s between a tenth and ten times a rate: steps whose length ignores the rate
-REFINED = 2  # times that the crossing's bracket is divided by ROWS
 
 
 class Strength(NamedTuple):
@@ -48,7 +48,7 @@ class Strength(NamedTuple):
 def strength(
     rule: Rule, d: int, *, chunk: int = probe.TOKENS, lr_by_position: bool = False
 ) -> Strength:
-    """Measure the write strength of a rule, DESIGN of which is in docs/strength.md.
+    """Measure the write strength of a rule.
 
         s(eta) = sum_{i,h} <M_eta(k_i) - M_0(k_i), v_i> / sum_{i,h} |v_i|^2
 
@@ -66,32 +66,39 @@ def strength(
         ConfigError: the rule has no rate, or its memory does not allow dk = dv = d.
     """
     require(isinstance(d, int) and d >= 1, f"d={d!r} must be a whole number of at least 1.")
+    return _strength(rule, d, chunk, lr_by_position)
+
+
+@functools.lru_cache(maxsize=256)
+def _strength(rule: Rule, d: int, chunk: int, lr_by_position: bool) -> Strength:
     measured = probe.measure(rule, d, chunk=chunk, lr_by_position=lr_by_position)
     rate = rule.algorithm.lr
-    value, low, high = measured(np.array([rate, rate / 10, 10 * rate]))
-    rates = probe.grid()
-    values = measured(rates)
+    found = measured(np.array([rate / 10, rate, 10 * rate, *probe.grid()]))
+    around, values = found[:3], found[3:]
     finite = np.isfinite(values)
     count = len(values) if finite.all() else int(np.argmin(finite))
-    rates, values = rates[:count], values[:count]
+    rates, values = probe.grid()[:count], values[:count]
     at = int(np.argmax(values)) if count else 0
-    has_peak = 0 < count and at < count - 1 and values[at] <= 1
+    has_peak = 0 < at < count - 1 and values[at] <= 1
     return Strength(
         rate=rate,
-        value=float(value),
-        gain=float(value) / rate,
+        value=float(around[1]),
+        gain=float(around[1]) / rate,
         rates=rates,
         values=values,
         peak=float(values[at]) if has_peak else None,
         peak_rate=float(rates[at]) if has_peak else None,
-        flat=bool(max(low, value, high) < FLAT * min(low, value, high)),
+        flat=bool(around.max() < FLAT * around.min()),
     )
 
 
 def rate_of(
     rule: Rule, d: int, target: float, *, chunk: int = probe.TOKENS, lr_by_position: bool = False
 ) -> float:
-    """The smallest rate at which s reaches a target; infinite where no rate of the grid does.
+    """The smallest rate at which s reaches a target; infinite where no rate of the curve does.
+
+    The curve brackets the rate, a finer one inside the bracket does so again, and between its two
+    points, 1 % apart, log s is taken as linear in log eta.
 
     Args:
         rule: the four parts; its own rate plays no role.
@@ -100,14 +107,22 @@ def rate_of(
         chunk: as of `strength`.
         lr_by_position: as of `strength`.
     """
+    found = strength(rule, d, chunk=chunk, lr_by_position=lr_by_position)
+    at = _reached(found.values, target)
+    if not at:
+        return math.inf if at is None else float(found.rates[0])
     measured = probe.measure(rule, d, chunk=chunk, lr_by_position=lr_by_position)
-    rates = probe.grid()
-    for _ in range(1 + REFINED):
-        reached = np.nan_to_num(measured(rates), nan=-np.inf, posinf=np.inf) >= target
-        if not reached.any():
-            return math.inf if rates[0] == probe.grid()[0] else float(rates[-1])
-        at = int(np.argmax(reached))
-        if at == 0:
-            return float(rates[0])
-        rates = np.geomspace(rates[at - 1], rates[at], probe.ROWS)
-    return float(rates[0])
+    rates = np.geomspace(found.rates[at - 1], found.rates[at], probe.ROWS)
+    values = measured(rates)
+    at = _reached(values, target)
+    if not at:  # rounding at an end of the bracket
+        return float(rates[-1 if at is None else 0])
+    low, high = values[at - 1], values[at]
+    share = math.log(target / low) / math.log(high / low) if low > 0 else 1.0
+    return float(rates[at - 1] * (rates[at] / rates[at - 1]) ** share)
+
+
+def _reached(values: np.ndarray, target: float) -> int | None:
+    """The first index at which a value reaches the target."""
+    reached = np.nan_to_num(values, nan=-np.inf, posinf=np.inf) >= target
+    return int(np.argmax(reached)) if reached.any() else None

@@ -29,16 +29,16 @@ from miras.sequence.read import answer
 from miras.sequence.scan import every_gate, scan_with_loss
 
 TOKENS = 64
-HEADS = 4  # 256 pairs: s of seven presets varies by less than 5 % with the key at d >= 16
-ROWS = 49  # rates measured at once: four a decade over twelve decades
-LOWEST, HIGHEST = -8, 4  # powers of ten
+HEADS = 4  # 256 pairs
+LOWEST, HIGHEST, STEPS = -8, 4, 4  # powers of ten, and rates in each
+ROWS = (HIGHEST - LOWEST) * STEPS + 4  # rates measured at once: a curve and three others
 
 Measure = Callable[[np.ndarray], np.ndarray]
 
 
 def grid() -> np.ndarray:
-    """The rates of a curve, [ROWS]."""
-    return np.logspace(LOWEST, HIGHEST, ROWS)
+    """The rates of a curve, [ROWS - 3]."""
+    return np.logspace(LOWEST, HIGHEST, ROWS - 3)
 
 
 def measure(rule: Rule, d: int, *, chunk: int = TOKENS, lr_by_position: bool = False) -> Measure:

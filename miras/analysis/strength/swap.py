@@ -1,0 +1,165 @@
+"""The rates of a run's config that was made by overrides: matched, raw or the parts' defaults.
+
+A swap of the memory, the bias, the retention, its link or the algorithm changes what a rate means.
+"""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+from miras.analysis.strength.match import Match, matches, with_rates
+from miras.analysis.strength.memories import memories
+from miras.config import resolve, to_dict
+from miras.errors import ConfigError
+from miras.models import LanguageModelConfig
+from miras.retention.base import Decaying
+from miras.rule.rule import Rule
+
+Rates = Literal["matched", "raw", "default"]
+STRENGTH = "strength"  # the key of a strength that the user gives in place of a rate
+
+_LOG = logging.getLogger(__name__)
+
+
+def settle(
+    config: LanguageModelConfig,
+    base: LanguageModelConfig,
+    assignments: Sequence[str],
+    rates: Rates = "matched",
+    *,
+    saved: LanguageModelConfig | None = None,
+    target: float | None = None,
+) -> LanguageModelConfig:
+    """The config with the rates that it is trained at, as plain values of `lr` and `max_lr`.
+
+    Rates that the assignments give stay. Each matched rate is logged with its strength.
+
+    Args:
+        config: `base` under the assignments.
+        base: the model with the rates to keep or to match.
+        assignments: of `override`, with paths from the model's config.
+        rates: for rules that an assignment swapped: "matched" to the strength of the base, see
+            `match_strength`; "raw", those of the base; "default", those of the parts.
+        saved: the model of a run to resume: where it differs in rates only it is taken as it is.
+        target: a strength that takes the place of the base's, for all memories.
+
+    Raises:
+        ConfigError: as `match_strength`.
+    """
+    given = {
+        memory.path: {
+            field: getattr(memory.rule.algorithm, field)
+            for field in ("lr", "max_lr")
+            if any(_gives(config, word, f"{memory.path}.algorithm.{field}") for word in assignments)
+        }
+        for memory in memories(config)
+    }
+    if saved is not None and all(not fields for fields in given.values()):
+        found = _with_rates_of(config, saved)
+        if found == saved:
+            return saved
+    known = {memory.path: memory.rule for memory in memories(base)}
+    for memory in memories(config):
+        path, own = memory.path, memory.rule.algorithm
+        free = "lr" not in given[path]
+        if not free or (target is None and not _changed(memory.rule, known.get(path))):
+            continue
+        if target is not None or rates == "matched":
+            for match in matches(config, base if target is None else target):
+                if match.path == path:
+                    _LOG.info(match.line)
+                    config = _applied(config, match, given[path])
+        elif rates == "raw":
+            was = known[path].algorithm
+            bound = given[path].get("max_lr", was.max_lr if was.lr < was.max_lr else own.max_lr)
+            config = with_rates(config, path, was.lr, bound)
+    return config
+
+
+def _applied(
+    config: LanguageModelConfig, match: Match, given: Mapping[str, float]
+) -> LanguageModelConfig:
+    return with_rates(config, match.path, match.lr, given.get("max_lr", match.max_lr))
+
+
+def _changed(rule: Rule, base: Rule | None) -> bool:
+    """Whether a swap, or a part given without its rate, has changed what the base's rate means."""
+    if base is None:
+        return False
+    reset = (rule.algorithm.lr, rule.algorithm.max_lr) != (base.algorithm.lr, base.algorithm.max_lr)
+    return rule.kinds() != base.kinds() or _link(rule) != _link(base) or reset
+
+
+def _link(rule: Rule) -> dict[str, object]:
+    """The fields of a retention's map: all but those of its decay."""
+    decay = {field.name for field in dataclasses.fields(Decaying)}
+    return {name: x for name, x in to_dict(rule.retention).items() if name not in decay}
+
+
+def _with_rates_of(
+    config: LanguageModelConfig, other: LanguageModelConfig
+) -> LanguageModelConfig | None:
+    """The config with the rates of another; None where those are out of range in it."""
+    known = {memory.path: memory.rule.algorithm for memory in memories(other)}
+    try:
+        for path in [memory.path for memory in memories(config)]:
+            if path in known:
+                config = with_rates(config, path, known[path].lr, known[path].max_lr)
+    except ConfigError:
+        return None
+    return config
+
+
+def _gives(config: LanguageModelConfig, assignment: str, field: str) -> bool:
+    """Whether an assignment of `override` gives a value of a field, also inside a dict."""
+    path, _, text = assignment.partition("=")
+    try:
+        found = resolve(config, path.strip())
+    except ConfigError:
+        return False
+    names = field.split(".")
+    if found == names:
+        return True
+    if names[: len(found)] != found:
+        return False
+    return _holds(text, names[len(found) :])
+
+
+def _holds(text: str, names: Sequence[str]) -> bool:
+    """Whether JSON text has a value under nested names."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return False
+    for name in names:
+        if not isinstance(value, dict) or name not in value:
+            return False
+        value = value[name]
+    return True
+
+
+def split_strength(assignments: Sequence[str]) -> tuple[list[str], float | None]:
+    """The assignments without `strength=S`, and S.
+
+    Raises:
+        ConfigError: S is not a number.
+    """
+    rest = [word for word in assignments if not _is_strength(word)]
+    return rest, next(_targets(word for word in assignments if _is_strength(word)), None)
+
+
+def _is_strength(assignment: str) -> bool:
+    return assignment.partition("=")[0].strip().removeprefix("model.") == STRENGTH
+
+
+def _targets(assignments: Iterator[str]) -> Iterator[float]:
+    for assignment in assignments:
+        text = assignment.partition("=")[2].strip()
+        try:
+            yield float(text)
+        except ValueError as error:
+            raise ConfigError(
+                f"strength={text!r} must be a number in (0, 1), such as 0.05."
+            ) from error
