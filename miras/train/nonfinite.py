@@ -103,10 +103,11 @@ def advice(model: LanguageModelConfig, place: Place, step: int) -> str:
         layer = model.memory_layers[0]
     if layer is None:
         return f"{outer}."
-    rule = model.block(model.letters[layer % len(model.letters)]).rule
-    if rule.rate is None:
+    block = model.block(model.letters[layer % len(model.letters)])
+    written = [rule for rule in block.mixer.rules(block) if rule.rate is not None]
+    if not written:
         return f"{outer}."
-    algorithm = rule.algorithm
+    algorithm = written[0].algorithm
     return (
         f"the inner rate of layer {layer} is too high: set algorithm.lr below {algorithm.lr:g} and "
         f"algorithm.max_lr below {algorithm.max_lr:g}, or strength=0.05, at which `miras train` "

@@ -26,14 +26,21 @@ class MemoryOf(NamedTuple):
 
 
 def memories(config: LanguageModelConfig) -> Iterator[MemoryOf]:
-    """The rules of a model that are written at a rate."""
-    if config.rule.rate is None or config.rule.memory.keeps_tokens:
-        return
-    online = config.exact or config.rule.algorithm.online
-    yield MemoryOf(
-        "rule",
-        config.rule,
-        1 if online else config.chunk,
-        config.width // config.heads,
-        config.layer.lr_by_position,
-    )
+    """The rules of a model's blocks that are written at a rate, in the order of the pattern.
+
+    Rules inside a mixer that holds other mixers keep their own rates.
+    """
+    for letter in dict.fromkeys(config.letters):
+        block = config.block(letter)
+        rule = block.rule
+        takes = "rule" in block.mixer.uses and block.mixer.rules(block) == (rule,)
+        if not takes or rule.rate is None or rule.memory.keeps_tokens:
+            continue
+        online = block.exact or rule.algorithm.online
+        yield MemoryOf(
+            f"{letter}.rule" if config.blocks else "rule",
+            rule,
+            1 if online else block.chunk,
+            config.width // (block.heads or config.heads),
+            block.layer.lr_by_position,
+        )

@@ -11,7 +11,7 @@ from typing import Literal
 
 from miras.analysis.strength.match import Match, matches, with_rates
 from miras.analysis.strength.memories import memories
-from miras.config import resolve, to_dict
+from miras.config import override, resolve, to_dict
 from miras.errors import ConfigError
 from miras.models import LanguageModelConfig
 from miras.retention.base import Decaying
@@ -60,6 +60,7 @@ def settle(
         found = _with_rates_of(config, saved)
         if found == saved:
             return saved
+    base = _with_blocks(config, base, assignments)
     known = {memory.path: memory.rule for memory in memories(base)}
     for memory in memories(config):
         path, own = memory.path, memory.rule.algorithm
@@ -92,6 +93,20 @@ def _changed(rule: Rule, base: Rule | None) -> bool:
     return rule.kinds() != base.kinds() or _link(rule) != _link(base) or reset
 
 
+def _with_blocks(
+    config: LanguageModelConfig, base: LanguageModelConfig, assignments: Sequence[str]
+) -> LanguageModelConfig:
+    """The base with the blocks and the sizes of the config, so that swaps inside blocks compare."""
+
+    def names_no_part(word: str) -> bool:
+        path = resolve(config, word.partition("=")[0])
+        return len(path) == 1 or (len(path) == 2 and path[0] == config.mapping)
+
+    if not config.blocks:
+        return base
+    return override(base, *filter(names_no_part, assignments))
+
+
 def _link(rule: Rule) -> dict[str, object]:
     """The fields of a retention's map: all but those of its decay."""
     decay = {field.name for field in dataclasses.fields(Decaying)}
@@ -119,7 +134,7 @@ def _gives(config: LanguageModelConfig, assignment: str, field: str) -> bool:
         found = resolve(config, path.strip())
     except ConfigError:
         return False
-    names = field.split(".")
+    names = resolve(config, field)
     if found == names:
         return True
     if names[: len(found)] != found:

@@ -121,3 +121,11 @@ def test_a_strength_takes_the_place_of_the_base(swapped):
     assert _strength(found) == pytest.approx(0.1, rel=0.01)
     with pytest.raises(ConfigError, match=r"strength=1\.5 must be in"):
         settle(swapped, YAAD, [], target=1.5)
+
+
+def test_a_swap_inside_a_block_is_matched_to_that_block():
+    words = ["blocks.N=titans_lmm", "N.algorithm=gd", "N.heads=2", "pattern=M N", "layers=2"]
+    base = miras.override(YAAD, words[0], *words[3:])
+    found = settle(miras.override(YAAD, *words), YAAD, words)
+    assert found.rule == YAAD.rule
+    assert _strength(found.block("N")) == pytest.approx(_strength(base.block("N")), rel=0.01)

@@ -37,14 +37,16 @@ def test_a_matrix_memory_has_the_strength_of_its_sum_of_outer_products(decay):
 
 
 def test_factors_by_position_begin_anew_with_each_chunk():
-    rule = miras.Rule(retention="none", algorithm=miras.optim.GD(lr=0.03))
+    rule = miras.Rule(retention=miras.retention.NoRetention(), algorithm=miras.optim.GD(lr=0.03))
     k, v = _pairs(D)
     factors = 1 / (1 + np.arange(TOKENS) % 16)
     W = 0.03 * np.einsum("t,thi,thj->hij", factors, k, v)
     expected = np.sum(np.einsum("thi,hij->thj", k, W) * v) / np.sum(v * v)
     found = miras.strength(rule, D, chunk=16, lr_by_position=True)
     np.testing.assert_allclose(found.value, expected, rtol=TOKENS**0.5 * 1e-6)
-    averaged = miras.Rule(retention="none", algorithm=miras.optim.GD(lr=0.03, averaged=True))
+    averaged = miras.Rule(
+        retention=miras.retention.NoRetention(), algorithm=miras.optim.GD(lr=0.03, averaged=True)
+    )
     mean = miras.strength(averaged, D, chunk=16).value * 16
     np.testing.assert_allclose(mean, miras.strength(rule, D).value, rtol=TOKENS**0.5 * 1e-6)
 
