@@ -66,9 +66,10 @@ def measure(rule: Rule, d: int, *, chunk: int = TOKENS, lr_by_position: bool = F
 def _without_rate(rule: Rule) -> Rule:
     """The rule with the rate of its algorithm's kind, so that rules share a compiled probe."""
     algorithm = rule.algorithm
-    start = {field.name: field.default for field in dataclasses.fields(algorithm)}
+    rates = ("lr", "max_lr")
+    start = {f.name: f.default for f in dataclasses.fields(algorithm) if f.name in rates}
     try:
-        algorithm = dataclasses.replace(algorithm, lr=start["lr"], max_lr=start["max_lr"])
+        algorithm = dataclasses.replace(algorithm, **start)
     except ConfigError:
         return rule
     return dataclasses.replace(rule, algorithm=algorithm)

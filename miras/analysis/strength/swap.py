@@ -64,8 +64,7 @@ def settle(
     known = {memory.path: memory.rule for memory in memories(base)}
     for memory in memories(config):
         path, own = memory.path, memory.rule.algorithm
-        free = "lr" not in given[path]
-        if not free or (target is None and not _changed(memory.rule, known.get(path))):
+        if given[path].get("lr") or (target is None and not _changed(memory.rule, known.get(path))):
             continue
         if target is not None or rates == "matched":
             for match in matches(config, base if target is None else target):
