@@ -6,11 +6,11 @@ A swap of the memory, the bias, the retention, its link or the algorithm changes
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
-from miras.analysis.strength.match import Match, matches, with_rates
-from miras.analysis.strength.memories import memories
+from miras.analysis.strength.match import matches, with_rates
+from miras.analysis.strength.memories import MemoryOf, memories
 from miras.config import override, resolve, to_dict
 from miras.errors import ConfigError
 from miras.models import LanguageModelConfig
@@ -48,15 +48,8 @@ def settle(
     Raises:
         ConfigError: as `match_strength`.
     """
-    given = {
-        memory.path: {
-            field: getattr(memory.rule.algorithm, field)
-            for field in ("lr", "max_lr")
-            if any(_gives(config, word, f"{memory.path}.algorithm.{field}") for word in assignments)
-        }
-        for memory in memories(config)
-    }
-    if saved is not None and all(not fields for fields in given.values()):
+    given = {memory.path: _given(config, memory, assignments) for memory in memories(config)}
+    if saved is not None and all(rates == (None, None) for rates in given.values()):
         found = _with_rates_of(config, saved)
         if found == saved:
             return saved
@@ -64,24 +57,37 @@ def settle(
     known = {memory.path: memory.rule for memory in memories(base)}
     for memory in memories(config):
         path, own = memory.path, memory.rule.algorithm
-        if given[path].get("lr") or (target is None and not _changed(memory.rule, known.get(path))):
+        if given[path].rate is not None or (
+            target is None and not _changed(memory.rule, known.get(path))
+        ):
             continue
         if target is not None or rates == "matched":
             for match in matches(config, base if target is None else target):
                 if match.path == path:
                     _LOG.info(match.line)
-                    config = _applied(config, match, given[path])
+                    bound = given[path].bound or match.max_lr
+                    config = with_rates(config, path, match.lr, bound)
         elif rates == "raw":
             was = known[path].algorithm
-            bound = given[path].get("max_lr", was.max_lr if was.lr < was.max_lr else own.max_lr)
-            config = with_rates(config, path, was.lr, bound)
+            bound = was.max_lr if was.lr < was.max_lr else own.max_lr
+            config = with_rates(config, path, was.lr, given[path].bound or bound)
     return config
 
 
-def _applied(
-    config: LanguageModelConfig, match: Match, given: Mapping[str, float]
-) -> LanguageModelConfig:
-    return with_rates(config, match.path, match.lr, given.get("max_lr", match.max_lr))
+class _Given(NamedTuple):
+    """The rate and its bound where assignments give them."""
+
+    rate: float | None
+    bound: float | None
+
+
+def _given(config: LanguageModelConfig, memory: MemoryOf, assignments: Sequence[str]) -> _Given:
+    found = []
+    for field in ("lr", "max_lr"):
+        path = f"{memory.path}.algorithm.{field}"
+        gives = any(_gives(config, word, path) for word in assignments)
+        found.append(getattr(memory.rule.algorithm, field) if gives else None)
+    return _Given(*found)
 
 
 def _changed(rule: Rule, base: Rule | None) -> bool:
