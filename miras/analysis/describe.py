@@ -12,7 +12,6 @@ from rich.table import Table
 
 from miras.config import to_dict
 from miras.models import LanguageModelConfig
-from miras.models.config import LETTERS
 from miras.presets import PRESETS, Preset
 
 
@@ -23,21 +22,42 @@ def description(preset: Preset, config: LanguageModelConfig) -> str:
         preset: from which the config comes.
         config: the preset's config, or one with overrides.
     """
-    from miras.analysis.equation import compose, page, setting, setting_of
+    from miras.analysis.equation import page
 
-    found = compose(setting_of(config, None, 0, False))
-    sources = (("preset", _source(preset, config)), *found.sources)
-    parts = [(axis, setting.told(getattr(config.rule, axis))) for axis in config.rule.kinds()]
-    parts.append(("order", f"{config.rule.order}, read {config.rule.read}"))
+    papers = [("preset", _source(preset, config))]
+    blocks = []
+    for letter, block in _described(config).items():
+        told, sources = _rule(block)
+        papers += sources
+        title = f"block {letter}: {config.block(letter).mixer.describe(config.block(letter))}"
+        blocks += ([title] if config.blocks else []) + told
     return "\n\n".join(
         [
             f"{preset.name}: {preset.title}",
-            *page.blocks(found),
-            "\n".join(["parts", *page.table(parts)]),
+            *blocks,
             "\n".join(["model", *page.table(_model(config))]),
-            page.sources(sources),
+            page.sources(dict.fromkeys(papers)),
         ]
     )
+
+
+def _described(config: LanguageModelConfig) -> dict[str, Any]:
+    """The model itself, or each of its blocks."""
+    if not config.blocks:
+        return {"M": config}
+    return {letter: config.block(letter) for letter in config.letters}
+
+
+def _rule(block: Any) -> tuple[list[str], list[tuple[str, str]]]:
+    """The equations and parts of a block's rule, and their sources; nothing without a rule."""
+    from miras.analysis.equation import compose, page, setting, setting_of
+
+    if "rule" not in block.mixer.uses:
+        return [], []
+    found = compose(setting_of(block, None, 0, False))
+    parts = [(axis, setting.told(getattr(block.rule, axis))) for axis in block.rule.kinds()]
+    parts.append(("order", f"{block.rule.order}, read {block.rule.read}"))
+    return [*page.blocks(found), "\n".join(["parts", *page.table(parts)])], list(found.sources)
 
 
 def _model(config: LanguageModelConfig) -> Iterator[tuple[str, str]]:
@@ -52,7 +72,9 @@ def _model(config: LanguageModelConfig) -> Iterator[tuple[str, str]]:
     state = f"{found.state_bytes:,} bytes per sequence"
     grows = f", and {found.growth_bytes:,} more for each token"
     yield "state", state + (grows if found.growth_bytes else ", of any length")
-    grown = "A" in config.letters or config.rule.memory.keeps_tokens
+    blocks = [config.block(letter) for letter in config.letters]
+    rules = [rule for block in blocks for rule in block.mixer.rules(block)]
+    grown = config.growth_bytes or any(rule.memory.keeps_tokens for rule in rules)
     context = f" after {CONTEXT:,} tokens" if grown else ""
     yield "FLOPs", f"{_round(found.flops)} per token forward{context}"
 
@@ -69,11 +91,18 @@ def _source(preset: Preset, config: LanguageModelConfig) -> str:
         "architecture",
         "pattern",
         "attention.",
+        "channel",
+        "blocks.",
     )
     changed = sorted(
         name for name in own.keys() | now.keys()
         if own.get(name) != now.get(name) and name.startswith(decides)
     )  # fmt: skip
+    parts = [name.split(".") for name in changed]  # a new block is one change
+    new = {name for name in config.blocks if name not in preset.build().blocks}
+    changed = list(
+        dict.fromkeys(".".join(n[:2] if n[0] == "blocks" and n[1] in new else n) for n in parts)
+    )
     if not changed:
         return preset.source
     whose = "its rule was changed" if any(n.startswith("rule.") for n in changed) else "changed"
@@ -94,20 +123,16 @@ def _flat(config: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
 
 def _attention(config: LanguageModelConfig) -> Iterator[tuple[str, str]]:
     """The attention that is combined with the memory: Titans' architectures, and hybrids."""
-    attention = config.attention
-    persistent = f", {attention.persistent} persistent tokens" if attention.persistent else ""
-    mixer = config.mixer
-    if config.architecture is mixer:  # of no name of its own in configs
-        yield "mixer", mixer.describe(config.block("M"))
-    elif config.architecture != "lmm":
-        size = f"segments of {attention.segment}" if config.architecture == "mac" else ""
-        size = size or f"a window of {attention.window}"
-        roles = {"mac": "as a context", "mag": "as a gate", "mal": "as a layer"}
-        yield "architecture", f"memory {roles[config.architecture]}, {size}{persistent}"
+    if config.architecture != "lmm":
+        of_own = config.architecture is config.mixer  # of no name of its own in configs
+        yield "mixer" if of_own else "architecture", config.mixer.describe(config.block("M"))
     if config.letters != "M":
-        layers = [LETTERS[letter] for letter in config.letters]
-        window = f", windows of {attention.window}" if "S" in config.letters else ""
-        yield "pattern", f"{', '.join(layers)}{window}{persistent}"
+        named = {"M": "memory"} if config.architecture == "lmm" else {}
+        layers = [
+            named.get(letter) or config.block(letter).mixer.describe(config.block(letter))
+            for letter in config.letters
+        ]
+        yield "pattern", ", ".join(layers)
 
 
 def form(config: LanguageModelConfig) -> str:

@@ -146,7 +146,14 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
         arms = typing.get_args(hint)
         if value is None and types.NoneType in arms:
             return None
-        for arm in arms:
+        if isinstance(value, tuple(arm for arm in arms if isinstance(arm, type))) and isinstance(
+            value, Config
+        ):
+            return value
+        for n, arm in enumerate(arms):
+            others = any(hasattr(other, "registry") for other in arms[n + 1 :])
+            if others and hasattr(arm, "registry") and not arm.registry.knows(value):
+                continue
             try:
                 return coerce(value, arm, where)
             except ConfigError:

@@ -120,6 +120,12 @@ class Registry(Generic[P]):
                 f"{package} is broken, {reason}: repair or uninstall that package."
             )
 
+    def knows(self, spec: object) -> bool:
+        """Whether a value names a member, or is a dict with a `kind`."""
+        if isinstance(spec, Mapping):
+            return "kind" in spec
+        return isinstance(spec, str) and spec in self.names()
+
     def build(self, spec: str | Mapping[str, Any] | P) -> P:
         """A member from its kind, from a dict with a `kind`, or the member itself."""
         if isinstance(spec, str):

@@ -1,7 +1,7 @@
 """Token mixers and channel mixers: the two halves of a block.
 
 A token mixer is a kind in a registry, as the four parts of a rule are: `memory`, `attention`,
-`memory_caching`, `log_linear`, and Titans' `mac`, `mag` and `mal`.
+`memory_caching`, `log_linear`, Titans' `mac`, `mag` and `mal`, and `parallel`.
 """
 
 from miras.mixers.architectures import MACMixer, MAGMixer, MALMixer
@@ -11,6 +11,7 @@ from miras.mixers.channel import ChannelMixer, NoChannel, SwiGLUChannel, registe
 from miras.mixers.log_linear import LogLinearMixer
 from miras.mixers.memory import MemoryMixer
 from miras.mixers.memory_caching import MemoryCachingMixer
+from miras.mixers.parallel import ParallelMixer
 
 __all__ = [
     "AttentionMixer",
@@ -23,6 +24,7 @@ __all__ = [
     "MemoryMixer",
     "MixerConfig",
     "NoChannel",
+    "ParallelMixer",
     "SwiGLUChannel",
     "TokenMixer",
     "register",

@@ -68,6 +68,23 @@ class TokenMixer(Config):
             where: what the user calls the config, such as "model." or "model.blocks.N.".
         """
 
+    def check_heads(self, config: "MixerConfig", width: int, heads: int, named: str) -> None:
+        """Raise `ConfigError` for a width that the heads do not divide as the mixer needs.
+
+        Args:
+            config: as for `build`.
+            width: of the tokens.
+            heads: H.
+            named: what the user calls the heads, as in "model.heads=4".
+        """
+        del config
+        require(width % heads == 0, f"model.width={width} must be a multiple of {named}.")
+        require(
+            not self.rotates or width // heads % 2 == 0,
+            f"model.width={width} / {named} must be even, since the attention rotates pairs of "
+            "channels.",
+        )
+
     def align(self, config: "MixerConfig") -> int | None:
         """Documents that begin at multiples of it need no extra computation; None: at any token."""
         return config.chunk if "chunk" in self.uses else None
@@ -76,7 +93,7 @@ class TokenMixer(Config):
         """The rules of the memories that the module holds."""
         return (config.rule,) if "rule" in self.uses else ()
 
-    def gates(self, config: "MixerConfig") -> frozenset[str]:
+    def health_gates(self, config: "MixerConfig") -> frozenset[str]:
         """The learned gates of the rules, as `miras.layers.Health` names them."""
         learned = [gate.name for r in self.rules(config) for gate in r.gates if gate.learned]
         return frozenset(name.removeprefix("log_") for name in learned)

@@ -153,15 +153,7 @@ class LanguageModelConfig(ScanOptions):
         block = self.block(letter)
         own, heads = block.heads, block.heads or self.heads
         named = f"model.blocks.{letter}.heads={own}" if own else f"model.heads={heads}"
-        require(
-            self.width % heads == 0,
-            f"model.width={self.width} must be a multiple of {named}.",
-        )
-        require(
-            not block.mixer.rotates or self.width // heads % 2 == 0,
-            f"model.width={self.width} / {named} must be even, since the attention rotates pairs "
-            "of channels.",
-        )
+        block.mixer.check_heads(block, self.width, heads, named)
 
     @property
     def letters(self) -> str:
@@ -234,7 +226,7 @@ class LanguageModelConfig(ScanOptions):
     def memory_gates(self) -> tuple[frozenset[str], ...]:
         """The learned gates of each memory layer, as `Health.gates` names them."""
         blocks = [self.block(letter) for letter in self.letters]
-        gates = [block.mixer.gates(block) for block in blocks]
+        gates = [block.mixer.health_gates(block) for block in blocks]
         return tuple(gates[n % len(gates)] for n in self.memory_layers)
 
     @property

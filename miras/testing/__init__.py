@@ -15,6 +15,7 @@ from miras.testing.algorithm import check_algorithm
 from miras.testing.bias import check_bias
 from miras.testing.inputs import random_inputs
 from miras.testing.memory import check_memory
+from miras.testing.mixer import check_mixer
 from miras.testing.retention import check_retention
 from miras.testing.rules import check_rule
 
@@ -22,6 +23,7 @@ __all__ = [
     "check_algorithm",
     "check_bias",
     "check_memory",
+    "check_mixer",
     "check_retention",
     "check_rule",
     "random_inputs",

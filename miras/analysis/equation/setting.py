@@ -26,7 +26,7 @@ class EquationSetting:
         refine: sweeps.
         exact: the online rule in closed form.
         layer: how tokens become keys, values and gates; None for inputs as they are given.
-        architecture: see `miras.models.LanguageModelConfig`.
+        architecture: the kind of token mixer around the memory.
         attention: beside the memory; None without.
     """
 
@@ -35,7 +35,7 @@ class EquationSetting:
     refine: int = 0
     exact: bool = False
     layer: LayerConfig | None = None
-    architecture: str = "lmm"
+    architecture: str = "memory"
     attention: AttentionConfig | None = None
 
     @property
@@ -81,14 +81,10 @@ def setting_of(model: Any, chunk: int | None, refine: int, exact: bool) -> Equat
         f"this {type(model).__name__} has its own chunk, refine and exact: change them with "
         "miras.override, or give its rule alone.",
     )
-    beside = {
-        name: getattr(model, name)
-        for name in ("layer", "architecture", "attention")
-        if hasattr(model, name)
-    }
-    mixer = beside.get("architecture", "lmm")
-    beside["architecture"] = getattr(mixer, "kind", mixer)
+    beside = {name: getattr(model, name) for name in ("layer", "attention") if hasattr(model, name)}
     config: Any = model
+    if hasattr(config, "mixer"):
+        beside["architecture"] = config.mixer.kind
     return EquationSetting(config.rule, config.chunk, config.refine, config.exact, **beside)
 
 

@@ -65,6 +65,9 @@ def _facts(heading: Heading, trace: Trace) -> list[tuple[str, str]]:
     if config.architecture != "lmm" or config.letters != "M":
         mixer = config.architecture
         kinds = {"architecture": getattr(mixer, "kind", mixer), "pattern": config.letters, **kinds}
+    for letter in config.blocks:
+        block = config.block(letter)
+        kinds[f"block {letter}"] = block.mixer.describe(block)
     semantics = f"{config.chunk}" + (f", refine {config.refine}" if config.refine else "")
     losses = trace.loss[1:]
     return [

@@ -1,0 +1,239 @@
+r"""The mixer `parallel`: several mixers on one input.
+
+With the mixers f_1 .. f_n of width d:
+
+    sum      y = sum_i f_i(x)
+    mean     y = 1/n sum_i RMSNorm_i(f_i(x))                     as in Hymba (2411.13676, eq. 4)
+    gate     y = sum_i softmax_i(x W)_i f_i(x),  W = 0 at the start: the mean
+    heads    y = [f_1(x W_1) || .. || f_n(x W_n)] W_out          f_i has some of the heads, and
+                                                                 the width of these alone
+
+In the last form, Hymba's heads are split between the mixers; W_i is [d, width of f_i].
+"""
+
+import dataclasses
+import itertools
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from miras.array_typing import Array
+from miras.config import require
+from miras.layers.norm import RMSNorm
+from miras.layers.param import LinearGeneral, param
+from miras.mixers.base import MixerConfig, TokenMixer, register
+
+
+@register("parallel")
+@dataclasses.dataclass(frozen=True)
+class ParallelMixer(TokenMixer):
+    """Several mixers on one input; see the module.
+
+    Attributes:
+        of: the mixers. A kind of mixer, as in "memory" or {"kind": "attention", "window": 32}, has
+            the block's own rule, layer and options; a preset's name or a dict of the fields of
+            `MixerConfig` has its own.
+        combine: how their outputs become one.
+    """
+
+    of: tuple[TokenMixer | MixerConfig, ...] = ("memory", "attention")  # pyright: ignore
+    combine: Literal["sum", "mean", "gate", "heads"] = "sum"
+
+    def validate(self) -> None:
+        """At least two mixers."""
+        require(
+            len(self.of) >= 2,
+            f"parallel.of has {len(self.of)} mixers: give at least two, or use the mixer alone.",
+        )
+
+    def branches(self, config: MixerConfig) -> tuple[MixerConfig, ...]:
+        """The configs of the mixers, within a block."""
+        fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(MixerConfig)}
+        alone = self.combine == "heads"  # then `heads` is what it has of the block's
+        made = []
+        for item in self.of:
+            if isinstance(item, TokenMixer):
+                made.append(MixerConfig(**fields | {"mixer": item, "heads": None}))
+            else:
+                heads = item.heads if alone else item.heads or config.heads
+                made.append(dataclasses.replace(item, heads=heads, backend=config.backend))
+        return tuple(made)
+
+    @property
+    def uses(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What those mixers use that have no options of their own."""
+        kinds = [item for item in self.of if isinstance(item, TokenMixer)]
+        return tuple(dict.fromkeys(name for kind in kinds for name in kind.uses))
+
+    @property
+    def measures(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether one of them measures a memory."""
+        return any(_mixer(item).measures for item in self.of)
+
+    @property
+    def rotates(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether one of them rotates channels."""
+        return any(_mixer(item).rotates for item in self.of)
+
+    def heads_of(self, config: MixerConfig, heads: int) -> tuple[int, ...]:
+        """The heads of each mixer; those of the block, divided between them in the form "heads"."""
+        given = [branch.heads for branch in self.branches(config)]
+        if self.combine != "heads":
+            return tuple(own or heads for own in given)
+        rest, open_ = heads - sum(own or 0 for own in given), given.count(None)
+        shares = iter(rest // open_ + (n < rest % open_) for n in range(open_)) if open_ else None
+        return tuple(own or next(shares or iter(())) for own in given)
+
+    def check(self, config: MixerConfig, where: str) -> None:
+        """Each mixer is legal, and segments begin at common places."""
+        branches = self.branches(config)
+        for branch in branches:
+            branch.check(where)
+        aligns = [branch.mixer.align(branch) for branch in branches]
+        known = sorted({align for align in aligns if align is not None})
+        for small, large in itertools.pairwise(known):
+            require(
+                large % small == 0,
+                f"{where}mixer='parallel' has mixers with segments or chunks of {small} and of "
+                f"{large} tokens: make the larger a multiple of the smaller.",
+            )
+
+    def check_heads(self, config: MixerConfig, width: int, heads: int, named: str) -> None:
+        """Each mixer has heads of a whole and, for attention, an even width."""
+        super().check_heads(config, width, heads, named)
+        if self.combine == "heads":
+            given = [branch.heads or 0 for branch in self.branches(config)]
+            open_ = given.count(0)
+            fits = sum(given) + open_ <= heads if open_ else sum(given) == heads
+            require(
+                fits,
+                f"{named} cannot be split between {len(given)} parallel mixers with heads "
+                f"{given} (0: the rest): their sum must be {heads}, with one each at least.",
+            )
+            return
+        for branch in self.branches(config):
+            own = branch.heads or heads
+            branch.mixer.check_heads(branch, width, own, f"parallel.of heads={own}")
+
+    def build(self, config: MixerConfig, width: int, heads: int, rngs: nnx.Rngs) -> Any:
+        """The mixers, and what combines them."""
+        return Parallel(self, config, width, heads, rngs)
+
+    def align(self, config: MixerConfig) -> int | None:
+        """The largest of those of the mixers."""
+        aligns = [branch.mixer.align(branch) for branch in self.branches(config)]
+        return math.lcm(*(align for align in aligns if align is not None)) if any(aligns) else None
+
+    def rules(self, config):
+        """Those of all of them."""
+        branches = self.branches(config)
+        return tuple(rule for branch in branches for rule in branch.mixer.rules(branch))
+
+    def health_gates(self, config):
+        """Those of the mixer that is measured."""
+        branch = self.branches(config)[self.measured]
+        return branch.mixer.health_gates(branch)
+
+    @property
+    def measured(self) -> int:
+        """The mixer whose memory is measured: the first that has one."""
+        return next((n for n, item in enumerate(self.of) if _mixer(item).measures), 0)
+
+    def growth(self, config, width, itemsize):
+        """Those of all of them."""
+        widths = [width] * len(self.of)
+        if self.combine == "heads":  # in proportion; exact where heads are split evenly
+            widths = [width // len(self.of)] * len(self.of)
+        branches = self.branches(config)
+        return sum(b.mixer.growth(b, w, itemsize) for b, w in zip(branches, widths))
+
+    def flops(self, config, width, heads, context):
+        """Those of all of them."""
+        of = zip(self.branches(config), self.heads_of(config, heads))
+        split = self.combine == "heads"
+        return sum(
+            b.mixer.flops(b, width // heads * own if split else width, own, context)
+            for b, own in of
+        )
+
+    def until_parallel(self, config, state):
+        """That of the first mixer that has one."""
+        for branch, of_branch in zip(self.branches(config), state):
+            left = branch.mixer.until_parallel(branch, of_branch)
+            if left is not None:
+                return left
+        return None
+
+    def describe(self, config):
+        """Each of them."""
+        told = "; ".join(branch.mixer.describe(branch) for branch in self.branches(config))
+        return f"in parallel ({self.combine}): {told}"
+
+
+class Parallel(nnx.Module):
+    """The mixers of a `ParallelMixer`; the state is the tuple of theirs."""
+
+    def __init__(
+        self, mixer: ParallelMixer, config: MixerConfig, width: int, heads: int, rngs: nnx.Rngs
+    ):
+        self.combine, self.measured = mixer.combine, mixer.measured
+        branches, own = mixer.branches(config), mixer.heads_of(config, heads)
+        split = mixer.combine == "heads"
+        widths = [width // heads * n if split else width for n in own]
+        self.names = tuple(f"mixer{n}" for n in range(len(branches)))
+        made = zip(branches, widths, own)
+        built = [b.mixer.build(b, w, n, rngs) for b, w, n in made]
+        self.mixers = nnx.Dict(dict(zip(self.names, built)))
+        if split:
+            into = [LinearGeneral((width, w), ("embed", "heads"), rngs) for w in widths]
+            self.into = nnx.Dict(dict(zip(self.names, into)))
+            self.out = LinearGeneral((width, width), ("heads", "embed"), rngs)
+        elif mixer.combine == "mean":
+            norms = [RMSNorm((width,), ("embed",)) for _ in built]
+            self.norms = nnx.Dict(dict(zip(self.names, norms)))
+        elif mixer.combine == "gate":
+            self.gate = param(jnp.zeros((width, len(built))), ("embed", None))
+
+    def init_state(self, batch: int, dtype=jnp.float32) -> tuple[Any, ...]:
+        """The initial states of the mixers."""
+        return tuple(self.mixers[name].init_state(batch, dtype) for name in self.names)
+
+    def __call__(
+        self,
+        x: Array,
+        *,
+        state: tuple[Any, ...] | None = None,
+        health: Any = False,
+        **call: Any,
+    ) -> tuple[Array, tuple[Any, ...], Any]:
+        """Apply all mixers to x [B, T, width]; see `MemoryLayer.__call__`."""
+        outputs, states, measured = [], [], None
+        for n, name in enumerate(self.names):
+            before = None if state is None else state[n]
+            own = self.into[name](x) if self.combine == "heads" else x
+            asked = health if n == self.measured else False
+            y, after, found = self.mixers[name](own, state=before, health=asked, **call)
+            outputs.append(y)
+            states.append(after)
+            measured = found if n == self.measured else measured
+        return self._combined(x, outputs), tuple(states), measured
+
+    def _combined(self, x: Array, outputs: list[Array]) -> Array:
+        if self.combine == "heads":
+            return self.out(jnp.concatenate(outputs, axis=-1))
+        if self.combine == "mean":
+            normed = [self.norms[name](y) for name, y in zip(self.names, outputs)]
+            return sum(normed[1:], normed[0]) / len(outputs)
+        if self.combine == "sum":
+            return sum(outputs[1:], outputs[0])
+        wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+        logits = wide @ self.gate[...]
+        weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
+        return jnp.einsum("btn,nbtd->btd", weights, jnp.stack(outputs))
+
+
+def _mixer(item: MixerConfig | TokenMixer) -> TokenMixer:
+    return item if isinstance(item, TokenMixer) else item.mixer
