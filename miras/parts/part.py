@@ -93,8 +93,7 @@ class Part(Config):
     def carries(self, dk: int, dv: int) -> dict[str, tuple[int, ...]]:
         """The buffers that `associate` carries from token to token: the shape of each, by name.
 
-        A name belongs to one part of a rule. The buffers of a part that is `separable` depend on
-        keys and gates alone.
+        A name belongs to one part of a rule.
 
         Args:
             dk: width of keys.

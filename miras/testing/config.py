@@ -2,14 +2,14 @@
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, get_args
 
 from miras.config import Config, config_hash, from_dict, override, to_dict
 from miras.errors import ConfigError
-from miras.parts.gate import Gate
+from miras.parts.gate import Gate, Range, Side
 from miras.testing.expect import expect, name_of
 
-_RANGES, _SIDES = ("bounded", "log_unit", "positive"), ("head", "key", "value", "slot")
+_RANGES, _SIDES = get_args(Range), get_args(Side)
 
 
 def check_config(member: Config, base: type[Config]) -> None:

@@ -99,7 +99,7 @@ def _update(setting: EquationSetting) -> tuple[list[Line], list[Line], list[str]
         return [*solved, Line("y_t", found.memory.answer("W_t", query(setting)))], where, notes
 
     terms, made = [], []
-    for term in terms_of(setting, *own[::2], rate):
+    for term in terms_of(setting, own.read, own.value, rate):
         term, lines, said = associated(setting, term, at_index)
         terms.append(term)
         made += [line for line in lines if line not in made]

@@ -110,6 +110,9 @@ def _on_gpu(
 ) -> KernelPlan | str:
     if options.save_every is not None:
         return f"GPU kernels save the state of every tile, and save_every={options.save_every!r}"
+    if rule.carries(1, 1):  # by `benchmarks.gpu_static`, 1,784 bytes of preconditioned_deltanet
+        buffers = ", ".join(rule.carries(1, 1))
+        return f"GPU kernels carry no buffers of keys ({buffers}), since their threads would spill"
     try:
         from miras.backends.pallas.gpu import kernels as gpu  # Triton may be gone from jax
         from miras.backends.pallas.gpu import plan as gpu_plan

@@ -21,7 +21,8 @@ def independent(rule: Rule) -> bool:
     """Whether the rule's memory may be split by columns; no gate is one per column then."""
     parts = (rule.memory, rule.bias, rule.retention, rule.algorithm)
     by_column = any(gate.side == "value" for gate in rule.gates)
-    return all(part.separable for part in parts) and not by_column
+    separable = all(part.separable for part in parts)
+    return separable and not by_column and not rule.carries(1, 1)
 
 
 def split_columns(loop: Callable[..., Any], count: int) -> Callable[..., Any]:
@@ -31,9 +32,7 @@ def split_columns(loop: Callable[..., Any], count: int) -> Callable[..., Any]:
         step: Callable[..., Any], constants: Constants, memory: State, *tiles: Any
     ) -> tuple[State, Array, Array]:
         memory, y, loss = loop(step, *split_operands(count, constants, memory, *tiles))
-        carried = jax.tree.map(lambda x: x[:, ::count], memory.carried)  # all columns have the same
-        memory = memory.replace(carried=None)
-        memory = jax.tree.map(lambda x: _merge(x, 1, count), memory).replace(carried=carried)
+        memory = jax.tree.map(lambda x: _merge(x, 1, count), memory)
         loss = loss.reshape(*loss.shape[:2], -1, count, loss.shape[3])
         return memory, _merge(y, 2, count), jnp.sum(loss, axis=3)
 
@@ -59,9 +58,7 @@ def split_operands(
         gates=repeat(tiles.gates, 2),
         v=split(tiles.v, 2),
     )
-    own = split(memory.replace(carried=None), 1)
-    memory = own.replace(carried=repeat(memory.carried, 1))
-    return constants, memory, tiles, resets
+    return constants, split(memory, 1), tiles, resets
 
 
 def _split(x: Array, axis: int, count: int) -> Array:

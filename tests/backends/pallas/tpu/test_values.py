@@ -50,7 +50,11 @@ SOME = ("titans_lmm", "memora", "gated_deltanet", "lact")
 
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "gated_deltanet")) for n in SOME]
+    "name",
+    [
+        *[pytest.param(n, marks=[pytest.mark.slow] * (n != "gated_deltanet")) for n in SOME],
+        pytest.param("preconditioned_kda", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+    ],
 )
 def test_segments_masks_and_a_state(name):
     static, arrays = call(name, B=2, T=21, dk=4)
@@ -71,7 +75,10 @@ def test_segments_masks_and_a_state(name):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
-@pytest.mark.parametrize("name", [*SOME, "ttt_linear"])
+@pytest.mark.parametrize(
+    "name",
+    [*SOME, "ttt_linear", pytest.param("preconditioned_kda", marks=pytest.mark.exhaustive)],
+)
 def test_tiles_smaller_than_a_chunk(name):
     compare(*call(name, **SIZES), TpuLimits(tile=CHUNK // 2, tokens=CHUNK // 2))
 
