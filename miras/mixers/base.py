@@ -12,6 +12,7 @@ from miras.config.registry import Registry
 from miras.layers.config import AttentionConfig, LayerConfig, MemoryConfig
 from miras.mixers.costs import cached_bytes, memory_flops
 from miras.mixers.names import NamedConfigs
+from miras.parts.formula import Line
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
@@ -128,6 +129,14 @@ class TokenMixer(Config):
         """Tokens, [groups, B], after which a call is parallel; None where any call is."""
         del config, state
         return None
+
+    def formula(self) -> tuple[Line, ...]:
+        """What `miras.equations` writes of the output o_t, after the lines of the memory."""
+        return ()
+
+    def sources(self) -> tuple[str, ...]:
+        """Papers of the formula, each with its equation or section."""
+        return ()
 
     def describe(self, config: "MixerConfig") -> str:
         """A few words, as in "sliding-window attention, windows of 64"."""

@@ -196,9 +196,8 @@ class CachedWeights(FastWeights):
         self, tokens: Tokens, segments: Segments, start: CacheState, new: bool, sliced: bool
     ) -> tuple[Written, State]:
         """Write the tiles; the result, and the memory with which the next call goes on."""
-        tiles = Tiles(
-            *jax.tree.map(segments.tiles, (tokens.streams, tokens.gates)), segments.present
-        )
+        laid_out = jax.tree.map(segments.tiles, (tokens.streams, tokens.gates))
+        tiles = Tiles(laid_out[0], laid_out[1], segments.present)
         origin = self._origin(segments.last.shape[0], tokens.streams.q.dtype)
         state = choose(segments.resets[:, 0], origin, start.memory)
         begin = Begin(origin, state, new, sliced)

@@ -34,6 +34,7 @@ from miras.layers.memory_layer import MemoryLayer
 from miras.mixers.base import MixerConfig, TokenMixer, register
 from miras.mixers.costs import weights_of
 from miras.mixers.fenwick_weights import FenwickWeights
+from miras.parts.formula import Line
 
 
 @register("log_linear")
@@ -102,6 +103,26 @@ class LogLinearMixer(TokenMixer):
         base = super().flops(config, width, heads, context)
         merges = 2.0 * heads * sizes * levels * (levels + config.chunk) / config.chunk
         return base * (levels - 1 + config.chunk / head) + merges
+
+    def formula(self) -> tuple[Line, ...]:
+        """The weighted read of the levels."""
+        return (
+            Line(
+                "o_t",
+                r"\sum_l \lambda_{t,l} q_t W_{t,l}",
+                when="level 0 holds token t, level l > 0 a block of 2^(l-1) earlier tokens",
+            ),
+            Line(r"\sum_l W_{t,l}", "W_t", when=f"{self.levels} levels"),
+            Line(
+                r"\lambda_{t,l}",
+                r"\mathrm{softplus}(L_l d_{t,l})",
+                when="d is linear in x; 1 at the start",
+            ),
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """The paper."""
+        return ("Log-Linear Attention, Guo et al., arXiv 2506.04761, section 3",)
 
     def describe(self, config: MixerConfig) -> str:
         """The levels."""

@@ -44,6 +44,7 @@ from miras.mixers.base import MixerConfig, TokenMixer, register
 from miras.mixers.cached_weights import CachedWeights
 from miras.mixers.caching import Caching
 from miras.mixers.costs import weights_of
+from miras.parts.formula import Line
 
 
 @register("memory_caching")
@@ -74,6 +75,31 @@ class MemoryCachingMixer(Caching, TokenMixer):
             entries = min(self.max_segments, (context // self.segment).bit_length())
         sizes = sum(leaf.size for leaf in weights_of(config.rule, width // heads).values())
         return super().flops(config, width, heads, context) + 2.0 * heads * entries * sizes
+
+    def formula(self) -> tuple[Line, ...]:
+        """The read of all memories."""
+        at = "W_[i]: the memory after segment i"
+        seen = f"i: cached segments of {self.segment}"
+        if self.segmentation == "binary":
+            seen = f"i: cached blocks of segments of {self.segment}"
+        if self.combine == "residual":
+            return (Line("o_t", r"y_t + \sum_i M(W_{[i]}, q_t)", when=f"{seen}; {at}"),)
+        read = r"M(s_t W_t + \sum_i s_i W_{[i]}, q_t)"
+        if self.combine != "soup":
+            read = r"s_t y_t + \sum_i s_i M(W_{[i]}, q_t)"
+        most = f" and the {self.top_k} largest" if self.combine == "sparse" else ""
+        return (
+            Line("o_t", read, when=f"{seen}{most}; {at}"),
+            Line(
+                "s",
+                r"\mathrm{softmax}_i \langle x_t W_u, m_i \rangle",
+                when="m_i: the mean of the keys of segment i; of the current one, up to t",
+            ),
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """The paper."""
+        return ("Memory Caching, arXiv 2602.24281",)
 
     def describe(self, config: MixerConfig) -> str:
         """The combination, and the cache's size."""

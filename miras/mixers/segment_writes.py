@@ -79,8 +79,7 @@ def write_apart(fast: FastWeights, tiles: Tiles, segments: Segments, begin: Begi
             return rows(every.at[:, 0].set(first))
 
         state = jax.tree.map(start, begin.origin, begin.state)
-    streams, gates, mask = jax.tree.map(rows, tuple(tiles))
-    found = _run(fast, streams, gates, mask, state, begin.alignment)
+    found = _run(fast, jax.tree.map(rows, tiles), state, begin.alignment)
     y, state, loss = jax.tree.map(of_tiles, found)
     return Written(y, loss, state.A, at_tile(state, segments.last))
 
@@ -88,32 +87,28 @@ def write_apart(fast: FastWeights, tiles: Tiles, segments: Segments, begin: Begi
 def write_in_order(fast: FastWeights, tiles: Tiles, segments: Segments, begin: Begin) -> Written:
     """A segment starts where the one before ended; a document from the initial memory."""
     if segments.count == 1:
-        one = jax.tree.map(lambda z: z[:, 0], tuple(tiles))
-        y, last, loss = _run(fast, *one, None if begin.new else begin.state, begin.alignment)
+        one = jax.tree.map(lambda z: z[:, 0], tiles)
+        y, last, loss = _run(fast, one, None if begin.new else begin.state, begin.alignment)
         return Written(y[:, None], loss[:, None], jax.tree.map(lambda z: z[:, None], last.A), last)
 
-    def step(state: State, tile: tuple[Any, ...]):
-        *tokens, reset = tile
+    def step(state: State, tile: tuple[Tiles, Array]):
+        tokens, reset = tile
         state = choose(reset, begin.origin, state)
-        y, state, loss = _run(fast, *tokens, state, begin.alignment)
+        y, state, loss = _run(fast, tokens, state, begin.alignment)
         return state, (y, state.A, loss)
 
-    by_tile = jax.tree.map(lambda z: jnp.moveaxis(z, 1, 0), (*tiles, segments.resets))
+    by_tile = jax.tree.map(lambda z: jnp.moveaxis(z, 1, 0), (tiles, segments.resets))
     last, found = jax.lax.scan(step, begin.state, by_tile)
     y, ends, loss = jax.tree.map(lambda z: jnp.moveaxis(z, 0, 1), found)
     return Written(y, loss, ends, last)
 
 
 def _run(
-    fast: FastWeights,
-    streams: Associations,
-    gates: dict[str, Array],
-    mask: Array | None,
-    state: State | None,
-    alignment: Alignment,
+    fast: FastWeights, tokens: Tiles, state: State | None, alignment: Alignment
 ) -> tuple[Array, State, Array]:
+    """The base rule on rows of tokens, [B, width, ...]."""
     y, after, loss = fast.write_and_read(
-        streams, gates, mask=mask, state=state, alignment=alignment
+        tokens.streams, tokens.gates, mask=tokens.present, state=state, alignment=alignment
     )
     return y, after, loss
 

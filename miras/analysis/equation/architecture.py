@@ -1,4 +1,4 @@
-r"""Titans' architectures around a memory: their lines, after `miras.mixers.titans`."""
+"""Mixers around a memory: their lines; those of Titans are after `miras.mixers.titans`."""
 
 from miras.analysis.equation.setting import EquationSetting
 from miras.parts.formula import Line
@@ -11,7 +11,7 @@ def architecture(setting: EquationSetting) -> tuple[list[Line], list[str]]:
     """The lines around those of the memory, and sentences on them."""
     attention = setting.attention
     if setting.architecture not in _PAPER or attention is None:
-        return [], []
+        return [*(setting.mixer.formula() if setting.mixer else ())], []
     learned = f"{attention.persistent} learned tokens p" if attention.persistent else ""
     p = "p, " if learned else ""
     if setting.is_mac:
@@ -44,5 +44,5 @@ def architecture(setting: EquationSetting) -> tuple[list[Line], list[str]]:
 def beside_sources(setting: EquationSetting) -> list[tuple[str, str]]:
     """The paper of the architecture."""
     if setting.architecture not in _PAPER:
-        return []
+        return [("mixer", source) for source in (setting.mixer.sources() if setting.mixer else ())]
     return [("architecture", f"Titans, arXiv 2501.00663, {_PAPER[setting.architecture]}")]

@@ -5,6 +5,7 @@ from typing import Any
 
 from miras.config import Config, require, to_dict
 from miras.layers.config import AttentionConfig, LayerConfig
+from miras.mixers import TokenMixer
 from miras.rule import legality
 from miras.rule.rule import Rule
 
@@ -28,6 +29,7 @@ class EquationSetting:
         layer: how tokens become keys, values and gates; None for inputs as they are given.
         architecture: the kind of token mixer around the memory.
         attention: beside the memory; None without.
+        mixer: that token mixer; None for a rule alone.
     """
 
     rule: Rule
@@ -37,6 +39,7 @@ class EquationSetting:
     layer: LayerConfig | None = None
     architecture: str = "memory"
     attention: AttentionConfig | None = None
+    mixer: TokenMixer | None = None
 
     @property
     def is_mac(self) -> bool:
@@ -84,7 +87,7 @@ def setting_of(model: Any, chunk: int | None, refine: int, exact: bool) -> Equat
     beside = {name: getattr(model, name) for name in ("layer", "attention") if hasattr(model, name)}
     config: Any = model
     if hasattr(config, "mixer"):
-        beside["architecture"] = config.mixer.kind
+        beside |= {"architecture": config.mixer.kind, "mixer": config.mixer}
     return EquationSetting(config.rule, config.chunk, config.refine, config.exact, **beside)
 
 
