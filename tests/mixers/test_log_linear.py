@@ -8,6 +8,7 @@ from flax import nnx
 import miras
 from miras.backends.pallas.interpreter import interpreted
 from miras.mixers import LogLinearMixer, MixerConfig
+from miras.testing import check_mixer
 from tests.mixers import layers
 from tests.mixers.layers import build, plain, run, tokens
 from tests.mixers.oracle_log_linear import log_linear
@@ -166,3 +167,11 @@ def test_what_is_refused(options, rule, named):
     parts = miras.from_dict(miras.Rule, {"memory": "matrix", "bias": "l2"} | rule)
     with pytest.raises(miras.ConfigError, match=named):
         MixerConfig(**(given | options), rule=parts).check("")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", CASES)
+def test_the_contract_of_a_mixer(name):
+    parts, options = CASES[name]
+    rule = layers.rule(MATRIX, **parts)
+    check_mixer(MixerConfig(mixer=LogLinearMixer(levels=4), rule=rule, chunk=4, **options))

@@ -8,6 +8,7 @@ from flax import nnx
 import miras
 from miras.backends.pallas.interpreter import interpreted
 from miras.mixers import MemoryCachingMixer, MixerConfig
+from miras.testing import check_mixer
 from tests.mixers import layers, oracle_caching
 from tests.mixers.layers import build, plain, run, tokens
 
@@ -164,3 +165,11 @@ def test_what_is_refused(options, rule, named):
     parts = miras.Rule(**rule)
     with pytest.raises(miras.ConfigError, match=named):
         MixerConfig(mixer={"kind": "memory_caching", **options}, rule=parts, chunk=4).check("")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", CASES)
+def test_the_contract_of_a_mixer(name):
+    options, memory = CASES[name]
+    mixer = MemoryCachingMixer(segment=4, **options)
+    check_mixer(MixerConfig(mixer=mixer, rule=layers.rule(memory), chunk=2))
