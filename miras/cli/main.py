@@ -18,6 +18,7 @@ from miras.cli import (
     presets,
     staleness,
     stream,
+    strength,
     train,
 )
 from miras.cli import eval as evaluate
@@ -40,6 +41,7 @@ COMMANDS = (
     stream,
     match,
     ablate,
+    strength,
     staleness,
     inspect,
 )

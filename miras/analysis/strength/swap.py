@@ -94,7 +94,7 @@ def _changed(rule: Rule, base: Rule | None) -> bool:
     """Whether a swap, or a part given without its rate, has changed what the base's rate means."""
     if base is None:
         return False
-    reset = (rule.algorithm.lr, rule.algorithm.max_lr) != (base.algorithm.lr, base.algorithm.max_lr)
+    reset = rule.algorithm.lr != base.algorithm.lr
     return rule.kinds() != base.kinds() or _link(rule) != _link(base) or reset
 
 
