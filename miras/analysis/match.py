@@ -68,6 +68,11 @@ def _with_swiglu(config: "LanguageModelConfig", parameters: int) -> "LanguageMod
 
     first = size_of(at(8))
     slope = size_of(at(16)) - first
+    require(
+        slope > 0,
+        "no block's size depends on mlp_ratio: give one a swiglu without a ratio of its own, as in "
+        "M.channel=swiglu.",
+    )
     return at(max(8, 8 + 8 * round((parameters - first) / slope)))
 
 

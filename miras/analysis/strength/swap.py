@@ -104,12 +104,16 @@ def _with_blocks(
     """The base with the blocks and the sizes of the config, so that swaps inside blocks compare."""
 
     def names_no_part(word: str) -> bool:
-        path = resolve(config, word.partition("=")[0])
+        try:
+            path = resolve(config, word.partition("=")[0])
+        except ConfigError:  # of the run's data or training
+            return False
         return len(path) == 1 or (len(path) == 2 and path[0] == config.mapping)
 
     if not config.blocks:
         return base
-    return override(base, *filter(names_no_part, assignments))
+    of_model = (word.removeprefix("model.") for word in assignments)
+    return override(base, *filter(names_no_part, of_model))
 
 
 def _link(rule: Rule) -> dict[str, object]:

@@ -7,6 +7,7 @@ import pytest
 import miras
 from miras.analysis.ablate import make_grid
 from miras.analysis.ablate.grid import TrainableCheck
+from miras.cli.ablate import parse_points
 from miras.config import sweep
 from miras.errors import ConfigError
 from miras.train import RunConfig
@@ -108,3 +109,15 @@ def test_grids_that_cannot_be(make, words, told):
 def test_there_is_at_least_one_seed(make):
     with pytest.raises(ConfigError, match="seeds=0"):
         make("bias=l2,lp", seeds=0)
+
+
+def test_mixers_blocks_and_patterns_are_axes():
+    base = RunConfig(miras.preset("yaad"))
+    build = functools.partial(miras.override, base)
+    words = ["blocks.M.mixer=memory,mag", "layers=6", "pattern=M,M S,M M S"]
+    grid = make_grid(parse_points(words), build, seeds=1, check=lambda config: None)
+    assert [cell.config.model.architecture for cell in grid.cells] == ["lmm"] * 3 + ["mag"] * 3
+    words = ["blocks.N=gated_deltanet,attention", "N.chunk=4,8", "pattern=M N"]
+    grid = make_grid(parse_points(words), build, seeds=1, check=lambda config: None)
+    assert [cell.levels["N.chunk"] for cell in grid.cells] == ["4", "8"]
+    assert all("unknown key 'chunk'" in cell.reason for cell in grid.illegal)
