@@ -94,9 +94,10 @@ def _on_tpu(
     alignment: Alignment,
     limits: TpuLimits | None,
 ) -> KernelPlan | str:
-    vmem = 2**27 if interpreting() else pltpu.get_tpu_info().vmem_capacity_bytes
+    limits = limits or LIMITS
+    vmem = limits.vmem or (2**27 if interpreting() else pltpu.get_tpu_info().vmem_capacity_bytes)
     shapes = functools.partial(operand_shapes, rule, inputs, options, alignment)
-    found = plan_tpu_kernel(rule, options, shapes, vmem, limits or LIMITS)
+    found = plan_tpu_kernel(rule, options, shapes, vmem, limits)
     if isinstance(found, str):
         return found
     loop = functools.partial(

@@ -1,21 +1,21 @@
 """When there is a kernel, when there is none, and what is said of it."""
 
 import dataclasses
-import functools
 import logging
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import miras
+from miras.backends.base import Alignment, ScanInputs
 from miras.backends.dispatch import BACKENDS
-from miras.backends.pallas import backend
+from miras.backends.pallas.backend import Pallas
 from miras.backends.pallas.interpreter import interpreted
-from miras.backends.pallas.tpu.plan import plan_tpu_kernel
+from miras.backends.pallas.tpu.plan import TpuLimits
 from miras.bias import L2
 from miras.config import ConfigError
+from miras.rule.options import ScanOptions
 from miras.runtime.log import log_once
 from miras.testing import random_inputs
 from tests.backends.pallas.calls import call
@@ -87,20 +87,15 @@ def on_this_device(monkeypatch):
 
 
 @pytest.mark.slow
-def test_little_vmem_takes_fewer_heads_then_no_kernel(monkeypatch):
+def test_little_vmem_takes_fewer_heads_then_no_kernel():
     """As the room shrinks."""
-    plans = []
-
-    def look(rule, options, operands, vmem, limits):
-        plans.extend(plan_tpu_kernel(rule, options, operands, 2**n, limits) for n in (27, 23, 16))
-        return plans[0]
-
-    monkeypatch.setattr(backend, "plan_tpu_kernel", look)
     static, arrays = call("titans_lmm", T=64, H=2, dk=64, dtype=np.float32)
+    inputs, options = ScanInputs(*arrays["inputs"]), ScanOptions(chunk=64)
     with interpreted():
-        scan = functools.partial(miras.scan, static["rule"], chunk=64, backend="pallas")
-        jax.eval_shape(lambda arrays: scan(*arrays["inputs"]), arrays)
-    wide, narrow, none = plans
-    assert (wide.tile, wide.layout.heads) == (64, 2)
-    assert (narrow.tile, narrow.layout.heads) == (64, 1)
-    assert "MiB of VMEM" in none
+        wide, narrow, none = (
+            Pallas(TpuLimits(vmem=2**n)).plan(static["rule"], inputs, options, Alignment())
+            for n in (27, 23, 16)
+        )
+    assert (wide.tiling.tile, wide.planned.layout.heads) == (64, 2)
+    assert (narrow.tiling.tile, narrow.planned.layout.heads) == (64, 1)
+    assert "MiB of VMEM" in none.reason

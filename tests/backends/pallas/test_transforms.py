@@ -11,9 +11,9 @@ import pytest
 
 import miras
 from miras.backends.pallas.interpreter import interpreted
-from miras.backends.pallas.tpu import grid
+from miras.backends.pallas.tpu.plan import TpuLimits
 from miras.testing.expect import expect_close
-from tests.backends.pallas.calls import call
+from tests.backends.pallas.calls import call, kernels
 
 
 def total(static, arrays, backend):
@@ -26,9 +26,7 @@ def total(static, arrays, backend):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["titans_lmm", "gated_deltanet"])
-def test_vmap_and_scan(name, monkeypatch):
-    # The interpreter, unlike the compiler, does not know that vmap adds a dimension to a grid.
-    monkeypatch.setattr(grid, "SEMANTICS", None)
+def test_vmap_and_scan(name):
     static, arrays = call(name, B=2, T=11, dk=4, dtype=np.float32)
     several = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), arrays)
 
@@ -39,8 +37,8 @@ def test_vmap_and_scan(name, monkeypatch):
 
     gradient = jax.jit(jax.value_and_grad(objective), static_argnums=1)
     want = gradient(several, "xla")
-    with interpreted():
-        got = gradient(several, "pallas")
+    with interpreted(), kernels(TpuLimits(any_order=False)) as backend:
+        got = gradient(several, backend)
     expect_close(got, want, name, 2e-5)
 
 

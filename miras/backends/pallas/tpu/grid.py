@@ -30,6 +30,7 @@ class TpuLayout(NamedTuple):
             and the heads of a step to be at the same equation.
         paired: heads of a grid step that takes two chunks at once, and forms momentum once for
             both, where nothing is saved; 0 for none.
+        any_order: whether the compiler is told that heads may run in any order.
     """
 
     group: int
@@ -37,6 +38,7 @@ class TpuLayout(NamedTuple):
     heads: int = 1
     large: bool = False
     paired: int = 0
+    any_order: bool = True
 
 
 class TpuBlocks(NamedTuple):
@@ -58,7 +60,7 @@ class TpuGrid:
     def __init__(self, sizes: tuple[int, int, int], layout: TpuLayout, reverse: bool = False):
         self.tiles, self.rows, heads = sizes
         self.group, self.vmem = min(layout.group, self.tiles), layout.vmem
-        self.large = layout.large
+        self.large, self.any_order = layout.large, layout.any_order
         self.interleaved = layout.heads  # heads of a grid step
         self.head_groups = heads // layout.heads
         self.groups = pl.cdiv(self.tiles, self.group)
@@ -142,7 +144,7 @@ class TpuGrid:
                 scratch_shapes=[scratch],
             ),
             compiler_params=pltpu.CompilerParams(
-                dimension_semantics=SEMANTICS,
+                dimension_semantics=SEMANTICS if self.any_order else None,
                 vmem_limit_bytes=self.vmem,
                 flags=LINEAR_PROGRAM_SCHEDULER if self.large else None,
             ),

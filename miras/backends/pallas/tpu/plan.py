@@ -34,6 +34,9 @@ class TpuLimits(NamedTuple):
         paired: entries from which two chunks at once pay, see `engine.joined_chunks`.
         saved: bytes of memories that a call of `scan` saves for the backward pass, about.
         tile: tokens of a tile at most; None for the chunk.
+        vmem: bytes of VMEM; None for those of the device.
+        any_order: whether the compiler is told that heads may run in any order. The interpreter
+            under `vmap`, which adds a dimension to the grid, takes no such hint.
     """
 
     tokens: int = 64
@@ -43,6 +46,8 @@ class TpuLimits(NamedTuple):
     paired: int = 2**17
     saved: int = 2**30
     tile: int | None = None
+    vmem: int | None = None
+    any_order: bool = True
 
 
 LIMITS = TpuLimits()
@@ -114,7 +119,9 @@ def plan_tpu_kernel(
             paired = 0
             if tile == chunk and _pays_in_pairs(step, live, limits):
                 paired = _paired(step, live, room, limits)
-            return TpuPlan(tile, TpuLayout(group, int(capacity * SCOPED), heads, large, paired))
+            scoped = int(capacity * SCOPED)
+            layout = TpuLayout(group, scoped, heads, large, paired, limits.any_order)
+            return TpuPlan(tile, layout)
     return (
         f"a tile of {tile} tokens of this rule needs {needed / 2**20:.0f} MiB of VMEM, "
         f"more than the {room / 2**20:.0f} MiB that can be planned with"

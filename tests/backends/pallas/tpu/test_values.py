@@ -9,8 +9,8 @@ import pytest
 from jax._src.pallas.mosaic.interpret import interpret_pallas_call as interpreter
 
 from miras.backends.pallas.interpreter import interpreted
-from miras.backends.pallas.tpu import block_program
 from miras.backends.pallas.tpu.plan import TpuLimits
+from miras.backends.pallas.trace.jaxprs import equations
 from miras.testing.expect import expect_close
 from miras.testing.inputs import scan_with_loss
 from tests import selection
@@ -94,20 +94,22 @@ def test_tiles_smaller_than_a_chunk(name):
     ],
     ids=["two pairs", "a pair with a short chunk", "three chunks", "segments"],
 )
-def test_two_chunks_at_once(length, labels, in_pairs, monkeypatch):
+def test_two_chunks_at_once(length, labels, in_pairs):
     """Without gradients, where momentum is large: the answers and the state are as ever."""
-    paired = []
-    make = block_program.forward_pair
-    monkeypatch.setattr(
-        block_program, "forward_pair", lambda *args: paired.append(1) or make(*args)
-    )
     static, arrays = call("titans_lmm", T=length, dk=4)
     scan = functools.partial(scan_with_loss, static["rule"], chunk=CHUNK, exact=False, **labels)
     want = scan(*arrays["inputs"], backend="reference")
-    with interpreted("tpu"), kernels(TpuLimits(paired=0)) as backend:
-        got = jax.jit(functools.partial(scan, backend=backend))(*arrays["inputs"])
+    with interpreted("tpu"), kernels(TpuLimits(paired=0, tokens=CHUNK)) as backend:
+        traced = jax.jit(functools.partial(scan, backend=backend)).trace(*arrays["inputs"])
+        got = traced.lower().compile()(*arrays["inputs"])
     expect_close(got, want, "two chunks at once are not one after the other")
-    assert bool(paired) == in_pairs
+    (grid,) = (
+        eqn.params["grid_mapping"].grid
+        for eqn in equations(traced.jaxpr.jaxpr)
+        if eqn.primitive.name == "pallas_call"
+    )
+    chunks = -(-length // CHUNK)
+    assert grid[1] == (chunks // 2 if in_pairs else chunks)
 
 
 @pytest.mark.slow
