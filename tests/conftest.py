@@ -25,14 +25,15 @@ import jax
 import numpy as np
 import pytest
 
-from tests.selection import mark_quick
+from tests.selection import mark_exhaustive, mark_quick
 
 jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by -m
 def pytest_collection_modifyitems(items):
-    """Choose what `make quick` runs."""
+    """Choose what `make quick` and `make test` run."""
+    mark_exhaustive(items)
     mark_quick(items)
 
 

@@ -44,6 +44,24 @@ def sampled(names: Iterable[str], sample: Collection[str]) -> list[Any]:
     ]
 
 
+def mark_exhaustive(items: Iterable[pytest.Item]) -> None:
+    """Mark as `exhaustive` all but a share of the cases of tests marked `sample(share)`.
+
+    Cases are chosen by the rank of their whole name, so tests that range over one registry take
+    different members of it. At least one case of each test is left.
+    """
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sample") and not item.get_closest_marker("exhaustive"):
+            tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in tests.values():
+        (share,) = cases[0].get_closest_marker("sample").args
+        cases.sort(key=lambda item: rank(item.nodeid))
+        for item in cases[1:]:
+            if rank(item.nodeid) >= share:
+                item.add_marker("exhaustive")
+
+
 # Folders whose tests compile programs, of which `make quick` runs so many a file.
 COMPILING = (
     "analysis",

@@ -37,6 +37,7 @@ def name(x) -> str:
 
 
 @pytest.mark.parametrize(("axis", "spec"), MEMBERS, ids=name)
+@pytest.mark.sample(0.5)
 def test_every_member_keeps_its_contract(axis, spec):
     """But for the agreement of backends, to which tests/contract holds far more rules."""
     member = REGISTRIES[axis].build(spec)

@@ -57,6 +57,7 @@ def test_parameters_and_state_are_those_of_a_real_model():
 
 
 @pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.sample(0.4)
 def test_every_preset_is_described_by_its_equations_parts_and_costs(name):
     config = preset(name)
     told = description(PRESETS[name], config)

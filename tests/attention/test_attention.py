@@ -11,7 +11,8 @@ from flax import nnx
 import miras
 from miras.attention.dispatch import fused
 from miras.backends.pallas.ahead_of_time import compile_ahead
-from miras.models import LanguageModel, mac
+from miras.mixers import mac
+from miras.models import LanguageModel
 from tests.attention.attended import (
     DEVICES,
     EDGE,
@@ -111,6 +112,7 @@ def test_inside_shard_map_it_is_left_to_the_engine():
 @pytest.mark.slow
 @DEVICES
 @pytest.mark.parametrize("preset", ["transformer", "titans_mag", "titans_mal"])
+@pytest.mark.sample(0.5)
 def test_models_of_packed_documents_attend_in_the_kernel(preset, device, monkeypatch):
     config = miras.override(miras.preset(preset), "layers=1", "width=32", "heads=2", "vocab=16")
     model = LanguageModel(config, nnx.Rngs(0))
@@ -125,6 +127,7 @@ def test_models_of_packed_documents_attend_in_the_kernel(preset, device, monkeyp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("persists", [0, 3])
+@pytest.mark.sample(0.5)
 def test_mac_attends_in_the_kernel(persists, monkeypatch):
     """To what it recalls and what it reads, [h || x]: on TPUs in whole segments of 128 tokens."""
     words = ("layers=1", "width=32", "heads=2", "vocab=16", f"attention.persistent={persists}")

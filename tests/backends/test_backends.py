@@ -47,6 +47,7 @@ SAMPLE = selection.covering({name: pairs(name) for name in RULES})
 @pytest.mark.parametrize("share", ["sample", pytest.param("rest", marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("retention", rules.RETENTIONS)
 @pytest.mark.parametrize("memory", rules.MEMORIES)
+@pytest.mark.sample(0.5)
 def test_every_memory_bias_and_retention(memory, retention, share):
     every = [name for name in RULES if name.split("-")[::2][:2] == [memory, retention]]
     names = [name for name in every if (name in SAMPLE) == (share == "sample")]

@@ -109,6 +109,7 @@ def _finite_difference(f, x, h=1e-5):
 @pytest.mark.parametrize("bias", BIASES.values(), ids=BIASES)
 @pytest.mark.parametrize("memory", MEMORIES.values(), ids=MEMORIES)
 @pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.sample(0.35)
 def test_gradients_are_those_of_the_loss(memory, bias, seed):
     rng = np.random.default_rng(seed)
     threshold = [0.4, 10.0][seed]  # both branches of huber

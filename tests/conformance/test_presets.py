@@ -88,6 +88,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("chunk", [1, 16, 64])
 @pytest.mark.parametrize("name", [n for n in RULES if n not in NAMES])
+@pytest.mark.sample(0.5)
 def test_a_preset_is_its_papers_recurrence(name, chunk):
     against(name, chunk, 70 if chunk == 64 else 21, **OPTIONS.get(name, {}))
 

@@ -25,6 +25,7 @@ SAMPLE = selection.covering({name: space.labels(case) for name, case in COVER.it
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", selection.sampled(COVER, SAMPLE))
+@pytest.mark.sample(0.5)
 def test_every_pair_of_members(name):
     rule, options = space.build(COVER[name])
     contracts.backends_agree(rule, options)

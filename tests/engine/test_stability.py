@@ -43,6 +43,7 @@ def optimised(name):
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("pieces", [2, pytest.param(10, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("name", [*RULES, "titans_mac", "titans_mag", "titans_mal"])
+@pytest.mark.sample(0.5)
 def test_every_preset_stays_finite(name, pieces):
     config = miras.preset(name)
     config = dataclasses.replace(config, width=WIDTH, heads=HEADS)

@@ -31,6 +31,7 @@ LABELS = {
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("labels", LABELS)
 @pytest.mark.parametrize("name", ["yaad", "memora", "titans_lmm", "lact", "gated_deltanet"])
+@pytest.mark.sample(0.4)
 def test_tiles_may_be_smaller_than_a_chunk(name, labels, monkeypatch):
     """Snapshots, links and what happens once a chunk stay where the chunk has them."""
     config = miras.preset(name)

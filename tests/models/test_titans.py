@@ -54,6 +54,7 @@ def run(graph, params, x, state=None, ids=None, mask=None):
 
 @pytest.mark.parametrize("persistent", [0, 3])
 @pytest.mark.parametrize("kind", ORACLES)
+@pytest.mark.sample(0.6)
 def test_a_block_is_the_papers_equations(kind, persistent):
     config, graph, params = made(kind, persistent)
     x = np.random.default_rng(0).normal(size=(2, 21, 8))
@@ -139,6 +140,7 @@ def layer(p, x, *, recurrence, activation, max_lr):
 
 
 @pytest.mark.parametrize("name", ["transformer++", *RULES])
+@pytest.mark.sample(0.5)
 def test_a_block_around_another_rule_is_the_papers_equations(name):
     recurrence, activation, fixed = RULES.get(name, (None, None, ()))
     config = miras.override(miras.preset(name), *SMALL, *fixed)
@@ -158,6 +160,7 @@ def test_a_block_around_another_rule_is_the_papers_equations(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ORACLES)
+@pytest.mark.sample(0.5)
 def test_a_call_split_anywhere_is_the_whole(kind):
     """Inside a chunk, inside a segment, at their edges, and token by token."""
     _, graph, params = made(kind, 2)
@@ -173,6 +176,7 @@ def test_a_call_split_anywhere_is_the_whole(kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ORACLES)
+@pytest.mark.sample(0.5)
 def test_documents_anywhere_are_separate_and_masked_tokens_are_not_seen(kind):
     _, graph, params = made(kind, 2)
     x, parts = np.random.default_rng(2).normal(size=(2, 27, 8)), []
@@ -208,6 +212,7 @@ def test_the_last_read_follows_each_token_and_the_retrieval_does_not():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", ["yaad", "moneta", "memora", "gated_deltanet", "mesa", "rwkv7"])
+@pytest.mark.sample(0.5)
 def test_any_rule_can_be_the_memory_of_mac(rule):
     config = miras.override(miras.preset(rule), *SMALL, "architecture=mac", "attention.window=8")
     graph, params = nnx.split(Block(config, "M", nnx.Rngs(0)))

@@ -38,6 +38,7 @@ def cut(tree, start, stop):
 @by_rule
 @pytest.mark.parametrize("cuts", [(3, 5, 6, 10), (4, 8)])
 @pytest.mark.usefixtures("float64")
+@pytest.mark.sample(0.5)
 def test_any_split_gives_the_whole(rule, cuts):
     W0, *streams = rules.inputs(rule)
     whole, end = miras.scan(rule, W0, *streams, chunk=4)

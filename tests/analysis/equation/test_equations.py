@@ -39,6 +39,7 @@ def test_a_preset_has_equations_gates_and_sources(name):
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.sample(0.3)
 def test_a_rule_is_drawn_and_names_its_gates(name):
     case = CASES[name]
     check_drawn(miras.equations(case.rule, latex=True, **semantics(case)))
@@ -249,6 +250,7 @@ def test_online_forms_have_no_snapshot():
 
 
 @pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.sample(0.4)
 def test_no_preset_passes_for_its_changed_rule(name):
     """Another bias, or another rate where the bias cannot change: nothing of the old line stays."""
     config = miras.preset(name)

@@ -59,6 +59,7 @@ SAMPLE = [case for case in space.cover() if space.build(case)[0].kinds()["memory
         for n, case in enumerate(SAMPLE)
     ],
 )
+@pytest.mark.sample(0.5)
 def test_a_sample_of_the_space(place):
     rule, options = space.build(SAMPLE[place])
     how = {name: options[name] for name in ("refine", "exact") if name in options}
@@ -81,6 +82,7 @@ SIZES = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "width", "chunk", "chip"), SIZES)
+@pytest.mark.sample(0.4)
 def test_narrow_and_wide(name, width, chunk, chip):
     static, arrays = call(name, T=2 * chunk, H=1, dk=width, dtype=jnp.bfloat16)
     assert "miras_backward" in compiled(static, arrays, chip, chunk)

@@ -22,6 +22,7 @@ GUARDED = (
 @pytest.mark.slow
 @pytest.mark.usefixtures("libtpu")
 @pytest.mark.parametrize("case", GUARDED, ids=key)
+@pytest.mark.sample(0.5)
 def test_no_slower_than_kept(case):
     if not list(Path(sys.prefix, "tpu").glob("libtpu-0.0.42*")):
         pytest.skip("the figures are those of libtpu 0.0.42, which goes with jax 0.10")
