@@ -94,7 +94,7 @@ def setting_of(model: Any, chunk: int | None, refine: int, exact: bool) -> Equat
 def declares(part: Any, axis: str, method: str = "formula") -> bool:
     """Whether a part's formula is of what it computes, and not of a class that it is below."""
     of_method = {"rate_formula": ("effective",), "association_formula": ("associate",)}
-    names = of_method.get(method, _COMPUTED[axis])
+    names = of_method[method] if method in of_method else _COMPUTED[axis]
     own = _owner(part, method)
     return all(own <= _owner(part, name) for name in names)
 
