@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from miras.backends.dispatch import check_backend
-from miras.config import Config, require
+from miras.config import Config, added, require
 from miras.memory import attention
 from miras.optim import without_steps
 from miras.rule.options import ScanOptions
@@ -39,7 +39,12 @@ class LayerConfig(Config):
         keys: the associations of a token. "plain": one key and value. "product": one for each step
             of the algorithm, with its own key, value and rate (DeltaProduct, 2502.10297). "rwkv7":
             an erasure along a normalised key and a write along a modulated one (2503.14456).
-            "comba": the error is read at a scaled key (2506.02475).
+            "comba": the error is read at a scaled key (2506.02475). "corrected": one key and value,
+            and q - exp(D) k for q before the norm, D learned per head (Momentum DeltaNet,
+            2605.05838).
+        gates: how learned gates are computed from the token. "plain": each has a projection of its
+            own. "angle": an angle from the rate divides 1 between the update's rate and the decay
+            (Momentum DeltaNet, 2605.05838); see `AngleGates`.
         rope: rotary position embedding of q and k (2104.09864), for attention.
         rope_base: its largest wavelength over 2 pi, > 1.
         gate_rank: rank of the projections of gates per channel, >= 1; MIRAS uses 32 to 64.
@@ -55,7 +60,8 @@ class LayerConfig(Config):
     conv: int = 4
     activation: Literal["silu"] | None = None
     qk_norm: Literal["l2"] | None = "l2"
-    keys: Literal["plain", "product", "rwkv7", "comba"] = "plain"
+    keys: Literal["plain", "product", "rwkv7", "comba", "corrected"] = "plain"
+    gates: Literal["plain", "angle"] = added("plain")
     rope: bool = False
     rope_base: float = 10000.0
     gate_rank: int = 32
@@ -73,7 +79,7 @@ class LayerConfig(Config):
     def check_rule(self, rule: Rule) -> None:
         """Raise ConfigError if the rule does not support an option of the layer."""
         kinds = rule.kinds()
-        if self.keys != "plain":
+        if self.keys not in ("plain", "corrected"):
             require(
                 rule.memory.is_linear and rule.algorithm.takes_terms,
                 f"layer.keys={self.keys!r} writes several associations per token, or along other "
@@ -85,6 +91,15 @@ class LayerConfig(Config):
                 rule.algorithm.sequential,
                 "layer.keys='product' has one key per step: use algorithm 'multi_step'.",
             )
+        if self.gates == "angle":
+            for role in ("rate", "update", "decay"):
+                found = [gate for gate in rule.gates_of(role) if gate.learned]
+                require(
+                    [gate.side for gate in found] == ["head"],
+                    f"layer.gates='angle' ties the rate, the update's rate and the decay, each one "
+                    f"learned gate per head, and {kinds} has no such gate with role {role!r}: use "
+                    "layer.gates='plain', or algorithm 'two_rate_momentum' with retention 'l2'.",
+                )
         if self.decay_by_depth:
             require(
                 any(gate.side == "head" for gate in rule.gates_of("decay")),

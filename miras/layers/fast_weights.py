@@ -21,6 +21,7 @@ from miras.engine.layout import positions
 from miras.engine.masking import where
 from miras.engine.state import State, initial_state, made_by
 from miras.layers.config import LayerConfig, MemoryConfig
+from miras.layers.coupled_gates import AngleGates
 from miras.layers.gates import GateProjections
 from miras.layers.keys import Associations
 from miras.layers.param import param
@@ -96,8 +97,9 @@ class FastWeights(nnx.Module):
         self.head, self.doubled = width // heads, doubled
         rule = memory.rule
         terms = config.terms(rule)
+        coupled = AngleGates(rule, heads) if config.gates == "angle" else None
         self.gates = GateProjections(
-            rule, width, heads, rank=config.gate_rank, terms=terms, rngs=rngs
+            rule, width, heads, rank=config.gate_rank, terms=terms, rngs=rngs, coupled=coupled
         )
         raw = rule.init_raw(rngs.params(), self.head, self.head, heads)
         self.initial = nnx.Dict(

@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from miras.array_typing import Array, Floats, typed
+from miras.layers.coupled_gates import AngleGates
 from miras.layers.param import LinearGeneral, LowRank, param
 from miras.parts.gate import Gate
 from miras.rule.rule import Rule
@@ -53,6 +54,7 @@ class GateProjections(nnx.Module):
         rank: of the projections of gates per channel.
         terms: associations per token, each with its own rate; None for keys without that axis.
         rngs: stream `params`.
+        coupled: maps the projected gates to those that the rule is given; None for themselves.
     """
 
     def __init__(
@@ -64,7 +66,9 @@ class GateProjections(nnx.Module):
         rank: int,
         terms: int | None,
         rngs: nnx.Rngs,
+        coupled: AngleGates | None = None,
     ):
+        self.coupled = coupled
         self.learned = tuple(gate for gate in rule.gates if gate.learned)
         self.kernels = nnx.Dict()
         self.biases = nnx.Dict()
@@ -90,7 +94,8 @@ class GateProjections(nnx.Module):
     def __call__(self, x: Array) -> dict[str, Array]:
         """Project tokens [B, T, width] to gates [B, T, H, ...], float32, by name."""
         x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
-        return {gate.name: squash(gate, self._logits(gate, x)) for gate in self.learned}
+        gates = {gate.name: squash(gate, self._logits(gate, x)) for gate in self.learned}
+        return gates if self.coupled is None else self.coupled(gates)
 
     def _logits(self, gate: Gate, x: Array) -> Array:
         """[B, T, H, ...]."""

@@ -8,6 +8,7 @@ from flax import nnx
 
 from miras.array_typing import Array
 from miras.layers.config import LayerConfig
+from miras.layers.coupled_gates import middles
 from miras.layers.norm import l2_normalise
 from miras.layers.param import LowRank, param
 from miras.rule.rule import Rule
@@ -44,6 +45,8 @@ class Keys(nnx.Module):
         if config.keys == "comba":
             self.shrink = param(jnp.ones(heads), ("heads",))  # initially p = sigmoid(1) k
             self.correction = param(jnp.full(heads, 0.02), ("heads",))
+        if config.keys == "corrected":  # exp(D) evenly spaced in (0, 1), as the paper's is drawn
+            self.log_correction = param(jnp.log(middles(heads)), ("heads",))
 
     @property
     def streams(self) -> int:
@@ -53,7 +56,11 @@ class Keys(nnx.Module):
     def __call__(self, mixed: Array, x: Array) -> Associations:
         """Map projections [B, T, streams, H, D] of tokens x [B, T, width] to associations."""
         norm = l2_normalise if self.config.qk_norm == "l2" else lambda x: x
-        q = norm(mixed[:, :, 0])
+        q = mixed[:, :, 0]
+        if self.config.keys == "corrected":
+            share = jnp.exp(self.log_correction[...])[:, None].astype(q.dtype)
+            q = q - share * mixed[:, :, 1]
+        q = norm(q)
         if self.config.keys == "product":
             k = jnp.moveaxis(norm(mixed[:, :, 1 : 1 + self.terms]), 2, 3)
             return Associations(q, k, jnp.moveaxis(mixed[:, :, 1 + self.terms :], 2, 3), None)

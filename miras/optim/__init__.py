@@ -15,6 +15,7 @@ from miras.optim.newton import Newton
 from miras.optim.nonparametric import NonParametric
 from miras.optim.omega import Omega
 from miras.optim.preconditioned import Preconditioned
+from miras.optim.two_rate_momentum import TwoRateMomentum
 
 __all__ = [
     "DEFAULT",
@@ -32,6 +33,7 @@ __all__ = [
     "NonParametric",
     "Omega",
     "Preconditioned",
+    "TwoRateMomentum",
     "register",
     "without_steps",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 
 Range = Literal["bounded", "log_unit", "positive", "real"]
 Side = Literal["head", "key", "value", "slot"]
-Role = Literal["rate", "decay", "momentum", "weight"]
+Role = Literal["rate", "update", "decay", "momentum", "weight"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Gate:
             one per channel of that side of the memory, [B, T, H, D].
         slopes: of a "log_unit" gate: "alibi" gives head h of H the log -2^(-8 (h + 1) / H) instead.
         role: what the engine does with it: "rate" is eta_t, which scales a token's gradients or
-            its step; "decay" is log alpha_t, which scales the past; "momentum" is log mu_t;
+            its step; "update" is a second rate, which scales the step where "rate" scales
+            gradients; "decay" is log alpha_t, which scales the past; "momentum" is log mu_t;
             "weight" is the weight of a token in a window. None: only its part
             reads it.
         symbol: LaTeX of it in `miras.equations`; made of the name if not given.
@@ -59,7 +60,7 @@ class Gate:
 
         No decay, a rate and a weight of 0; for other gates where they start.
         """
-        if self.range == "log_unit" or self.role in ("rate", "weight"):
+        if self.range == "log_unit" or self.role in ("rate", "update", "weight"):
             return 0.0
         return self.value
 

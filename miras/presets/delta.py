@@ -1,10 +1,20 @@
 """Matrix memories with error-correcting updates: the delta rule and least squares, exact."""
 
+import dataclasses
+
 from miras import bias
 from miras.layers.config import LayerConfig
 from miras.memory import Matrix
 from miras.models.config import LanguageModelConfig
-from miras.optim import GD, Algorithm, Implicit, MultiStep, Newton, Preconditioned
+from miras.optim import (
+    GD,
+    Algorithm,
+    Implicit,
+    MultiStep,
+    Newton,
+    Preconditioned,
+    TwoRateMomentum,
+)
 from miras.presets.registry import register
 from miras.retention import L2, NoRetention, Retention
 from miras.rule.rule import Rule
@@ -149,6 +159,25 @@ def deltaproduct() -> LanguageModelConfig:
 def comba() -> LanguageModelConfig:
     """The error is read at a scaled key before the decay, as published, and written along k."""
     return _delta(L2(decay=0.99), keys="comba")
+
+
+@register(
+    "Momentum DeltaNet",
+    "arXiv 2605.05838, as flash-linear-attention computes it",
+)
+def momentum_deltanet() -> LanguageModelConfig:
+    """Gated DeltaNet with momentum: the error is read at the decayed state.
+
+        M_t = mu_t M_{t-1} + eta_t k_t^T (k_t (alpha_t W_{t-1}) - v_t)
+        W_t = alpha_t W_{t-1} - beta_t M_t
+
+    S is -M. An angle from eta ties alpha and beta (`layer.gates`), and the query is corrected by
+    the key before the norm (`layer.keys`). The starts of the gates are ours: the paper draws them.
+    """
+    algorithm = TwoRateMomentum(lr=1.0, max_lr=2.0, momentum=0.5, update_rate=0.5)
+    config = _delta(L2(decay=0.99), decay_first=True, keys="corrected", algorithm=algorithm)
+    layer = dataclasses.replace(config.layer, gates="angle")
+    return dataclasses.replace(config, layer=layer)
 
 
 @register(

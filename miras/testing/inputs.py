@@ -29,6 +29,7 @@ class Inputs(NamedTuple):
 
 _SPANS: dict[Role | None, tuple[float, float]] = {
     "rate": (0.002, 0.02),  # so small that rounding is not amplified
+    "update": (0.2, 1.0),
     "decay": (-0.3, 0.0),
     "momentum": (-1.0, -0.1),
     "weight": (0.3, 1.0),

@@ -126,6 +126,9 @@ def step(algorithm: dict, S: np.ndarray, V: np.ndarray, G: np.ndarray, token: To
     if kind == "momentum":
         S = mu * S - G
         return S, V, S
+    if kind == "two_rate_momentum":
+        S = mu * S - G
+        return S, V, token.gates["update_rate"] * S
     if kind == "nesterov":
         S = mu * S - G
         return S, V, mu * S - G

@@ -207,6 +207,24 @@ def comba(W0, q, p, k, v, gates, chunk, order="decay_first"):
     return _reads(_prefix(_transposed(W0), M, _outer(b, v, k)), q)
 
 
+def momentum_deltanet(W0, q, k, v, gates, chunk):
+    """e = p W - v, M = mu M + eta k^T e, W = a W - b M with p = a k (Momentum DeltaNet 2605.05838).
+
+    Token by token; a, b, eta and mu are `log_decay`, `update_rate`, `lr` and `log_momentum`.
+    """
+    del chunk
+    W, y = np.repeat(W0["w1"][None], q.shape[0], 0), np.zeros(v.shape)
+    M = np.zeros_like(W)
+    a, mu = (np.exp(gates[n])[..., None, None] for n in ("log_decay", "log_momentum"))
+    eta, b = (gates[n][..., None, None] for n in ("lr", "update_rate"))
+    for t in range(q.shape[1]):
+        e = np.einsum("bhi,bhio->bho", a[:, t, :, 0] * k[:, t], W) - v[:, t]
+        M = mu[:, t] * M + eta[:, t] * k[:, t, :, :, None] * e[:, :, None]
+        W = a[:, t] * W - b[:, t] * M
+        y[:, t] = np.einsum("bhi,bhio->bho", q[:, t], W)
+    return y, {"w1": W}
+
+
 def deltaproduct(W0, q, k, v, gates, chunk):
     """H_t = a_t prod_j (I - b_tj k_tj k_tj^T) H_{t-1} + B_t (DeltaProduct 2502.10297).
 

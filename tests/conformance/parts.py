@@ -104,6 +104,7 @@ def adaptive(variant: str, every: str = "token", momentum: float | None = 0.9, *
 
 ALGORITHMS = rules.ALGORITHMS | {
     "nesterov": {"kind": "nesterov"},
+    "two_rate_momentum": {"kind": "two_rate_momentum"},
     "multi_step": {"kind": "multi_step", "steps": 3},
     "omega": {"kind": "omega", "window": 3},
     "omega_momentum": {"kind": "omega", "window": 20, "momentum": 0.9},

@@ -40,7 +40,7 @@ def associated(
 
 def query(setting: EquationSetting) -> str:
     """LaTeX of the query."""
-    return r"\tilde{q}_t" if setting.keys == "comba" else "q_t"
+    return r"\tilde{q}_t" if setting.keys in ("comba", "corrected") else "q_t"
 
 
 def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
@@ -67,6 +67,14 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
             Line("p_t", r"\mathrm{sigmoid}(d) \ k_t", when="d learned per head, 1 at the start"),
             Line(r"\tilde{q}_t", "q_t - c p_t", when="c learned per head, 0.02 at the start"),
         ]
+    elif layer.keys == "corrected":
+        lines = [
+            Line(
+                r"\tilde{q}_t",
+                r"q_t - e^D k_t",
+                when="before the normalisation; D learned per head, exp(D) in (0, 1) at the start",
+            )
+        ]
     token = "z" if setting.is_mac else "x"
     names = "k and v" if setting.is_mac else "q, k and v"
     made = [f"a projection of {token}{many}"]
@@ -87,6 +95,12 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
         after.append("times SiLU(x W_g)")
     if not setting.is_mac:  # which gates by itself
         notes.append(f"y: {', '.join([*after, 'a projection'])}.")
+    if layer.gates == "angle":
+        notes.append(
+            "gates: with cos^2 = 1 / (1 + (e^f eta_t)^2), f learned per head, alpha_t is cos^2 times "
+            "a projected decay and beta_t is 1 - cos^2 times a projected rate, whose starts are "
+            "those above; mu_t is at least e^-2."
+        )
     if layer.lr_by_position:
         notes.append(
             "eta_t is divided by 1 + the token's position in its chunk, with a learned correction."
