@@ -98,8 +98,8 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
     if layer.gates == "angle":
         notes.append(
             "gates: with cos^2 = 1 / (1 + (e^f eta_t)^2), f learned per head, alpha_t is cos^2 "
-            "times a projected decay and beta_t is 1 - cos^2 times a projected rate, whose starts are "
-            "those above; mu_t is at least e^-2."
+            "times a projected decay and beta_t is 1 - cos^2 times a projected rate, whose "
+            "starts are those above; mu_t is at least e^-2."
         )
     if layer.lr_by_position:
         notes.append(
