@@ -5,6 +5,7 @@ from flax import nnx
 
 from miras.array_typing import Array
 from miras.layers.param import param
+from miras.parts.gate import Role
 from miras.rule.rule import Rule
 
 MIN_LOG_MOMENTUM = -2.0
@@ -30,11 +31,13 @@ class AngleGates(nnx.Module):
     """
 
     def __init__(self, rule: Rule, heads: int):
-        def name(role) -> str | None:
-            return next((gate.name for gate in rule.gates_of(role) if gate.learned), None)
+        def names(role: Role) -> list[str]:
+            return [gate.name for gate in rule.gates_of(role) if gate.learned]
 
-        self.rate, self.update, self.decay = name("rate"), name("update"), name("decay")
-        self.momentum = name("momentum")
+        self.rate, self.update, self.decay = (
+            names(role)[0] for role in ("rate", "update", "decay")
+        )
+        self.momentum = next(iter(names("momentum")), None)
         self.log_factor = param(jnp.log(4 * middles(heads)), ("heads",))
         self.decay_scale = param(jnp.zeros(heads), ("heads",))
         if self.momentum is not None:
