@@ -32,6 +32,7 @@ from tests.attention.attended import (
 @pytest.mark.parametrize("persists", [False, True], ids=["alone", "persistent"])
 @pytest.mark.parametrize("ids", [None, EDGE], ids=["whole", "documents"])
 @pytest.mark.parametrize("window", [None, 32])
+@pytest.mark.sample(0.5)
 def test_it_is_the_softmax_as_written(window, ids, persists, device, monkeypatch):
     """Values and gradients, 2^-24 times the square root of the keys and some tens of roundings."""
     front = persistent() if persists else None
@@ -70,6 +71,7 @@ def test_persistent_tokens_that_outweigh_all_or_none(sign, device, monkeypatch):
 @DEVICES
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("window", [None, 32])
+@pytest.mark.sample(0.5)
 def test_in_bfloat16_it_is_as_exact_as_xla(window, device, monkeypatch):
     """Errors, by their root mean square, at most thrice those of XLA's form, of each array.
 

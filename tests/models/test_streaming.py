@@ -174,6 +174,7 @@ def test_rows_are_put_and_reset_at_any_length(model):
     close(logits[1], forward(model, jnp.append(x[1, :5], x[1, 11])[None])[0][0, -1])
 
 
+@pytest.mark.sample(0.5)
 def test_a_draft_is_scored_and_rolled_back_to_any_token(model):
     x = tokens(14, B=2)
     whole, _ = forward(model, x)
@@ -188,6 +189,7 @@ def test_a_draft_is_scored_and_rolled_back_to_any_token(model):
     close(logits, jnp.stack([whole[0, 7], whole[1, 10]]))
 
 
+@pytest.mark.sample(0.5)
 def test_a_session_goes_on_from_disk(model, tmp_path):
     x, path = tokens(13, B=2), tmp_path / "text.session"
     whole, _ = forward(model, x)

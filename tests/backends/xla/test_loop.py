@@ -24,6 +24,7 @@ CASES = {
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.sample(0.5)
 def test_values_and_gradients_are_the_same(name):
     config = miras.preset(name)
     arguments = jax.tree.map(jnp.asarray, random_inputs(config.rule, B=2, T=11, dk=4))

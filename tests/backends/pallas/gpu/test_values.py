@@ -68,6 +68,7 @@ DEEP = ("ttt_mlp", "moneta", "yaad", "memora")
 @pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("name", DEEP)
+@pytest.mark.sample(0.5)
 def test_presets_in_blocks(name):
     compare(*call(name, **SIZES), IN_BLOCKS)
 

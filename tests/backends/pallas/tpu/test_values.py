@@ -40,6 +40,7 @@ def test_every_preset_equals_the_reference(name):
 @pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("name", ["atlas", "atlas++"])
+@pytest.mark.sample(0.5)
 def test_token_by_token(name):
     """As the rules that form every token's weights are run where these are large."""
     compare(*call(name, **SIZES), TpuLimits(tile=1, tokens=CHUNK))
@@ -57,6 +58,7 @@ SOME = ("titans_lmm", "memora", "gated_deltanet", "lact")
         pytest.param("preconditioned_kda", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
     ],
 )
+@pytest.mark.sample(0.5)
 def test_segments_masks_and_a_state(name):
     static, arrays = call(name, B=2, T=21, dk=4)
     first, second = (
@@ -80,6 +82,7 @@ def test_segments_masks_and_a_state(name):
     "name",
     [*SOME, "ttt_linear", pytest.param("preconditioned_kda", marks=pytest.mark.exhaustive)],
 )
+@pytest.mark.sample(0.5)
 def test_tiles_smaller_than_a_chunk(name):
     compare(*call(name, **SIZES), TpuLimits(tile=CHUNK // 2, tokens=CHUNK // 2))
 
@@ -116,6 +119,7 @@ def test_two_chunks_at_once(length, labels, in_pairs):
 @pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("name", SOME)
+@pytest.mark.sample(0.5)
 def test_no_races(name):
     static, arrays = call(name, **SIZES)
     with interpreted(detect_races=True):
