@@ -48,7 +48,8 @@ def mark_exhaustive(items: Iterable[pytest.Item]) -> None:
     """Mark as `exhaustive` all but a share of the cases of tests marked `sample(share)`.
 
     Cases are chosen by the rank of their whole name, so tests that range over one registry take
-    different members of it. At least one case of each test is left.
+    different members of it. Where a test has several parameters, every value of each is in a case
+    that is left; where it has one, at least one case is left.
     """
     tests: dict[str, list[pytest.Item]] = {}
     for item in items:
@@ -56,10 +57,24 @@ def mark_exhaustive(items: Iterable[pytest.Item]) -> None:
             tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
     for cases in tests.values():
         (share,) = cases[0].get_closest_marker("sample").args
-        cases.sort(key=lambda item: rank(item.nodeid))
-        for item in cases[1:]:
-            if rank(item.nodeid) >= share:
+        left = covering(_values_of_several(cases), share)
+        left = left or {min((item.nodeid for item in cases), key=rank)}
+        for item in cases:
+            if item.nodeid not in left:
                 item.add_marker("exhaustive")
+
+
+def _values_of_several(cases: Collection[Any]) -> dict[str, set[tuple[str, int]]]:
+    """The values of each case, by parameter and rank; none where one parameter has them all."""
+    columns: dict[tuple[int, ...], str] = {}  # parameters given together are numbered alike
+    for name in next(iter(cases)).callspec.params:
+        values = [repr(item.callspec.params[name]) for item in cases]
+        columns.setdefault(tuple(map(values.index, values)), name)
+    several = columns if len(columns) > 1 else {}
+    return {
+        item.nodeid: {(name, numbers[n]) for numbers, name in several.items()}
+        for n, item in enumerate(cases)
+    }
 
 
 # Folders whose tests compile programs, of which `make quick` runs so many a file.

@@ -1,6 +1,7 @@
 """The choice of tests: deterministic, with every label, and with a quick test in every folder."""
 
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -24,6 +25,52 @@ def test_a_sample_has_every_label_and_depends_on_names_alone():
 def test_parameters_outside_of_the_sample_are_exhaustive():
     marks = {p.id: [mark.name for mark in p.marks] for p in selection.sampled("ab", sample="b")}
     assert marks == {"a": ["exhaustive"], "b": []}
+
+
+SAMPLED = """
+import pytest
+from tests.selection import mark_exhaustive
+
+def pytest_collection_modifyitems(items):
+    mark_exhaustive(items)
+"""
+PRODUCTS = """
+import pytest
+
+@pytest.mark.sample(0.2)
+@pytest.mark.parametrize("n", range(100))
+def test_one(n):
+    pass
+
+@pytest.mark.sample(0.0)
+@pytest.mark.parametrize("m", range(10))
+@pytest.mark.parametrize(("n", "square"), [(n, n * n) for n in range(10)])
+def test_two(n, square, m):
+    pass
+
+@pytest.mark.sample(0.0)
+@pytest.mark.parametrize("n", range(10))
+def test_none(n):
+    pass
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_a_share_of_cases_is_left_and_every_value_of_several_parameters(tmp_path):
+    (tmp_path / "conftest.py").write_text(SAMPLED)
+    (tmp_path / "test_products.py").write_text(PRODUCTS)
+    marks = "markers =\n    sample(share): of cases\n    exhaustive: the others\n"
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\npythonpath = {ROOT.parent}\n{marks}")
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "not exhaustive"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    cases = re.findall(r"::test_(\w+)\[(.*)\]", found.stdout)
+    assert 10 < sum(name == "one" for name, _ in cases) < 30
+    assert sum(name == "none" for name, _ in cases) == 1
+    two = [case.split("-") for name, case in cases if name == "two"]
+    assert len(two) < 30
+    for values in zip(*two):
+        assert len(set(values)) == 10
 
 
 def test_the_sample_of_presets_in_kernels_has_every_member():
