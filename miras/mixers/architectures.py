@@ -1,29 +1,34 @@
 """The mixers `mac`, `mag` and `mal`: Titans' combinations of a memory with attention."""
 
 import dataclasses
-from typing import Any, ClassVar
-
-from flax import nnx
+import importlib
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from miras.config import require
 from miras.mixers.base import MixerConfig, TokenMixer, register
 from miras.mixers.costs import attention_flops, weights_of
-from miras.mixers.mac import MAC
-from miras.mixers.titans import MAG, MAL
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 
 @dataclasses.dataclass(frozen=True)
 class _WithAttention(TokenMixer):
-    """A memory combined with sliding-window attention; `build` calls `module`."""
+    """A memory combined with sliding-window attention; `module` names the class that `build` calls.
+
+    Modules are imported when a model is built, since configs must load without flax.
+    """
 
     uses: ClassVar[tuple[str, ...]] = (*TokenMixer.uses, "attention")
     rotates: ClassVar[bool] = True
-    module: ClassVar[type[Any]]
+    module: ClassVar[tuple[str, str]]
     role: ClassVar[str]
 
-    def build(self, config: MixerConfig, width: int, heads: int, rngs: nnx.Rngs) -> Any:
+    def build(self, config: MixerConfig, width: int, heads: int, rngs: "nnx.Rngs") -> Any:
         """The module."""
-        return self.module(config.memory, config.layer, config.attention, width, heads, rngs)
+        home, name = self.module
+        module = getattr(importlib.import_module(home), name)
+        return module(config.memory, config.layer, config.attention, width, heads, rngs)
 
     def check(self, config: MixerConfig, where: str) -> None:
         """A memory that is not attention itself."""
@@ -58,7 +63,7 @@ class _WithAttention(TokenMixer):
 class MACMixer(_WithAttention):
     """Memory as a context: `miras.mixers.mac`."""
 
-    module: ClassVar[type[Any]] = MAC
+    module: ClassVar[tuple[str, str]] = ("miras.mixers.mac", "MAC")
     role: ClassVar[str] = "as a context"
 
     def check(self, config, where):
@@ -105,7 +110,7 @@ class MACMixer(_WithAttention):
 class MAGMixer(_WithAttention):
     """Memory as a gate: `miras.mixers.titans`."""
 
-    module: ClassVar[type[Any]] = MAG
+    module: ClassVar[tuple[str, str]] = ("miras.mixers.titans", "MAG")
     role: ClassVar[str] = "as a gate"
 
 
@@ -114,5 +119,5 @@ class MAGMixer(_WithAttention):
 class MALMixer(_WithAttention):
     """Memory as a layer: `miras.mixers.titans`."""
 
-    module: ClassVar[type[Any]] = MAL
+    module: ClassVar[tuple[str, str]] = ("miras.mixers.titans", "MAL")
     role: ClassVar[str] = "as a layer"

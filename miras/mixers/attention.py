@@ -5,7 +5,6 @@ from typing import ClassVar
 
 from miras.config import require
 from miras.layers.config import AttentionConfig, MemoryConfig
-from miras.layers.memory_layer import MemoryLayer
 from miras.mixers.base import TokenMixer, register
 from miras.mixers.costs import attention_flops, cached_bytes
 from miras.rule.rule import Rule
@@ -58,6 +57,8 @@ class AttentionMixer(TokenMixer):
 
     def build(self, config, width, heads, rngs):
         """A layer around a kv memory."""
+        from miras.layers.memory_layer import MemoryLayer  # configs load without flax
+
         memory = MemoryConfig(self.attention_rule, backend=config.backend)
         return MemoryLayer(memory, width, heads, config=self.options.layer, rngs=rngs)
 

@@ -1,9 +1,7 @@
 """The contract of a token mixer, the half of a block that mixes tokens, and what it is given."""
 
 import dataclasses
-from typing import Any, ClassVar, Literal, cast
-
-from flax import nnx
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from miras.array_typing import Array
 from miras.backends.dispatch import check_backend
@@ -15,6 +13,9 @@ from miras.mixers.names import NamedConfigs
 from miras.parts.formula import Line
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ class TokenMixer(Config):
     measures: ClassVar[bool] = True
     rotates: ClassVar[bool] = False
 
-    def build(self, config: "MixerConfig", width: int, heads: int, rngs: nnx.Rngs) -> Any:
+    def build(self, config: "MixerConfig", width: int, heads: int, rngs: "nnx.Rngs") -> Any:
         """The module.
 
         Args:
@@ -199,7 +200,7 @@ class MixerConfig(ScanOptions):
         """Raise `ConfigError` if the mixer does not support the config; see `TokenMixer.check`."""
         self.mixer.check(self, where)
 
-    def build(self, width: int, heads: int, rngs: nnx.Rngs) -> Any:
+    def build(self, width: int, heads: int, rngs: "nnx.Rngs") -> Any:
         """The mixer's module; `heads` is that of the model, for a config without its own."""
         return self.mixer.build(self, width, self.heads or heads, rngs)
 

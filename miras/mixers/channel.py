@@ -1,13 +1,13 @@
 """The contract of a channel mixer, the half of a block that mixes channels, and its kinds."""
 
 import dataclasses
-from typing import Any, ClassVar
-
-from flax import nnx
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from miras.config import Config, require
 from miras.config.registry import Registry
-from miras.layers.swiglu import SwiGLU
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ChannelMixer(Config):
     )
     kind: ClassVar[str]
 
-    def build(self, width: int, ratio: float, rngs: nnx.Rngs) -> Any:
+    def build(self, width: int, ratio: float, rngs: "nnx.Rngs") -> Any:
         """The module, or None.
 
         Args:
@@ -62,6 +62,8 @@ class SwiGLUChannel(ChannelMixer):
 
     def build(self, width, ratio, rngs):
         """The layer."""
+        from miras.layers.swiglu import SwiGLU  # configs load without flax
+
         return SwiGLU(width, hidden_width(width, self.ratio or ratio), rngs)
 
 

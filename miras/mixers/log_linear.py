@@ -25,16 +25,15 @@ each chunk is one call of `miras.scan` with log T times the columns.
 
 import dataclasses
 import functools
-from typing import Any
-
-from flax import nnx
+from typing import TYPE_CHECKING, Any
 
 from miras.config import require
-from miras.layers.memory_layer import MemoryLayer
 from miras.mixers.base import MixerConfig, TokenMixer, register
 from miras.mixers.costs import weights_of
-from miras.mixers.fenwick_weights import FenwickWeights
 from miras.parts.formula import Line
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 
 @register("log_linear")
@@ -52,8 +51,12 @@ class LogLinearMixer(TokenMixer):
         """Check the range."""
         require(2 <= self.levels <= 32, f"log_linear.levels={self.levels} must be from 2 to 32.")
 
-    def build(self, config: MixerConfig, width: int, heads: int, rngs: nnx.Rngs) -> Any:
+    def build(self, config: MixerConfig, width: int, heads: int, rngs: "nnx.Rngs") -> Any:
         """A layer whose memories have levels."""
+        # Configs load without flax.
+        from miras.layers.memory_layer import MemoryLayer
+        from miras.mixers.fenwick_weights import FenwickWeights
+
         weights = functools.partial(FenwickWeights, levels=self.levels)
         return MemoryLayer(
             config.memory, width, heads, config=config.layer, weights=weights, rngs=rngs

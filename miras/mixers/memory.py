@@ -2,7 +2,6 @@
 
 import dataclasses
 
-from miras.layers.memory_layer import MemoryLayer
 from miras.mixers.base import TokenMixer, register
 
 
@@ -13,6 +12,8 @@ class MemoryMixer(TokenMixer):
 
     def build(self, config, width, heads, rngs):
         """The layer."""
+        from miras.layers.memory_layer import MemoryLayer  # configs load without flax
+
         return MemoryLayer(config.memory, width, heads, config=config.layer, rngs=rngs)
 
     def describe(self, config):

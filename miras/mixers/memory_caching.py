@@ -35,16 +35,15 @@ call are computed token by token, as is the soup of a memory that is not linear.
 
 import dataclasses
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flax import nnx
-
-from miras.layers.memory_layer import MemoryLayer
 from miras.mixers.base import MixerConfig, TokenMixer, register
-from miras.mixers.cached_weights import CachedWeights
 from miras.mixers.caching import Caching
 from miras.mixers.costs import weights_of
 from miras.parts.formula import Line
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 
 @register("memory_caching")
@@ -52,8 +51,12 @@ from miras.parts.formula import Line
 class MemoryCachingMixer(Caching, TokenMixer):
     """A memory and a cache of it: `miras.mixers.memory_caching`."""
 
-    def build(self, config: MixerConfig, width: int, heads: int, rngs: nnx.Rngs) -> Any:
+    def build(self, config: MixerConfig, width: int, heads: int, rngs: "nnx.Rngs") -> Any:
         """A layer whose memories are cached."""
+        # Configs load without flax.
+        from miras.layers.memory_layer import MemoryLayer
+        from miras.mixers.cached_weights import CachedWeights
+
         weights = functools.partial(CachedWeights, caching=self)
         return MemoryLayer(
             config.memory, width, heads, config=config.layer, weights=weights, rngs=rngs

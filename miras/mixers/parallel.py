@@ -14,17 +14,13 @@ In the last form, Hymba's heads are split between the mixers; W_i is [d, width o
 import dataclasses
 import itertools
 import math
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import jax
-import jax.numpy as jnp
-from flax import nnx
-
-from miras.array_typing import Array
 from miras.config import require
-from miras.layers.norm import RMSNorm
-from miras.layers.param import LinearGeneral, param
 from miras.mixers.base import MixerConfig, TokenMixer, register
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 
 @register("parallel")
@@ -118,9 +114,15 @@ class ParallelMixer(TokenMixer):
             own = branch.heads or heads
             branch.mixer.check_heads(branch, width, own, f"parallel.of heads={own}")
 
-    def build(self, config: MixerConfig, width: int, heads: int, rngs: nnx.Rngs) -> Any:
+    def build(self, config: MixerConfig, width: int, heads: int, rngs: "nnx.Rngs") -> Any:
         """The mixers, and what combines them."""
-        return Parallel(self, config, width, heads, rngs)
+        from miras.mixers.branches import Branches  # configs load without flax
+
+        own = self.heads_of(config, heads)
+        widths = [width // heads * n if self.combine == "heads" else width for n in own]
+        made = zip(self.branches(config), widths, own)
+        built = [branch.mixer.build(branch, w, n, rngs) for branch, w, n in made]
+        return Branches(built, widths, self.combine, self.measured, width, rngs)
 
     def align(self, config: MixerConfig) -> int | None:
         """The largest of those of the mixers."""
@@ -171,68 +173,6 @@ class ParallelMixer(TokenMixer):
         """Each of them."""
         told = "; ".join(branch.mixer.describe(branch) for branch in self.branches(config))
         return f"in parallel ({self.combine}): {told}"
-
-
-class Parallel(nnx.Module):
-    """The mixers of a `ParallelMixer`; the state is the tuple of theirs."""
-
-    def __init__(
-        self, mixer: ParallelMixer, config: MixerConfig, width: int, heads: int, rngs: nnx.Rngs
-    ):
-        self.combine, self.measured = mixer.combine, mixer.measured
-        branches, own = mixer.branches(config), mixer.heads_of(config, heads)
-        split = mixer.combine == "heads"
-        widths = [width // heads * n if split else width for n in own]
-        self.names = tuple(f"mixer{n}" for n in range(len(branches)))
-        made = zip(branches, widths, own)
-        built = [b.mixer.build(b, w, n, rngs) for b, w, n in made]
-        self.mixers = nnx.Dict(dict(zip(self.names, built)))
-        if split:
-            into = [LinearGeneral((width, w), ("embed", "heads"), rngs) for w in widths]
-            self.into = nnx.Dict(dict(zip(self.names, into)))
-            self.out = LinearGeneral((width, width), ("heads", "embed"), rngs)
-        elif mixer.combine == "mean":
-            norms = [RMSNorm((width,), ("embed",)) for _ in built]
-            self.norms = nnx.Dict(dict(zip(self.names, norms)))
-        elif mixer.combine == "gate":
-            self.gate = param(jnp.zeros((width, len(built))), ("embed", None))
-
-    def init_state(self, batch: int, dtype=jnp.float32) -> tuple[Any, ...]:
-        """The initial states of the mixers."""
-        return tuple(self.mixers[name].init_state(batch, dtype) for name in self.names)
-
-    def __call__(
-        self,
-        x: Array,
-        *,
-        state: tuple[Any, ...] | None = None,
-        health: Any = False,
-        **call: Any,
-    ) -> tuple[Array, tuple[Any, ...], Any]:
-        """Apply all mixers to x [B, T, width]; see `MemoryLayer.__call__`."""
-        outputs, states, measured = [], [], None
-        for n, name in enumerate(self.names):
-            before = None if state is None else state[n]
-            own = self.into[name](x) if self.combine == "heads" else x
-            asked = health if n == self.measured else False
-            y, after, found = self.mixers[name](own, state=before, health=asked, **call)
-            outputs.append(y)
-            states.append(after)
-            measured = found if n == self.measured else measured
-        return self._combined(x, outputs), tuple(states), measured
-
-    def _combined(self, x: Array, outputs: list[Array]) -> Array:
-        if self.combine == "heads":
-            return self.out(jnp.concatenate(outputs, axis=-1))
-        if self.combine == "mean":
-            normed = [self.norms[name](y) for name, y in zip(self.names, outputs)]
-            return sum(normed[1:], normed[0]) / len(outputs)
-        if self.combine == "sum":
-            return sum(outputs[1:], outputs[0])
-        wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
-        logits = wide @ self.gate[...]
-        weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
-        return jnp.einsum("btn,nbtd->btd", weights, jnp.stack(outputs))
 
 
 def _mixer(item: MixerConfig | TokenMixer) -> TokenMixer:

@@ -19,7 +19,7 @@ LAZY = [
 ]
 COMMANDS = (
     "train", "eval", "presets", "legality", "describe", "generate", "stream", "match", "ablate",
-    "staleness", "inspect",
+    "staleness", "inspect", "strength",
 )  # fmt: skip
 HEAVY = {
     "jax", "jaxlib", "flax", "numpy", "optax", "orbax", "grain", "tensorflow_datasets",
