@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from miras.config import to_dict
@@ -152,11 +151,11 @@ def form(config: LanguageModelConfig) -> str:
 
 def presets_table() -> Table:
     """The table of presets: parts, state, form and papers."""
-    rows = Table(box=SIMPLE_HEAD, pad_edge=False)
+    rows = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     rows.add_column("name", no_wrap=True)
-    rows.add_column("memory, bias, retention, algorithm", min_width=18)
+    rows.add_column("memory, bias, retention, algorithm", min_width=17)
     rows.add_column("state", max_width=9)
-    rows.add_column("form", max_width=12)
+    rows.add_column("form", max_width=10)
     rows.add_column("arXiv", min_width=10)
     for entry in PRESETS.values():
         config = entry.build()
