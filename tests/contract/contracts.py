@@ -44,7 +44,8 @@ def loss_falls(rule: miras.Rule, options: Options) -> None:
     Nothing is forgotten, steps are small, and the memory starts where an outer loop might put it.
     """
     pairs, passes = 3, 4
-    starts = {gate.name: gate.value for gate in rule.bias.gates() if gate.range == "bounded"}
+    scales = (*rule.bias.gates(), *rule.gates_of("update"))  # nothing is written where they are 0
+    starts = {gate.name: gate.value for gate in scales if gate.range == "bounded"}
     held = starts | {"lr": 0.01, "log_momentum": np.log(0.5), "threshold": 1.0, "weight": 1.0}
     with double_precision_op_by_op():
         W0, *streams, gates = random_inputs(rule, T=pairs)
