@@ -156,15 +156,27 @@ class Part(Config):
 
     def _writes_along(self, rule: RuleView) -> Condition:
         """What a key of its own to write along needs."""
-        memory, algorithm = rule.memory, rule.algorithm
-        return Condition(
-            memory.is_linear and algorithm.window == 1 and algorithm.takes_terms,
-            f"{self.kind!r} writes along a key other than the one at which errors are read, which "
-            "needs a linear memory, whose gradient is an outer product with the key, and an "
-            f"algorithm without windows, not {memory.kind!r} with {algorithm.kind!r}",
-            "use memory 'matrix' with gd, momentum, nesterov or multi_step",
+        what = (
+            f"{self.kind!r} writes along a key other than the one at which errors are read, which"
         )
+        return writes_along(rule, what)
 
     def sources(self) -> tuple[str, ...]:
         """Papers of the formula, each with its equation, table or section."""
         return ()
+
+
+def writes_along(rule: RuleView, what: str) -> Condition:
+    """What a key to write along needs that is not the key at which errors are read.
+
+    Args:
+        rule: the rule.
+        what: has such a key: the subject of the sentence.
+    """
+    memory, algorithm = rule.memory, rule.algorithm
+    return Condition(
+        memory.is_linear and algorithm.window == 1 and algorithm.takes_terms,
+        f"{what} needs a linear memory, whose gradient is an outer product with the key, and an "
+        f"algorithm without windows, not {memory.kind!r} with {algorithm.kind!r}",
+        "use memory 'matrix' with gd, momentum, nesterov or multi_step",
+    )

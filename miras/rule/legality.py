@@ -7,7 +7,7 @@ each is in `miras.analysis.refusals`, which writes docs/legality.md.
 
 from collections.abc import Iterator
 
-from miras.parts.part import Condition, RuleView
+from miras.parts.part import Condition, RuleView, writes_along
 
 
 def of_rule(rule: RuleView) -> Iterator[Condition]:
@@ -54,12 +54,7 @@ def of_call(rule: RuleView, terms: int | None, k_write: bool) -> Iterator[Condit
     memory, algorithm, retention = rule.memory, rule.algorithm, rule.retention
     parts = (memory, rule.bias, retention, algorithm)
     if k_write:
-        yield Condition(
-            memory.is_linear and algorithm.window == 1 and algorithm.takes_terms,
-            "k_write needs a linear memory, whose gradient is an outer product with the key, and "
-            f"an algorithm without windows, not {memory.kind!r} with {algorithm.kind!r}",
-            "use memory 'matrix' with gd, momentum, nesterov or multi_step",
-        )
+        yield writes_along(rule, "k_write")
     if terms is not None:
         takes = algorithm.takes_terms and algorithm.window == 1 and algorithm.lr_at == "gradient"
         yield Condition(

@@ -1,6 +1,7 @@
 """Layers of small mixers in float64, for tests, and calls of them."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,21 @@ def tokens(length, batch=1, seed=0):
 def plain(params):
     """The parameters as nested dicts of NumPy arrays."""
     return jax.tree.map(np.asarray, nnx.to_pure_dict(params))
+
+
+def close(got, want):
+    """Equality up to the roundings of float64."""
+    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
+
+
+def check_pieces(graph, params, x, edges, want):
+    """A call, and calls of the pieces between edges, give what is wanted of one sequence."""
+    close(run(graph, params, x)[0][0], want)
+    state, parts = None, []
+    for first, last in itertools.pairwise(edges):
+        y, state = run(graph, params, x[:, first:last], state)
+        parts.append(y[0])
+    close(np.concatenate(parts), want)
 
 
 def check_gradients(graph, params, x):

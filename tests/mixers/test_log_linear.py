@@ -10,7 +10,7 @@ from miras.backends.pallas.interpreter import interpreted
 from miras.mixers import LogLinearMixer, MixerConfig
 from miras.testing import check_mixer
 from tests.mixers import layers
-from tests.mixers.layers import build, plain, run, tokens
+from tests.mixers.layers import build, check_pieces, close, plain, run, tokens
 from tests.mixers.oracle_log_linear import log_linear
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -63,22 +63,12 @@ def expected(name, params, x):
     return layers.output(p, y, x)
 
 
-def close(got, want):
-    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
-
-
 @pytest.mark.parametrize("name", SAMPLE)
 def test_the_recurrence_in_one_call_and_in_pieces(name):
     """Also beyond the first 2^(L-1) tokens, which share the last level."""
     graph, params = made(name)
     x = tokens(43)
-    want = expected(name, params, x[0])
-    close(run(graph, params, x)[0][0], want)
-    state, parts = None, []
-    for first, last in ((0, 5), (5, 6), (6, 7), (7, 12), (12, 17), (17, 38), (38, 43)):
-        y, state = run(graph, params, x[:, first:last], state)
-        parts.append(y[0])
-    close(np.concatenate(parts), want)
+    check_pieces(graph, params, x, (0, 5, 6, 7, 12, 17, 38, 43), expected(name, params, x[0]))
 
 
 @pytest.mark.exhaustive

@@ -10,7 +10,7 @@ from miras.backends.pallas.interpreter import interpreted
 from miras.mixers import MemoryCachingMixer, MixerConfig
 from miras.testing import check_mixer
 from tests.mixers import layers, oracle_caching
-from tests.mixers.layers import build, plain, run, tokens
+from tests.mixers.layers import build, check_pieces, close, plain, run, tokens
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -62,21 +62,11 @@ def expected(name, params, x, chunk=2, segment=4):
     return layers.output(p, y, x)
 
 
-def close(got, want):
-    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
-
-
 @pytest.mark.parametrize("name", SAMPLE)
 def test_the_equations_in_one_call_and_in_pieces(name):
     graph, params = made(name)
     x = tokens(23)
-    want = expected(name, params, x[0])
-    close(run(graph, params, x)[0][0], want)
-    state, parts = None, []
-    for first, last in ((0, 5), (5, 10), (10, 11), (11, 12), (12, 17), (17, 22), (22, 23)):
-        y, state = run(graph, params, x[:, first:last], state)
-        parts.append(y[0])
-    close(np.concatenate(parts), want)
+    check_pieces(graph, params, x, (0, 5, 10, 11, 12, 17, 22, 23), expected(name, params, x[0]))
 
 
 @pytest.mark.exhaustive
