@@ -64,11 +64,11 @@ def _space() -> list[str]:
 
 SPACE = _space()
 # What CI runs: two of the compositions that failed, a mirror link, and one of the whole space.
-BY_DEFAULT = {
+BY_DEFAULT = (
     *FOUND[:2],
     "memory=mlp bias=lp retention=lq retention.form=mirror algorithm=gd chunk=64",
     "memory=gated_mlp bias=huber retention=kl retention.scale=32 algorithm=momentum chunk=16",
-}
+)
 
 
 @pytest.mark.parametrize("name", sampled(dict.fromkeys([*FOUND, *BY_DEFAULT, *SPACE]), BY_DEFAULT))
