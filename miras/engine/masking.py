@@ -59,5 +59,13 @@ def take_tokens(x: Array, index: Array) -> Array:
 
 
 def where(mask: Array, x: Array, value: float) -> Array:
-    """x [B, T, ...] where the mask [B, T] is True, elsewhere a constant."""
-    return jnp.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, jnp.asarray(value, x.dtype))
+    """x where the mask is True, elsewhere a constant.
+
+    Args:
+        mask: bool, [B] or [B, T]: the shape of the leading axes of x.
+        x: [B, ...] or [B, T, ...].
+        value: the constant.
+    """
+    assert x.shape[: mask.ndim] == mask.shape, f"mask {mask.shape} over {x.shape}"
+    rest = [1] * (x.ndim - mask.ndim)
+    return jnp.where(mask.reshape(*mask.shape, *rest), x, jnp.asarray(value, x.dtype))

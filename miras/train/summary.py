@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import jax
 
 from miras.models import LanguageModelConfig
+from miras.models.block_config import BlockConfig
 from miras.presets import PRESETS
+from miras.rule import Rule
 from miras.train.config import RunConfig
 from miras.train.state import Params
 
@@ -34,11 +36,26 @@ def summary_lines(config: RunConfig, params: Params, folder: pathlib.Path) -> It
 
 
 def _model(config: LanguageModelConfig) -> str:
-    kinds = config.rule.kinds()
-    rule = (
+    names = {entry.build().rule: name for name, entry in reversed(PRESETS.items())}
+    told = {x: _block(config.block(x), names) for x in dict.fromkeys(config.letters)}
+    model = "; ".join(f"{letter}: {block}" for letter, block in told.items())
+    model = f"{' '.join(config.letters)}; {model}" if len(told) > 1 else model.partition(": ")[2]
+    return f"{model}; layers: {config.layers}, width: {config.width}, heads: {config.heads}"
+
+
+def _block(block: BlockConfig, names: dict[Rule, str]) -> str:
+    """The mixer and the rules of its memories."""
+    mixer = block.mixer
+    rules = "; ".join(_rule(rule, names) for rule in mixer.rules(block))
+    if mixer.kind == "memory":
+        return rules
+    return mixer.describe(block) + (f": {rules}" if rules else "")
+
+
+def _rule(rule: Rule, names: dict[Rule, str]) -> str:
+    kinds = rule.kinds()
+    parts = (
         f"{kinds['memory']} memory, {kinds['bias']} bias, {kinds['retention']} retention, "
         f"{kinds['algorithm']}"
     )
-    preset = next((n for n, entry in PRESETS.items() if entry.build().rule == config.rule), None)
-    name = f"{preset} ({rule})" if preset else rule
-    return f"{name}; layers: {config.layers}, width: {config.width}, heads: {config.heads}"
+    return f"{names[rule]} ({parts})" if rule in names else parts

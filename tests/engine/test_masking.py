@@ -2,8 +2,9 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from miras.engine.masking import compact
+from miras.engine.masking import compact, where
 
 MASK = np.array([[1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [0, 1, 0, 0, 1]], bool)
 
@@ -25,3 +26,19 @@ def test_spread_is_the_inverse_and_zero_at_masked_tokens():
     np.testing.assert_array_equal(spread[~MASK], 0)
     np.testing.assert_array_equal(rows.spread(rows.packed(jnp.asarray(spread))), spread)
     assert (spread[MASK] != 0).all()
+
+
+@pytest.mark.parametrize("rest", [(), (4,), (4, 2, 3)])
+def test_a_mask_of_rows_selects_rows(rest):
+    """Also where B = T: then [B] is not a mask over time."""
+    mask = np.array([True, False, False, True])
+    x = np.random.default_rng(0).normal(size=(4, *rest))
+    got = np.asarray(where(jnp.asarray(mask), jnp.asarray(x), 0))
+    np.testing.assert_array_equal(got[~mask], 0)
+    np.testing.assert_array_equal(got[mask], np.float32(x[mask]))
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 5), (4, 4, 1)])
+def test_a_mask_of_other_axes_is_an_error(shape):
+    with pytest.raises(AssertionError, match="mask"):
+        where(jnp.ones(shape, bool), jnp.ones((4, 4)), 0)

@@ -15,7 +15,7 @@ from miras.config import plugins
 from miras.errors import ConfigError
 from miras.train import TrainConfig, train
 from miras.train.loggers import registry
-from miras.train.loggers.base import LoggerContext
+from miras.train.loggers.base import LoggerContext, scalars
 from miras.train.loggers.jsonl import read_metrics
 from miras.train.loggers.loggers import Loggers
 from miras.train.loggers.registry import find
@@ -95,6 +95,9 @@ def test_only_those_that_are_named_write_and_tensorboard_is_imported_when_used(o
     events = list(run_folder.read_events(opening.folder / "tensorboard"))
     tags = {value.tag for event in events for value in event.summary.value}
     assert tags == {"train/loss", "train/norm/layer_0", "train/norm/layer_1"}
+    assert scalars("health", {"gates": {"lr": [0.5, float("nan")]}, "norm": [float("inf")]}) == {
+        "health/gates/lr/layer_0": 0.5
+    }
     code = (
         "import sys, miras.train.loop, miras.cli.train\n"
         "print({'tensorboardX', 'wandb', 'trackio'} & set(sys.modules))"

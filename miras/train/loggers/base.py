@@ -3,6 +3,7 @@
 To add one, implement `Logger` in a file and pass `--logger FILE.py:CLASS`.
 """
 
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
@@ -46,11 +47,14 @@ class Logger(Protocol):
 
 
 def scalars(prefix: str, value: Any) -> dict[str, float]:
-    """The numbers of a measurement by name, as "health/norm/layer_0" for a list by layer."""
+    """The numbers of a measurement by name, as "health/norm/layer_0" for a list by layer.
+
+    NaN and infinity, such as the mean of a gate that a layer's block does not have, are left out.
+    """
     if isinstance(value, Mapping):
         items = [(f"{prefix}/{name}", v) for name, v in value.items()]
     elif isinstance(value, list):
         items = [(f"{prefix}/layer_{layer}", v) for layer, v in enumerate(value)]
     else:
-        return {prefix: value}
+        return {prefix: value} if math.isfinite(value) else {}
     return {name: x for key, v in items for name, x in scalars(key, v).items()}
