@@ -147,6 +147,9 @@ REFUSALS: dict[str, tuple[Refusal, ...]] = {
         _of({"order": "learn_first"}, algorithm="newton", order="decay_first"),
         _of({"read": "token"}, algorithm="newton", read="snapshot"),
         _of({"retention": "l2"}, retention="kl", algorithm="multi_step"),
+        _of({"retention": "l2"}, retention="kl", algorithm="dgd"),
+        _of({"algorithm": "gd"}, memory="vector", algorithm="dgd"),
+        _of({"algorithm": "gd"}, memory="slots", bias="dot", algorithm="dgd"),
         _of({"read": "snapshot"}, algorithm=_MUON, read="token"),
         _of({"algorithm": {**_MUON, "every": "token"}}, retention="kl", algorithm=_MUON,
             read="snapshot"),
@@ -198,6 +201,7 @@ REFUSALS: dict[str, tuple[Refusal, ...]] = {
         _when({"exact": False}, {"exact": True}, algorithm="muon"),
         _when({"exact": False}, {"exact": True}, algorithm=_OMEGA),
         _when({"exact": False}, {"exact": True}, retention=_KEY, algorithm="momentum"),
+        _when({"exact": False}, {"exact": True}, algorithm="dgd"),
         _when({"read": "token"}, {"exact": True}, read="snapshot"),
     ),
     "Several associations per token": (

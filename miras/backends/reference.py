@@ -7,6 +7,8 @@ tiles.
 
 import dataclasses
 import functools
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -158,7 +160,8 @@ def _token(rule, options, fixed, segment_start, memory: State, streams, reset, p
     G: Weights = {}
     for before in (*sweeps, begin):
         G, loss = _gradient(rule, fixed, at, tokens, now)
-        moved.append(_advance(rule, before, G, tokens, R))
+        erased = _erased(rule, fixed, at, before, tokens)
+        moved.append(_advance(rule, before, G, tokens, R, erased))
         at = _link(rule, before.A)  # where the next sweep takes its gradient
     A, S, V = moved.pop()
     if L is not None:
@@ -255,8 +258,48 @@ def _one(rule: Rule, fixed, at: Weights, k, k_write, v, gates):
     return g, rule.bias.loss(pred, v[None], of_bias)[0]
 
 
-def _advance(rule: Rule, memory: Iterate, G: Weights, tokens: Tokens, R: Weights) -> Iterate:
-    """A_t = alpha_t A_{t-1} + U_t, and the buffers.
+@dataclasses.dataclass
+class InputsOfMatrices(FixedWeightsReader):
+    """Reads weights, and notes what is multiplied by each matrix.
+
+    Attributes:
+        inputs: [1, in] by name.
+    """
+
+    inputs: Weights = dataclasses.field(default_factory=dict)
+
+    def linear(self, name: str, x: Array) -> Array:
+        """x @ W."""
+        self.inputs[name] = x
+        return super().linear(name, x)
+
+
+def _erased(rule: Rule, fixed, at: Weights, memory: Iterate, tokens: Tokens) -> Weights:
+    """What the token erases of each matrix: rho / max(1, |x|^2) x^T x W."""
+    if not rule.algorithm.erases:
+        return {}
+    if rule.order == "decay_first":
+        at = _decay(rule, tokens, at)
+    own = rule.memory.own_gates(tokens.for_gradients)
+    reader = InputsOfMatrices(at, fixed, gates=own)
+    rule.memory.apply(reader, tokens.terms[0].k)
+    rho = rule.algorithm.erasing_rate(tokens.for_steps)[0]
+    before = _decay(rule, tokens, memory.A) if rule.order == "decay_first" else memory.A
+    return {
+        name: rho / jnp.maximum(1, jnp.sum(x * x)) * x.T @ (x @ before[name])
+        for name, x in reader.inputs.items()
+    }
+
+
+def _advance(
+    rule: Rule,
+    memory: Iterate,
+    G: Weights,
+    tokens: Tokens,
+    R: Weights,
+    erased: Mapping[str, Array] = MappingProxyType({}),
+) -> Iterate:
+    """A_t = alpha_t A_{t-1} + U_t, less what is erased, and the buffers.
 
     Averaged: S_t = S_{t-1} + U_t and A_t = R + r_t S_t.
     """
@@ -278,7 +321,7 @@ def _advance(rule: Rule, memory: Iterate, G: Weights, tokens: Tokens, R: Weights
             S[name] = s + U
             A[name] = R[name] + gates["average"] * S[name]
             continue
-        A[name] = decayed[name] + U
+        A[name] = decayed[name] + U - erased.get(name, 0.0)
         if rule.retention.proximal and rule.retention.linked == "token":
             A[name] = rule.retention.prox(A[name], leaf, gates)
     return Iterate(A, None if memory.S is None else S, None if memory.V is None else V)

@@ -15,6 +15,7 @@ from miras.engine import recursive_least_squares as least_squares
 from miras.engine.averaging import AVERAGE
 from miras.engine.buffers import ChunkBuffers
 from miras.engine.decay import decay_of
+from miras.engine.erasing import with_erasures
 from miras.engine.exact import exact_gradients
 from miras.engine.gradients import Gradients, associated, gradients
 from miras.engine.iterate import Iterate, Steps, last, link
@@ -230,13 +231,19 @@ def _gradients_by_mode(
     tokens = tokens if memory.window is None else with_window(memory.window, tokens)
     own = rule.memory.own_gates(tokens.for_gradients)
     grads = _at(rule, FixedWeightsReader(memory.R, fixed, decays, own), tokens)
-    steps, sweeps = _with_gradients(steps, grads), []
+    sweeps = []
     for sweep in memory.sweeps:
-        path = trajectory(rule, sweep, steps, fixed)
+        path = trajectory(rule, sweep, _written(rule, sweep, steps, grads, fixed), fixed)
         sweeps.append(path.end())
         grads = _at(rule, path.before(), tokens)
-        steps = _with_gradients(steps, grads)
-    return grads, steps, tuple(sweeps)
+    start = Iterate(memory.A, memory.S, memory.V)
+    return grads, _written(rule, start, steps, grads, fixed), tuple(sweeps)
+
+
+def _written(rule: Rule, start: Iterate, steps: Steps, grads: Gradients, fixed: Weights) -> Steps:
+    """The steps from an iterate: the gradients, and what they erase of it."""
+    steps = _with_gradients(steps, grads)
+    return with_erasures(rule, start, steps, fixed) if rule.algorithm.erases else steps
 
 
 def _with_gradients(steps: Steps, grads: Gradients) -> Steps:

@@ -6,6 +6,7 @@ The outer optimiser, which trains the model's parameters, is optax and lives in 
 from miras.optim.adaptive import Adaptive
 from miras.optim.base import Algorithm, LeastSquares, register
 from miras.optim.coefficients import Coefficients
+from miras.optim.dgd import DGD
 from miras.optim.gd import GD
 from miras.optim.implicit import Implicit
 from miras.optim.momentum import Momentum, Nesterov
@@ -19,6 +20,7 @@ from miras.optim.two_rate_momentum import TwoRateMomentum
 
 __all__ = [
     "DEFAULT",
+    "DGD",
     "GD",
     "Adaptive",
     "Algorithm",

@@ -58,6 +58,7 @@ class Algorithm(Part):
     linear: ClassVar[bool] = True  # U_t is linear in the gradients: `coefficients` exist
     local: ClassVar[bool] = False  # U_t is -eta_t g_t alone, so decays per channel factor
     sequential: ClassVar[bool] = False  # a token's terms are steps one after another
+    erases: ClassVar[bool] = False  # a token also erases along its input, by `erasing_rate`
     takes_terms: ClassVar[bool] = True  # several rank-one terms a token have a meaning
     window: ClassVar[int] = 1  # tokens whose losses make up one step
     online: ClassVar[bool] = False  # sees every token in full: a chunk is a size of tiles only
@@ -194,6 +195,14 @@ class Algorithm(Part):
         (rate,) = (gate for gate in self.gates() if gate.role == "rate")
         return gates[rate.name]
 
+    def erasing_rate(self, gates: Mapping[str, Array]) -> Array:
+        """rho_t, [C], of an algorithm that `erases`: in [0, 1] where weights are not to grow.
+
+        Each matrix that a token reads at the input x_t is multiplied by
+        I - rho_t / max(1, |x_t|^2) x_t^T x_t, beside its decay, token by token.
+        """
+        raise NotImplementedError
+
     def coefficients(
         self,
         log_decay: Array | None,
@@ -260,6 +269,16 @@ class Algorithm(Part):
         """LaTeX of the rate that `effective` makes of a rate and a key, and what defines it."""
         del k
         return rate, ()
+
+    def erasing_formula(self, rate: str, x: str) -> tuple[str, tuple[Line, ...]]:
+        """LaTeX of the matrix that an algorithm that `erases` subtracts from the decay.
+
+        Args:
+            rate: of the step; "" for 1.
+            x: the input of a weight.
+        """
+        del rate, x
+        return "", ()
 
     def solution(self, keep, rate: str, k: str, v: str) -> tuple[Line, ...]:
         """LaTeX of the whole update of an algorithm that solves for W_t instead of stepping there.

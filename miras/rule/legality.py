@@ -124,6 +124,12 @@ def _exact(rule: RuleView) -> Iterator[Condition]:
         "use exact=False, with chunk=1 for the online rule",
     )
     yield Condition(
+        not algorithm.erases,
+        f"exact=True has a closed form for steps along gradients, but {algorithm.kind!r} also "
+        "erases along inputs",
+        "use exact=False, with chunk=1 for the online rule",
+    )
+    yield Condition(
         rule.read == "token",
         "exact=True knows no chunk, so read='snapshot' has no meaning",
         "use read='token'",

@@ -116,6 +116,17 @@ def _elsewhere() -> dict[str, Case]:
         algorithm = ALGORITHMS[name]
         bias = HUBER if algorithm.get("window", 1) > 1 else "l2"  # thresholds in the window
         chosen[f"mlp-{name}"] = case(MLP, bias, "l2", algorithm, lr=(0.0002, 0.002))
+    dgd = {
+        "mlp-dgd": (MLP | {"biases": True}, "l2", "l2", ALGORITHMS["dgd_proximal"]),
+        "gated-dgd": (GATED, HUBER, "none", ALGORITHMS["dgd_projection"]),
+        "slots-dgd": (slots("gradient"), "l2", l2("key"), "dgd"),
+        "features-dgd": (taylor(), "l2", "l2", "dgd"),
+        "mlp_key_value-dgd": (PLAIN, "l2", l2("key_value"), "dgd"),
+    }
+    chosen |= {name: case(*parts, lr=(0.02, 0.2)) for name, parts in dgd.items()}
+    chosen["dgd-decay_first"] = case(MATRIX, "l2", l2("key_value"), "dgd", order="decay_first")
+    chosen["dgd-snapshot"] = case(MLP, "l2", "l2", "dgd", read="snapshot")
+    chosen["refine2-dgd"] = case(PLAIN, "l2", "l2", "dgd", refine=2, lr=(0.02, 0.2))
     chosen["mlp-mixture"] = case(MLP, BIASES["huber_mixture"])
     chosen["mlp-lp"] = case(PLAIN, BIASES["lp2.5"])
     return chosen

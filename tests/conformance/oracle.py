@@ -18,7 +18,7 @@ from tests.conformance import oracle_keys
 from tests.conformance import oracle_retention as retentions
 from tests.conformance.oracle_algorithms import Memory, Token
 from tests.conformance.oracle_bias import Association
-from tests.conformance.oracle_memory import Weights, predict, written
+from tests.conformance.oracle_memory import Weights, inputs, predict, written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,11 +186,16 @@ def _learn(rule: Rule, fixed: Weights, before: Memory, at: Weights, recent: list
         at = {name: alpha[name] * w for name, w in at.items()}
     G = algorithms.learned(rule.memory, rule.bias, rule.algorithm, at | fixed, recent)
     A, S, V, U = {}, {}, {}, {}
+    past = before.A
+    if rule.order == "decay_first":
+        past = {name: alpha[name] * a for name, a in past.items()}
+    x = inputs(rule.memory, at | fixed, token.terms[0].k)
+    erased = algorithms.erased(rule.algorithm, past, x, token)
     for name, a in before.A.items():
         S[name], V[name], U[name] = algorithms.step(
             rule.algorithm, before.S[name], before.V[name], G[name], token
         )
-        A[name] = alpha[name] * a + U[name]
+        A[name] = alpha[name] * a + U[name] - erased.get(name, 0.0)
         per_token = retentions.map_every(rule.retention) == "token"
         if per_token and retentions.is_proximal(rule.retention):
             A[name] = retentions.prox(rule.retention, A[name], a, token.gates)

@@ -64,6 +64,31 @@ def implicit_rate(rate: np.ndarray | float, k: np.ndarray) -> np.ndarray:
     return rate / (1.0 + np.sum(rate * k[:, None] ** 2, axis=0, keepdims=True))
 
 
+def dgd_rates(algorithm: dict, eta: float) -> tuple[float, float]:
+    """The rates of delta gradient descent, of I - rho x^T x and of the gradient.
+
+    Nested Learning (2512.24695): "proximal" is arXiv's eta / (1 + eta) in both, "projection" the
+    conference's I - x^T x beside eta, "gradient" eta in both, as HOPE's update is printed.
+    """
+    return {
+        "proximal": (eta / (1.0 + eta), eta / (1.0 + eta)),
+        "projection": (1.0, eta),
+        "gradient": (eta, eta),
+    }[algorithm["form"]]
+
+
+def erased(algorithm: dict, W: Weights, x: Weights, token) -> Weights:
+    """What a token takes from matrices W whose inputs are x, each cut to a length of at most 1."""
+    if algorithm["kind"] != "dgd":
+        return {}
+    rho, _ = dgd_rates(algorithm, token.gates["lr"])
+    found = {}
+    for name, key in x.items():
+        unit = key / max(1.0, np.sqrt(key @ key))
+        found[name] = rho * np.outer(unit, unit @ W[name])
+    return found
+
+
 def learned(memory: dict, bias: dict, algorithm: dict, W: Weights, recent: list) -> Weights:
     """e_t G_t: what the last token of `recent` adds to the buffer, with gradients taken at W.
 
@@ -88,6 +113,8 @@ def learned(memory: dict, bias: dict, algorithm: dict, W: Weights, recent: list)
         here = {n: w - total.get(n, 0.0) for n, w in W.items()} if kind == "multi_step" else W
         g = gradient(memory, bias, here, term, token.gates)
         rate = term.rate
+        if kind == "dgd":
+            rate = dgd_rates(algorithm, rate)[1]
         if kind == "implicit":
             rate = implicit_rate(rate, address(memory, W, term.k))
         add(g, rate)
@@ -121,7 +148,7 @@ def transformed(algorithm: dict, S: np.ndarray, V: np.ndarray, G: np.ndarray):
 def step(algorithm: dict, S: np.ndarray, V: np.ndarray, G: np.ndarray, token: Token):
     """S_t, V_t and U_t of one weight; G is e_t G_t."""
     kind, mu = algorithm["kind"], np.exp(token.gates.get("log_momentum", -np.inf))
-    if kind in ("gd", "implicit", "multi_step", "preconditioned"):
+    if kind in ("gd", "implicit", "multi_step", "preconditioned", "dgd"):
         return -G, V, -G
     if kind == "momentum":
         S = mu * S - G

@@ -206,6 +206,23 @@ def address(memory: dict, W: Weights, x: np.ndarray) -> np.ndarray:
     return features(memory, x, W.get("taylor")) if memory["kind"] == "features" else x
 
 
+def inputs(memory: dict, W: Weights, x: np.ndarray) -> Weights:
+    """What each matrix of the memory is multiplied by on the way from x to M(W, x)."""
+    kind = memory["kind"]
+    if kind == "matrix":
+        return {"w1": x}
+    if kind == "mlp":
+        return {f"w{i}": h for i, h in enumerate(_mlp_forward(memory, W, x)[1], 1)}
+    if kind == "gated_mlp":
+        _, gate, _, up, *_ = _gated_forward(memory, W, x)
+        return {"w1": x, "w2": gate * up, "w3": x}
+    if kind == "slots":
+        return {"w1": x, "w2": softmax(memory["scale"] * (x @ _layers(memory, W)[0]))}
+    if kind == "features":
+        return inputs(memory["inner"], _inner(W), address(memory, W, x))
+    return {}
+
+
 def is_linear(memory: dict) -> bool:
     """Whether M(W, x) = address(x) @ w1."""
     inner = memory.get("inner", memory)

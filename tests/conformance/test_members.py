@@ -66,7 +66,7 @@ def test_online(name):
 BY_TOKEN = (
     "mlp", "algorithm-omega", "muon_sum", "retention-net_hard_chunk", "retention-kl_coupled_chunk",
     "retention-f_hellinger_1", "terms-k_write-multi_step", "refine2-lq", "gsa", "algorithm-newton",
-    "averaged-mlp",
+    "averaged-mlp", "refine2-dgd",
 )  # fmt: skip
 
 
@@ -80,7 +80,7 @@ CUT = (
     "mlp", "retention-lq_chunk", "retention-kl_chunk", "retention-rows_chunk", "lact",
     "retention-f_kl_0", "key_value-momentum", "gsa", "mlp-omega", "rms_chunk", "algorithm-newton",
     "algorithm-multi_step", "refine2-mlp", "exact-momentum-learn_first", "exact-kda-decay_first",
-    "snapshot-kl_chunk", "decay_first-key",
+    "snapshot-kl_chunk", "decay_first-key", "refine2-dgd",
 )  # fmt: skip
 
 

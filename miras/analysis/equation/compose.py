@@ -109,7 +109,7 @@ def _update(setting: EquationSetting) -> tuple[list[Line], list[Line], list[str]
     if algorithm.sequential and algorithm.terms > 1:
         update = _sequential(setting, found, terms[0], point, decays)
     else:
-        update, more, said = _stepped(setting, found, terms, point, index, rate, named)
+        update, more, said = _stepped(setting, found, terms, point, index, rate, named, decays)
         where += more
         notes += said
     update = update._replace(factored=_factored(setting, found, terms, decays))
@@ -191,6 +191,7 @@ def _stepped(
     index: str,
     rate: str,
     named,
+    decays: Decays,
 ) -> tuple[Update, list[Line], list[str]]:
     """The update of an algorithm that takes one step a token."""
     algorithm = setting.rule.algorithm
@@ -199,7 +200,8 @@ def _stepped(
     lines = list(found.lines(terms, point, index))
     if algorithm.local and known and plain and setting.rule.retention.linked is None:
         step = joined(list(found.signed(terms, point, index)))
-        return Update(step, tuple(lines)), [], []
+        erased, more = _erased(setting, found, terms[0], decays, rate)
+        return Update(step + erased, (*lines, *more)), [], []
 
     g = found.gradient(terms, point, index)
     held = f"e_{index} held" if r"\langle" in g and f"e_{index}" in g else ""
@@ -224,7 +226,24 @@ def _stepped(
         U = rf"\mathrm{{step}}({buffers}{', '.join([G, *more])})"
         step = AlgorithmFormula("+ U_t", (Line("U_t", U),))
         notes.append(f"step is that of algorithm {told(algorithm)}.")
-    return Update(step.step, (*lines, *step.lines)), list(step.where), notes
+    erased, more = _erased(setting, found, terms[0], decays, rate)
+    return Update(step.step + erased, (*lines, *step.lines, *more)), list(step.where), notes
+
+
+def _erased(
+    setting: EquationSetting, found: GradientFormula, term: Association, decays: Decays, rate: str
+) -> tuple[str, tuple[Line, ...]]:
+    """What an algorithm erases along the input of each matrix, "" for nothing, and its rate."""
+    rule = setting.rule
+    if not rule.algorithm.erases:
+        return "", ()
+    x, lines = found.memory.feature(term.read), ()
+    if not rule.memory.is_linear:
+        x, when = "x_t", "the input of each matrix for k_t, at the weights of the gradient"
+        lines = (Line(x, r"\mathrm{input}(W)", when=when),)
+    matrix, more = rule.algorithm.erasing_formula(rate, x)
+    past = decays("W_{t-1}") if rule.order == "decay_first" else "W_{t-1}"
+    return f" - {matrix} {past}", (*lines, *more)
 
 
 def _averages(setting: EquationSetting) -> bool:
@@ -274,7 +293,7 @@ def _factored(
     steps = rule.algorithm.local and not rule.algorithm.sequential
     if not (plain and steps and setting.online and rule.retention.linked is None):
         return ""
-    if _averages(setting):
+    if _averages(setting) or rule.algorithm.erases:
         return ""
     first = rule.order == "decay_first"
     if decays.right and not first:

@@ -34,6 +34,7 @@ def evaluable(case) -> bool:
         or no_inverse
         or kinds["retention"] == "f_divergence"
         or getattr(rule.memory, "write", "gradient") != "gradient"
+        or (deep and rule.algorithm.erases)  # along an input that each weight has of its own
         or (deep and (channels or kinds["memory"] in ("slots", "features")))
         or (channels and kinds["memory"] == "vector")
     )
