@@ -8,6 +8,7 @@ from miras.mixers.architectures import MACMixer, MAGMixer, MALMixer
 from miras.mixers.attention import AttentionMixer
 from miras.mixers.base import MixerConfig, TokenMixer, register
 from miras.mixers.channel import ChannelMixer, NoChannel, SwiGLUChannel, register_channel
+from miras.mixers.cms import CMSChannel
 from miras.mixers.log_linear import LogLinearMixer
 from miras.mixers.memory import MemoryMixer
 from miras.mixers.memory_caching import MemoryCachingMixer
@@ -15,6 +16,7 @@ from miras.mixers.parallel import ParallelMixer
 
 __all__ = [
     "AttentionMixer",
+    "CMSChannel",
     "ChannelMixer",
     "LogLinearMixer",
     "MACMixer",

@@ -64,7 +64,7 @@ def load_run(
     config = dataclasses.replace(config, model=config.model.replace(backend="auto"))
     tokenizer = make_tokenizer(config.data.tokenizer)
     graphdef, params = structure(config.model)
-    optimizer = optimizer_of(config.train, params)
+    optimizer = optimizer_of(config.train, params, config.data.batch * config.data.sequence)
     like = jax.eval_shape(lambda: create(config.model, optimizer, config.train.seed))
     restored = checkpointer.restore(folder.checkpoints, abstract(like), step=step)
     if restored is None:

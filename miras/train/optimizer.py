@@ -14,6 +14,7 @@ from miras.array_typing import Array
 from miras.train.config import TrainConfig
 from miras.train.optimizers import AxisNames, Setting
 from miras.train.schedule import schedule
+from miras.train.spans import Masked, by_span, spans_of
 from miras.train.state import Params
 
 
@@ -70,18 +71,22 @@ def decay_mask(params: nnx.State) -> Params:
     return jax.tree.map(lambda axes: axes.decays, axis_names(params))
 
 
-def optimizer_of(config: TrainConfig, params: nnx.State) -> optax.GradientTransformation:
+def optimizer_of(
+    config: TrainConfig, params: nnx.State, batch_tokens: int = 1
+) -> optax.GradientTransformation:
     """The optimiser of the parameters of a model, see `make_optimizer`.
 
     Args:
         config: of the training.
         params: with their metadata, see `state.structure`.
+        batch_tokens: of a batch; they decide how often parameters with a `period` are updated.
     """
-    return make_optimizer(config, decay_mask(params), axis_names(params))
+    spans = spans_of(params, batch_tokens * config.accumulate)
+    return make_optimizer(config, decay_mask(params), axis_names(params), spans)
 
 
 def make_optimizer(
-    config: TrainConfig, decayed: Params, axes: Params = None
+    config: TrainConfig, decayed: Params, axes: Params = None, spans: Params = None
 ) -> optax.GradientTransformation:
     """`train.optimizer`, applied to the mean gradient over the targets of `accumulate` batches.
 
@@ -95,15 +100,22 @@ def make_optimizer(
         decayed: which parameters weight decay applies to, see `decay_mask`.
         axes: of the parameters, see `axis_names`; elementwise optimisers such as adamw and lion
             do not use them.
+        spans: updates of the model for each update of a parameter, see `spans.spans_of`. Its
+            clipped gradients are averaged over them, and its update has the learning rate of the
+            last.
     """
-    inner = optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.chain(  # for adamw the same as `optax.adamw`, including the state
-            config.optimizer.direction(Setting(config.beta1, config.beta2, axes)),
-            optax.add_decayed_weights(config.weight_decay, decayed),
-            optax.scale_by_learning_rate(schedule(config)),
-        ),
-    )
+
+    def direction(masked: Masked) -> tuple[optax.GradientTransformation, ...]:
+        setting = Setting(config.beta1, config.beta2, None if axes is None else masked(axes))
+        decay = optax.add_decayed_weights(config.weight_decay, masked(decayed))
+        return config.optimizer.direction(setting), decay
+
+    rate = optax.scale_by_learning_rate(schedule(config))
+    if spans is None or set(jax.tree.leaves(spans)) == {1}:
+        steps = (*direction(lambda tree: tree), rate)  # adamw is `optax.adamw`, with its state
+    else:
+        steps = by_span(lambda masked: optax.chain(*direction(masked)), spans), rate
+    inner = optax.chain(optax.clip_by_global_norm(config.clip), optax.chain(*steps))
 
     def init_mean(params: Gradient) -> MeanState:
         return MeanState(jnp.zeros(()), inner.init(params.total))

@@ -110,7 +110,7 @@ class Trainer:
         self.graphdef, params = structure(config.model)
         self.summary = list(summary_lines(config, params, folder.path))
         self.initial = self._initial_parameters(nnx.to_pure_dict(params))
-        self.optimizer = optimizer_of(self.recipe, params)
+        self.optimizer = optimizer_of(self.recipe, params, config.data.batch * config.data.sequence)
         self.schedule = schedule(self.recipe)
         align = config.model.align
         with read_report.collect_reports() as self.read_reports:
