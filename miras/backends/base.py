@@ -61,10 +61,12 @@ class Alignment(NamedTuple):
         segments_at_chunks: without a state, segments begin only at multiples of the chunk, as the
             data pipeline ensures. A segment that begins elsewhere is not reset.
         at_chunk_edge: the state stands at the end of a chunk, so that the same holds after it.
+        segments_at_edges: segments begin only where a chunk ends, wherever the state stands.
     """
 
     segments_at_chunks: bool = False
     at_chunk_edge: bool = False
+    segments_at_edges: bool = False
 
 
 class ScanResult(NamedTuple):

@@ -8,6 +8,23 @@ from miras.bias.l2 import L2
 from miras.bias.lp import L1, Lp
 from miras.bias.robust import Robust
 
-__all__ = ["DEFAULT", "L1", "L2", "Bias", "Dot", "GatedL2", "Huber", "Lp", "Robust", "register"]
+__all__ = [
+    "DEFAULT",
+    "L1",
+    "L2",
+    "Bias",
+    "Dot",
+    "GatedL2",
+    "Huber",
+    "Lp",
+    "Robust",
+    "register",
+    "similarity",
+]
 
 DEFAULT: Bias = L2()
+
+
+def similarity() -> Bias:
+    """The bias that maximises <M(k), v>, of Hebbian writes; see `Dot`."""
+    return Dot()

@@ -150,6 +150,7 @@ class FastWeights(nnx.Module):
         state: AnyState | None,
         segments_at_chunks: bool,
         at_chunk_edge: bool = False,
+        segments_at_edges: bool = False,
         depth: Array | float = 0.0,
         health: "bool | Measure" = False,
     ) -> tuple[Array, AnyState, Any]:
@@ -163,6 +164,7 @@ class FastWeights(nnx.Module):
             state: to continue from; the initial one if None.
             segments_at_chunks: see `miras.backends.base.Alignment`.
             at_chunk_edge: see `miras.backends.base.Alignment`.
+            segments_at_edges: see `miras.backends.base.Alignment`.
             depth: l / (L - 1) of layer l of L, for `decay_by_depth`.
             health: whether to measure it; or a function of these memories and the call, whose
                 result is returned in its place.
@@ -178,7 +180,7 @@ class FastWeights(nnx.Module):
             segment_ids=segment_ids,
             mask=mask,
             state=state,
-            alignment=Alignment(segments_at_chunks, at_chunk_edge),
+            alignment=Alignment(segments_at_chunks, at_chunk_edge, segments_at_edges),
         )
         if not health:
             return y, after, None

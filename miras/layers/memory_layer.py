@@ -1,7 +1,7 @@
 """MemoryLayer: a rule as a sequence layer; with a kv memory it is multi-head attention."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,8 @@ class MemoryLayer(nnx.Module):
         width: of the tokens; must be a multiple of heads.
         heads: H memories, each of width / heads.
         config: of the layer; the defaults of `LayerConfig` if not given.
-        weights: builds the memories; called as `FastWeights`.
+        weights: builds the memories; called as `FastWeights`, for a module with its `init_state`
+            and `__call__`.
         rngs: stream `params`.
     """
 
@@ -65,7 +66,7 @@ class MemoryLayer(nnx.Module):
         heads: int,
         *,
         config: LayerConfig | None = None,
-        weights: Callable[..., FastWeights] = FastWeights,
+        weights: Callable[..., Any] = FastWeights,
         rngs: nnx.Rngs,
     ):
         require(width % heads == 0, f"width={width} must be a multiple of heads={heads}.")

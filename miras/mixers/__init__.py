@@ -1,7 +1,7 @@
 """Token mixers and channel mixers: the two halves of a block.
 
 A token mixer is a kind in a registry, as the four parts of a rule are: `memory`, `attention`,
-`memory_caching`, `log_linear`, Titans' `mac`, `mag` and `mal`, and `parallel`.
+`memory_caching`, `log_linear`, `tnt`, Titans' `mac`, `mag` and `mal`, and `parallel`.
 """
 
 from miras.mixers.architectures import MACMixer, MAGMixer, MALMixer
@@ -13,6 +13,7 @@ from miras.mixers.log_linear import LogLinearMixer
 from miras.mixers.memory import MemoryMixer
 from miras.mixers.memory_caching import MemoryCachingMixer
 from miras.mixers.parallel import ParallelMixer
+from miras.mixers.tnt import TNTMixer
 
 __all__ = [
     "AttentionMixer",
@@ -28,6 +29,7 @@ __all__ = [
     "NoChannel",
     "ParallelMixer",
     "SwiGLUChannel",
+    "TNTMixer",
     "TokenMixer",
     "register",
     "register_channel",

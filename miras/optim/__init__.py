@@ -37,10 +37,16 @@ __all__ = [
     "Preconditioned",
     "TwoRateMomentum",
     "register",
+    "unit_steps",
     "without_steps",
 ]
 
 DEFAULT: Algorithm = GD()
+
+
+def unit_steps() -> Algorithm:
+    """Gradient descent with a constant rate of 1, as a Hebbian sum of outer products takes."""
+    return GD(lr=1.0, data_dependent=False)
 
 
 def without_steps() -> Algorithm:

@@ -5,7 +5,7 @@ that the papers do not give are chosen such that the inner loss falls and the ou
 order one at initialisation, for any chunk (docs/concepts.md, "Initialisation").
 """
 
-from miras.presets import linear, delta, deep, context, titans, hybrids, caching, log_linear  # noqa: I001  (the order of the table)
+from miras.presets import linear, delta, deep, context, titans, hybrids, caching, log_linear, tnt  # noqa: I001  (the order of the table)
 from miras.presets.registry import ALIASES, PRESETS, Preset, find, preset, register
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "preset",
     "register",
     "titans",
+    "tnt",
 ]

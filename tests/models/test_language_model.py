@@ -23,6 +23,9 @@ def build(name: str, *overrides: str) -> LanguageModel:
     config = miras.preset(name)
     if "segment" in vars(config.mixer):  # shorter than the calls below
         overrides = ("architecture.segment=4", *overrides)
+    if "shard" in vars(config.mixer):
+        short = "global_chunk=4", "local_chunks=[2]", "shard=4"
+        overrides = (*(f"architecture.{option}" for option in short), *overrides)
     model = LanguageModel(miras.override(config, *SMALL, *overrides), nnx.Rngs(0))
     # Parameters that start at zero would hide a leak through them.
     graph, params = nnx.split(model)

@@ -103,6 +103,8 @@ def layout_of(
     known_edge = is_online(rule, options) or inputs.state is None or alignment.at_chunk_edge
     at_edge = inputs.state is None or alignment.at_chunk_edge
     no_cut = inputs.segment_ids is None or (alignment.segments_at_chunks and at_edge)
+    # Online rules count their tiles from the call's start, not from the segment's.
+    no_cut |= alignment.segments_at_edges and (at_edge or not is_online(rule, options))
     if known_edge and no_cut and inputs.mask is None:  # a mask gives each row edges of its own
         return TileLayout("aligned", math.ceil(length / chunk))
     if chunk == 1 or length == 1 or 8 * length <= chunk:  # fewer tokens than tiles are worth
