@@ -74,6 +74,29 @@ def test_other_parameters_are_refused_with_a_table_unless_partial(source, tmp_pa
     np.testing.assert_array_equal(old["norm"]["scale"], new["norm"]["scale"])
 
 
+@pytest.mark.slow
+def test_a_second_stage_of_tnt_takes_smaller_local_chunks(tiny, tmp_path, capsys):
+    """All parameters are those of the first stage; another number of memories is an error."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    tnt = ["kind=tnt", "global_chunk=16", "local_chunks=[8]", "shard=16"]
+    config = tiny(*(f"architecture.{field}" for field in tnt), steps=2, warmup=0)
+    train(config, first)
+    start = ["train", "--from", str(first), "steps=1", "warmup=0", "--out", str(second)]
+    assert main([*start, "architecture.local_chunks=[4,2]"]) == 2
+    told = capsys.readouterr().err
+    assert f"the parameters of {first} are not those of the model" in told
+    assert "missing" in told
+    assert main([*start, "architecture.local_chunks=[5]"]) == 2
+    assert "tnt.shard=16 is no multiple of the local chunk 5" in capsys.readouterr().err
+    assert not second.exists()
+    assert main([*start, "architecture.local_chunks=[2]"]) == 0
+    run = load_run(second)
+    assert run.config.model.architecture.local_chunks == (2,)
+    assert run.config.model.architecture.global_chunk == 16
+    assert_equal(params(second, 0), params(first))
+    assert "not taken" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
