@@ -175,6 +175,8 @@ REFUSALS: dict[str, tuple[Refusal, ...]] = {
         _of({"memory": "matrix"}, memory="mlp", algorithm="preconditioned"),
         _of({"memory": "matrix"}, memory={"kind": "features", "map": "taylor"},
             algorithm="preconditioned"),
+        _of({"retention": "l2"}, retention="trapezoidal", algorithm="preconditioned"),
+        _of({"algorithm": "gd"}, retention="trapezoidal", algorithm="multi_step"),
     ),
     "Order": (
         _of({"order": "learn_first"}, retention="kl", order="decay_first"),
@@ -218,6 +220,7 @@ REFUSALS: dict[str, tuple[Refusal, ...]] = {
         _when({"memory": "matrix"}, {"k_write": True}, memory="mlp"),
         _when({"algorithm": "gd"}, {"k_write": True}, algorithm=_OMEGA),
         _when({"algorithm": "gd"}, {"k_write": True}, algorithm="newton"),
+        _when({"retention": "l2"}, {"k_write": True}, retention="trapezoidal"),
     ),
 }  # fmt: skip
 

@@ -70,7 +70,7 @@ class GatedL2(L2):
         erase, write = gates["erase"], gates["write"]
         if tokens.k.ndim == 3:  # the same gates for all of a token's associations
             erase, write = erase[:, None, :], write[:, None, :]
-        return Association(erase * tokens.k, tokens.along, write * tokens.v)
+        return tokens._replace(k=erase * tokens.k, k_write=tokens.along, v=write * tokens.v)
 
     def association_formula(
         self, tokens: AssociationFormula, gates: Symbols
@@ -79,7 +79,7 @@ class GatedL2(L2):
         b, w = gates["erase"], gates["write"]
         read = rf"({b} \odot {tokens.read})" if tokens.read else ""
         value = rf"({w} \odot {tokens.value})" if tokens.value else ""
-        return AssociationFormula(read, tokens.write, value), ()
+        return tokens._replace(read=read, value=value), ()
 
     def sources(self) -> tuple[str, ...]:
         """Gated DeltaNet-2."""

@@ -69,7 +69,7 @@ def tokens_of(
     made = Association(k, k_write, v)
     for mapping in rule.associating_parts:
         made = mapping.associate(made, gates, buffers)
-    k, k_write, v = made
+    k, k_write, v, scale = made
     keys = _features(rule, fixed, k, gates) if rule.memory.is_linear else k
     gates = rule.algorithm.effective(gates, keys)
     several = k.ndim == 3
@@ -86,6 +86,8 @@ def tokens_of(
     terms = []
     for j in range(count):
         rate, rate_in = write[:, None], None
+        if scale is not None:
+            rate = rate * part(scale, j)[:, None]
         if at_term:
             lr = part(lrs, j)
             if side == "key":

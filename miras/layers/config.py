@@ -7,6 +7,7 @@ from miras.backends.dispatch import check_backend
 from miras.config import Config, added, require
 from miras.memory import attention
 from miras.optim import without_steps
+from miras.rule import legality
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
@@ -35,7 +36,10 @@ class LayerConfig(Config):
     Attributes:
         conv: kernel size of the causal convolution on q, k and v; 0 for none.
         activation: "silu" after that convolution (Titans), or None.
-        qk_norm: "l2" normalises queries and keys per head; None does not.
+        qk_norm: "l2" normalises queries and keys per head; "rms" by their root mean square, with a
+            learned scale; None does not.
+        qk_bias: add a learned bias per head and channel to queries and keys after that norm, 1 at
+            the start (Mamba-3, 2603.15569).
         keys: the associations of a token. "plain": one key and value. "product": one for each step
             of the algorithm, with its own key, value and rate (DeltaProduct, 2502.10297). "rwkv7":
             an erasure along a normalised key and a write along a modulated one (2503.14456).
@@ -45,13 +49,20 @@ class LayerConfig(Config):
         gates: how learned gates are computed from the token. "plain": each has a projection of its
             own. "angle": an angle from the rate divides 1 between the update's rate and the decay
             (Momentum DeltaNet, 2605.05838); see `AngleGates`.
-        rope: rotary position embedding of q and k (2104.09864), for attention.
+        rope: rotary embedding of q and k (2104.09864), for attention. With a memory that is not
+            attention it rotates the keys that are written and the queries that are read.
         rope_base: its largest wavelength over 2 pi, > 1.
+        rope_angles: "position": the angle of a pair of channels is its frequency times the
+            position. "cumulative": each token turns it further, by pi tanh(x W) eta_t, where eta_t
+            is the token's rate (Mamba-3, 2603.15569); a document begins at angle 0. `rope_base` is
+            then not used.
         gate_rank: rank of the projections of gates per channel, >= 1; MIRAS uses 32 to 64.
         output_norm: RMSNorm per head on the memory's output.
         output_gate: multiply the memory's output by silu(x @ W).
         decay_by_depth: multiply log decays by 1 - l / (L - 1) + 1e-5 in layer l of L, so that later
             layers forget less (Lightning Attention, 2401.04658).
+        skip: add a multiple of the value to what is read, learned per head, 1 at the start (the D
+            of Mamba, 2312.00752).
         lr_by_position: divide eta_t by 1 + the token's position in its chunk, with a learned
             correction per position. TTT's official code (2407.04620) instead scales the sum of a
             chunk's steps by the position of the token that reads it: see `miras.optim.GD.averaged`.
@@ -59,15 +70,18 @@ class LayerConfig(Config):
 
     conv: int = 4
     activation: Literal["silu"] | None = None
-    qk_norm: Literal["l2"] | None = "l2"
+    qk_norm: Literal["l2", "rms"] | None = "l2"
+    qk_bias: bool = added(False)
     keys: Literal["plain", "product", "rwkv7", "comba", "corrected"] = "plain"
     gates: Literal["plain", "angle"] = added("plain")
     rope: bool = False
     rope_base: float = 10000.0
+    rope_angles: Literal["position", "cumulative"] = added("position")
     gate_rank: int = 32
     output_norm: bool = True
     output_gate: bool = True
     decay_by_depth: bool = False
+    skip: bool = added(False)
     lr_by_position: bool = False
 
     def validate(self) -> None:
@@ -91,6 +105,11 @@ class LayerConfig(Config):
                 rule.algorithm.sequential,
                 "layer.keys='product' has one key per step: use algorithm 'multi_step'.",
             )
+        if self.keys in ("product", "rwkv7", "comba"):
+            k_write = self.keys != "product"
+            for condition in legality.of_call(rule, self.terms(rule), k_write):
+                why = f"layer.keys={self.keys!r} cannot be used here: {condition.reason}"
+                require(condition.legal, why)
         if self.gates == "angle":
             for role in ("rate", "update", "decay"):
                 found = [gate for gate in rule.gates_of(role) if gate.learned]
@@ -100,6 +119,20 @@ class LayerConfig(Config):
                     f"learned gate per head, and {kinds} has no such gate with role {role!r}: use "
                     "layer.gates='plain', or algorithm 'two_rate_momentum' with retention 'l2'.",
                 )
+        if self.rope and self.rope_angles == "cumulative":
+            rate = rule.rate
+            require(
+                rate is not None and rate.side == "head" and self.terms(rule) is None,
+                "layer.rope_angles='cumulative' turns by the rate of a token, one per head, which "
+                f"layer.keys={self.keys!r} with {kinds} does not have: use "
+                "layer.rope_angles='position', or keys 'plain' with a rate per head.",
+            )
+        if self.skip:
+            require(
+                self.terms(rule) is None,
+                f"layer.skip=true adds the value of a token, of which layer.keys={self.keys!r} "
+                "has several: use keys 'plain', or skip=false.",
+            )
         if self.decay_by_depth:
             require(
                 any(gate.side == "head" for gate in rule.gates_of("decay")),

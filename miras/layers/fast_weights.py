@@ -205,6 +205,14 @@ class FastWeights(nnx.Module):
             gates |= self._scale_rates(gates, segments_of(segment_ids, state, x), state, mask)
         return gates
 
+    def rates_of(self, x: Array) -> Array:
+        """The rate of tokens x [B, T, width], of a rule with one per head: [B, T, H]."""
+        rate = self.memory.rule.rate
+        assert rate is not None
+        constant = jnp.asarray(rate.constant(self.heads), jnp.float32)
+        rates = self.gates(x)[rate.name] if rate.learned else constant
+        return jnp.broadcast_to(rates, (*x.shape[:2], self.heads))
+
     def write_and_read(
         self,
         streams: Associations,

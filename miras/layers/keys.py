@@ -9,7 +9,7 @@ from flax import nnx
 from miras.array_typing import Array
 from miras.layers.config import LayerConfig
 from miras.layers.coupled_gates import middles
-from miras.layers.norm import l2_normalise
+from miras.layers.norm import RMSNorm, l2_normalise
 from miras.layers.param import LowRank, param
 from miras.rule.rule import Rule
 
@@ -37,6 +37,12 @@ class Keys(nnx.Module):
     def __init__(self, config: LayerConfig, rule: Rule, width: int, heads: int, rngs: nnx.Rngs):
         self.config, self.terms = config, config.terms(rule) or 1
         head = width // heads
+        self.norms, self.biases = nnx.Dict(), nnx.Dict()
+        for name in ("q", "k"):
+            if config.qk_norm == "rms":
+                self.norms[name] = RMSNorm((heads, head), ("heads", None), eps=1e-5)
+            if config.qk_bias:
+                self.biases[name] = param(jnp.ones((heads, head)), ("heads", None))
         if config.keys == "rwkv7":
             self.erase = param(jnp.ones((heads, head)), ("heads", None))  # the paper's xi
             self.mix = param(jnp.ones((heads, head)), ("heads", None))  # its alpha
@@ -55,16 +61,15 @@ class Keys(nnx.Module):
 
     def __call__(self, mixed: Array, x: Array) -> Associations:
         """Map projections [B, T, streams, H, D] of tokens x [B, T, width] to associations."""
-        norm = l2_normalise if self.config.qk_norm == "l2" else lambda x: x
         q = mixed[:, :, 0]
         if self.config.keys == "corrected":
             share = jnp.exp(self.log_correction[...])[:, None].astype(q.dtype)
             q = q - share * mixed[:, :, 1]
-        q = norm(q)
+        q = self.query(q)
         if self.config.keys == "product":
-            k = jnp.moveaxis(norm(mixed[:, :, 1 : 1 + self.terms]), 2, 3)
+            k = jnp.moveaxis(self._normalised("k", mixed[:, :, 1 : 1 + self.terms]), 2, 3)
             return Associations(q, k, jnp.moveaxis(mixed[:, :, 1 + self.terms :], 2, 3), None)
-        k, v = norm(mixed[:, :, 1]), mixed[:, :, 2]
+        k, v = self._normalised("k", mixed[:, :, 1]), mixed[:, :, 2]
         if self.config.keys == "rwkv7":
             return self._rwkv7(q, k, v, x)
         if self.config.keys == "comba":
@@ -72,6 +77,18 @@ class Keys(nnx.Module):
             q = q - self.correction[...][:, None].astype(k.dtype) * p
             return Associations(q, p, v, k)
         return Associations(q, k, v, None)
+
+    def query(self, q: Array) -> Array:
+        """Normalise queries [B, T, H, D], and add their bias."""
+        return self._normalised("q", q)
+
+    def _normalised(self, name: str, x: Array) -> Array:
+        """The norm and the bias of queries ("q") or keys ("k") [..., H, D]."""
+        if self.config.qk_norm == "l2":
+            x = l2_normalise(x)
+        elif self.config.qk_norm == "rms":
+            x = self.norms[name](x)
+        return x + self.biases[name][...].astype(x.dtype) if self.config.qk_bias else x
 
     def _rwkv7(self, q: Array, k: Array, v: Array, x: Array) -> Associations:
         """W + ... - (a * kap)^T (kap W) + ktilde^T v: two terms, one of value 0, one of key 0."""

@@ -20,11 +20,12 @@ from miras.layers.fast_weights import (
     segments_of,
     with_output,
 )
-from miras.layers.keys import Keys
+from miras.layers.keys import Associations, Keys
 from miras.layers.norm import RMSNorm
-from miras.layers.param import LinearGeneral
+from miras.layers.param import LinearGeneral, param
 from miras.layers.projections import Projections, flat
-from miras.layers.rope import rotate
+from miras.layers.rope import rotate, turn
+from miras.layers.turning import CumulativeAngles
 from miras.sequence.arrays import check_float
 from miras.sequence.checks import AnyState
 
@@ -36,11 +37,13 @@ class LayerState(NamedTuple):
         memory: the memories, or the cache of a kv memory.
         conv: the last inputs of the convolution; None without one.
         position: number of tokens read so far, [B]; None without position embeddings.
+        angles: of the last token, [B, H, D / 2]; None unless tokens turn them.
     """
 
     memory: AnyState
     conv: ConvState | None
     position: Array | None
+    angles: Array | None = None
 
 
 class MemoryLayer(nnx.Module):
@@ -79,6 +82,9 @@ class MemoryLayer(nnx.Module):
         self.keys = Keys(config, memory.rule, width, heads, rngs)
         self.qkv = Projections(config, self.keys.streams, width, heads, rngs)
         self.fast = weights(memory, config, width, heads, rngs, doubled=self.doubled)
+        turns = config.rope and config.rope_angles == "cumulative"
+        self.angles = CumulativeAngles(width, heads, rngs) if turns else None
+        self.skip = param(jnp.ones(heads), ("heads",)) if config.skip else None
         # A large eps bounds the gain on outputs near 0, as of a query that matches no key yet: with
         # 1e-6, these make the outer gradient of a matrix memory eight times larger.
         norm, gate = config.output_norm, config.output_gate
@@ -86,12 +92,17 @@ class MemoryLayer(nnx.Module):
         self.gate = LinearGeneral((width, width), ("embed", "heads"), rngs) if gate else None
         self.out = LinearGeneral((width, width), ("heads", "embed"), rngs)
 
+    @property
+    def _by_position(self) -> bool:
+        return self.config.rope and self.angles is None
+
     def init_state(self, batch: int, dtype=jnp.float32) -> LayerState:
         """The initial state; `dtype` is that of the tokens."""
         return LayerState(
             memory=self.fast.init_state(batch, dtype),
             conv=self.qkv.init_state(batch, dtype),
-            position=jnp.zeros(batch, jnp.int32) if self.config.rope else None,
+            position=jnp.zeros(batch, jnp.int32) if self._by_position else None,
+            angles=None if self.angles is None else self.angles.init_state(batch, dtype),
         )
 
     def __call__(
@@ -132,8 +143,17 @@ class MemoryLayer(nnx.Module):
         segments = segments_of(segment_ids, before, x)
         mixed, tail = self.qkv(x, segments, count, None if state is None else state.conv)
         streams = self.keys(mixed, x)
-        position = None
-        if self.config.rope:
+        position = angles = None
+        if self.angles is not None:
+            start = self.init_state(x.shape[0], x.dtype) if state is None else state
+            assert start.angles is not None
+            last = last_segment(before, x)[:, None]
+            begins = segments != jnp.concatenate([last, segments[:, :-1]], axis=1)
+            at, angles = self.angles(
+                x, self.fast.rates_of(x), begins=begins, mask=mask, state=start.angles
+            )
+            streams = _turned(streams, at)
+        if self._by_position:
             first = jnp.zeros(x.shape[0], jnp.int32) if state is None else state.position
             assert first is not None
             at = first[:, None] + jnp.arange(x.shape[1])
@@ -153,9 +173,19 @@ class MemoryLayer(nnx.Module):
             depth=depth,
             health=health,
         )
+        if self.skip is not None:
+            y = y + self.skip[...][:, None].astype(y.dtype) * streams.v
         y = flat(y if self.norm is None else self.norm(y))
         if self.gate is not None:
             y = y * jax.nn.silu(self.gate(x))
         y = self.out(y)
         measured = with_output(measured, y, mask)
-        return y if rows is None else rows.spread(y), LayerState(memory, tail, position), measured
+        after = LayerState(memory, tail, position, angles)
+        return y if rows is None else rows.spread(y), after, measured
+
+
+def _turned(streams: Associations, angles: Array) -> Associations:
+    """Queries and keys rotated by the angles of their tokens."""
+    q, k, v, k_write = streams
+    k_write = None if k_write is None else turn(k_write, angles)
+    return Associations(turn(q, angles), turn(k, angles), v, k_write)

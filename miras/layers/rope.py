@@ -5,7 +5,7 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-from miras.array_typing import Array, HeadVectors, Positions, typed
+from miras.array_typing import Array, Floats, HeadVectors, Positions, typed
 from miras.config import require
 
 _BASE, _DIGITS = 64, 5  # positions below 2^30
@@ -27,11 +27,7 @@ def rotate(x: HeadVectors, position: Positions, base: float) -> HeadVectors:
     Returns:
         The rotated x, so that q_t . k_s depends on positions only through t - s.
     """
-    half = x.shape[-1] // 2
-    require(
-        2 * half == x.shape[-1],
-        f"RoPE needs an even head width, not {x.shape[-1]}.",
-    )
+    half = _pairs(x)
     dtype = jnp.promote_types(jnp.float32, x.dtype)
     cos, sin = (table.astype(dtype) for table in _tables(half, base))
     c, s = jnp.ones((), dtype), jnp.zeros((), dtype)
@@ -39,9 +35,34 @@ def rotate(x: HeadVectors, position: Positions, base: float) -> HeadVectors:
         digit = position // _BASE**n % _BASE
         dc, ds = cos[n][digit], sin[n][digit]
         c, s = c * dc - s * ds, s * dc + c * ds
-    c, s = (jnp.asarray(y, x.dtype)[:, :, None] for y in (c, s))
+    return _turned(x, *(y[:, :, None] for y in (c, s)))
+
+
+@typed
+def turn(x: HeadVectors, angle: Floats) -> HeadVectors:
+    """Rotate pairs of channels by given angles.
+
+    Args:
+        x: [B, T, H, D], D even; channel i is paired with D / 2 + i.
+        angle: [B, T, H, D / 2].
+    """
+    _pairs(x)
+    return _turned(x, jnp.cos(angle), jnp.sin(angle))
+
+
+def _turned(x: Array, c: Array, s: Array) -> Array:
+    """x rotated by angles of cosine c and sine s, which broadcast against half of its channels."""
+    half = x.shape[-1] // 2
+    c, s = jnp.asarray(c, x.dtype), jnp.asarray(s, x.dtype)
     first, second = x[..., :half], x[..., half:]
     return jnp.concatenate([first * c - second * s, second * c + first * s], axis=-1)
+
+
+def _pairs(x: Array) -> int:
+    """The number of pairs of channels."""
+    half = x.shape[-1] // 2
+    require(2 * half == x.shape[-1], f"RoPE needs an even head width, not {x.shape[-1]}.")
+    return half
 
 
 @functools.cache

@@ -77,6 +77,12 @@ class MACMixer(_WithAttention):
             f"{named} attends within a segment only: use a window of at most {segment}, or a "
             "larger segment.",
         )
+        layer = config.layer
+        require(
+            not (layer.skip or (layer.rope and layer.rope_angles == "cumulative")),
+            f"{named} retrieves from a memory that queries of other angles and values are read "
+            "from: use layer.skip=false and layer.rope_angles='position'.",
+        )
         require(
             segment % config.chunk == 0,
             f"attention.segment={segment} must be a multiple of {where}chunk={config.chunk}, as "

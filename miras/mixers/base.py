@@ -79,12 +79,12 @@ class TokenMixer(Config):
             heads: H.
             named: what the user calls the heads, as in "model.heads=4".
         """
-        del config
         require(width % heads == 0, f"model.width={width} must be a multiple of {named}.")
+        rotates = "layer" in self.uses and config.layer.rope
         require(
-            not self.rotates or width // heads % 2 == 0,
-            f"model.width={width} / {named} must be even, since the attention rotates pairs of "
-            "channels.",
+            not (self.rotates or rotates) or width // heads % 2 == 0,
+            f"model.width={width} / {named} must be even, since "
+            f"{'the attention' if self.rotates else 'layer.rope=true'} rotates pairs of channels.",
         )
 
     def align(self, config: "MixerConfig") -> int | None:

@@ -22,7 +22,7 @@ from miras.layers.config import AttentionConfig, LayerConfig
 from miras.layers.conv import ConvState
 from miras.layers.fast_weights import FastWeights, Health, MemoryConfig, segments_of, with_output
 from miras.layers.keys import Keys
-from miras.layers.norm import RMSNorm, l2_normalise
+from miras.layers.norm import RMSNorm
 from miras.layers.param import LinearGeneral, param
 from miras.layers.projections import Projections, flat
 from miras.layers.rope import rotate
@@ -212,7 +212,7 @@ class MAC(nnx.Module):
         count = jnp.where(begins, 0, state.count)
 
         mixed, query = self.query(x, ids, lengths, state.query)
-        q = l2_normalise(mixed[:, :, 0]) if self.config.qk_norm == "l2" else mixed[:, :, 0]
+        q = self.keys.query(mixed[:, :, 0])
         h = self.recalled(flat(self.fast.recall(q, start, x)))  # (21)
         y, kept = self._attend(h, x, mask, state, count, whole)  # (22, 23)
         mixed, write = self.write(y, ids, lengths, state.write)

@@ -16,11 +16,13 @@ class Association(NamedTuple):
         k: [C, dk], or [C, R, dk] with R associations a token.
         k_write: as k; None for k.
         v: [C, dv], or [C, R, dv].
+        scale: [C, R], which multiplies the token's rate; None for 1.
     """
 
     k: Array
     k_write: Array | None
     v: Array
+    scale: Array | None = None
 
     @property
     def along(self) -> Array:

@@ -60,12 +60,13 @@ class MemoryFormula(NamedTuple):
 class AssociationFormula(NamedTuple):
     """The error of what the memory answers to `read`, as to `value`, written along `write`.
 
-    LaTeX of each, "" for a key or value of zero.
+    LaTeX of each, "" for a key or value of zero, and of the scale of the rate, "" for 1.
     """
 
     read: str
     write: str
     value: str
+    scale: str = ""
 
 
 class BiasFormula(NamedTuple):

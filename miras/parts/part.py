@@ -79,10 +79,12 @@ class Part(Config):
             residual, depends on entry j of the values alone. False is always safe.
         reach: the field to raise where writes cannot move answers far enough at any rate; None
             where no field bounds them.
+        association_count: how many associations `associate` makes of one.
     """
 
     kind: ClassVar[str]
     separable: ClassVar[bool] = False
+    association_count: ClassVar[int] = 1
     reach: ClassVar[str | None] = None
 
     @property
@@ -153,6 +155,18 @@ class Part(Config):
         """
         del gates
         return tokens, ()
+
+    def further_formula(
+        self, tokens: AssociationFormula, gates: Symbols
+    ) -> tuple[AssociationFormula, ...]:
+        """The associations that `associate` makes beside that of `association_formula`.
+
+        Args:
+            tokens: as there.
+            gates: as there.
+        """
+        del tokens, gates
+        return ()
 
     def _writes_along(self, rule: RuleView) -> Condition:
         """What a key of its own to write along needs."""

@@ -6,7 +6,7 @@ from miras.memory import Matrix
 from miras.models.config import LanguageModelConfig
 from miras.optim import GD
 from miras.presets.registry import register
-from miras.retention import L2, NoRetention, Retention
+from miras.retention import L2, NoRetention, Retention, Trapezoidal
 from miras.rule.rule import Rule
 
 SILU = LayerConfig(activation="silu")
@@ -66,6 +66,36 @@ def gla() -> LanguageModelConfig:
 def mamba2() -> LanguageModelConfig:
     """The step size of a token sets both its write strength and its decay."""
     return _hebbian(L2(decay=0.7, discretised=True), SILU, GD(lr=0.05, max_lr=1.0))
+
+
+@register(
+    "Mamba-3",
+    "arXiv 2603.15569, as its official code computes it",
+)
+def mamba3() -> LanguageModelConfig:
+    """Mamba-2 whose steps write at both ends, with data-dependent rotations and no convolution.
+
+        W_t = a_t W_{t-1} + eta_t ((1 - lambda_t) a_t k_{t-1}^T v_{t-1} + lambda_t k_t^T v_t)
+
+    with a_t = e^(eta_t A_t), A_t = -softplus(.): the gate `log_decay` is A_t, `lr` is the step
+    length eta_t, `trapezoid` is lambda_t. Keys and queries are normalised by their root mean
+    square, have biases, and are rotated by pi tanh(.) eta_t further at each token. One input and
+    one output a head (SISO). The paper's eta_t is softplus(.), here it is below
+    `algorithm.max_lr`; its keys and queries are shared by heads, here each head has its own, as in
+    `mamba2`; it rotates the first half of the channels, here all; and it adds a multiple of the
+    value to the read, without a norm.
+    """
+    layer = LayerConfig(
+        conv=0,
+        qk_norm="rms",
+        qk_bias=True,
+        rope=True,
+        rope_angles="cumulative",
+        skip=True,
+        output_norm=False,
+    )
+    retention = Trapezoidal(decay=0.7, discretised=True)
+    return _hebbian(retention, layer, GD(lr=0.05, max_lr=1.0))
 
 
 @register(

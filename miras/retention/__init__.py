@@ -9,6 +9,7 @@ from miras.retention.l2 import L2
 from miras.retention.lq import Lq
 from miras.retention.none import NoRetention
 from miras.retention.projection import Projection, Rows
+from miras.retention.trapezoidal import Trapezoidal
 
 __all__ = [
     "DEFAULT",
@@ -24,6 +25,7 @@ __all__ = [
     "Projection",
     "Retention",
     "Rows",
+    "Trapezoidal",
     "register",
     "register_potential",
 ]

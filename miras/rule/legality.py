@@ -13,6 +13,7 @@ from miras.parts.part import Condition, RuleView, writes_along
 def of_rule(rule: RuleView) -> Iterator[Condition]:
     """All conditions on a rule's parts."""
     yield from _order(rule)
+    yield from _associations(rule)
     for part in (rule.memory, rule.algorithm, rule.retention, rule.bias):
         yield from part.conditions(rule)
 
@@ -55,6 +56,13 @@ def of_call(rule: RuleView, terms: int | None, k_write: bool) -> Iterator[Condit
     parts = (memory, rule.bias, retention, algorithm)
     if k_write:
         yield writes_along(rule, "k_write")
+        several = next((part for part in parts if part.association_count > 1), None)
+        yield Condition(
+            several is None,
+            "k_write gives a token a key to write along, of which "
+            f"{'' if several is None else repr(several.kind)} has one for each of its associations",
+            "use keys without k_write, or retention 'l2'",
+        )
     if terms is not None:
         takes = algorithm.takes_terms and algorithm.window == 1 and algorithm.lr_at == "gradient"
         yield Condition(
@@ -75,6 +83,28 @@ def of_call(rule: RuleView, terms: int | None, k_write: bool) -> Iterator[Condit
             f"k has {terms} terms a token, but {algorithm.kind}.steps={algorithm.terms}",
             f"use steps={terms}",
         )
+
+
+def _associations(rule: RuleView) -> Iterator[Condition]:
+    """Of a part that makes several associations of one, where others take them."""
+    memory, algorithm = rule.memory, rule.algorithm
+    parts = (rule.retention, memory, rule.bias, algorithm)
+    several = next((part for part in parts if part.association_count > 1), None)
+    if several is None:
+        return
+    alone = [part.kind for part in parts if part is not several and part.one_association]
+    taker = alone[0] if alone else algorithm.kind
+    yield Condition(
+        not alone
+        and algorithm.takes_terms
+        and algorithm.window == 1
+        and algorithm.lr_at == "gradient"
+        and not algorithm.sequential
+        and not memory.associates,
+        f"{several.kind!r} makes {several.association_count} associations of a token's, which "
+        f"{taker!r} does not take",
+        "use gd, momentum, nesterov or two_rate_momentum, or retention 'l2'",
+    )
 
 
 def _refine(rule: RuleView, refine: int) -> Iterator[Condition]:

@@ -159,6 +159,12 @@ def _combined() -> dict[str, Case]:
         "key_value-momentum": case(MATRIX, "l2", l2("key_value"), "momentum"),
         "key-lr_value": case(MATRIX, "l2", l2("key"), LINEAR_ONLY["gd_value"], order="decay_first"),
         "discretised-momentum": case(MATRIX, "l2", l2(discretised=True), "momentum"),
+        "trapezoidal-momentum": case(
+            MATRIX, HUBER, {"kind": "trapezoidal", "discretised": True}, "momentum"
+        ),
+        "trapezoidal-features": case(taylor(), "l2", "trapezoidal", "nesterov"),
+        "trapezoidal-gated_l2": case(MATRIX, GATED_KEYS, "trapezoidal", LINEAR_ONLY["gd_value"]),
+        "trapezoidal-mlp": case(PLAIN, HUBER, "trapezoidal", "gd", lr=(0.002, 0.02)),
         "tied": case(MATRIX, DOT, l2("key", tied=True, min_log_decay=-0.2)),
         "abc": case(slots("gate"), DOT, "none"),
         "abc-key": case(slots("gate"), DOT, l2("key"), "momentum"),
@@ -264,6 +270,9 @@ def _exact() -> dict[str, Case]:
     both = {"exact": True, "lr": (0.1, 0.7), "terms": 2}
     chosen["exact-gated_l2"] = case(
         MATRIX, GATED_KEYS, l2("key"), "gd", exact=True, order="decay_first", lr=(0.1, 0.7)
+    )
+    chosen["exact-trapezoidal"] = case(
+        MATRIX, "l2", "trapezoidal", "gd", exact=True, order="decay_first", lr=(0.1, 0.4)
     )
     chosen["exact-preconditioned"] = case(
         MATRIX, "l2", l2("key"), PRECONDITIONED, exact=True, order="decay_first", lr=(0.1, 0.7)

@@ -57,8 +57,8 @@ def run(
     """
     if order not in ("learn_first", "decay_first") or read not in ("token", "snapshot"):
         raise ValueError(f"oracle: no order {order!r} or no read {read!r}")
-    if order == "decay_first" and retention["kind"] not in ("none", "l2"):
-        raise ValueError("oracle: decay_first needs retention none or l2")
+    if order == "decay_first" and retention["kind"] not in ("none", "l2", "trapezoidal"):
+        raise ValueError("oracle: decay_first needs a linear retention")
     chunk = 1 if exact else chunk
     average = 1.0 / np.arange(1, chunk + 1) if average is None else np.asarray(average)
     rule = Rule(memory, bias, retention, algorithm, order, read, chunk, refine, average)
@@ -74,7 +74,9 @@ def run(
         one = {n: x[b, :, h] for n, x in streams.items()}
         tokens = [_token(rule, start, one, gates, (b, t, h)) for t in range(T)]
         own = np.flatnonzero(mask[b])
-        written = oracle_keys.mapped(bias, algorithm, [tokens[t] for t in own], segments[b, own])
+        written = oracle_keys.mapped(
+            retention, bias, algorithm, [tokens[t] for t in own], segments[b, own]
+        )
         y[b, own, h], end = _run_head(rule, start, one["q"][own], written, segments[b, own])
         for part in "ASV":
             for name, leaf in getattr(end, part).items():

@@ -18,14 +18,24 @@ def preconditioner(moment: np.ndarray, center, bound: float) -> np.ndarray:
     return bound ** (-r / (1 + np.abs(r)))
 
 
-def mapped(bias: dict, algorithm: dict, tokens: list, segments: np.ndarray) -> list:
-    """The tokens of one head with the keys and values that bias and algorithm make of them."""
-    moment, written = 0.0, []
+def mapped(
+    retention: dict, bias: dict, algorithm: dict, tokens: list, segments: np.ndarray
+) -> list:
+    """The tokens of one head with the keys and values that parts make of them."""
+    moment, before, written = 0.0, None, []
     for t, token in enumerate(tokens):
         gates, terms = token.gates, []
         if t > 0 and segments[t] != segments[t - 1]:
-            moment = 0.0
-        for term in token.terms:
+            moment, before = 0.0, None
+        own = token.terms
+        if retention["kind"] == "trapezoidal":  # Mamba-3 (2603.15569)
+            (term,), share = own, gates["trapezoid"]
+            own = (dataclasses.replace(term, rate=share * term.rate),)
+            if before is not None:  # at this token's rate, decayed over its step
+                rate = (1 - share) * np.exp(gates["log_decay"]) * term.rate
+                own = (*own, dataclasses.replace(before, rate=rate))
+            before = term
+        for term in own:
             along = term.k if term.k_write is None else term.k_write
             if bias["kind"] == "gated_l2":
                 term = dataclasses.replace(

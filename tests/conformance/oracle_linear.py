@@ -75,6 +75,30 @@ def mamba2(W0, q, k, v, gates, chunk):
     return y, {"w1": W + np.einsum("bshi,bsho->bhio", write, v)}
 
 
+def mamba3(W0, q, k, v, gates, chunk):
+    """h = a h + (1 - l) dt a [B X of the token before] + l dt [B X] (Mamba-3 2603.15569).
+
+    Unrolled as its code does for a chunk: the outer product of token s is written by s with
+    l_s dt_s and by s + 1 with (1 - l_{s+1}) dt_{s+1} a_{s+1}, and both decay from there. C, B, X
+    are q, k, v; a = exp(dt A) comes as `log_decay`, l as `trapezoid`, one per head.
+    """
+    del chunk
+    a, dt, own = np.exp(gates["log_decay"]), gates["lr"], gates["trapezoid"]
+    T = q.shape[1]
+    weight = np.zeros((q.shape[0], T, T, q.shape[2]))
+    for t in range(T):
+        for s in range(t + 1):
+            weight[:, t, s] = own[:, s] * dt[:, s] * np.prod(a[:, s + 1 : t + 1], axis=1)
+            if s < t:
+                later = (1 - own[:, s + 1]) * dt[:, s + 1] * a[:, s + 1]
+                weight[:, t, s] += later * np.prod(a[:, s + 2 : t + 1], axis=1)
+    start = np.cumprod(a, axis=1)
+    y = np.einsum("bth,bthi,hio->btho", start, q, W0["w1"])
+    y = y + np.einsum("bthi,bshi,btsh,bsho->btho", q, k, weight, v)
+    W = start[:, -1, :, None, None] * W0["w1"]
+    return y, {"w1": W + np.einsum("bsh,bshi,bsho->bhio", weight[:, -1], k, v)}
+
+
 def gla(W0, q, k, v, gates, chunk):
     """y_t = sum_{s<=t} P_ts v_s, P_ts = sum_i q_ti k_si exp(log b_ti - log b_si).
 

@@ -27,7 +27,7 @@ def is_proximal(retention: dict) -> bool:
 def map_every(retention: dict) -> str:
     """How often link or proximal map act: "never", "token" or "chunk"."""
     kind = retention["kind"]
-    if kind in ("none", "l2"):
+    if kind in ("none", "l2", "trapezoidal"):
         return "never"
     every = retention.get("link_every", "token")
     if every not in ("token", "chunk") or (kind, every) == ("f_divergence", "chunk"):
@@ -54,7 +54,7 @@ def effective(retention: dict, gates: dict) -> dict:
     for name in ("log_decay", "log_decay_value"):
         if np.ndim(gates.get(name, 0.0)):
             gates[name] = np.maximum(gates[name], retention.get("min_log_decay", -5.0))
-    if kind == "l2" and retention.get("discretised"):
+    if kind in ("l2", "trapezoidal") and retention.get("discretised"):
         gates["log_decay"] = eta * gates["log_decay"]
     if kind == "kl" and retention.get("coupled"):
         a = np.exp(gates["log_decay"])
@@ -150,7 +150,7 @@ def _unshrink(kind: str, w: float, gamma: float) -> float:
 def link(retention: dict, A: np.ndarray) -> np.ndarray:
     """W of A."""
     kind = retention["kind"]
-    if kind in ("none", "l2"):
+    if kind in ("none", "l2", "trapezoidal"):
         return A
     if kind == "lq":
         q = retention["q"]

@@ -64,6 +64,7 @@ RETENTIONS = rules.RETENTIONS | {
     "value": l2("value"),
     "key_value": l2("key_value", min_log_decay=-0.2),
     "discretised": l2(discretised=True),
+    "trapezoidal": {"kind": "trapezoidal"},
     "lq_mirror1.5": MIRROR,
     "lq_key_value": MIRROR | {"q": 3.0, "granularity": "key_value"},
     "bregman_key": TANH | {"granularity": "key", "link_every": "chunk"},

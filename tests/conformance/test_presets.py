@@ -62,7 +62,7 @@ def against(name: str, chunk: int, T: int, average=None, **options):
         (decay,) = rule.retention.gates()
         gates["log_decay"] = np.broadcast_to(decay.constant(H), (B, T, H))
         oracle_gates = dict(gates)
-    if name == "mamba2":  # the paper's a_t is exp(-A dt_t)
+    if name in ("mamba2", "mamba3"):  # the paper's a_t is exp(-A dt_t)
         oracle_gates["log_decay"] = gates["log_decay"] * gates["lr"]
     if name in ("hgrn2", "gated_deltanet2"):  # whose writes have no rate
         gates["lr"] = np.ones_like(gates["lr"])

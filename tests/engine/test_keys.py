@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 NAMES = ("gated_deltanet2", "preconditioned_gated_deltanet", "preconditioned_kda")
 SPANS = {"lr": (0.2, 0.8)}
-EVERY = [("gated_deltanet2", 16, True), ("preconditioned_kda", 16, False)]
+EVERY = [("gated_deltanet2", 16, True), ("preconditioned_kda", 16, False), ("mamba3", 16, False)]
 EVERY += [
     pytest.param(*case, marks=pytest.mark.exhaustive)
     for case in itertools.product((*NAMES, "preconditioned_deltanet"), (1, 16, 64), (True, False))
@@ -85,7 +85,7 @@ def rule_name(rule):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param("gated_deltanet2", marks=pytest.mark.exhaustive), "preconditioned_kda"],
+    [pytest.param("gated_deltanet2", marks=pytest.mark.exhaustive), "preconditioned_kda", "mamba3"],
 )
 def test_gradients_are_finite_differences(name):
     """By every array, along a random direction, through two chunks and a cut."""
@@ -132,6 +132,18 @@ def test_a_bound_of_one_preconditions_nothing(name):
     gates = {gate.name: inputs.gates[gate.name] for gate in plain.gates}
     got, _ = miras.scan(rule, *inputs, chunk=8, exact=True)
     want, _ = miras.scan(plain, *inputs[:4], gates, chunk=8, exact=True)
+    close(got, want)
+
+
+@pytest.mark.parametrize("chunk", [1, 16])
+def test_a_trapezoid_of_one_is_mamba2(chunk):
+    """lambda = 1: nothing of the token before."""
+    rule, base = miras.preset("mamba3").rule, miras.preset("mamba2").rule
+    inputs = streams(rule)
+    inputs.gates["trapezoid"] = np.ones_like(inputs.gates["lr"])
+    gates = {gate.name: inputs.gates[gate.name] for gate in base.gates}
+    got, _ = miras.scan(rule, *inputs, chunk=chunk)
+    want, _ = miras.scan(base, *inputs[:4], gates, chunk=chunk)
     close(got, want)
 
 

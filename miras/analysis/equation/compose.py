@@ -89,7 +89,7 @@ def _update(setting: EquationSetting) -> tuple[list[Line], list[Line], list[str]
     notes = [*found.notes, *notes]
     decays = Decays(setting, kept.decay, named)
     own = Association(f"k_{index}", f"k_{index}", f"v_{index}", "")
-    k, _, v, _ = associated(setting, own, at_index)[0]
+    k, _, v, _ = associated(setting, own, at_index).terms[0]
     rate, of_rate = _rate(setting, kept, found.memory.feature(k), named)
     where = [*found.memory.where, *decays.where(), *kept.where, *of_rate]
     where += [] if found.bias is None else found.bias.where
@@ -100,8 +100,8 @@ def _update(setting: EquationSetting) -> tuple[list[Line], list[Line], list[str]
 
     terms, made = [], []
     for term in terms_of(setting, own.read, own.value, rate):
-        term, lines, said = associated(setting, term, at_index)
-        terms.append(term)
+        found_terms, lines, said = associated(setting, term, at_index)
+        terms += found_terms
         made += [line for line in lines if line not in made]
         notes += [note for note in said if note not in notes]
     lines = [*found.memory.lines, *made]
@@ -215,7 +215,7 @@ def _stepped(
         lines.append(Line("G_t", total, when=when))
         G = "G_t"
     at_gradient = algorithm.lr_at == "gradient"
-    rated = plain and (len(terms) > 1 or found.granularity != "head")
+    rated = len(terms) > 1 or (plain and found.granularity != "head")
     G = times(rate, G) if at_gradient and not rated else G
     step = algorithm.formula(named, G, "" if at_gradient else rate) if known else None
     notes = []

@@ -57,16 +57,22 @@ class GradientFormula(NamedTuple):
         if self.memory.writes is not None:
             (term,) = terms
             return f"- {self.memory.writes(term.read, term.value)}"
-        if len(terms) == 1 and not self.closed:
-            (term,) = terms
-            if self._by_loss and self.bias is not None and self.bias.loss is not None:
-                loss = self.bias.loss(self.memory.answer(W, term.read), term.value)
-                return rf"\nabla_W \ {loss}"
-            return rf"\nabla_W \ \langle {self.memory.answer(W, term.read)}, e_{index} \rangle"
+        if not self.closed:
+            several = len(terms) > 1
+            at = [f"{{{index},{j}}}" if several else index for j in range(1, len(terms) + 1)]
+            each = [self._slope(term, W, f"e_{i}") for term, i in zip(terms, at)]
+            return " + ".join(times(t.rate if several else "", x) for t, x in zip(terms, each))
         own = len(terms) > 1 or self.granularity != "head"
         signed = list(self.signed(terms, W, index, rates=own))
         flipped = [("+" if sign == "-" else "-", x) for sign, x in signed]
         return joined(flipped).removeprefix("+ ")
+
+    def _slope(self, term: Association, W: str, error: str) -> str:
+        """LaTeX of the gradient of a term, of a memory without a short form."""
+        answer = self.memory.answer(W, term.read)
+        if self._by_loss and self.bias is not None and self.bias.loss is not None:
+            return rf"\nabla_W \ {self.bias.loss(answer, term.value)}"
+        return rf"\nabla_W \ \langle {answer}, {error} \rangle"
 
     def signed(
         self, terms: list[Association], W: str, index: str, *, rates: bool = True

@@ -1,9 +1,12 @@
 r"""Inputs: how a layer makes a rule's keys, values and queries, and what becomes of the read."""
 
+from typing import NamedTuple
+
 from miras.analysis.equation.gates import gate, is_one
 from miras.analysis.equation.setting import EquationSetting, declares, overrides, told
 from miras.analysis.equation.terms import Association
 from miras.parts.formula import AssociationFormula, Line, Symbols
+from miras.parts.part import Part
 
 
 def terms_of(setting: EquationSetting, k: str, v: str, rate: str) -> list[Association]:
@@ -22,20 +25,48 @@ def terms_of(setting: EquationSetting, k: str, v: str, rate: str) -> list[Associ
     return [Association(k, k, v, rate)]
 
 
-def associated(
-    setting: EquationSetting, term: Association, named: Symbols
-) -> tuple[Association, tuple[Line, ...], tuple[str, ...]]:
-    """An association as the rule's parts map it, the lines of their symbols, and sentences."""
-    lines, notes = (), ()
+class Associated(NamedTuple):
+    """The associations that the rule's parts make of one.
+
+    Attributes:
+        terms: the token's own first.
+        lines: of the symbols in them.
+        notes: sentences on parts without a formula.
+    """
+
+    terms: tuple[Association, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+
+
+def associated(setting: EquationSetting, term: Association, named: Symbols) -> Associated:
+    """An association as the rule's parts map it."""
+    terms, lines, notes = (term,), (), ()
     for part in setting.rule.associating_parts:
         axis = next(axis for axis in setting.rule.kinds() if getattr(setting.rule, axis) is part)
         if declares(part, axis, "association_formula"):
-            pair = AssociationFormula(term.read, term.write, term.value)
-            made, more = part.association_formula(pair, named)
-            term, lines = Association(*made, term.rate), (*lines, *more)
+            of_part = [_mapped(part, term, named) for term in terms]
+            terms = tuple(made for found, _ in of_part for made in found)
+            lines += tuple(line for _, more in of_part for line in more if line not in lines)
         elif overrides(part, "associate"):
             notes += (f"keys and values are first mapped by `associate` of {axis} {told(part)}.",)
-    return term, lines, notes
+    return Associated(terms, lines, notes)
+
+
+def _mapped(
+    part: Part, term: Association, named: Symbols
+) -> tuple[list[Association], tuple[Line, ...]]:
+    """What a part makes of an association, and the lines of its symbols."""
+    pair = AssociationFormula(term.read, term.write, term.value)
+    own, lines = part.association_formula(pair, named)
+    made = (own, *part.further_formula(pair, named))
+    return [_scaled(term, each) for each in made], lines
+
+
+def _scaled(term: Association, made: AssociationFormula) -> Association:
+    """What a part made of a term, at the term's rate times the scale."""
+    read, write, value, scale = made
+    return Association(read, write, value, f"{term.rate} {scale}".strip())
 
 
 def query(setting: EquationSetting) -> str:
@@ -85,10 +116,21 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
     sentence = f"{names}: {', '.join(made)}"
     if layer.qk_norm == "l2":
         sentence += "; q and k are divided by their l2 norm per head"
-    if layer.rope:
+    elif layer.qk_norm == "rms":
+        sentence += "; q and k are RMS-normalised per head, with a learned scale"
+    if layer.qk_bias:
+        sentence += "; each has a learned bias per head and channel, 1 at the start"
+    if layer.rope and layer.rope_angles == "cumulative":
+        sentence += (
+            "; then pairs of their channels are rotated by angles that begin at 0 in a document "
+            "and grow with each token by π tanh(x W) times its rate"
+        )
+    elif layer.rope:
         sentence += f"; q and k are rotated by position (RoPE, base {layer.rope_base:g})"
     notes = [f"{sentence}."]
     after = []
+    if layer.skip:
+        after.append("plus D v_t, D learned per head, 1 at the start")
     if layer.output_norm:
         after.append("RMSNorm per head")
     if layer.output_gate:

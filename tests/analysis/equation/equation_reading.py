@@ -72,7 +72,7 @@ class Reading:
             self.take()
             exponent = self.group()
             if exponent == ["\\top"]:
-                x = x.T
+                x = jnp.transpose(x)  # also of 0, which k_0 is
                 continue
             p = Reading(self.values, exponent, self.at).whole()
             square = getattr(x, "ndim", 0) == 2 and x.shape[0] == x.shape[1] > 1 and start != "|"

@@ -203,7 +203,8 @@ def changes(axis: str, member, field):
 
 @pytest.mark.parametrize("field", dataclasses.fields(LayerConfig), ids=lambda f: f.name)
 def test_every_field_of_a_layer_shows(field):
-    config = miras.preset({"rope_base": "transformer"}.get(field.name, "dfw"))
+    shown = {"rope_base": "transformer", "rope_angles": "mamba3"}
+    config = miras.preset(shown.get(field.name, "dfw"))
     config = override(config, "algorithm.data_dependent=true", "lr=0.5") if field.name != (
         "rope_base"
     ) else config  # fmt: skip

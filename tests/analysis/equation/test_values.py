@@ -35,6 +35,7 @@ def evaluable(case) -> bool:
         or kinds["retention"] == "f_divergence"
         or getattr(rule.memory, "write", "gradient") != "gradient"
         or (deep and rule.algorithm.erases)  # along an input that each weight has of its own
+        or (kinds["memory"] != "matrix" and rule.retention.association_count > 1)
         or (deep and (channels or kinds["memory"] in ("slots", "features")))
         or (channels and kinds["memory"] == "vector")
     )
