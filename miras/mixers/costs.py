@@ -56,7 +56,7 @@ def memory_flops(
         return attention_flops(width, seen)
     weights = weights_of(rule, width // heads)
     written = {name: leaf for name, leaf in weights.items() if name not in rule.memory.fixed}
-    terms = layer.terms(rule) or rule.algorithm.terms
+    terms = (layer.terms(rule) or rule.algorithm.terms) * rule.association_count
     window = (chunk + rule.algorithm.window - 1) / chunk  # tokens whose gradients are taken anew
     momentum = "S" in rule.algorithm.keeps
     flops = 2.0 * chunk**2 if momentum else 0.0

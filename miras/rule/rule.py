@@ -1,6 +1,7 @@
 """Rule: the four choices and their order, checked to fit together."""
 
 import dataclasses
+import math
 from typing import Literal
 
 import jax
@@ -98,6 +99,11 @@ class Rule(Config):
     def associating_parts(self) -> tuple[Part, ...]:
         """The parts in the order in which they map a token's keys and values."""
         return self.retention, self.memory, self.bias, self.algorithm
+
+    @property
+    def association_count(self) -> int:
+        """How many associations the parts make of one."""
+        return math.prod(part.association_count for part in self.associating_parts)
 
     def carries(self, dk: int, dv: int) -> dict[str, tuple[int, ...]]:
         """The shapes of the buffers that parts carry from token to token, by name."""
