@@ -95,7 +95,7 @@ class Trapezoidal(L2):
 
     def formula(self, gates) -> RetentionFormula:
         """As l2, from nothing before a document's first token."""
-        line = Line("k_0, v_0", "0", when="a document's first token writes none of a token before it")
+        line = Line("k_0, v_0", "0", when="nothing is before a document's first token")
         return super().formula(gates)._replace(where=(line,))
 
     def association_formula(
