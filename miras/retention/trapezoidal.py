@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from miras.array_typing import Array
 from miras.config import require
-from miras.optim.coefficients import MIN_LOG
 from miras.parts.association import Association, Buffers
 from miras.parts.formula import AssociationFormula, Line, RetentionFormula, Symbols
 from miras.parts.gate import Gate
@@ -56,9 +55,9 @@ class Trapezoidal(L2):
         )
 
         require(
-            self.min_log_decay == MIN_LOG,
+            self.min_log_decay == L2.min_log_decay,
             f"{name}.min_log_decay={self.min_log_decay:g} holds decays per channel, of which it "
-            f"has none: leave it at {MIN_LOG:g}.",
+            f"has none: leave it at {L2.min_log_decay:g}.",
         )
 
     @property
