@@ -28,15 +28,15 @@ T = TypeVar("T")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KVState:
-    """The tokens that B rows of H heads keep, in L places. A pytree.
+    """The tokens that B rows of K heads keep, in L places. A pytree.
 
     With a window w there are w - 1 places, however long the text. Without one, each call adds as
     many places as it has tokens, unless `reserve` has made room: then places are filled in turn and
     shapes stay as they are.
 
     Attributes:
-        k: [B, L, H, Dk].
-        v: [B, L, H, Dv].
+        k: [B, L, K, Dk].
+        v: [B, L, K, Dv].
         visible: [B, L], whether a place holds a token that queries may see.
         segment: [B, L], the number of the token's segment, counted up from 0.
         length: [B], places filled so far. Later places, which only rows with masked tokens
@@ -134,9 +134,9 @@ def attend_to_cache(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> Sca
     q, k, v, state = inputs.q, inputs.k, inputs.v, inputs.state
     as_written = options.backend == "reference"
     may_fuse = state is None and inputs.mask is None and options.backend not in ("reference", "xla")
-    batch, length, heads, dk = q.shape
+    batch, length = q.shape[:2]
     if state is None:
-        state = initial_kv_state(cache, batch, heads, dk, v.shape[-1], k.dtype)
+        state = initial_kv_state(cache, batch, k.shape[2], k.shape[3], v.shape[-1], k.dtype)
     assert isinstance(state, KVState)
     check_room(state, length)
     ids, mask = inputs.segment_ids, inputs.mask

@@ -33,9 +33,10 @@ def fused(
 
     Args:
         q: [B, T, H, Dk].
-        k: [B, N T, H, Dk]: of a token N keys, the first of all tokens, then the second, and so on.
-        v: [B, N T, H, Dv].
-        front: persistent keys and values [H, P, Dk or Dv], which every query sees.
+        k: [B, N T, K, Dk]: of a token N keys, the first of all tokens, then the second, and so on;
+            each of the K heads serves H / K heads of queries, which are neighbours.
+        v: [B, N T, K, Dv].
+        front: persistent keys and values [K, P, Dk or Dv], which every query sees.
         window: tokens that a query sees, its own among them; None for all before.
         segment: [B, T] ids, over whose edges nothing is seen; None for one segment.
         scale: of the scores.
@@ -98,7 +99,7 @@ def _not_cudnn(q: Array, k: Array, v: Array, front: object, segment: object) -> 
         return "no documents"
     if front is not None:
         return "no persistent tokens"
-    if not q.shape == k.shape == v.shape:
+    if k.shape != v.shape or (q.shape[1], q.shape[3]) != (k.shape[1], k.shape[3]):
         return "keys and values as queries only"
     if q.dtype != jnp.bfloat16:
         return f"no {q.dtype}"

@@ -22,6 +22,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from miras.array_typing import Array
+from miras.attention.softmax import for_queries
 from miras.backends.pallas.gpu.padded import LEAST, padded
 from miras.backends.pallas.interpreter import interpreting
 from miras.engine.devices import varying_alike
@@ -43,9 +44,11 @@ def flash(
     segment: Array | None,
     scale: float,
 ) -> Array:
-    """As `attention.fused`, for any number of tokens."""
+    """As `attention.fused`, for any number of tokens; grouped heads are repeated."""
     length, times = q.shape[1], k.shape[1] // q.shape[1]
     k, v, front = jax.tree.map(lambda x: x.astype(q.dtype), (k, v, front))
+    k, v = (for_queries(x, q.shape[2]) for x in (k, v))
+    front = jax.tree.map(lambda x: for_queries(x, q.shape[2], axis=0), front)
     runs = _runs(q.shape[0], length, window, segment)
     q, k, v, front, runs = varying_alike((q, k, v, front, runs))
     pairs = zip(jnp.split(k, times, axis=1), jnp.split(v, times, axis=1))

@@ -16,8 +16,8 @@ def attend(q: Array, k: Array, v: Array, sees: Array, scale: float, *, as_writte
 
     Args:
         q: [B, T, H, Dk].
-        k: [B, S, H, Dk].
-        v: [B, S, H, Dv].
+        k: [B, S, K, Dk]; each of the K heads serves H / K heads of queries, which are neighbours.
+        v: [B, S, K, Dv].
         sees: [B, T, S] bool.
         scale: of the scores.
         as_written: compute it as written; else by jax's own attention, which sums in float32.
@@ -37,6 +37,7 @@ def attend(q: Array, k: Array, v: Array, sees: Array, scale: float, *, as_writte
 
 
 def _as_written(q: Array, k: Array, v: Array, sees: Array, scale: float) -> Array:
+    k, v = (for_queries(x, q.shape[2]) for x in (k, v))
     scores = scale * jnp.einsum("bthd,bshd->bhts", q, k)
     scores = jnp.where(sees[:, None], scores, -jnp.inf)
     peak = jnp.max(jnp.where(sees[:, None], scores, -1e30), axis=-1, keepdims=True)
@@ -46,8 +47,14 @@ def _as_written(q: Array, k: Array, v: Array, sees: Array, scale: float) -> Arra
     return jnp.einsum("bhts,bshd->bthd", weights, v)
 
 
+def for_queries(x: Array, heads: int, axis: int = 2) -> Array:
+    """Keys or values with each of their heads repeated for the heads of queries that it serves."""
+    times = heads // x.shape[axis]
+    return x if times == 1 else jnp.repeat(x, times, axis=axis)
+
+
 def in_front(keys: Array, values: Array, sees: Array, k: Array, v: Array):
-    """Keys, values and what is seen of them with P keys k [H, P, Dk] in front that all may see."""
+    """Keys, values and what is seen of them with P keys k [K, P, Dk] in front that all may see."""
     batch, length = sees.shape[:2]
 
     def join(front: Array, rest: Array) -> Array:

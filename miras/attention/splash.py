@@ -22,6 +22,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 )
 
 from miras.array_typing import Array
+from miras.attention.softmax import for_queries
 from miras.backends.pallas.target import LANES
 
 _BLOCKS = (512, 256, 128)
@@ -42,9 +43,10 @@ def splash(
     q, width, length = q * scale, v.shape[-1], q.shape[1]
     if front is None:
         return _run(q, k, v, window, segment, None, interpret)
-    score = jnp.einsum("bthd,hpd->bthp", q, front[0], preferred_element_type=jnp.float32)
-    answer = jnp.einsum("bthp,hpd->bthd", jax.nn.softmax(score), front[1].astype(score.dtype))
-    c = min(window or length, length) * (k.shape[1] // length) / front[0].shape[1]
+    keys, values = (for_queries(x, q.shape[2], axis=0) for x in front)
+    score = jnp.einsum("bthd,hpd->bthp", q, keys, preferred_element_type=jnp.float32)
+    answer = jnp.einsum("bthp,hpd->bthd", jax.nn.softmax(score), values.astype(score.dtype))
+    c = min(window or length, length) * (k.shape[1] // length) / keys.shape[1]
     rest = -jax.nn.logsumexp(score, axis=-1, keepdims=True) - math.log(c)
     high = jax.lax.reduce_precision(rest, 8, 7)  # as much as bfloat16 holds, then what is left
     one = jnp.ones((*k.shape[:3], 1), k.dtype)

@@ -57,6 +57,9 @@ class LayerConfig(Config):
             is the token's rate (Mamba-3, 2603.15569); a document begins at angle 0. `rope_base` is
             then not used.
         gate_rank: rank of the projections of gates per channel, >= 1; MIRAS uses 32 to 64.
+        kv_heads: number of heads of keys and values, >= 1, for attention (grouped queries,
+            2305.13245): each serves heads / kv_heads neighbouring heads of queries; None for as
+            many as of queries.
         output_norm: RMSNorm per head on the memory's output.
         output_gate: multiply the memory's output by silu(x @ W).
         decay_by_depth: multiply log decays by 1 - l / (L - 1) + 1e-5 in layer l of L, so that later
@@ -83,16 +86,24 @@ class LayerConfig(Config):
     decay_by_depth: bool = False
     skip: bool = added(False)
     lr_by_position: bool = False
+    kv_heads: int | None = added(None)
 
     def validate(self) -> None:
         """Check ranges."""
         require(self.conv >= 0, f"layer.conv={self.conv} must not be negative.")
         require(self.gate_rank >= 1, f"layer.gate_rank={self.gate_rank} must be at least 1.")
         require(self.rope_base > 1, f"layer.rope_base={self.rope_base} must be above 1.")
+        _check_kv_heads("layer", self.kv_heads)
 
     def check_rule(self, rule: Rule) -> None:
         """Raise ConfigError if the rule does not support an option of the layer."""
         kinds = rule.kinds()
+        require(
+            self.kv_heads is None or (rule.memory.keeps_tokens and self.keys == "plain"),
+            f"layer.kv_heads={self.kv_heads} groups the heads of attention, not of memory "
+            f"{kinds['memory']!r} with layer.keys={self.keys!r}: use memory 'kv' and "
+            "layer.keys='plain', or layer.kv_heads=none.",
+        )
         if self.keys not in ("plain", "corrected"):
             require(
                 rule.memory.is_linear and rule.algorithm.takes_terms,
@@ -155,6 +166,13 @@ class LayerConfig(Config):
         return {"product": rule.algorithm.terms, "rwkv7": 2}.get(self.keys)
 
 
+def _check_kv_heads(where: str, kv_heads: int | None) -> None:
+    require(
+        kv_heads is None or kv_heads >= 1,
+        f"{where}.kv_heads={kv_heads} must be at least 1, or none for as many as of queries.",
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class AttentionConfig(Config):
     """Attention in hybrids, and in Titans' MAC, MAG and MAL.
@@ -166,15 +184,18 @@ class AttentionConfig(Config):
         persistent: number of learned tokens that every query also attends to (Titans, 2501.00663,
             section 3.3).
         rope_base: largest wavelength of the position embedding over 2 pi, > 1.
+        kv_heads: number of heads of keys and values; see `LayerConfig`.
     """
 
     window: int = 64
     segment: int = 64
     persistent: int = 0
     rope_base: float = 10000.0
+    kv_heads: int | None = added(None)
 
     def validate(self) -> None:
         """Check ranges."""
+        _check_kv_heads("attention", self.kv_heads)
         for name in ("window", "segment"):
             value = getattr(self, name)
             require(value >= 1, f"attention.{name}={value} must be at least 1.")
@@ -191,6 +212,7 @@ class AttentionConfig(Config):
             qk_norm=None,
             rope=True,
             rope_base=self.rope_base,
+            kv_heads=self.kv_heads,
             output_norm=False,
             output_gate=False,
         )

@@ -101,7 +101,7 @@ class FastWeights(nnx.Module):
         self.gates = GateProjections(
             rule, width, heads, rank=config.gate_rank, terms=terms, rngs=rngs, coupled=coupled
         )
-        raw = rule.init_raw(rngs.params(), self.head, self.head, heads)
+        raw = rule.init_raw(rngs.params(), self.head, self.head, config.kv_heads or heads)
         self.initial = nnx.Dict(
             {n: param(w, ("heads",) + (None,) * (w.ndim - 1)) for n, w in raw.items()}
         )
@@ -122,7 +122,8 @@ class FastWeights(nnx.Module):
         check_float("a layer's state", dtype)
         if cache is not None:
             dk = self.head * (1 + self.doubled)
-            return initial_kv_state(cache, batch, self.heads, dk, self.head, dtype)
+            heads = self.config.kv_heads or self.heads
+            return initial_kv_state(cache, batch, heads, dk, self.head, dtype)
         kept = self.memory.precision.kept(jnp.promote_types(jnp.float32, dtype))
         widths = self.head, self.head
         W0 = self.initial_weights()

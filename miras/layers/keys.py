@@ -11,6 +11,7 @@ from miras.layers.config import LayerConfig
 from miras.layers.coupled_gates import middles
 from miras.layers.norm import RMSNorm, l2_normalise
 from miras.layers.param import LowRank, param
+from miras.layers.projections import Grouped
 from miras.rule.rule import Rule
 
 
@@ -38,11 +39,11 @@ class Keys(nnx.Module):
         self.config, self.terms = config, config.terms(rule) or 1
         head = width // heads
         self.norms, self.biases = nnx.Dict(), nnx.Dict()
-        for name in ("q", "k"):
+        for name, count in {"q": heads, "k": config.kv_heads or heads}.items():
             if config.qk_norm == "rms":
-                self.norms[name] = RMSNorm((heads, head), ("heads", None), eps=1e-5)
+                self.norms[name] = RMSNorm((count, head), ("heads", None), eps=1e-5)
             if config.qk_bias:
-                self.biases[name] = param(jnp.ones((heads, head)), ("heads", None))
+                self.biases[name] = param(jnp.ones((count, head)), ("heads", None))
         if config.keys == "rwkv7":
             self.erase = param(jnp.ones((heads, head)), ("heads", None))  # the paper's xi
             self.mix = param(jnp.ones((heads, head)), ("heads", None))  # its alpha
@@ -59,8 +60,14 @@ class Keys(nnx.Module):
         """Number of projections of head width per token."""
         return 1 + 2 * self.terms if self.config.keys == "product" else 3
 
-    def __call__(self, mixed: Array, x: Array) -> Associations:
-        """Map projections [B, T, streams, H, D] of tokens x [B, T, width] to associations."""
+    def __call__(self, mixed: Array | Grouped, x: Array) -> Associations:
+        """Map projections [B, T, streams, H, D] of tokens x [B, T, width] to associations.
+
+        Those of grouped heads are q [B, T, 1, H, D] and kv [B, T, 2, K, D].
+        """
+        if isinstance(mixed, Grouped):
+            k = self._normalised("k", mixed.kv[:, :, 0])
+            return Associations(self.query(mixed.q[:, :, 0]), k, mixed.kv[:, :, 1], None)
         q = mixed[:, :, 0]
         if self.config.keys == "corrected":
             share = jnp.exp(self.log_correction[...])[:, None].astype(q.dtype)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from miras.array_typing import Array
+from miras.attention.softmax import for_queries
 from miras.config import require
 from miras.engine.masking import compact
 from miras.layers.config import LayerConfig
@@ -23,7 +24,7 @@ from miras.layers.fast_weights import (
 from miras.layers.keys import Associations, Keys
 from miras.layers.norm import RMSNorm
 from miras.layers.param import LinearGeneral, param
-from miras.layers.projections import Projections, flat
+from miras.layers.projections import Grouped, GroupedProjections, Projections, flat
 from miras.layers.rope import rotate, turn
 from miras.layers.turning import CumulativeAngles
 from miras.sequence.arrays import check_float
@@ -35,13 +36,13 @@ class LayerState(NamedTuple):
 
     Attributes:
         memory: the memories, or the cache of a kv memory.
-        conv: the last inputs of the convolution; None without one.
+        conv: the last inputs of the convolution; None without one; `Grouped` of grouped heads.
         position: number of tokens read so far, [B]; None without position embeddings.
         angles: of the last token, [B, H, D / 2]; None unless tokens turn them.
     """
 
     memory: AnyState
-    conv: ConvState | None
+    conv: ConvState | Grouped | None
     position: Array | None
     angles: Array | None = None
 
@@ -74,13 +75,20 @@ class MemoryLayer(nnx.Module):
     ):
         require(width % heads == 0, f"width={width} must be a multiple of heads={heads}.")
         config = config or LayerConfig()
+        require(
+            heads % (config.kv_heads or heads) == 0,
+            f"heads={heads} must be a multiple of kv_heads={config.kv_heads}.",
+        )
         self.config, head = config, width // heads
         cache = memory.rule.memory.token_cache
         # Persistent tokens have no position: only the plain half of [rotated, plain] matches them.
         # The factor sqrt(2) keeps the scale 1 / sqrt(dk) of the scores.
         self.doubled = config.rope and cache is not None and cache.persistent > 0
         self.keys = Keys(config, memory.rule, width, heads, rngs)
-        self.qkv = Projections(config, self.keys.streams, width, heads, rngs)
+        if config.kv_heads is None:
+            self.qkv = Projections(config, self.keys.streams, width, heads, rngs)
+        else:
+            self.qkv = GroupedProjections(config, width, heads, config.kv_heads, rngs)
         self.fast = weights(memory, config, width, heads, rngs, doubled=self.doubled)
         turns = config.rope and config.rope_angles == "cumulative"
         self.angles = CumulativeAngles(width, heads, rngs) if turns else None
@@ -141,7 +149,8 @@ class MemoryLayer(nnx.Module):
                 segment_ids = rows.ids(segment_ids, last_segment(before, x))
         count = None if rows is None else rows.count
         segments = segments_of(segment_ids, before, x)
-        mixed, tail = self.qkv(x, segments, count, None if state is None else state.conv)
+        inputs: Any = None if state is None else state.conv
+        mixed, tail = self.qkv(x, segments, count, inputs)
         streams = self.keys(mixed, x)
         position = angles = None
         if self.angles is not None:
@@ -174,7 +183,8 @@ class MemoryLayer(nnx.Module):
             health=health,
         )
         if self.skip is not None:
-            y = y + self.skip[...][:, None].astype(y.dtype) * streams.v
+            values = for_queries(streams.v, y.shape[2])
+            y = y + self.skip[...][:, None].astype(y.dtype) * values
         y = flat(y if self.norm is None else self.norm(y))
         if self.gate is not None:
             y = y * jax.nn.silu(self.gate(x))

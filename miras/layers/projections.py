@@ -1,5 +1,7 @@
 """Projections: head vectors from tokens, with convolution and activation."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -19,10 +21,19 @@ class Projections(nnx.Module):
         width: of the tokens.
         heads: H, each of width / heads.
         rngs: stream `params`.
+        count: number of heads that are projected; H if not given.
     """
 
-    def __init__(self, config: LayerConfig, streams: int, width: int, heads: int, rngs: nnx.Rngs):
-        shape, axes = (streams, heads, width // heads), (None, "heads", None)
+    def __init__(
+        self,
+        config: LayerConfig,
+        streams: int,
+        width: int,
+        heads: int,
+        rngs: nnx.Rngs,
+        count: int | None = None,
+    ):
+        shape, axes = (streams, count or heads, width // heads), (None, "heads", None)
         self.linear = LinearGeneral((width, *shape), ("embed", *axes), rngs)
         self.conv = CausalConv(shape, axes, config.conv, rngs) if config.conv else None
         self.activation = config.activation
@@ -47,6 +58,45 @@ class Projections(nnx.Module):
             state = self.conv.init_state(x.shape[0], x.dtype) if state is None else state
             mixed, state = self.conv(mixed, segments, count, state)
         return (jax.nn.silu(mixed) if self.activation == "silu" else mixed), state
+
+
+class Grouped(NamedTuple):
+    """What grouped heads have of queries, and of keys and values."""
+
+    q: Any
+    kv: Any
+
+
+class GroupedProjections(nnx.Module):
+    """Projections of which keys and values have fewer heads than queries.
+
+    Args:
+        config: of the layer.
+        width: of the tokens.
+        heads: H, each of width / heads.
+        kv_heads: K, a divisor of H.
+        rngs: stream `params`.
+    """
+
+    def __init__(self, config: LayerConfig, width: int, heads: int, kv_heads: int, rngs: nnx.Rngs):
+        self.q = Projections(config, 1, width, heads, rngs)
+        self.kv = Projections(config, 2, width, heads, rngs, kv_heads)
+
+    def init_state(self, batch: int, dtype) -> Grouped:
+        """The initial states of the convolutions."""
+        return Grouped(self.q.init_state(batch, dtype), self.kv.init_state(batch, dtype))
+
+    def __call__(
+        self, x: Array, segments: Array, count: Array | None, state: Grouped | None
+    ) -> tuple[Grouped, Grouped]:
+        """Map tokens [B, T, width] to q [B, T, 1, H, D] and kv [B, T, 2, K, D]; see `Projections`.
+
+        The state is that of the convolutions.
+        """
+        before = Grouped(None, None) if state is None else state
+        q, of_q = self.q(x, segments, count, before.q)
+        kv, of_kv = self.kv(x, segments, count, before.kv)
+        return Grouped(q, kv), Grouped(of_q, of_kv)
 
 
 @typed

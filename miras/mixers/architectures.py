@@ -38,6 +38,10 @@ class _WithAttention(TokenMixer):
             f"{config.rule.memory.kind!r} is attention: use architecture='lmm', or another memory.",
         )
 
+    def grouped(self, config: MixerConfig) -> int | None:
+        """That of the attention."""
+        return config.attention.kv_heads
+
     def flops(self, config: MixerConfig, width: int, heads: int, context: int) -> float:
         """Those of the memory and of the attention."""
         attention = config.attention
@@ -48,6 +52,8 @@ class _WithAttention(TokenMixer):
         """The memory's role and the attention's reach."""
         attention = config.attention
         first = f", {attention.persistent} persistent tokens" if attention.persistent else ""
+        if attention.kv_heads is not None:
+            first += f", {attention.kv_heads} heads of keys and values"
         return f"memory {self.role}, {self._reach(config)}{first}"
 
     def _named(self, where: str) -> str:

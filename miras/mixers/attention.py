@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
-from miras.config import require
+from miras.config import added, require
 from miras.layers.config import AttentionConfig, MemoryConfig
 from miras.mixers.base import TokenMixer, register
 from miras.mixers.costs import attention_flops, cached_bytes
@@ -19,6 +19,8 @@ class AttentionMixer(TokenMixer):
         window: number of tokens that a query attends to, including its own, >= 1; None for all.
         persistent: number of learned tokens that every query also attends to (2501.00663, 3.3).
         rope_base: largest wavelength of the position embedding over 2 pi, > 1.
+        kv_heads: number of heads of keys and values, a divisor of the heads of queries: each serves
+            heads / kv_heads of these (grouped queries, 2305.13245); None for as many.
     """
 
     uses: ClassVar[tuple[str, ...]] = ()
@@ -28,6 +30,7 @@ class AttentionMixer(TokenMixer):
     window: int | None = 64
     persistent: int = 0
     rope_base: float = 10000.0
+    kv_heads: int | None = added(None)
 
     def validate(self) -> None:
         """Check ranges."""
@@ -41,13 +44,16 @@ class AttentionMixer(TokenMixer):
     def of(cls, attention: AttentionConfig, *, windowed: bool) -> "AttentionMixer":
         """The mixer of a model's attention options: of letter S if `windowed`, otherwise of A."""
         window = attention.window if windowed else None
-        return cls(window, attention.persistent, attention.rope_base)
+        return cls(window, attention.persistent, attention.rope_base, attention.kv_heads)
 
     @property
     def options(self) -> AttentionConfig:
         """The options as layers take them."""
         return AttentionConfig(
-            window=self.window or 1, persistent=self.persistent, rope_base=self.rope_base
+            window=self.window or 1,
+            persistent=self.persistent,
+            rope_base=self.rope_base,
+            kv_heads=self.kv_heads,
         )
 
     @property
@@ -62,9 +68,15 @@ class AttentionMixer(TokenMixer):
         memory = MemoryConfig(self.attention_rule, backend=config.backend)
         return MemoryLayer(memory, width, heads, config=self.options.layer, rngs=rngs)
 
-    def growth(self, config, width, itemsize):
+    def grouped(self, config):
+        """The option."""
+        return self.kv_heads
+
+    def growth(self, config, width, heads, itemsize):
         """A key and a value, without a window."""
-        return cached_bytes(width, itemsize) if self.window is None else 0
+        if self.window is not None:
+            return 0
+        return cached_bytes(width // heads * (self.kv_heads or heads), itemsize)
 
     def flops(self, config, width, heads, context):
         """Scores and sums over the tokens that are seen."""
@@ -74,6 +86,8 @@ class AttentionMixer(TokenMixer):
     def describe(self, config):
         """Which tokens are seen."""
         first = f", {self.persistent} persistent tokens" if self.persistent else ""
+        if self.kv_heads is not None:
+            first += f", {self.kv_heads} heads of keys and values"
         if self.window is None:
             return f"full attention{first}"
         return f"sliding-window attention, windows of {self.window}{first}"

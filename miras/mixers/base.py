@@ -80,12 +80,22 @@ class TokenMixer(Config):
             named: what the user calls the heads, as in "model.heads=4".
         """
         require(width % heads == 0, f"model.width={width} must be a multiple of {named}.")
+        grouped = self.grouped(config)
+        require(
+            heads % (grouped or heads) == 0,
+            f"{named} must be a multiple of kv_heads={grouped}, since each head of keys and values "
+            "serves as many heads of queries as the others.",
+        )
         rotates = "layer" in self.uses and config.layer.rope
         require(
             not (self.rotates or rotates) or width // heads % 2 == 0,
             f"model.width={width} / {named} must be even, since "
             f"{'the attention' if self.rotates else 'layer.rope=true'} rotates pairs of channels.",
         )
+
+    def grouped(self, config: "MixerConfig") -> int | None:
+        """The heads of keys and values in its attention; None for as many as of queries."""
+        return config.layer.kv_heads if "layer" in self.uses else None
 
     def align(self, config: "MixerConfig") -> int | None:
         """Documents that begin at multiples of it need no extra computation; None: at any token."""
@@ -100,17 +110,19 @@ class TokenMixer(Config):
         learned = [gate.name for r in self.rules(config) for gate in r.gates if gate.learned]
         return frozenset(name.removeprefix("log_") for name in learned)
 
-    def growth(self, config: "MixerConfig", width: int, itemsize: int) -> int:
+    def growth(self, config: "MixerConfig", width: int, heads: int, itemsize: int) -> int:
         """Bytes that each token adds to the state of a sequence.
 
         Args:
             config: as for `build`.
             width: of the tokens.
+            heads: H.
             itemsize: bytes of a number of the activations.
         """
         caches = [rule.memory.token_cache for rule in self.rules(config)]
         whole = sum(cache is not None and cache.window is None for cache in caches)
-        return whole * cached_bytes(width, itemsize)
+        kept = width // heads * (self.grouped(config) or heads)
+        return whole * cached_bytes(kept, itemsize)
 
     def flops(self, config: "MixerConfig", width: int, heads: int, context: int) -> float:
         """FLOPs of one token's forward pass, without projections.

@@ -14,7 +14,7 @@ def attention_flops(width: int, seen: float) -> float:
 
 
 def cached_bytes(width: int, itemsize: int) -> int:
-    """Bytes that attention keeps of a token: k and v, a flag and a segment."""
+    """Bytes that attention keeps of a token: k and v of this width, a flag and a segment."""
     return 2 * width * itemsize + 5
 
 

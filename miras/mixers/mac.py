@@ -36,7 +36,7 @@ class MACState(NamedTuple):
     Attributes:
         memory: state of the memories.
         start: dual states of the memories before the current segment, leaves [B, H, ...].
-        k: [B, segment, 2, H, D], keys of h and of x in the current segment.
+        k: [B, segment, 2, K, D], keys of h and of x in the current segment.
         v: values, as k.
         visible: [B, segment], which of them queries may attend to.
         count: [B], number of tokens of the current segment read so far.
@@ -94,9 +94,11 @@ class MAC(nnx.Module):
         head, axes = width // heads, ("heads", None, None)
         self.recalled = RMSNorm((width,), ("embed",))
         self.q = LinearGeneral((width, heads, head), ("embed", "heads", None), rngs)
-        self.kv = LinearGeneral((width, 2, heads, head), ("embed", None, "heads", None), rngs)
+        self.kv_heads = attention.kv_heads or heads
+        axes_of_kv = ("embed", None, "heads", None)
+        self.kv = LinearGeneral((width, 2, self.kv_heads, head), axes_of_kv, rngs)
         self.out = LinearGeneral((width, width), ("heads", "embed"), rngs)
-        front = attention.rule().init_raw(rngs.params(), head, head, heads)
+        front = attention.rule().init_raw(rngs.params(), head, head, self.kv_heads)
         self.persistent = nnx.Dict({name: param(leaf, axes) for name, leaf in front.items()})
         self.gating = Gating(width)
 
@@ -105,7 +107,7 @@ class MAC(nnx.Module):
         memory = self.fast.init_state(batch, dtype)
         assert isinstance(memory, State)
         cached = (batch, self.attention.segment)
-        kept = jnp.zeros((*cached, 2, self.heads, self.q.kernel.shape[-1]), dtype)
+        kept = jnp.zeros((*cached, 2, self.kv_heads, self.q.kernel.shape[-1]), dtype)
         return MACState(
             memory=memory,
             start=memory.A,
@@ -282,7 +284,7 @@ class MAC(nnx.Module):
         return self.out(flat(y)), kept
 
     def _front(self) -> tuple[Array, Array] | None:
-        """Persistent keys, at the first positions, and values, [H, P, D]."""
+        """Persistent keys, at the first positions, and values, [K, P, D]."""
         first = self.attention.persistent
         if not first:
             return None

@@ -14,6 +14,7 @@ In the last form, Hymba's heads are split between the mixers; W_i is [d, width o
 import dataclasses
 import itertools
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from miras.config import require
@@ -83,6 +84,13 @@ class ParallelMixer(TokenMixer):
         shares = iter(rest // open_ + (n < rest % open_) for n in range(open_)) if open_ else None
         return tuple(own or next(shares or iter(())) for own in given)
 
+    def _sizes(
+        self, config: MixerConfig, width: int, heads: int
+    ) -> Iterator[tuple[MixerConfig, int, int]]:
+        """The config, the width and the heads of each mixer."""
+        for branch, own in zip(self.branches(config), self.heads_of(config, heads)):
+            yield branch, width // heads * own if self.combine == "heads" else width, own
+
     def check(self, config: MixerConfig, where: str) -> None:
         """Each mixer is legal, and segments begin at common places."""
         branches = self.branches(config)
@@ -109,18 +117,15 @@ class ParallelMixer(TokenMixer):
                 f"{named} cannot be split between {len(given)} parallel mixers with heads "
                 f"{given} (0: the rest): their sum must be {heads}, with one each at least.",
             )
-            return
-        for branch in self.branches(config):
-            own = branch.heads or heads
-            branch.mixer.check_heads(branch, width, own, f"parallel.of heads={own}")
+        for branch, w, own in self._sizes(config, width, heads):
+            branch.mixer.check_heads(branch, w, own, f"parallel.of heads={own}")
 
     def build(self, config: MixerConfig, width: int, heads: int, rngs: "nnx.Rngs") -> Any:
         """The mixers, and what combines them."""
         from miras.mixers.branches import Branches  # configs load without flax
 
-        own = self.heads_of(config, heads)
-        widths = [width // heads * n if self.combine == "heads" else width for n in own]
-        made = zip(self.branches(config), widths, own)
+        branches, widths, own = zip(*self._sizes(config, width, heads))
+        made = zip(branches, widths, own)
         built = [branch.mixer.build(branch, w, n, rngs) for branch, w, n in made]
         return Branches(built, widths, self.combine, self.measured, width, rngs)
 
@@ -144,22 +149,18 @@ class ParallelMixer(TokenMixer):
         """The mixer whose memory is measured: the first that has one."""
         return next((n for n, item in enumerate(self.of) if _mixer(item).measures), 0)
 
-    def growth(self, config, width, itemsize):
+    def grouped(self, config):
+        """Each mixer has its own."""
+
+    def growth(self, config, width, heads, itemsize):
         """Those of all of them."""
-        widths = [width] * len(self.of)
-        if self.combine == "heads":  # in proportion; exact where heads are split evenly
-            widths = [width // len(self.of)] * len(self.of)
-        branches = self.branches(config)
-        return sum(b.mixer.growth(b, w, itemsize) for b, w in zip(branches, widths))
+        sizes = self._sizes(config, width, heads)
+        return sum(b.mixer.growth(b, w, own, itemsize) for b, w, own in sizes)
 
     def flops(self, config, width, heads, context):
         """Those of all of them."""
-        of = zip(self.branches(config), self.heads_of(config, heads))
-        split = self.combine == "heads"
-        return sum(
-            b.mixer.flops(b, width // heads * own if split else width, own, context)
-            for b, own in of
-        )
+        sizes = self._sizes(config, width, heads)
+        return sum(b.mixer.flops(b, w, own, context) for b, w, own in sizes)
 
     def until_parallel(self, config, state):
         """That of the first mixer that has one."""

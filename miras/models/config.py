@@ -246,8 +246,9 @@ class LanguageModelConfig(ScanOptions):
     def growth_bytes(self) -> int:
         """Bytes that each token adds to a sequence's state; 0 without full attention."""
         itemsize = 2 if self.dtype == "bfloat16" else 4
-        blocks = map(self.block, self.letters)
-        whole = sum(block.mixer.growth(block, self.width, itemsize) for block in blocks)
+        whole = 0
+        for block in map(self.block, self.letters):
+            whole += block.mixer.growth(block, self.width, block.heads or self.heads, itemsize)
         return self.layers // len(self.letters) * whole
 
 

@@ -66,7 +66,7 @@ def check(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> None:
     require(chunk < 2**31, f"chunk={shown(chunk)} must be below 2^31, as positions are int32.")
     for condition in legality.of_semantics(rule, options.refine, options.exact):
         require(condition.legal, condition.reason)
-    _check_streams(inputs)
+    _check_streams(rule, inputs)
     for condition in legality.of_call(rule, terms_of(inputs), inputs.k_write is not None):
         require(condition.legal, condition.reason)
     _check_ids_and_mask(inputs)
@@ -89,7 +89,7 @@ def _check_backend(rule: Rule, options: ScanOptions) -> None:
     )
 
 
-def _check_streams(inputs: ScanInputs) -> None:
+def _check_streams(rule: Rule, inputs: ScanInputs) -> None:
     q, k, v = inputs.q, inputs.k, inputs.v
     require(q.ndim == 4, f"q has shape {q.shape}: it must be [B, T, H, D].")
     for name, x in {"k": k, "v": v}.items():
@@ -108,9 +108,12 @@ def _check_streams(inputs: ScanInputs) -> None:
             f"{name} has dtype {x.dtype} and q {q.dtype}, in which the memory would be computed: "
             "give both the same.",
         )
+    grouped = rule.memory.keeps_tokens and k.shape[2] > 0 and q.shape[2] % k.shape[2] == 0
+    same = q.shape[:2] == k.shape[:2] and (q.shape[2] == k.shape[2] or grouped)
+    but = "heads, of which q has a multiple" if rule.memory.keeps_tokens else "an axis of terms"
     require(
-        q.shape[:3] == k.shape[:3] and q.shape[-1] == k.shape[-1],
-        f"q has shape {q.shape} and k {k.shape}: they must be equal, but for an axis of terms.",
+        same and q.shape[-1] == k.shape[-1],
+        f"q has shape {q.shape} and k {k.shape}: they must be equal, but for {but}.",
     )
     require(
         k.shape[:-1] == v.shape[:-1],
@@ -221,8 +224,8 @@ def _check_average(rule: Rule, inputs: ScanInputs, chunk: int) -> None:
 
 def _check_memory(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> None:
     chunk = options.chunk
-    batch, _, heads, dk = inputs.q.shape
-    dv = inputs.v.shape[-1]
+    batch, heads = inputs.q.shape[0], inputs.k.shape[2]
+    dk, dv = inputs.q.shape[-1], inputs.v.shape[-1]
     expected = jax.eval_shape(lambda: rule.init(jax.random.key(0), dk, dv, heads))
     shapes = {name: leaf.shape for name, leaf in expected.items()}
     given = {name: leaf.shape for name, leaf in inputs.W0.items()}

@@ -54,12 +54,14 @@ def scan(
 
     Args:
         rule: the four parts and their order.
-        W0: initial primal weights, leaves [H, in, out] or [H, out], as from `rule.init`.
+        W0: initial primal weights, leaves [H, in, out] or [H, out], as from `rule.init`; of a kv
+            memory with grouped heads [K, ...].
         q: queries [B, T, H, Dk], float32, bfloat16 or float64; any T >= 1.
         k: keys [B, T, H, Dk]; or [B, T, H, R, Dk] where a token writes R associations (RWKV-7,
             DeltaProduct): at the same weights under gd and momentum, one after another under
-            multi_step.
-        v: values [B, T, H, Dv], or [B, T, H, R, Dv].
+            multi_step. For a kv memory the number of heads may be a divisor K of H: each serves
+            H / K heads of queries, which are neighbours (grouped queries, 2305.13245).
+        v: values [B, T, H, Dv], heads as k, or [B, T, H, R, Dv].
         gates: values of the rule's gates (`rule.gates`), each [B, T, H], or [B, T, H, D] for a gate
             per channel: `lr` > 0, `log_decay` <= 0, `log_momentum` <= 0, `threshold` > 0 and so on;
             with R associations lr is [B, T, H, R] or [B, T, H, R, D]. Every data-dependent gate

@@ -44,7 +44,7 @@ def check_mixer(
         whole, last = module(x)
         expect(whole.shape == x.shape, f"{told}: y has shape {whole.shape}, not {x.shape}.")
         expect_finite(whole, f"{told}: y")
-        _check_state(module, last, told, grows=bool(config.mixer.growth(config, width, 8)))
+        _check_state(module, last, told, grows=bool(config.mixer.growth(config, width, heads, 8)))
         _check_cuts(module, x, whole, told)
         changed, _ = module(x.at[:, length // 2].add(1.0))
         before = changed[:, : length // 2], whole[:, : length // 2]

@@ -15,6 +15,7 @@ MIXERS = {
     "memory": {},
     "attention": {"window": 3, "persistent": 1},
     "attention-full": {"window": None},
+    "attention-grouped": {"window": 3, "persistent": 1, "kv_heads": 1},
     "mac": {},
     "mag": {},
     "mal": {},

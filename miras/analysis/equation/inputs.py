@@ -113,6 +113,8 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
         made.append(f"a causal convolution over {layer.conv} tokens")
     if layer.activation is not None:
         made.append("SiLU")
+    if layer.kv_heads is not None:
+        made.append(f"k and v in {layer.kv_heads} heads, each for as many heads of q as the others")
     sentence = f"{names}: {', '.join(made)}"
     if layer.qk_norm == "l2":
         sentence += "; q and k are divided by their l2 norm per head"

@@ -22,7 +22,8 @@ class Strength(NamedTuple):
         gain: s(eta) / eta, what one unit of the rate is worth.
         rates: [N], ascending.
         values: s at each of them, [N], up to the first that is not finite.
-        peak: the largest s; None where s grows past 1 without one, as in a memory without a norm.
+        peak: the largest s, also of a curve that only saturates; None where s grows past 1, as in a
+            memory without a norm.
         peak_rate: the rate of the peak; None without one.
         flat: whether s does not depend on the rate around eta, as with steps of a set length.
     """
@@ -79,15 +80,16 @@ def _strength(rule: Rule, d: int, chunk: int, lr_by_position: bool) -> Strength:
     count = len(values) if finite.all() else int(np.argmin(finite))
     rates, values = probe.grid()[:count], values[:count]
     at = int(np.argmax(values)) if count else 0
-    has_peak = 0 < at < count - 1 and values[at] <= 1
+    most = float(values[at]) if count else 0.0
+    bounded = most <= 1
     return Strength(
         rate=rate,
         value=float(around[1]),
         gain=float(around[1]) / rate,
         rates=rates,
         values=values,
-        peak=float(values[at]) if has_peak else None,
-        peak_rate=float(rates[at]) if has_peak else None,
+        peak=most if bounded else None,
+        peak_rate=float(rates[at]) if bounded and count else None,
         flat=bool(around.max() < FLAT * around.min()),
     )
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import miras
-from miras.analysis.strength.curve import rate_of
+from miras.analysis.strength import probe
+from miras.analysis.strength.curve import _strength, rate_of
 from miras.analysis.strength.probe import HEADS, TOKENS
 from miras.errors import ConfigError
 
@@ -60,6 +61,28 @@ def test_the_curve_rises_to_a_peak_where_the_output_has_a_norm():
     small = (found.values > 1e-4) & (found.values < 0.03) & (found.rates < found.peak_rate)
     slopes = np.diff(np.log(found.values[small])) / np.diff(np.log(found.rates[small]))
     assert np.all(np.abs(slopes - 1) < 0.1)
+
+
+@pytest.mark.parametrize(
+    ("curve", "peak"),
+    [
+        (lambda r: 0.1 * r / (1 + r), 0.1),  # saturates
+        (lambda r: np.where(r < 11, 0.01 * r, np.nan), 0.1),  # not finite from there on
+        (lambda r: -r, 0.0),  # writes go the wrong way
+        (lambda r: np.full_like(r, np.nan), 0.0),
+        (lambda r: 0.1 * r, None),
+    ],
+    ids=["saturating", "diverging", "opposed", "nan", "growing"],
+)
+def test_without_growth_past_1_the_most_that_is_reached_is_the_peak(curve, peak, monkeypatch):
+    """So that a target above half of it is declined, and not clamped as without a norm."""
+    monkeypatch.setattr(probe, "measure", lambda *_, **__: lambda rates: curve(np.float64(rates)))
+    found = _strength.__wrapped__(miras.Rule(), D, 16, False)
+    if peak is None:
+        assert (found.peak, found.limit(16)) == (None, 1 / 16)
+    else:
+        assert found.peak == pytest.approx(peak, abs=0.03)
+        assert found.limit(16) == found.peak / 2
 
 
 def test_steps_of_a_set_length_are_flat():
