@@ -131,7 +131,7 @@ def _request(args: argparse.Namespace) -> _Request:
 
 def _measure(request: _Request, console: "Console") -> "StalenessReport":
     from miras.analysis.staleness import measure, report, text
-    from miras.analysis.staleness.plan import ChunkSetting, make_plan
+    from miras.analysis.staleness.plan import Setting, make_plan
     from miras.data import check_text
 
     config = request.config
@@ -167,7 +167,7 @@ def _measure(request: _Request, console: "Console") -> "StalenessReport":
     total = len(plan.settings)
     with console.status(f"measuring {total} settings") as status:
 
-        def progress(setting: ChunkSetting, n: int) -> None:
+        def progress(setting: Setting, n: int) -> None:
             status.update(f"measuring {setting} ({n} of {total})")
 
         results = measure.measure(config.model, params, plan, found, progress)

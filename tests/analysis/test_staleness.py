@@ -9,13 +9,20 @@ import pytest
 from flax import nnx
 
 import miras
-from miras.analysis.staleness.measure import measure, new_parameters
-from miras.analysis.staleness.plan import ONLINE, ChunkSetting, make_plan
+from miras.analysis.staleness.measure import (
+    layer_inputs,
+    measure,
+    memory_outputs,
+    new_parameters,
+)
+from miras.analysis.staleness.memories import memories
+from miras.analysis.staleness.plan import ONLINE, ChunkSetting, OwnSettings, make_plan
 from miras.analysis.staleness.text import HeldOutText, fitting, held_out
 from miras.cli.main import main
 from miras.data import DataConfig, make_loader, make_tokenizer
 from miras.errors import ConfigError
 from miras.layers.norm import l2_normalise
+from miras.models.blocks import Block
 from miras.train import RunConfig
 from miras.train.checkpoints.checkpointer import Checkpoints
 from miras.train.optimizer import decay_mask, make_optimizer
@@ -105,6 +112,43 @@ def test_figures_agree_with_a_direct_scan():
             assert expected > 1e-5
             assert cells[setting].by_layer[layer] == pytest.approx(expected, rel=1e-2)
     assert cells[ChunkSetting(8, exact=True)].distance < ROUNDING
+
+
+@pytest.mark.slow
+def test_any_pattern_of_blocks_is_measured_layer_by_layer():
+    """The layers with a memory, in order; the one whose rule is never stale has distance 0."""
+    mixer = '{"kind": "parallel", "of": ["memory", {"mixer": "memory", "rule": {}, "chunk": 4}]}'
+    blocks = ("blocks.N=linear_attention", "N.chunk=2", "N.heads=2", f"M.mixer={mixer}")
+    words = ("vocab=16", "layers=3", "pattern=S N M", "M.chunk=8", "M.exact=false")
+    config = miras.override(miras.preset("deltanet"), *SMALL, *blocks, *words)
+    plan, params, cells = measured(config, (1,), (0,), rows(16))
+    assert plan.own == OwnSettings(
+        (("N", ChunkSetting(2)), ("M", ChunkSetting(8)), ("M.1", ChunkSetting(4)))
+    )
+    assert (plan.own.chunk, plan.own.is_online) == (8, False)
+    assert "M: chunk 8, refine 0; M.1: chunk 4" in str(plan.own)
+    assert cells[ONLINE].by_layer == (0.0, 0.0)
+    dot, delta = cells[plan.own].by_layer
+    assert dot < ROUNDING
+    assert delta > 1e-4
+
+    inputs = layer_inputs(ONLINE.apply(config), params, rows(16).batch["inputs"])
+    block = nnx.eval_shape(lambda: Block(config, "M", nnx.Rngs(0)))
+    own = jax.tree.map(lambda leaf: leaf[0], params["groups"]["blocks"]["M2"])
+    y, _, _ = nnx.merge(nnx.split(block, nnx.Param)[0], own).mixer(inputs["M2"][0])
+    np.testing.assert_allclose(memory_outputs(config, params, inputs)[1], y, atol=1e-6)
+    changed = ChunkSetting(4, 1).apply(config)
+    assert {(m.chunk, m.refine) for m in memories(changed)} == {(4, 1)}
+    assert changed.block("S") == config.block("S")
+
+
+def test_chunks_that_do_not_fit_a_mixer_are_left_out():
+    config = miras.override(miras.preset("titans_mac"), *SMALL, "segment=16", "window=16")
+    plan = make_plan(config, (4, 6, 32), (0,))
+    assert (plan.chunks, plan.chunks_left_out) == ((4,), (6, 32))
+    assert "attention.segment=16 must be a multiple of model.chunk=6" in str(plan.reason_of_chunks)
+    with pytest.raises(ConfigError, match="has no memory that is written in chunks"):
+        make_plan(miras.override(miras.preset("yaad"), "pattern=S"), (4,), (0,))
 
 
 def test_a_rule_that_refines_nothing_is_told_once_and_measured_without():

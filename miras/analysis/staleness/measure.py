@@ -9,21 +9,25 @@ import functools
 import statistics
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from miras.analysis.staleness.plan import ONLINE, ChunkSetting, StalenessPlan
+from miras.analysis.staleness.memories import chunked
+from miras.analysis.staleness.plan import ONLINE, Setting, StalenessPlan
 from miras.analysis.staleness.text import HeldOutText
 from miras.array_typing import Array
+from miras.layers import MemoryLayer
 from miras.models import LanguageModel, LanguageModelConfig
 from miras.models.blocks import Block, BlockInputs, depths
 from miras.train.state import Params, structure
 from miras.train.step import bits_per_byte, make_eval_step
 
 _TIMES = 3
+Inputs = dict[str, Array]  # by the name of a block
 
 
 class SettingResult(NamedTuple):
@@ -31,13 +35,13 @@ class SettingResult(NamedTuple):
 
     Attributes:
         setting: the setting.
-        by_layer: ||y - y_online|| / ||y_online|| of each layer's memory outputs, before the output
-            norm, over rows, tokens and heads together.
+        by_layer: ||y - y_online|| / ||y_online|| of the memory outputs of each layer that has a
+            memory, before the output norm, over rows, tokens and heads together.
         bits_per_byte: of the whole model, teacher-forced.
         seconds_per_token: of the whole model's forward pass, median of three.
     """
 
-    setting: ChunkSetting
+    setting: Setting
     by_layer: tuple[float, ...]
     bits_per_byte: float
     seconds_per_token: float
@@ -67,8 +71,8 @@ def measure(
     params: Params,
     plan: StalenessPlan,
     text: HeldOutText,
-    progress: Callable[[ChunkSetting, int], None] = lambda setting, n: None,
-) -> dict[ChunkSetting, SettingResult]:
+    progress: Callable[[Setting, int], None] = lambda setting, n: None,
+) -> dict[Setting, SettingResult]:
     """Measure every setting of a plan.
 
     Args:
@@ -92,60 +96,77 @@ def measure(
     return results
 
 
-def layer_inputs(config: LanguageModelConfig, params: Params, tokens: Array | np.ndarray) -> Array:
-    """The inputs of each layer's mixer, [layers, B, T, width], in the given model."""
-    graph = _block(config)
+def layer_inputs(config: LanguageModelConfig, params: Params, tokens: Array | np.ndarray) -> Inputs:
+    """The inputs of the mixers of each block, leaves [groups, B, T, width], in the given model."""
+    graphs, names = _graphs(config), _names(config)
 
     @jax.jit
-    def run(params: Params, tokens: Array) -> Array:
-        def layer(x: Array, xs: tuple[Params, Array]):
-            block, whole = nnx.merge(graph, xs[0]), BlockInputs(segment_ids=None, mask=None)
-            after, _, _ = block(x, None, whole, xs[1], segments_at_chunks=True, health=False)
-            return after, block.mixer_norm(x)
+    def run(params: Params, tokens: Array) -> Inputs:
+        def group(x: Array, xs: tuple[Params, Array]):
+            read = {}
+            for n, name in enumerate(names):
+                block, whole = nnx.merge(graphs[name], xs[0][name]), BlockInputs(None, None)
+                read[name] = block.mixer_norm(x)
+                x, _, _ = block(x, None, whole, xs[1][n], segments_at_chunks=True, health=False)
+            return x, read
 
-        x, layers = params["embedding"][tokens], (_blocks(params), _depths(config))
-        return jax.lax.scan(layer, x, layers)[1]
+        x = params["embedding"][tokens]
+        return jax.lax.scan(group, x, (_blocks(params), depths(config)))[1]
 
     return run(params, tokens)
 
 
-def memory_outputs(config: LanguageModelConfig, params: Params, inputs: Array) -> Array:
-    """The outputs of each layer's memories on given inputs, [layers, B, T, width].
+def memory_outputs(config: LanguageModelConfig, params: Params, inputs: Inputs) -> Array:
+    """The outputs of the memories on given inputs, [layers with a memory, B, T, width].
 
-    They are raw: without output norm, output gate and projection.
+    They are raw: without output norm, output gate and projection; of a mixer that is more than a
+    layer around a memory they are the mixer's.
     """
-    graph = _block(config)
+    graphs, names = _graphs(config), _names(config)
+    measured = [names[n] for n in chunked(config)]
 
     @jax.jit
-    def run(params: Params, inputs: Array) -> Array:
-        def layer(xs: tuple[Params, Array, Array]) -> Array:
-            memory = nnx.merge(graph, xs[0]).mixer
-            memory.norm = memory.gate = None
-            memory.out = _identity
-            return memory(xs[2], depth=xs[1])[0]
+    def run(params: Params, inputs: Inputs) -> Array:
+        def group(xs: tuple[Params, Array, Inputs]) -> Array:
+            outputs = []
+            for name in measured:
+                mixer: Any = nnx.merge(graphs[name], xs[0][name]).mixer
+                if isinstance(mixer, MemoryLayer):
+                    _strip(mixer)
+                outputs.append(mixer(xs[2][name], depth=xs[1][names.index(name)])[0])
+            return jnp.stack(outputs)
 
-        return jax.lax.map(layer, (_blocks(params), _depths(config), inputs))
+        y = jax.lax.map(group, (_blocks(params), depths(config), inputs))
+        return y.reshape(-1, *y.shape[2:])
 
     return run(params, inputs)
 
 
-def _identity(y: Array) -> Array:
-    return y
+def _strip(layer: Any) -> None:
+    """Take the output norm, the output gate and the projection from a layer."""
+    layer.norm = layer.gate = None
+    layer.out = lambda y: y
 
 
 def _blocks(params: Params) -> Params:
-    """The parameters of all blocks, leaves [layers, ...]."""
-    return params["groups"]["blocks"]["M0"]
+    """The parameters of the blocks of the pattern by name, leaves [groups, ...]."""
+    return params["groups"]["blocks"]
 
 
-def _depths(config: LanguageModelConfig) -> Array:
-    """The relative depth of each layer, as `LanguageModel` passes it."""
-    return depths(config)[:, 0]
+def _names(config: LanguageModelConfig) -> list[str]:
+    """The names of the blocks of the pattern, in order."""
+    return [f"{letter}{n}" for n, letter in enumerate(config.letters)]
 
 
-def _block(config: LanguageModelConfig) -> nnx.GraphDef:
-    """The graph of one block; its parameters are a slice of the model's."""
-    return nnx.split(nnx.eval_shape(lambda: Block(config, "M", nnx.Rngs(0))), nnx.Param)[0]
+def _graphs(config: LanguageModelConfig) -> dict[str, nnx.GraphDef]:
+    """The graph of each block; its parameters are a slice of the model's."""
+
+    def graph(letter: str) -> nnx.GraphDef:
+        block = nnx.eval_shape(lambda: Block(config, letter, nnx.Rngs(0)))
+        return nnx.split(block, nnx.Param)[0]
+
+    of_letter = {letter: graph(letter) for letter in dict.fromkeys(config.letters)}
+    return {name: of_letter[name[0]] for name in _names(config)}
 
 
 def _distance(y: np.ndarray, reference: np.ndarray) -> float:

@@ -1,10 +1,12 @@
 """The settings of chunk, refine and exact to measure, and why others are left out."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
+from miras.analysis.staleness.memories import chunked, memories, with_options
 from miras.config import require
+from miras.errors import ConfigError
 from miras.models.config import LanguageModelConfig
 from miras.rule import legality
 
@@ -16,14 +18,9 @@ class ChunkSetting(NamedTuple):
     refine: int = 0
     exact: bool = False
 
-    @classmethod
-    def of(cls, config: LanguageModelConfig) -> "ChunkSetting":
-        """The setting of a config."""
-        return cls(config.chunk, config.refine, config.exact)
-
     def apply(self, config: LanguageModelConfig) -> LanguageModelConfig:
-        """The config with this setting; the parameters have the same shapes."""
-        return dataclasses.replace(config, chunk=self.chunk, refine=self.refine, exact=self.exact)
+        """The config with this setting in every block; the parameters have the same shapes."""
+        return with_options(config, **self._asdict())
 
     @property
     def is_online(self) -> bool:
@@ -33,12 +30,54 @@ class ChunkSetting(NamedTuple):
         """
         return self.exact or self.refine >= self.chunk - 1
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """As JSON values."""
+        return self._asdict()
+
     def __str__(self) -> str:
         """As in messages, "chunk 16, refine 1"."""
         return f"chunk {self.chunk}, {'exact' if self.exact else f'refine {self.refine}'}"
 
 
+class OwnSettings(NamedTuple):
+    """The settings of a model whose memories differ in them: pairs of a memory's name and its."""
+
+    by_memory: tuple[tuple[str, ChunkSetting], ...]
+
+    def apply(self, config: LanguageModelConfig) -> LanguageModelConfig:
+        """The config as it is."""
+        return config
+
+    @property
+    def chunk(self) -> int:
+        """The largest chunk."""
+        return max(setting.chunk for _, setting in self.by_memory)
+
+    @property
+    def is_online(self) -> bool:
+        """Whether all are."""
+        return all(setting.is_online for _, setting in self.by_memory)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"memories": {name: setting._asdict() for name, setting in self.by_memory}}
+
+    def __str__(self) -> str:
+        """As in messages."""
+        return "; ".join(f"{name}: {setting}" for name, setting in self.by_memory)
+
+
+Setting = ChunkSetting | OwnSettings
 ONLINE = ChunkSetting(chunk=1)
+
+
+def own_setting(config: LanguageModelConfig) -> Setting:
+    """The setting of a config: one where all memories share it."""
+    found = {m.name: ChunkSetting(m.chunk, m.refine, m.exact) for m in memories(config)}
+    distinct = set(found.values())
+    return distinct.pop() if len(distinct) == 1 else OwnSettings(tuple(found.items()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,18 +87,22 @@ class StalenessPlan:
     Attributes:
         own: the model's own setting.
         chunks: the rows of the grid, ascending.
-        refines: its columns, ascending; those that the rule allows.
-        exact: whether the rule has a closed form, which adds a column.
-        left_out: the refines that the rule does not allow.
+        refines: its columns, ascending; those that all rules allow.
+        exact: whether all rules have a closed form, which adds a column.
+        left_out: the refines that a rule does not allow.
         reason: why; None if all are allowed.
+        chunks_left_out: the chunks that a mixer does not allow.
+        reason_of_chunks: why; None if all are allowed.
     """
 
-    own: ChunkSetting
+    own: Setting
     chunks: tuple[int, ...]
     refines: tuple[int, ...]
     exact: bool
     left_out: tuple[int, ...]
     reason: str | None
+    chunks_left_out: tuple[int, ...] = ()
+    reason_of_chunks: str | None = None
 
     @property
     def grid(self) -> tuple[ChunkSetting, ...]:
@@ -71,7 +114,7 @@ class StalenessPlan:
         return tuple(rows)
 
     @property
-    def settings(self) -> tuple[ChunkSetting, ...]:
+    def settings(self) -> tuple[Setting, ...]:
         """The online setting, the model's own and the grid, each once."""
         return tuple(dict.fromkeys((ONLINE, self.own, *self.grid)))
 
@@ -82,38 +125,60 @@ def make_plan(
     """The settings that can be measured for a model.
 
     Raises:
-        ConfigError: for a chunk or refine out of range, a model with attention, or a learning rate
-            that depends on the chunk.
+        ConfigError: for a chunk or refine out of range, a model without a memory, or a learning
+            rate that depends on the chunk.
     """
     for chunk in chunks:
         require(chunk >= 1, f"chunk={chunk} must be at least 1 (the online rule).")
     for refine in refines:
         require(refine >= 0, f"refine={refine} must be at least 0 (the rule of the papers).")
     require(
-        config.letters == "M" and config.architecture == "lmm",
-        f"model.pattern={config.pattern!r} with model.architecture={config.architecture!r} has "
-        "attention between the memories, which changes their inputs: measure pattern='M' with "
-        "architecture='lmm'.",
+        bool(chunked(config)),
+        f"model.pattern={config.pattern!r} has no memory that is written in chunks, so there is no "
+        "staleness to measure: give a model with a memory.",
     )
+    found = list(memories(config))
+    by_position = any(memory.layer.lr_by_position for memory in found)
     require(
-        not (config.layer.lr_by_position or config.rule.algorithm.averaged),
+        not (by_position or any(memory.rule.algorithm.averaged for memory in found)),
         "layer.lr_by_position=true and algorithm.averaged=true make the learning rate depend on "
         "the position in the chunk, so the distance would not measure staleness alone: for a new "
         "model set layer.lr_by_position=false and, if the algorithm has it, "
         "algorithm.averaged=false.",
     )
     reasons = {refine: _reason(config, refine) for refine in sorted(set(refines))}
+    illegal = {chunk: _illegal(config, chunk) for chunk in sorted(set(chunks))}
     return StalenessPlan(
-        own=ChunkSetting.of(config),
-        chunks=tuple(sorted(set(chunks))),
-        refines=tuple(refine for refine, reason in reasons.items() if reason is None),
+        own=own_setting(config),
+        chunks=_without_reason(illegal),
+        refines=_without_reason(reasons),
         exact=_reason(config, 0, exact=True) is None,
         left_out=tuple(refine for refine, reason in reasons.items() if reason is not None),
-        reason=next((reason for reason in reasons.values() if reason is not None), None),
+        reason=_first(reasons.values()),
+        chunks_left_out=tuple(chunk for chunk, reason in illegal.items() if reason is not None),
+        reason_of_chunks=_first(illegal.values()),
     )
 
 
+def _without_reason(reasons: dict[int, str | None]) -> tuple[int, ...]:
+    return tuple(value for value, reason in reasons.items() if reason is None)
+
+
+def _first(reasons: Iterable[str | None]) -> str | None:
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def _illegal(config: LanguageModelConfig, chunk: int) -> str | None:
+    """Why a mixer does not allow a chunk, such as one that does not divide its segment."""
+    try:
+        ChunkSetting(chunk).apply(config)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
 def _reason(config: LanguageModelConfig, refine: int, exact: bool = False) -> str | None:
-    """Why the rule does not allow a setting; None if it does."""
-    conditions = legality.of_semantics(config.rule, refine, exact)
+    """Why a rule does not allow a setting; None if all do."""
+    rules = dict.fromkeys(memory.rule for memory in memories(config))
+    conditions = [c for rule in rules for c in legality.of_semantics(rule, refine, exact)]
     return next((condition.reason for condition in conditions if not condition.legal), None)

@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING, NamedTuple
 
 from miras.analysis.staleness.measure import SettingResult
-from miras.analysis.staleness.plan import ONLINE, ChunkSetting
+from miras.analysis.staleness.plan import ONLINE, Setting
 from miras.analysis.staleness.report import StalenessReport, heading
 from miras.runtime.figures import png, printable_line
 
@@ -120,7 +120,7 @@ def _drawable(distance: float) -> bool:
     return math.isfinite(distance) and distance > 0
 
 
-def _ring(axes: "Axes", setting: ChunkSetting, height: float, label: str = "") -> None:
+def _ring(axes: "Axes", setting: Setting, height: float, label: str = "") -> None:
     axes.plot(
         [setting.chunk], [height], linestyle="none", marker="o", markersize=11,
         markerfacecolor="none", markeredgecolor=_INK, markeredgewidth=1.2, zorder=4,

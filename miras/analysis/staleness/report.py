@@ -8,7 +8,7 @@ import jax
 from rich.table import Table
 
 from miras.analysis.staleness.measure import SettingResult
-from miras.analysis.staleness.plan import ONLINE, ChunkSetting, StalenessPlan
+from miras.analysis.staleness.plan import ONLINE, ChunkSetting, Setting, StalenessPlan
 from miras.analysis.staleness.text import HeldOutText
 from miras.config import to_dict
 from miras.models import LanguageModelConfig
@@ -39,7 +39,7 @@ class StalenessReport(NamedTuple):
     config: LanguageModelConfig
     plan: StalenessPlan
     text: HeldOutText
-    results: dict[ChunkSetting, SettingResult]
+    results: dict[Setting, SettingResult]
 
     def columns(self) -> list[tuple[str, Callable[[int], ChunkSetting]]]:
         """The grid's columns: a name, and the setting for each chunk."""
@@ -101,7 +101,8 @@ def notes(report: StalenessReport) -> Iterator[str]:
     online = report.results[ONLINE]
     yield (
         "distance to online: ||y - y_online|| / ||y_online|| of the memories' outputs on equal "
-        "layer inputs, mean over layers; time: forward pass, relative to the model's own setting."
+        "layer inputs, mean over layers with a memory; time: forward pass, relative to the "
+        "model's own setting."
     )
     yield (
         f"* the model's own setting, {plan.own}: {_short(own.distance)} from online, "
@@ -125,6 +126,9 @@ def notes(report: StalenessReport) -> Iterator[str]:
             )
     if plan.left_out:
         yield f"left out: refine {', '.join(map(str, plan.left_out))}: {plan.reason}"
+    if plan.chunks_left_out:
+        chunks = ", ".join(map(str, plan.chunks_left_out))
+        yield f"left out: chunk {chunks}: {plan.reason_of_chunks}"
     if plan.exact:
         yield (
             "exact=True computes the online rule in closed form: its distance is 0 up to rounding "
@@ -146,12 +150,17 @@ def as_json(report: StalenessReport) -> dict[str, Any]:
             "trained_on_length": report.trained_on,
         },
         "device": jax.devices()[0].device_kind,
-        "own": plan.own._asdict(),
-        "left_out": {"refine": list(plan.left_out), "reason": plan.reason},
+        "own": plan.own.fields,
+        "left_out": {
+            "refine": list(plan.left_out),
+            "reason": plan.reason,
+            "chunk": list(plan.chunks_left_out),
+            "reason_of_chunks": plan.reason_of_chunks,
+        },
         "exact_is_possible": plan.exact,
         "cells": [
             {
-                **setting._asdict(),
+                **setting.fields,
                 "distance": _finite(cell.distance),
                 "distance_by_layer": [_finite(d) for d in cell.by_layer],
                 "bits_per_byte": _finite(cell.bits_per_byte),

@@ -1,0 +1,85 @@
+"""The memories of a model that are written in chunks: in blocks, and in mixers within mixers."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from miras.layers import LayerConfig
+from miras.mixers import MixerConfig, TokenMixer
+from miras.models.config import LanguageModelConfig
+from miras.rule.rule import Rule
+
+
+class ChunkedMemory(NamedTuple):
+    """A rule, its options and its layer, with the letter of its block as its name."""
+
+    name: str
+    rule: Rule
+    chunk: int
+    refine: int
+    exact: bool
+    layer: LayerConfig
+
+
+def chunked(config: LanguageModelConfig) -> tuple[int, ...]:
+    """Places in the pattern of the blocks that have such a memory."""
+    blocks = [config.block(letter) for letter in config.letters]
+    return tuple(n for n, block in enumerate(blocks) if block.mixer.rules(block))
+
+
+def memories(config: LanguageModelConfig) -> Iterator[ChunkedMemory]:
+    """The memories of each block, in the order of the pattern."""
+    for letter in dict.fromkeys(config.letters):
+        block = config.block(letter)
+        for n, own in enumerate(_mixers(block)):
+            name = f"{letter}.{n}" if n else letter
+            options = own.rule, own.chunk, own.refine, own.exact, own.layer
+            if own.mixer.rules(own) and "rule" in own.mixer.uses:
+                yield ChunkedMemory(name, *options)
+
+
+def _mixers(config: MixerConfig) -> Iterator[MixerConfig]:
+    """A mixer, and the configs that it holds."""
+    yield config
+    for inner in _held(config.mixer):
+        yield from _mixers(inner)
+
+
+def _held(mixer: TokenMixer) -> Iterator[MixerConfig]:
+    for field in dataclasses.fields(mixer):
+        value = getattr(mixer, field.name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, MixerConfig):
+                yield item
+            elif isinstance(item, TokenMixer):
+                yield from _held(item)
+
+
+def with_options(config: LanguageModelConfig, **options: Any) -> LanguageModelConfig:
+    """The config with options of the scan in every block that uses them, and in its mixers."""
+    blocks = {letter: _changed(block, options) for letter, block in config.blocks.items()}
+    fields: dict[str, Any] = {"blocks": blocks}
+    if "M" in config.letters and "M" not in config.blocks and "chunk" in config.mixer.uses:
+        fields |= options
+    if isinstance(config.architecture, TokenMixer):
+        fields["architecture"] = _with_held(config.architecture, options)
+    return dataclasses.replace(config, **fields)
+
+
+def _changed(config: Any, options: dict[str, Any]) -> Any:
+    own = options if "chunk" in config.mixer.uses else {}
+    return dataclasses.replace(config, mixer=_with_held(config.mixer, options), **own)
+
+
+def _with_held(mixer: TokenMixer, options: dict[str, Any]) -> TokenMixer:
+    """The mixer with options in the configs that it holds."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(changed(item) for item in value)
+        if isinstance(value, MixerConfig):
+            return _changed(value, options)
+        return _with_held(value, options) if isinstance(value, TokenMixer) else value
+
+    fields = {f.name: changed(getattr(mixer, f.name)) for f in dataclasses.fields(mixer)}
+    return dataclasses.replace(mixer, **fields)
