@@ -1,7 +1,8 @@
 """The contract of a token mixer, the half of a block that mixes tokens, and what it is given."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast
 
 from miras.array_typing import Array
 from miras.backends.dispatch import check_backend
@@ -105,6 +106,17 @@ class TokenMixer(Config):
         """The rules of the memories that the module holds."""
         return (config.rule,) if "rule" in self.uses else ()
 
+    def holds(self, config: "MixerConfig", width: int, heads: int) -> Iterator["HeldMixer"]:
+        """The mixers inside this one that have a config of their own.
+
+        Args:
+            config: as for `build`.
+            width: of the tokens.
+            heads: H.
+        """
+        del config, width, heads
+        yield from ()
+
     def health_gates(self, config: "MixerConfig") -> frozenset[str]:
         """The learned gates of the rules, as `miras.layers.Health` names them."""
         learned = [gate.name for r in self.rules(config) for gate in r.gates if gate.learned]
@@ -156,6 +168,15 @@ class TokenMixer(Config):
         del config
         options = [f"{f.name} {getattr(self, f.name)}" for f in dataclasses.fields(self)]
         return ", ".join([self.kind, *options])
+
+
+class HeldMixer(NamedTuple):
+    """A mixer inside another: its path from the outer one's fields, its config and sizes."""
+
+    path: str
+    config: "MixerConfig"
+    width: int
+    heads: int
 
 
 register = TokenMixer.registry.register

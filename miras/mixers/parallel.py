@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from miras.config import require
-from miras.mixers.base import MixerConfig, TokenMixer, register
+from miras.mixers.base import HeldMixer, MixerConfig, TokenMixer, register
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -90,6 +90,16 @@ class ParallelMixer(TokenMixer):
         """The config, the width and the heads of each mixer."""
         for branch, own in zip(self.branches(config), self.heads_of(config, heads)):
             yield branch, width // heads * own if self.combine == "heads" else width, own
+
+    def holds(self, config: MixerConfig, width: int, heads: int) -> Iterator[HeldMixer]:
+        """Those given with a config, and those inside of the others."""
+        sizes = enumerate(zip(self.of, self._sizes(config, width, heads)))
+        for n, (item, (branch, own_width, own_heads)) in sizes:
+            if isinstance(item, MixerConfig):
+                yield HeldMixer(f"of.{n}", branch, own_width, own_heads)
+            else:
+                for held in item.holds(branch, own_width, own_heads):
+                    yield held._replace(path=f"of.{n}.{held.path}")
 
     def check(self, config: MixerConfig, where: str) -> None:
         """Each mixer is legal, and segments begin at common places."""

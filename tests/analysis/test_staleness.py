@@ -123,10 +123,10 @@ def test_any_pattern_of_blocks_is_measured_layer_by_layer():
     config = miras.override(miras.preset("deltanet"), *SMALL, *blocks, *words)
     plan, params, cells = measured(config, (1,), (0,), rows(16))
     assert plan.own == OwnSettings(
-        (("N", ChunkSetting(2)), ("M", ChunkSetting(8)), ("M.1", ChunkSetting(4)))
+        (("N", ChunkSetting(2)), ("M", ChunkSetting(8)), ("M.of.1", ChunkSetting(4)))
     )
     assert (plan.own.chunk, plan.own.is_online) == (8, False)
-    assert "M: chunk 8, refine 0; M.1: chunk 4" in str(plan.own)
+    assert "M: chunk 8, refine 0; M.of.1: chunk 4" in str(plan.own)
     assert cells[ONLINE].by_layer == (0.0, 0.0)
     dot, delta = cells[plan.own].by_layer
     assert dot < ROUNDING

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 from miras.layers import LayerConfig
 from miras.mixers import MixerConfig, TokenMixer
+from miras.mixers.base import HeldMixer
 from miras.models.config import LanguageModelConfig
 from miras.rule.rule import Rule
 
 
 class ChunkedMemory(NamedTuple):
-    """A rule, its options and its layer, with the letter of its block as its name."""
+    """A rule, its options and its layer, named by its block and its path in the block's mixer."""
 
     name: str
     rule: Rule
@@ -31,28 +32,16 @@ def memories(config: LanguageModelConfig) -> Iterator[ChunkedMemory]:
     """The memories of each block, in the order of the pattern."""
     for letter in dict.fromkeys(config.letters):
         block = config.block(letter)
-        for n, own in enumerate(_mixers(block)):
-            name = f"{letter}.{n}" if n else letter
-            options = own.rule, own.chunk, own.refine, own.exact, own.layer
-            if own.mixer.rules(own) and "rule" in own.mixer.uses:
-                yield ChunkedMemory(name, *options)
+        heads = block.heads or config.heads
+        yield from _memories(HeldMixer(letter, block, config.width, heads))
 
 
-def _mixers(config: MixerConfig) -> Iterator[MixerConfig]:
-    """A mixer, and the configs that it holds."""
-    yield config
-    for inner in _held(config.mixer):
-        yield from _mixers(inner)
-
-
-def _held(mixer: TokenMixer) -> Iterator[MixerConfig]:
-    for field in dataclasses.fields(mixer):
-        value = getattr(mixer, field.name)
-        for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, MixerConfig):
-                yield item
-            elif isinstance(item, TokenMixer):
-                yield from _held(item)
+def _memories(held: HeldMixer) -> Iterator[ChunkedMemory]:
+    own = held.config
+    if "rule" in own.mixer.uses and own.rule in own.mixer.rules(own):
+        yield ChunkedMemory(held.path, own.rule, own.chunk, own.refine, own.exact, own.layer)
+    for inner in own.mixer.holds(own, held.width, held.heads):
+        yield from _memories(inner._replace(path=f"{held.path}.{inner.path}"))
 
 
 def with_options(config: LanguageModelConfig, **options: Any) -> LanguageModelConfig:

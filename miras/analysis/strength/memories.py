@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from miras.mixers.base import HeldMixer
 from miras.models import LanguageModelConfig
 from miras.rule.rule import Rule
 
@@ -26,21 +27,32 @@ class MemoryOf(NamedTuple):
 
 
 def memories(config: LanguageModelConfig) -> Iterator[MemoryOf]:
-    """The rules of a model's blocks that are written at a rate, in the order of the pattern.
+    """The rules that are written at a rate, in the order of the pattern.
 
-    Rules inside a mixer that holds other mixers keep their own rates.
+    They are those of the blocks, and of the mixers that a block's mixer holds.
     """
     for letter in dict.fromkeys(config.letters):
         block = config.block(letter)
-        rule = block.rule
-        takes = "rule" in block.mixer.uses and block.mixer.rules(block) == (rule,)
-        if not takes or rule.rate is None or rule.memory.keeps_tokens:
-            continue
-        online = block.exact or rule.algorithm.online
+        heads = block.heads or config.heads
+        whole = HeldMixer(letter, block, config.width, heads)
+        rule, mixer = "rule", "architecture"
+        if config.blocks:
+            rule, mixer = f"{letter}.rule", f"{letter}.mixer"
+        yield from _memories(whole, rule, mixer)
+
+
+def _memories(held: HeldMixer, rule: str, mixer: str) -> Iterator[MemoryOf]:
+    """Those of a mixer, with the paths of its rule and of itself."""
+    own = held.config
+    takes = "rule" in own.mixer.uses and own.rule in own.mixer.rules(own)
+    if takes and own.rule.rate is not None and not own.rule.memory.keeps_tokens:
         yield MemoryOf(
-            f"{letter}.rule" if config.blocks else "rule",
             rule,
-            1 if online else block.chunk,
-            config.width // (block.heads or config.heads),
-            block.layer.lr_by_position,
+            own.rule,
+            1 if own.exact or own.rule.algorithm.online else own.chunk,
+            held.width // held.heads,
+            own.layer.lr_by_position,
         )
+    for inner in own.mixer.holds(own, held.width, held.heads):
+        path = f"{mixer}.{inner.path}"
+        yield from _memories(inner, f"{path}.rule", f"{path}.mixer")

@@ -101,17 +101,19 @@ def _changed(rule: Rule, base: Rule | None) -> bool:
 def _with_blocks(
     config: LanguageModelConfig, base: LanguageModelConfig, assignments: Sequence[str]
 ) -> LanguageModelConfig:
-    """The base with the blocks and the sizes of the config, so that swaps inside blocks compare."""
+    """The base with the blocks, mixers and sizes of the config, so that swaps in them compare."""
+    if not config.blocks and all(memory.path == "rule" for memory in memories(config)):
+        return base
 
     def names_no_part(word: str) -> bool:
         try:
             path = resolve(config, word.partition("=")[0])
         except ConfigError:  # of the run's data or training
             return False
+        if not config.blocks:
+            return len(path) == 1 and path[0] in ("architecture", "width", "heads")
         return len(path) == 1 or (len(path) == 2 and path[0] == config.mapping)
 
-    if not config.blocks:
-        return base
     of_model = (word.removeprefix("model.") for word in assignments)
     return override(base, *filter(names_no_part, of_model))
 
@@ -158,9 +160,12 @@ def _holds(text: str, names: Sequence[str]) -> bool:
     except ValueError:
         return False
     for name in names:
-        if not isinstance(value, dict) or name not in value:
+        if isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value = value[int(name)]
+        elif isinstance(value, dict) and name in value:
+            value = value[name]
+        else:
             return False
-        value = value[name]
     return True
 
 

@@ -123,6 +123,30 @@ def test_a_strength_takes_the_place_of_the_base(swapped):
         settle(swapped, YAAD, [], target=1.5)
 
 
+def test_rules_of_mixers_inside_a_mixer_are_matched():
+    """Those of their own; mixers of the block's rule count once."""
+    mixer = 'M.mixer={"kind": "parallel", "of": ["memory", "mac", "titans_lmm"]}'
+    words = [mixer, "heads=4", "width=32", "architecture.of.2.rule.algorithm=gd"]
+    config = miras.override(YAAD, *words)
+    found = settle(config, YAAD, words)
+    assert found.rule == config.rule
+    (match,) = matches(config, miras.override(YAAD, *words[:3]))
+    assert match.path == "architecture.of.2.rule"
+    assert match.declined is None
+    algorithm = found.architecture.of[2].rule.algorithm
+    assert (algorithm.lr, algorithm.max_lr) == (match.lr, match.max_lr)
+    assert match.lr != match.own
+
+
+def test_a_rate_given_inside_a_mixer_stays():
+    rule = '{"rule": {"memory": "mlp", "algorithm": {"kind": "gd", "lr": 0.02}}}'
+    mixer = f'{{"kind": "parallel", "combine": "heads", "of": ["memory", {rule}]}}'
+    words = [f"M.mixer={mixer}", "width=32", "heads=4"]
+    found = settle(miras.override(YAAD, *words), YAAD, words, target=0.05)
+    assert found.architecture.of[1].rule.algorithm.lr == 0.02
+    assert _strength(found) == pytest.approx(0.05, rel=0.01)
+
+
 def test_a_swap_inside_a_block_is_matched_to_that_block():
     words = ["blocks.N=titans_lmm", "N.algorithm=gd", "N.heads=2", "pattern=M N", "layers=2"]
     base = miras.override(YAAD, words[0], *words[3:])
