@@ -1,4 +1,4 @@
-"""Memories that also read what they were at the ends of earlier segments.
+"""Cached memories, which also read what they were at the ends of earlier segments.
 
 `architecture=memory_caching` does the same with any other preset's memory, and
 `architecture.combine=soup` and the other fields of `miras.mixers.MemoryCachingMixer` its variants.
