@@ -147,8 +147,11 @@ def test_chunks_that_do_not_fit_a_mixer_are_left_out():
     plan = make_plan(config, (4, 6, 32), (0,))
     assert (plan.chunks, plan.chunks_left_out) == ((4,), (6, 32))
     assert "attention.segment=16 must be a multiple of model.chunk=6" in str(plan.reason_of_chunks)
-    with pytest.raises(ConfigError, match="has no memory that is written in chunks"):
-        make_plan(miras.override(miras.preset("yaad"), "pattern=S"), (4,), (0,))
+    for other in (miras.override(miras.preset("yaad"), "pattern=S"), miras.preset("tnt_titans")):
+        with pytest.raises(ConfigError, match="has no memory whose chunk is set by `chunk`"):
+            make_plan(other, (4,), (0,))
+    with pytest.raises(ConfigError, match=r"set model\.exact=true, or model\.chunk=1"):
+        make_plan(miras.preset("log_linear_gated_deltanet"), (4, 16), (0,))
 
 
 def test_a_rule_that_refines_nothing_is_told_once_and_measured_without():

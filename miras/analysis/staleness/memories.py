@@ -1,4 +1,4 @@
-"""The memories of a model that are written in chunks: in blocks, and in mixers within mixers."""
+"""The memories of a model whose chunk the config sets: in blocks, and in mixers within mixers."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ class ChunkedMemory(NamedTuple):
 
 def chunked(config: LanguageModelConfig) -> tuple[int, ...]:
     """Places in the pattern of the blocks that have such a memory."""
-    blocks = [config.block(letter) for letter in config.letters]
-    return tuple(n for n, block in enumerate(blocks) if block.mixer.rules(block))
+    letters = {memory.name[0] for memory in memories(config)}
+    return tuple(n for n, letter in enumerate(config.letters) if letter in letters)
 
 
 def memories(config: LanguageModelConfig) -> Iterator[ChunkedMemory]:
@@ -38,7 +38,7 @@ def memories(config: LanguageModelConfig) -> Iterator[ChunkedMemory]:
 
 def _memories(held: HeldMixer) -> Iterator[ChunkedMemory]:
     own = held.config
-    if "rule" in own.mixer.uses and own.rule in own.mixer.rules(own):
+    if "chunk" in own.mixer.uses and own.rule in own.mixer.rules(own):
         yield ChunkedMemory(held.path, own.rule, own.chunk, own.refine, own.exact, own.layer)
     for inner in own.mixer.holds(own, held.width, held.heads):
         yield from _memories(inner._replace(path=f"{held.path}.{inner.path}"))

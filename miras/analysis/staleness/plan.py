@@ -134,8 +134,8 @@ def make_plan(
         require(refine >= 0, f"refine={refine} must be at least 0 (the rule of the papers).")
     require(
         bool(chunked(config)),
-        f"model.pattern={config.pattern!r} has no memory that is written in chunks, so there is no "
-        "staleness to measure: give a model with a memory.",
+        f"model.pattern={config.pattern!r} has no memory whose chunk is set by `chunk`, so there "
+        "is no staleness to measure: give a model with the mixer 'memory' or another that uses it.",
     )
     found = list(memories(config))
     by_position = any(memory.layer.lr_by_position for memory in found)
@@ -148,6 +148,7 @@ def make_plan(
     )
     reasons = {refine: _reason(config, refine) for refine in sorted(set(refines))}
     illegal = {chunk: _illegal(config, chunk) for chunk in sorted(set(chunks))}
+    require(None in illegal.values(), str(_first(illegal.values())))
     return StalenessPlan(
         own=own_setting(config),
         chunks=_without_reason(illegal),
