@@ -80,6 +80,11 @@ class LogLinearMixer(TokenMixer):
             "'matrix' with bias 'l2' or 'dot', algorithm 'gd' or 'momentum', retention 'l2' or "
             "'none', and read='token'.",
         )
+        require(
+            rule.association_count == 1,
+            f"log_linear keeps each token's association in a level of its own, and retention "
+            f"{rule.retention.kind!r} also writes that of the token before: use retention 'l2'.",
+        )
         by_value = next((gate.name for gate in rule.gates if gate.side == "value"), None)
         require(
             by_value is None,

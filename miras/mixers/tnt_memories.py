@@ -66,6 +66,10 @@ class TNTMemories(nnx.Module):
         shard = None if self.shard is None else self.shard.init_state(batch, dtype)
         return TNTState(document, shard)
 
+    def rates_of(self, x: Array) -> Array:
+        """The rate of the global memory; see `FastWeights.rates_of`."""
+        return self.document.rates_of(x)
+
     def __call__(
         self,
         streams: Associations,

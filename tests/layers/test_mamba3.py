@@ -177,5 +177,7 @@ def test_what_cannot_turn_is_refused():
         miras.override(miras.preset("deltaproduct"), "layer.skip=true")
     with pytest.raises(miras.ConfigError, match=r"layer\.rope_angles='position'"):
         miras.override(miras.preset("mamba3"), "architecture=mac")
+    with pytest.raises(miras.ConfigError, match="also writes that of the token before"):
+        miras.override(miras.preset("mamba3"), "blocks.M.mixer=log_linear")
     with pytest.raises(miras.ConfigError, match="makes 2 associations of a token's"):
         miras.override(miras.preset("mamba3"), "algorithm=muon")
