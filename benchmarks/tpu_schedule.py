@@ -55,7 +55,7 @@ CASES = (
     *(Case(rule, "float32", 64, 64) for rule in RULES),
     *(Case(rule, "bfloat16", 64, 64) for rule in RULES[:3]),
     *(Case(rule, "float32", 128, 64) for rule in RULES[:3]),
-    *(Case("titans_lmm", "float32", 64, chunk) for chunk in (16, 32, 128)),
+    *(Case("titans_lmm", "float32", 64, chunk) for chunk in (8, 16, 32, 128)),
 )
 
 
