@@ -247,15 +247,17 @@ def _one(rule: Rule, fixed, at: Weights, k, k_write, v, gates):
     gates = {name: x[None] for name, x in gates.items()}
     of_bias, of_memory = rule.bias.own_gates(gates), rule.memory.own_gates(gates)
 
-    def read(W: Weights, x: Array) -> Array:
-        return rule.memory.apply(FixedWeightsReader(W, fixed, gates=of_memory), x[None, :])
+    def fits(W: Weights, x: Array):
+        reader = FixedWeightsReader(W, fixed, gates=of_memory)
+        found = rule.memory.fits(reader, x[None, :], v[None])
+        return tuple(fit.pred for fit in found), found
 
-    pred, vjp = jax.vjp(lambda W: read(W, k), at)
-    residual = rule.bias.residual(pred, v[None], of_bias)
+    _, vjp, found = jax.vjp(lambda W: fits(W, k), at, has_aux=True)
+    residual = tuple(rule.bias.residual(*fit, of_bias) for fit in found)
     if k_write is not None:  # the same error, written along another key
-        _, vjp = jax.vjp(lambda W: read(W, k_write[0]), at)
+        _, vjp, _ = jax.vjp(lambda W: fits(W, k_write[0]), at, has_aux=True)
     (g,) = vjp(residual)
-    return g, rule.bias.loss(pred, v[None], of_bias)[0]
+    return g, sum(rule.bias.loss(*fit, of_bias)[0] for fit in found)
 
 
 @dataclasses.dataclass
@@ -263,32 +265,39 @@ class InputsOfMatrices(FixedWeightsReader):
     """Reads weights, and notes what is multiplied by each matrix.
 
     Attributes:
-        inputs: [1, in] by name.
+        inputs: [1, in] by name, of x @ W.
+        turned: [1, out] by name, of x @ W^T.
     """
 
     inputs: Weights = dataclasses.field(default_factory=dict)
+    turned: Weights = dataclasses.field(default_factory=dict)
 
     def linear(self, name: str, x: Array) -> Array:
         """x @ W."""
         self.inputs[name] = x
         return super().linear(name, x)
 
+    def transposed(self, name: str, x: Array) -> Array:
+        """x @ W^T."""
+        self.turned[name] = x
+        return super().transposed(name, x)
+
 
 def _erased(rule: Rule, fixed, at: Weights, memory: Iterate, tokens: Tokens) -> Weights:
-    """What the token erases of each matrix: rho / max(1, |x|^2) x^T x W."""
+    """What the token erases of each matrix: rho / max(1, |x|^2) x^T x W, or W x^T x."""
     if not rule.algorithm.erases:
         return {}
     if rule.order == "decay_first":
         at = _decay(rule, tokens, at)
     own = rule.memory.own_gates(tokens.for_gradients)
     reader = InputsOfMatrices(at, fixed, gates=own)
-    rule.memory.apply(reader, tokens.terms[0].k)
+    rule.memory.fits(reader, tokens.terms[0].k, tokens.terms[0].v)
     rho = rule.algorithm.erasing_rate(tokens.for_steps)[0]
     before = _decay(rule, tokens, memory.A) if rule.order == "decay_first" else memory.A
-    return {
-        name: rho / jnp.maximum(1, jnp.sum(x * x)) * x.T @ (x @ before[name])
-        for name, x in reader.inputs.items()
-    }
+    rate = lambda x: rho / jnp.maximum(1, jnp.sum(x * x))  # noqa: E731
+    rows = {name: rate(x) * x.T @ (x @ before[name]) for name, x in reader.inputs.items()}
+    columns = {name: rate(x) * (before[name] @ x.T) @ x for name, x in reader.turned.items()}
+    return rows | columns
 
 
 def _advance(

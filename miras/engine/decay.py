@@ -74,6 +74,16 @@ class Decay(NamedTuple):
             return jnp.asarray(1.0).reshape([1] * (ndim + 1))
         return jnp.exp(sum(parts[1:], parts[0]))
 
+    @property
+    def turned(self) -> "Decay":
+        """The decay of W^T."""
+        return Decay(self.scalar, self.column, self.row)
+
+    def of_output(self, y: Array) -> Array:
+        """y [C, out] as the columns and the scalar decay it."""
+        y = y if self.column is None else y * jnp.exp(self.column)
+        return y if self.scalar is None else y * jnp.exp(self.scalar)[:, None]
+
     def sums(self) -> tuple[Sums | None, Sums | None]:
         """The sums over rows and over columns, as of W_t."""
         return _sums(self.row), _sums(self.column)

@@ -15,7 +15,7 @@ from miras.array_typing import Array, Weights
 from miras.engine.decay import ratios, scores
 from miras.engine.iterate import Iterate, Steps
 from miras.engine.linear import DualTrajectory
-from miras.engine.readers import DualForm, Write
+from miras.engine.readers import Trail, Write, read_trail
 from miras.engine.systems import solve_by_column, solve_unit_lower
 from miras.rule.rule import Rule
 
@@ -34,20 +34,22 @@ def with_erasures(rule: Rule, start: Iterate, steps: Steps, fixed: Weights) -> S
     rho = steps.write * rule.algorithm.erasing_rate(steps.for_steps)
     writes = dict(steps.writes)
     for name, (write,) in steps.writes.items():
+        trail = before.trails[name]
         if steps.kinds[name] == "linear":
-            writes[name] = (_erasing(before, name, write, rho),)
+            writes[name] = (_erasing(trail, write, rho),)
+        elif steps.kinds[name] == "transposed":
+            writes[name] = (_erasing(trail.turned, write.turned, rho).turned,)
     return steps._replace(writes=writes)
 
 
-def _erasing(before: DualForm, name: str, write: Write, rho: Array) -> Write:
+def _erasing(trail: Trail, write: Write, rho: Array) -> Write:
     """The write of one matrix, whose error erases too."""
     x, e = write
-    trail = before.trails[name]
     size = x.shape[0]
     rate = (rho / jnp.maximum(1, jnp.sum(x * x, axis=-1)))[:, None]
     strict = jnp.arange(size)[:, None] > jnp.arange(size)[None, :]
     seen = jnp.where(strict, trail.coefficients.c * scores(x, x, trail.row), 0.0)
-    target = e + rate * before.linear(name, x)
+    target = e + rate * read_trail(trail, x)
     if trail.column is None:
         return Write(x, solve_unit_lower(rate * seen, target))
     by_column = (rate * seen)[:, :, None] * ratios(trail.column)

@@ -12,7 +12,7 @@ from miras.array_typing import Array, Weights
 from miras.bias import Bias
 from miras.engine.devices import varying_alike
 from miras.engine.readers import OwnSteps, ReadKind, Write, Writes
-from miras.memory import Memory, Reader
+from miras.memory import Fit, Memory, Reader
 from miras.parts.gate import Side
 from miras.rule.rule import Rule
 
@@ -68,13 +68,14 @@ def gradients(
     loss = jnp.zeros(terms[0].k.shape[0], terms[0].v.dtype)
     for j, term in enumerate(terms):
         at = OwnSteps(reader, writes) if rule.algorithm.sequential and j > 0 else reader
-        found, kinds, pred = factored(
+        found, kinds, fits = factored(
             rule.memory,
             at,
             term.k,
+            term.v,
             functools.partial(_residual, rule.bias, term, gates),
         )
-        loss = loss + rule.bias.loss(pred, term.v, gates)
+        loss = loss + loss_of(rule.bias, fits, gates)
         for name, write in found.items():
             X = write.X
             if term.k_write is not None:
@@ -85,9 +86,15 @@ def gradients(
     return Gradients(writes, kinds, loss)
 
 
-def _residual(bias: Bias, term: Term, gates: Mapping[str, Array], pred: Array) -> Array:
+def loss_of(bias: Bias, fits: tuple[Fit, ...], gates: Mapping[str, Array]) -> Array:
+    """The loss of each token, [C], summed over what it fits."""
+    losses = [bias.loss(*fit, gates) for fit in fits]
+    return sum(losses[1:], losses[0])
+
+
+def _residual(bias: Bias, term: Term, gates: Mapping[str, Array], fit: Fit) -> Array:
     """d loss / d pred; a scalar rate is applied here, per-channel rates in `gradients`."""
-    residual = bias.residual(pred, term.v, gates)
+    residual = bias.residual(*fit, gates)
     return term.rate * residual if _per_token(term) else residual
 
 
@@ -135,6 +142,10 @@ class Tapped:
         """x @ W + tap."""
         return self._tap("linear", name, x, self.base.linear(name, x))
 
+    def transposed(self, name: str, x: Array) -> Array:
+        """x @ W^T + tap."""
+        return self._tap("transposed", name, x, self.base.transposed(name, x))
+
     def scale(self, name: str, x: Array) -> Array:
         """x * W + tap."""
         return self._tap("scale", name, x, self.base.scale(name, x))
@@ -170,40 +181,38 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
 
 
 def factored(
-    memory: Memory, reader: Reader, k: Array, residual: Callable[[Array], Array]
-) -> tuple[dict[str, Write], dict[str, ReadKind], Array]:
+    memory: Memory, reader: Reader, k: Array, v: Array, residual: Callable[[Fit], Array]
+) -> tuple[dict[str, Write], dict[str, ReadKind], tuple[Fit, ...]]:
     """The gradients of all weights for all tokens, in factored form.
 
     Args:
         memory: the structure M.
         reader: the weights at which gradients are taken.
         k: keys [C, dk].
-        residual: d loss / d pred as a function of pred [C, dv].
+        v: values [C, dv].
+        residual: d loss / d pred as a function of what the memory fits, [C, D].
 
     Returns:
-        X and D by weight name, how each weight is read, and pred [C, dv].
+        X and D by weight name, how each weight is read, and what the memory fits.
     """
-
-    def forward(taps: Weights | None):
-        tapped = Tapped(reader, taps)
-        pred = memory.apply(tapped, k)
-        return pred, tapped
-
     recorded = Tapped(reader, None)
-    shapes = jax.eval_shape(lambda: _outputs(memory, recorded, k))
+    shapes = jax.eval_shape(lambda: _outputs(memory, recorded, k, v))
     taps = {name: jnp.zeros(s.shape, s.dtype) for name, s in shapes.items()}
     # Where tokens differ from device to device taps must, or their derivatives are summed.
-    taps, k = varying_alike((taps, k))
+    taps, k, v = varying_alike((taps, k, v))
 
-    def tapped_forward(taps: Weights):
-        pred, tapped = forward(taps)
-        return pred, tapped.inputs
+    def forward(taps: Weights):
+        tapped = Tapped(reader, taps)
+        fits = memory.fits(tapped, k, v)
+        return tuple(fit.pred for fit in fits), (fits, tapped.inputs)
 
-    pred, vjp, inputs = jax.vjp(tapped_forward, taps, has_aux=True)
-    (D,) = vjp(residual(pred))
-    return {name: Write(inputs[name], D[name]) for name in taps}, recorded.kinds, pred
+    _, vjp, (fits, inputs) = jax.vjp(forward, taps, has_aux=True)
+    (D,) = vjp(tuple(residual(fit) for fit in fits))
+    writes = {name: Write(inputs[name], D[name]) for name in taps}
+    turned = (name for name, kind in recorded.kinds.items() if kind == "transposed")
+    return writes | {name: writes[name].turned for name in turned}, recorded.kinds, fits
 
 
-def _outputs(memory: Memory, recorder: Tapped, k: Array) -> dict[str, Array]:
-    memory.apply(recorder, k)
+def _outputs(memory: Memory, recorder: Tapped, k: Array, v: Array) -> dict[str, Array]:
+    memory.fits(recorder, k, v)
     return recorder.outputs

@@ -50,11 +50,12 @@ class Steps(NamedTuple):
 def weighted_sum(weights: Array, write: Write, kind: ReadKind) -> Leaf:
     """sum_s weights[s] grad_s, with weights [K]: one weight's shape."""
     X, E = write
-    if kind == "linear" and X.shape[1] < E.shape[1]:
+    outer = kind in ("linear", "transposed")
+    if outer and X.shape[1] < E.shape[1]:
         X = weights[:, None] * X
     else:
         E = weights[:, None] * E
-    if kind == "linear":
+    if outer:
         return jax.lax.dot_general(X, E, (((0,), (0,)), ((), ())))
     return jnp.sum(E * X if kind == "scale" else E, axis=0)
 

@@ -15,8 +15,8 @@ from miras.engine.decay import Decay, Sums, read_writes
 from miras.memory import Reader
 from miras.optim.coefficients import Coefficients
 
-# How a weight enters a read: x @ W, x * W or x + W.
-ReadKind = Literal["linear", "scale", "shift"]
+# How a weight enters a read: x @ W, x @ W^T, x * W or x + W.
+ReadKind = Literal["linear", "transposed", "scale", "shift"]
 
 
 class Write(NamedTuple):
@@ -30,6 +30,11 @@ class Write(NamedTuple):
 
     X: Array
     E: Array
+
+    @property
+    def turned(self) -> "Write":
+        """The gradients of W^T."""
+        return Write(self.E, self.X)
 
 
 # By weight name; a token may have several terms, each a `Write`.
@@ -60,6 +65,15 @@ class FixedWeightsReader:
         x = x if decay.row is None else x * jnp.exp(decay.row)
         return self._scaled(name, x @ self.weights[name])
 
+    def transposed(self, name: str, x: Array) -> Array:
+        """x @ W^T."""
+        W = self.weights[name]
+        if self.decays is None:
+            return x @ W.T
+        decay = self.decays[name]
+        x = x if decay.column is None else x * jnp.exp(decay.column)
+        return decay.turned.of_output(x @ W.T)
+
     def scale(self, name: str, x: Array) -> Array:
         """x * W."""
         return self._scaled(name, x * self.weights[name])
@@ -77,11 +91,7 @@ class FixedWeightsReader:
         return self.gates[name]
 
     def _scaled(self, name: str, y: Array) -> Array:
-        if self.decays is None:
-            return y
-        decay = self.decays[name]
-        y = y if decay.column is None else y * jnp.exp(decay.column)
-        return y if decay.scalar is None else y * jnp.exp(decay.scalar)[:, None]
+        return y if self.decays is None else self.decays[name].of_output(y)
 
 
 class Trail(NamedTuple):
@@ -105,6 +115,17 @@ class Trail(NamedTuple):
     row: Sums | None
     column: Sums | None
 
+    @property
+    def turned(self) -> "Trail":
+        """The trail of W^T."""
+        return self._replace(
+            start=self.start.T,
+            momentum=None if self.momentum is None else self.momentum.T,
+            writes=tuple(write.turned for write in self.writes),
+            row=self.column,
+            column=self.row,
+        )
+
 
 @dataclasses.dataclass
 class DualForm:
@@ -124,17 +145,11 @@ class DualForm:
 
     def linear(self, name: str, x: Array) -> Array:
         """x_t @ W_t."""
-        trail = self.trails[name]
-        decayed = x if trail.row is None else x * jnp.exp(trail.row.since_start)
-        y = _weighted(trail.coefficients.beta, decayed, trail.start)
-        if trail.column is not None:
-            y = y * jnp.exp(trail.column.since_start)
-        if trail.momentum is not None:
-            assert trail.coefficients.p is not None
-            y = y + _weighted(trail.coefficients.p, x, trail.momentum)
-        for write in trail.writes:
-            y = y + read_writes(-trail.coefficients.c, x, write.X, write.E, trail.row, trail.column)
-        return y
+        return read_trail(self.trails[name], x)
+
+    def transposed(self, name: str, x: Array) -> Array:
+        """x_t @ W_t^T."""
+        return read_trail(self.trails[name].turned, x)
 
     def scale(self, name: str, x: Array) -> Array:
         """x_t * W_t."""
@@ -168,6 +183,20 @@ class DualForm:
         return y
 
 
+def read_trail(trail: Trail, x: Array) -> Array:
+    """x_t @ W_t for x [C, in]: [C, out]."""
+    decayed = x if trail.row is None else x * jnp.exp(trail.row.since_start)
+    y = _weighted(trail.coefficients.beta, decayed, trail.start)
+    if trail.column is not None:
+        y = y * jnp.exp(trail.column.since_start)
+    if trail.momentum is not None:
+        assert trail.coefficients.p is not None
+        y = y + _weighted(trail.coefficients.p, x, trail.momentum)
+    for write in trail.writes:
+        y = y + read_writes(-trail.coefficients.c, x, write.X, write.E, trail.row, trail.column)
+    return y
+
+
 def _weighted(weights: Array, x: Array, W: Array) -> Array:
     """weights_t (x_t @ W), weighted where it is narrower."""
     if x.shape[-1] < W.shape[-1]:
@@ -192,6 +221,10 @@ class PerToken:
     def linear(self, name: str, x: Array) -> Array:
         """x_t @ W_t."""
         return jnp.einsum("ti,tio->to", x, self.weights[name])
+
+    def transposed(self, name: str, x: Array) -> Array:
+        """x_t @ W_t^T."""
+        return jnp.einsum("to,tio->ti", x, self.weights[name])
 
     def scale(self, name: str, x: Array) -> Array:
         """x_t * W_t."""
@@ -227,6 +260,13 @@ class OwnSteps:
         y = self.base.linear(name, x)
         for write in self.writes[name]:
             y = y - jnp.sum(x * write.X, axis=-1, keepdims=True) * write.E
+        return y
+
+    def transposed(self, name: str, x: Array) -> Array:
+        """x_t @ (W - sum_j X_j^T E_j)^T."""
+        y = self.base.transposed(name, x)
+        for write in self.writes[name]:
+            y = y - jnp.sum(x * write.E, axis=-1, keepdims=True) * write.X
         return y
 
     def scale(self, name: str, x: Array) -> Array:

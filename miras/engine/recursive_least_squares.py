@@ -69,6 +69,10 @@ class SolutionReader:
         """x_t @ (H_t + ridge I)^{-1} G_t."""
         return self.base.linear(name, self._solved(x))
 
+    def transposed(self, name: str, x: Array) -> Array:
+        """Raises: the solution is that of a linear memory."""
+        raise NotImplementedError
+
     def scale(self, name: str, x: Array) -> Array:
         """Raises: the solution is that of a linear memory."""
         raise NotImplementedError

@@ -45,7 +45,8 @@ class GateProjections(nnx.Module):
     A gate with `per_token=False` has one learned value for all tokens.
 
     Gates per head have a linear projection, gates per channel one of low rank (MIRAS, 2504.13173,
-    section 5.3).
+    section 5.3). Both start at 0. A gate that is `drawn` has a linear projection that starts as
+    those of keys and values do.
 
     Args:
         rule: the rule.
@@ -82,9 +83,10 @@ class GateProjections(nnx.Module):
                 shape = (*shape, channels[gate.side])
             axes = ("heads", *[None] * (len(shape) - 1))
             if gate.per_token:
+                whole = gate.side == "head" or gate.drawn
                 self.kernels[gate.name] = (
-                    LinearGeneral((width, *shape), ("embed", *axes), rngs, start=0.0)
-                    if gate.side == "head"
+                    LinearGeneral((width, *shape), ("embed", *axes), rngs, start=float(gate.drawn))
+                    if whole
                     else LowRank(width, rank, shape, axes, rngs)
                 )
             start = jnp.asarray(unsquash(gate, heads), jnp.float32)

@@ -1,6 +1,7 @@
 """Memory structures: the first of the four choices."""
 
-from miras.memory.base import Memory, Reader, TokenCache, register
+from miras.memory.base import Fit, Memory, Reader, TokenCache, register
+from miras.memory.compressed_slots import CompressedSlots
 from miras.memory.features import Features
 from miras.memory.gated_mlp import GatedMLP
 from miras.memory.kv import KV
@@ -13,7 +14,9 @@ __all__ = [
     "DEFAULT",
     "KV",
     "MLP",
+    "CompressedSlots",
     "Features",
+    "Fit",
     "GatedMLP",
     "Matrix",
     "Memory",

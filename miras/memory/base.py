@@ -26,6 +26,10 @@ class Reader(Protocol):
         """x @ W[name]: [C, in] to [C, out]."""
         ...
 
+    def transposed(self, name: str, x: Array) -> Array:
+        """x @ W[name]^T: [C, out] to [C, in]."""
+        ...
+
     def scale(self, name: str, x: Array) -> Array:
         """x * W[name]: [C, out] to [C, out]."""
         ...
@@ -41,6 +45,18 @@ class Reader(Protocol):
     def gate(self, name: str) -> Array:
         """A gate that the memory declares, of the tokens at hand: [C], or [C, D] per channel."""
         ...
+
+
+class Fit(NamedTuple):
+    """What a bias compares at each of C tokens, both [C, D].
+
+    Attributes:
+        pred: what the memory answers.
+        target: what it should answer.
+    """
+
+    pred: Array
+    target: Array
 
 
 class TokenCache(NamedTuple):
@@ -82,6 +98,19 @@ class Memory(Part):
     def apply(self, read: Reader, x: Array) -> Array:
         """M(W, x): [C, dk] to [C, dv]."""
         raise NotImplementedError
+
+    def fits(self, read: Reader, k: Array, v: Array) -> tuple[Fit, ...]:
+        """What tokens teach the memory: the bias is summed over the pairs.
+
+        M(W, k) against v, unless a memory learns from something other than its own answers, as one
+        does that fits keys and values to a code. As in `apply`, each weight is read once at most.
+
+        Args:
+            read: of the weights at which gradients are taken.
+            k: keys [C, dk].
+            v: values [C, dv].
+        """
+        return (Fit(self.apply(read, k), v),)
 
     @property
     def fixed(self) -> tuple[str, ...]:

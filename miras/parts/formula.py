@@ -43,6 +43,8 @@ class MemoryFormula(NamedTuple):
         feature: LaTeX of what the first weight multiplies, from that of x.
         writes: LaTeX of what a token's key and value add to the weights where that is not a
             gradient, see `Memory.associations`; None elsewhere.
+        fits: LaTeX of what is fitted to what, (pred, target) each, from that of W, a key and a
+            value, see `Memory.fits`; None where the answer to the key is fitted to the value.
         attends: the whole rule, of a memory that keeps the tokens themselves.
         lines: what M is.
         where: the functions and shapes in it.
@@ -52,6 +54,7 @@ class MemoryFormula(NamedTuple):
     gradient: Callable[[str, str], str] | None = None
     feature: Callable[[str], str] = lambda x: x
     writes: Callable[[str, str], str] | None = None
+    fits: Callable[[str, str, str], tuple[tuple[str, str], ...]] | None = None
     attends: tuple[Line, ...] = ()
     lines: tuple[Line, ...] = ()
     where: tuple[Line, ...] = ()

@@ -39,6 +39,9 @@ class Gate:
             gradients; "decay" is log alpha_t, which scales the past; "momentum" is log mu_t;
             "weight" is the weight of a token in a window. None: only its part
             reads it.
+        drawn: whether a layer starts the projection of a learned gate as those of keys and values,
+            at unit variance around the gate's value, instead of at 0. For gates per channel of
+            range "real" that are a vector made of the token, which tells tokens apart.
         symbol: LaTeX of it in `miras.equations`; made of the name if not given.
     """
 
@@ -53,6 +56,7 @@ class Gate:
     role: Role | None = None
     symbol: str = ""
     per_token: bool = True
+    drawn: bool = False
 
     @property
     def neutral(self) -> float:

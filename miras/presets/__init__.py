@@ -5,7 +5,9 @@ that the papers do not give are chosen such that the inner loss falls and the ou
 order one at initialisation, for any chunk (docs/concepts.md, "Initialisation").
 """
 
-from miras.presets import linear, delta, deep, context, titans, hybrids, caching, log_linear, tnt  # noqa: I001  (the order of the table)
+# In the order of the table.
+from miras.presets import linear, delta, deep, context, titans, hybrids, caching, log_linear  # noqa: I001
+from miras.presets import slots, tnt
 from miras.presets.registry import ALIASES, PRESETS, Preset, find, preset, register
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "log_linear",
     "preset",
     "register",
+    "slots",
     "titans",
     "tnt",
 ]

@@ -35,11 +35,11 @@ def check_memory(
     """Hold a memory to its contract.
 
     Config and docstring; `init` gives finite float32 weights [in, out] or [out], the same for the
-    same key; `apply` reads each weight once, through the reader, tokens do not see each other, and
-    an answer and its gradients are finite; `sides` and `fixed` fit the weights; a linear memory is
-    features @ w1; its factored gradients are those of `jax.grad`; steps along them lower a squared
-    error; the formula, if any, can be written and has
-    the part's gates; and the backends agree on rules with it.
+    same key; `apply` and `fits` read each weight once, through the reader, tokens do not see each
+    other, and an answer and its gradients are finite; `sides` and `fixed` fit the weights; a linear
+    memory is features @ w1; its factored gradients are those of `jax.grad`; steps along them lower
+    a squared error; the formula, if any, can be written and has the part's gates; and the backends
+    agree on rules with it.
 
     Args:
         memory: the config object.
@@ -62,7 +62,7 @@ def check_memory(
             x = jnp.asarray(rng.normal(size=(4, _DK)))
             v = jnp.asarray(rng.normal(size=(4, dv)))
             gates = _gates_of(memory, x.shape[0], dv)
-            _check_apply(memory, W, x, dv, gates)
+            _check_apply(memory, W, x, v, gates)
             _check_linear(memory, W, x, gates)
             _check_associations(memory, W, x, v, gates)
             _check_gradients(memory, W, x, v, gates)
@@ -133,6 +133,10 @@ class _Counting:
         )
         return x @ self.weights[name]
 
+    def transposed(self, name: str, x: Array) -> Array:
+        self.written.append(name)
+        return x @ self.weights[name].T
+
     def scale(self, name: str, x: Array) -> Array:
         self.written.append(name)
         return x * self.weights[name]
@@ -153,7 +157,8 @@ class _Counting:
         return self.gates[name]
 
 
-def _check_apply(memory: Memory, W: Weights, x: Array, dv: int, gates: Gates) -> None:
+def _check_apply(memory: Memory, W: Weights, x: Array, v: Array, gates: Gates) -> None:
+    dv = v.shape[1]
     counting = _Counting(W, gates)
     y = memory.apply(counting, x)
     expect(
@@ -172,6 +177,19 @@ def _check_apply(memory: Memory, W: Weights, x: Array, dv: int, gates: Gates) ->
         f"{name_of(memory)}.apply reads {sorted(set(counting.held))} by read.fixed, but `fixed` "
         f"names {sorted(memory.fixed)}.",
     )
+    fitted = _Counting(W, gates)
+    fits = memory.fits(fitted, x, v)
+    expect(
+        sorted(fitted.written) == wanted or memory.associates,
+        f"{name_of(memory)}.fits reads {sorted(fitted.written)}: each of {wanted} must be read, "
+        "once.",
+    )
+    for pred, target in fits:
+        expect(
+            pred.shape == target.shape and pred.dtype == x.dtype,
+            f"{name_of(memory)}.fits gives {pred.shape} {pred.dtype} against {target.shape}: both "
+            "must have the same shape and the dtype of keys.",
+        )
     first = {name: gate[:1] for name, gate in gates.items()}
     alone = memory.apply(_plain(memory, W, first), x[:1])
     expect_close(alone, y[:1], f"{name_of(memory)}: a token's answer depends on other tokens")
@@ -227,11 +245,11 @@ def _check_gradients(memory: Memory, W: Weights, x: Array, v: Array, gates: Gate
     held = {n: W[n] for n in memory.fixed}
 
     def from_factors(W: Weights) -> Weights:
-        writes, kinds, _ = factored(
-            memory, _plain(memory, {**W, **held}, gates), x, lambda pred: pred - v
-        )
+        reader = _plain(memory, {**W, **held}, gates)
+        writes, kinds, _ = factored(memory, reader, x, v, lambda fit: fit.pred - fit.target)
         whole = {
             "linear": lambda X, E: X.T @ E,
+            "transposed": lambda X, E: X.T @ E,
             "scale": lambda X, E: jnp.sum(X * E, axis=0),
             "shift": lambda X, E: jnp.sum(E, axis=0),
         }
@@ -246,7 +264,8 @@ def _check_gradients(memory: Memory, W: Weights, x: Array, v: Array, gates: Gate
 
 
 def _error(memory: Memory, W: Weights, x: Array, v: Array, gates: Gates) -> Array:
-    return 0.5 * jnp.sum((memory.apply(_plain(memory, W, gates), x) - v) ** 2)
+    fits = memory.fits(_plain(memory, W, gates), x, v)
+    return jnp.asarray(0.5 * sum(jnp.sum((pred - target) ** 2) for pred, target in fits))
 
 
 def _check_learning(memory: Memory, W: Weights, x: Array, v: Array, gates: Gates) -> None:

@@ -8,7 +8,14 @@ import math
 
 import numpy as np
 
-from tests.conformance.oracle_memory import Weights, address, is_linear, memory_vjp, predict
+from tests.conformance.oracle_memory import (
+    Weights,
+    address,
+    compressed,
+    is_linear,
+    memory_vjp,
+    predict,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +70,22 @@ def gradient(memory: dict, bias: dict, W: Weights, term: Association, gates: dic
     With k_write the error is read at k and the outer product is written along k_write. A slot
     memory takes the Hebbian write of ABC (2110.02488), k^T phi into the keys' slots and phi^T v
     into the values', phi being the `slot` gate, or under write="tied" 1 - alpha per slot, as in GSA
-    (2409.07146); under write="gradient" it is a memory like the others.
+    (2409.07146); under write="gradient" it is a memory like the others. Compressed slots fit the
+    key's slots and the value's to the gate `target`, each by a residual of its own (Trellis,
+    2512.23852).
     """
     if memory["kind"] == "slots" and memory["write"] != "gradient":
         phi = gates["slot"] if memory["write"] == "gate" else 1.0 - np.exp(gates["log_decay"])
         return {"w1": -np.outer(term.k, phi), "w2": -np.outer(phi, term.v)}
-    r = residual(bias, predict(memory, W, term.k), term.v, gates.get("threshold", math.nan))
+    threshold = gates.get("threshold", math.nan)
+    if memory["kind"] == "compressed_slots":
+        errors = []
+        for z in (term.k @ W["w1"], W["w2"] @ term.v):
+            linear = memory["linear_writes"]
+            pred, back = (z, lambda r: r) if linear else compressed(memory, z)
+            errors.append(back(residual(bias, pred, gates["target"], threshold)))
+        return {"w1": np.outer(term.k, errors[0]), "w2": np.outer(errors[1], term.v)}
+    r = residual(bias, predict(memory, W, term.k), term.v, threshold)
     if term.k_write is None:
         return memory_vjp(memory, W, term.k, r)
     if not is_linear(memory):

@@ -128,7 +128,7 @@ def edges(memory: dict) -> tuple[set[str], set[str]]:
         return (rows if memory["map"] in ("elu", "relu2") else set()), columns
     if kind == "gated_mlp":
         return {"w1", "w3"}, {"w2"}
-    if kind == "slots":
+    if kind in ("slots", "compressed_slots"):
         return {"w1"}, {"w2"}
     depth = memory.get("depth", 1)
     return {"w1"}, {f"w{depth}", f"b{depth}"}
@@ -136,7 +136,8 @@ def edges(memory: dict) -> tuple[set[str], set[str]]:
 
 def _layers(memory: dict, W: Weights) -> list[np.ndarray]:
     """w1..wn in order, behind them b1..bn if there are any."""
-    count = {"gated_mlp": 3, "slots": 2}.get(memory["kind"], memory.get("depth", 1))
+    known = {"gated_mlp": 3, "slots": 2, "compressed_slots": 2}
+    count = known.get(memory["kind"], memory.get("depth", 1))
     names = [f"w{i + 1}" for i in range(count)]
     names += [f"b{i + 1}" for i in range(count)] if memory.get("biases") else []
     if sorted(written(W)) != sorted(names):
@@ -201,6 +202,13 @@ def _slots_vjp(memory: dict, W: Weights, x: np.ndarray, dpred: np.ndarray) -> We
     return {"w1": memory["scale"] * np.outer(x, p * (dp - p @ dp)), "w2": np.outer(p, dpred)}
 
 
+def compressed(memory: dict, z: np.ndarray):
+    """phi(z) of compressed slots, and the map from the cotangent of phi(z) to that of z."""
+    s, slope = activate(memory["activation"], z)
+    n, scale = normalise(memory["norm"], s, memory["eps"])
+    return n, lambda dn: slope * normalise_vjp(memory["norm"], n, scale, dn)
+
+
 def address(memory: dict, W: Weights, x: np.ndarray) -> np.ndarray:
     """What the first weight multiplies: x, or its features."""
     return features(memory, x, W.get("taylor")) if memory["kind"] == "features" else x
@@ -249,6 +257,9 @@ def predict(memory: dict, W: Weights, x: np.ndarray) -> np.ndarray:
     if kind == "slots":
         w1, w2 = _layers(memory, W)
         return softmax(memory["scale"] * (x @ w1)) @ w2
+    if kind == "compressed_slots":
+        w1, w2 = _layers(memory, W)
+        return compressed(memory, x @ w1)[0] @ w2
     if kind == "features":
         return predict(memory["inner"], _inner(W), address(memory, W, x))
     raise ValueError(f"oracle: no memory {kind!r}")

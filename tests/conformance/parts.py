@@ -18,11 +18,20 @@ def slots(write: str) -> dict:
     return {"kind": "slots", "count": 3, "write": write, "scale": 0.7}
 
 
+def compressed(**more) -> dict:
+    """Three slots that keys and values are fitted to; an eps at which gradients stay moderate."""
+    return {"kind": "compressed_slots", "count": 3, "eps": 0.01} | more
+
+
 MEMORIES = rules.MEMORIES | rules.MLPS | {
     "gated_mlp": GATED,
     "gated_mlp_layer": GATED | {"residual": True, "norm": "layer"},
     "gated_mlp_rms": GATED | {"hidden": 3, "norm": "rms"},
     "slots": slots("gradient"),
+    "compressed": compressed(),
+    "compressed_linear": compressed(linear_writes=True),
+    "compressed_rms": compressed(norm="rms", activation="gelu"),
+    "compressed_plain": compressed(norm=None, activation="tanh"),
     "elu": {"kind": "features", "map": "elu"},
     "relu2": {"kind": "features", "map": "relu2"},
     "polynomial": {"kind": "features", "map": "polynomial", "degree": 3},

@@ -8,7 +8,14 @@ import pytest
 import miras
 from miras.layers.keys import Associations
 from miras.testing import random_inputs
-from tests.conformance import oracle, oracle_atlas, oracle_keys, oracle_linear, oracle_presets
+from tests.conformance import (
+    oracle,
+    oracle_atlas,
+    oracle_keys,
+    oracle_linear,
+    oracle_presets,
+    oracle_slots,
+)
 from tests.rules import RULES
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -16,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 # What the published recurrences leave out or fix: the simplex's sum, features.
 PUBLISHED = {
     "memora": ("retention.scale=1", "memory.eps=1e-6"),
-    **dict.fromkeys(("titans_lmm", "yaad", "moneta"), ("memory.eps=1e-6",)),
+    **dict.fromkeys(("titans_lmm", "yaad", "moneta", "trellis"), ("memory.eps=1e-6",)),
     "mesa": ("algorithm.iterations=12",),
 }
 INNER = {"omeganet": "mlp", "atlas": "mlp"}
@@ -46,7 +53,7 @@ def close(got, want):
 def published(name: str):
     if name == "deltanet":  # oracle_presets has its chunked form
         return oracle_linear.deltanet_exact
-    for module in (oracle_linear, oracle_keys, oracle_atlas, oracle_presets):
+    for module in (oracle_linear, oracle_keys, oracle_atlas, oracle_presets, oracle_slots):
         if hasattr(module, name):
             return getattr(module, name)
     raise AssertionError(f"no oracle for preset {name!r}")

@@ -50,9 +50,11 @@ def loss_falls(rule: miras.Rule, options: Options) -> None:
     with double_precision_op_by_op():
         W0, *streams, gates = random_inputs(rule, T=pairs)
         q, k, v = (jnp.tile(x, (1, passes, 1, 1)) for x in streams)
+        drawn = {gate.name for gate in rule.gates if gate.drawn}  # vectors of the token, as values
         gates = {
             name: jnp.tile(
-                np.full_like(gate, held.get(name, 0.0)), (1, passes) + (1,) * (gate.ndim - 2)
+                gate if name in drawn else np.full_like(gate, held.get(name, 0.0)),
+                (1, passes) + (1,) * (gate.ndim - 2),
             )
             for name, gate in gates.items()
         }

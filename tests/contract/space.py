@@ -28,6 +28,7 @@ VARIANTS: dict[str, dict[str, list[dict[str, Any]]]] = {
         ],
         "gated_mlp": [{"expansion": 1}, {"expansion": 1, "residual": True, "norm": "layer"}],
         "slots": [{"count": 3, "write": write} for write in ("gate", "tied", "gradient")],
+        "compressed_slots": [{"count": 3}, {"count": 3, "linear_writes": True}],
         "features": [
             {"map": "elu"},
             {"map": "relu2", "inner": {"kind": "mlp", "expansion": 1}},

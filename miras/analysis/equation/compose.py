@@ -205,6 +205,8 @@ def _stepped(
 
     g = found.gradient(terms, point, index)
     held = f"e_{index} held" if r"\langle" in g and f"e_{index}" in g else ""
+    if found.memory.fits is not None and r"\langle" in g:
+        held = "e held"
     lines.append(Line(f"g_{index}", g, when=held))
     G = "g_t"
     if algorithm.window > 1:

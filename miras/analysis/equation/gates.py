@@ -63,6 +63,8 @@ def _learned(gate: Gate, symbol: str, setting: EquationSetting) -> Line:
         "real": r"\mathbb{R}",
     }
     start = f"{_plain(gate.value)} at the start"
+    if gate.drawn:
+        start = "of unit variance at the start"
     if gate.slopes == "alibi":
         start = "exp(-2^(-8 (h+1) / H)) at the start in head h of H, from 0"
     elif gate.spread != 1:
@@ -102,7 +104,7 @@ def _granularity(gate: Gate) -> str:
 
 
 def _rank(gate: Gate, setting: EquationSetting) -> str:
-    ranked = gate.side != "head" and setting.layer is not None
+    ranked = gate.side != "head" and not gate.drawn and setting.layer is not None
     return f" by rank {setting.layer.gate_rank}" if ranked and setting.layer is not None else ""
 
 

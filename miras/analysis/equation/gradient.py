@@ -4,6 +4,7 @@ A token makes terms (read, write, value): the error of what the memory answers t
 `value`, written along `write`. Most make one, (k_t, k_t, v_t).
 """
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -38,7 +39,12 @@ class GradientFormula(NamedTuple):
 
     def lines(self, terms: list[Association], W: str, index: str) -> Iterator[Line]:
         """The lines that define the residual, where it is no difference, and the error of it."""
-        if self.memory.writes is not None or self.slope is not None or self._by_loss:
+        if self.memory.writes is not None or self._by_loss:
+            return
+        if self.memory.fits is not None:
+            yield from self._errors(terms, W, index)
+            return
+        if self.slope is not None:
             return
         for j, term in enumerate(terms, 1):
             at = index if len(terms) == 1 else f"{index},{j}"
@@ -59,20 +65,52 @@ class GradientFormula(NamedTuple):
             return f"- {self.memory.writes(term.read, term.value)}"
         if not self.closed:
             several = len(terms) > 1
-            at = [f"{{{index},{j}}}" if several else index for j in range(1, len(terms) + 1)]
-            each = [self._slope(term, W, f"e_{i}") for term, i in zip(terms, at)]
+            at = [f"{index},{j}" if several else index for j in range(1, len(terms) + 1)]
+            each = [self._slope(term, W, i) for term, i in zip(terms, at)]
             return " + ".join(times(t.rate if several else "", x) for t, x in zip(terms, each))
         own = len(terms) > 1 or self.granularity != "head"
         signed = list(self.signed(terms, W, index, rates=own))
         flipped = [("+" if sign == "-" else "-", x) for sign, x in signed]
         return joined(flipped).removeprefix("+ ")
 
-    def _slope(self, term: Association, W: str, error: str) -> str:
+    def _slope(self, term: Association, W: str, at: str) -> str:
         """LaTeX of the gradient of a term, of a memory without a short form."""
-        answer = self.memory.answer(W, term.read)
+        pairs = self._pairs(term, W)
         if self._by_loss and self.bias is not None and self.bias.loss is not None:
-            return rf"\nabla_W \ {self.bias.loss(answer, term.value)}"
-        return rf"\nabla_W \ \langle {answer}, {error} \rangle"
+            found = [self.bias.loss(pred, target) for pred, target in pairs]
+        else:
+            named = self._names(at)
+            found = [rf"\langle {pred}, {e} \rangle" for (pred, _), e in zip(pairs, named)]
+        total = found[0] if len(found) == 1 else f"({' + '.join(found)})"
+        return rf"\nabla_W \ {total}"
+
+    def _pairs(self, term: Association, W: str) -> tuple[tuple[str, str], ...]:
+        """What a term fits to what."""
+        if self.memory.fits is not None:
+            return self.memory.fits(W, term.read, term.value)
+        return ((self.memory.answer(W, term.read), term.value),)
+
+    def _errors(self, terms: list[Association], W: str, index: str) -> Iterator[Line]:
+        """The errors of a memory that fits several things."""
+        for j, term in enumerate(terms, 1):
+            names = self._names(index if len(terms) == 1 else f"{index},{j}")
+            for (pred, target), e in zip(self._pairs(term, W), names):
+                if self.slope is not None:
+                    answer = pred if self.slope == 1 else f"{self.slope:g} {pred}"
+                    yield Line(e, f"{answer if self.slope else ''} - {target}".strip())
+                elif self.bias is None:
+                    known = "".join(f", {gate}" for gate in self.gates)
+                    yield Line(e, rf"\rho({pred}, {target}{known})")
+                else:
+                    yield Line(r := e.replace("e_", "r_"), f"{pred} - {target}")
+                    yield Line(e, self.bias.residual(r))
+
+    def _names(self, at: str) -> Iterator[str]:
+        """LaTeX of the error of each of the things that a term fits."""
+        if self.memory.fits is None:
+            yield f"e_{at}" if len(at) == 1 else f"e_{{{at}}}"
+            return
+        yield from (f"e_{{{at},{i}}}" for i in itertools.count(1))
 
     def signed(
         self, terms: list[Association], W: str, index: str, *, rates: bool = True

@@ -15,6 +15,7 @@ from miras.engine.decay import decay_of
 from miras.engine.gradients import Term
 from miras.engine.readers import FixedWeightsReader
 from miras.engine.tokens import Tokens, tokens_of
+from miras.memory import Fit
 from miras.rule.rule import Rule
 
 
@@ -115,24 +116,34 @@ def gradient(rule: Rule, at: Weights, fixed: Weights, term: Term, tokens: Tokens
         pairs = rule.memory.associations(term.k, term.v, own, tokens.log_decays)
         return {name: -jnp.outer(x[0], e[0]) for name, (x, e) in pairs.items()}
 
-    def read(W: Weights, x: Array) -> Array:
-        return rule.memory.apply(FixedWeightsReader(W, fixed, gates=of_memory), x)
+    def fits(W: Weights, x: Array) -> tuple[Fit, ...]:
+        reader = FixedWeightsReader(W, fixed, gates=of_memory)
+        return rule.memory.fits(reader, x, term.v)
 
     own, of_memory = (part.own_gates(tokens.for_gradients) for part in (rule.bias, rule.memory))
-    residual = rule.bias.residual(read(at, term.k), term.v, own)
+    residual = tuple(rule.bias.residual(*fit, own) for fit in fits(at, term.k))
     along = term.k if term.k_write is None else term.k_write
-    (g,) = jax.vjp(lambda W: read(W, along), at)[1](residual)
+    (g,) = jax.vjp(lambda W: tuple(fit.pred for fit in fits(W, along)), at)[1](residual)
     return g
 
 
 def error(rule: Rule, W: Weights, fixed: Weights, pairs: Pairs) -> Array:
-    """||M(W, k) - v|| / ||v|| over associations; erasures, of value 0, are left out."""
+    """||M(W, k) - v|| / ||v|| over associations; erasures, of value 0, are left out.
+
+    Of a memory that fits something else to something else (`Memory.fits`), the same of those.
+    """
     nonzero = jnp.any(pairs.v != 0, axis=-1, keepdims=True)
     reader = FixedWeightsReader(W, fixed, gates=pairs.gates)
-    off = jnp.where(nonzero, rule.memory.apply(reader, pairs.k) - pairs.v, 0.0)
-    return jnp.linalg.norm(off) / jnp.linalg.norm(pairs.v)
+    fits = rule.memory.fits(reader, pairs.k, pairs.v)
+    off = [jnp.where(nonzero, pred - target, 0.0) for pred, target in fits]
+    return _norm(off) / _norm([jnp.where(nonzero, target, 0.0) for _, target in fits])
+
+
+def _norm(parts: list[Array]) -> Array:
+    """The l2 norm of all entries."""
+    return jnp.sqrt(sum(jnp.sum(x**2) for x in parts))
 
 
 def norm(W: Weights) -> Array:
     """Frobenius norm over all leaves."""
-    return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in W.values()))
+    return _norm(list(W.values()))

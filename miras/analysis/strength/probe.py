@@ -1,7 +1,8 @@
 r"""The probe that measures write strength: 64 random pairs a head, written at many rates at once.
 
-W0 = rule.init(key, d, d, H); unit keys k_i and values v_i ~ N(0, I); every gate at its start, every
-eta_t = eta; written as one chunk (refine 0, exact off) and read from the state after it:
+W0 = rule.init(key, d, d, H); unit keys k_i and values v_i ~ N(0, I); every gate at its start (one
+that is `drawn` at that plus N(0, I) for each token), every eta_t = eta; written as one chunk
+(refine 0, exact off) and read from the state after it:
 
     s(eta) = sum_{i,h} <M_eta(k_i) - M_0(k_i), v_i> / sum_{i,h} |v_i|^2
 
@@ -107,6 +108,10 @@ def _strengths(
     inputs = ScanInputs(W0, k_rows, k_rows, v_rows)
     assert rule.rate is not None
     gates = every_gate(rule, inputs)
+    for i, gate in enumerate(gate for gate in rule.gates if gate.drawn):
+        start = gates[gate.name]
+        draw = jax.random.normal(jax.random.fold_in(jax.random.key(1), i), start.shape[1:])
+        gates[gate.name] = start + draw  # the same in all rows
     start = gates[rule.rate.name]
     steps = rates.reshape(-1, *[1] * (start.ndim - 1))
     if lr_by_position:

@@ -19,7 +19,7 @@ FIGURES = Path(__file__).parents[4] / "benchmarks" / "results" / "gpu_static.md"
 # of hidden units too.
 LARGE = {
     *("dfw", "kda", "rwkv7", "longhorn", "deltaproduct", "mesa"),
-    "gated_deltanet2",
+    *("gated_deltanet2", "trellis"),
     *("memora", "omeganet", "atlas", "atlas++", "lact"),
 }
 
