@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _INK, _FAINT, _LINE = "#222222", "#777777", "#b5b5b5"
-_COLOURS = ("#4c78a8", "#c8553d", "#3f9c8f", "#dd9c3b", "#7a5195", "#6b8e23", "#a05a2c", "#d6568c")
+_COLOURS = (
+    "#4c78a8", "#c8553d", "#3f9c8f", "#dd9c3b", "#7a5195", "#6b8e23",
+    "#a05a2c", "#d6568c", "#222222", "#3bc4d9", "#c9b800", "#9aa5b1",
+)  # fmt: skip
 _STEP = 0.16  # years between a model and one that follows it in the same paper
 _ROW = 0.23  # inches
 _LONGEST = 66  # characters of the changes
