@@ -1,7 +1,8 @@
 """Token mixers and channel mixers: the two halves of a block.
 
 A token mixer is a kind in a registry, as the four parts of a rule are: `memory`, `attention`,
-`memory_caching`, `log_linear`, `tnt`, Titans' `mac`, `mag` and `mal`, and `parallel`.
+`memory_caching`, `log_linear`, `tnt`, `self_modifying`, Titans' `mac`, `mag` and `mal`, and
+`parallel`.
 """
 
 from miras.mixers.architectures import MACMixer, MAGMixer, MALMixer
@@ -13,6 +14,7 @@ from miras.mixers.log_linear import LogLinearMixer
 from miras.mixers.memory import MemoryMixer
 from miras.mixers.memory_caching import MemoryCachingMixer
 from miras.mixers.parallel import ParallelMixer
+from miras.mixers.self_modifying import SelfModifyingMixer
 from miras.mixers.tnt import TNTMixer
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "MixerConfig",
     "NoChannel",
     "ParallelMixer",
+    "SelfModifyingMixer",
     "SwiGLUChannel",
     "TNTMixer",
     "TokenMixer",
