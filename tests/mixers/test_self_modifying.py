@@ -118,7 +118,7 @@ def test_the_contract(name):
 
 BAD = {
     "M.mixer.projections_chunk=24": "projections_chunk=24 must be a multiple of model.chunk=16",
-    "memory=kv algorithm=nonparametric": "memory 'kv' keeps tokens",
+    "memory=kv algorithm=nonparametric bias=l2": "memory 'kv' keeps tokens",
     "layer.lr_by_position=true": "does not support model.layer.lr_by_position=true",
     "layer.keys=corrected": "model.layer.keys is 'corrected': use 'plain'",
     "bias=dot exact=true algorithm=gd read=token": "a rule knows no chunk",
