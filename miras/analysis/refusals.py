@@ -150,7 +150,6 @@ REFUSALS: dict[str, tuple[Refusal, ...]] = {
         _of({"retention": "l2"}, retention="kl", algorithm="dgd"),
         _of({"algorithm": "gd"}, memory="vector", algorithm="dgd"),
         _of({"algorithm": "gd"}, memory="slots", bias="dot", algorithm="dgd"),
-        _of({"algorithm": "gd"}, memory="compressed_slots", algorithm="dgd"),
         _of({"read": "snapshot"}, algorithm=_MUON, read="token"),
         _of({"algorithm": {**_MUON, "every": "token"}}, retention="kl", algorithm=_MUON,
             read="snapshot"),

@@ -152,11 +152,6 @@ class Memory(Part):
         return False
 
     @property
-    def fits_its_answer(self) -> bool:
-        """Whether a token fits the memory's answer to its key, not what `fits` makes of it."""
-        return type(self).fits is Memory.fits
-
-    @property
     def is_linear(self) -> bool:
         """Whether M(W, x) = features(x) @ w1, the memory that closed forms are known for."""
         return False

@@ -77,10 +77,10 @@ class DGD(GD):
             "use memory 'matrix' or 'mlp', or algorithm 'gd'",
         )
         yield Condition(
-            rule.memory.fits_its_answer and not rule.memory.associates,
-            f"algorithm {self.kind!r} erases along what each matrix reads of the key, but memory "
-            f"{rule.memory.kind!r} here is not written along that",
-            "use memory 'matrix' or 'mlp', or algorithm 'gd'",
+            not rule.memory.associates,
+            f"algorithm {self.kind!r} erases along a gradient's input, which memory "
+            f"{rule.memory.kind!r} with these writes has none of",
+            "use write='gradient', or algorithm 'gd'",
         )
 
     def effective(self, gates: dict[str, Array], k: Array) -> dict[str, Array]:

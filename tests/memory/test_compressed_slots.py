@@ -79,13 +79,15 @@ def test_gradients_are_the_differences_of_the_published_recurrence(chunk):
 
 
 @pytest.mark.parametrize("chunk", [1, 4])
+@pytest.mark.parametrize("algorithm", ["gd", "dgd"])
 @pytest.mark.parametrize("order", ["learn_first", "decay_first"])
-def test_linear_writes_are_two_gated_delta_rules(order, chunk):
+def test_linear_writes_are_two_gated_delta_rules(order, algorithm, chunk):
     """One writes codes along keys, the other along values: the second is transposed."""
-    rule = miras.override(RULE, "memory.linear_writes=true", f"order={order}")
+    changes = f"order={order}", f"algorithm={algorithm}"
+    rule = miras.override(RULE, "memory.linear_writes=true", *changes)
     W0, q, k, v, gates = inputs(11, rule=rule)
     _, state = miras.scan(rule, W0, q, k, v, gates, chunk=chunk)
-    delta = miras.Rule("matrix", "l2", "l2", "gd", order=order)
+    delta = miras.Rule("matrix", "l2", "l2", algorithm, order=order)
     code = gates["target"]
     shared = {name: gates[name] for name in ("lr", "log_decay")}
     run = functools.partial(miras.scan, delta, gates=shared, chunk=chunk)
