@@ -73,6 +73,7 @@ RULES = tuple(
     name
     for name in PRESETS
     if (miras.preset(name).architecture, miras.preset(name).letters) == ("lmm", "M")
+    and miras.preset(name).channel.kind == "swiglu"
 )
 
 

@@ -7,7 +7,7 @@ order one at initialisation, for any chunk (docs/concepts.md, "Initialisation").
 
 # In the order of the table.
 from miras.presets import linear, delta, deep, context, titans, hybrids, caching, log_linear  # noqa: I001
-from miras.presets import slots, tnt
+from miras.presets import slots, tnt, hope
 from miras.presets.registry import ALIASES, PRESETS, Preset, find, preset, register
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "deep",
     "delta",
     "find",
+    "hope",
     "hybrids",
     "linear",
     "log_linear",

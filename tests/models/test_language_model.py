@@ -168,7 +168,7 @@ def starting_points():
 
 FREE = ("newton", "nonparametric")
 # Attention has no inner loss, and that of RWKV-7's erasing term is the norm of what it erases.
-NO_LOSS = ("transformer", "sliding_window", "rwkv7")
+NO_LOSS = ("transformer", "sliding_window", "hope_attention", "rwkv7")
 
 
 STARTS = {f"{name}-{chunk}": (name, chunk) for name, chunk in starting_points()}
