@@ -13,6 +13,10 @@ import pytest
 import miras
 from benchmarks import precision
 from experiments import presets, recall
+from miras.bias.base import Bias
+from miras.memory.base import Memory
+from miras.optim.base import Algorithm
+from miras.retention.base import Retention
 from miras.train import RunConfig
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -78,6 +82,20 @@ def test_every_file_that_a_page_names_exists(page):
     folders = "miras|tests|docs|benchmarks|experiments"
     for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text()):
         assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("part", [Memory, Bias, Retention, Algorithm])
+def test_the_readme_names_every_member(part):
+    axis = part.registry.axis
+    (row,) = re.findall(
+        rf"^\| \[{axis}\]\(.*\) \| (.*) \|$", (ROOT / "README.md").read_text(), re.M
+    )
+    assert sorted(re.findall(r"`(\w+)`", row)) == sorted(part.registry.names())
+
+
+def test_the_readme_counts_the_presets():
+    (count,) = re.findall(r"(\d+) named models", (ROOT / "README.md").read_text())
+    assert int(count) == len(miras.presets.PRESETS)
 
 
 def test_the_page_on_the_command_line_has_every_command():

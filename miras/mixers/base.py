@@ -52,6 +52,11 @@ class TokenMixer(Config):
     measures: ClassVar[bool] = True
     rotates: ClassVar[bool] = False
 
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """Which of keys "k" and values "v" the mixer makes by other means than projections."""
+        return ()
+
     def build(self, config: "MixerConfig", width: int, heads: int, rngs: "nnx.Rngs") -> Any:
         """The module.
 

@@ -99,6 +99,11 @@ class SelfModifyingMixer(Projecting, TokenMixer):
                 f"{told} does not support {where}layer.{name}=true: set it to false.",
             )
 
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """Those of memories."""
+        return self.memories
+
     def align(self, config: MixerConfig) -> int | None:
         """The chunk of the projections."""
         return self.span(config.chunk)

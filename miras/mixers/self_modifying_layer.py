@@ -29,6 +29,7 @@ from miras.mixers.projecting import Projecting
 from miras.mixers.projection_memories import ProjectionMemories, TileTokens, in_chunks
 from miras.mixers.segment_writes import choose
 from miras.mixers.segments import lay_out, tiles_at_most
+from miras.parts.gate import Role
 from miras.sequence.arrays import check_float
 
 
@@ -188,8 +189,8 @@ class SelfModifyingLayer(nnx.Module):
 
         def by_token(begin):
             def one(begin, token):
-                token = jax.tree.map(lambda z: z[:, None], token)
-                found, *after = self._in_tiles(*token, begin, 1, sliced=False)
+                own, ids, mask = jax.tree.map(lambda z: z[:, None], token)
+                found, *after = self._in_tiles(own, ids, mask, begin, 1, sliced=False)
                 return tuple(after), jax.tree.map(lambda z: z[:, 0], found)
 
             by_time = jax.tree.map(lambda z: jnp.moveaxis(z, 1, 0), call)
@@ -274,7 +275,8 @@ class SelfModifyingLayer(nnx.Module):
     def _made_gates(self, made: dict[str, Array]) -> dict[str, Array]:
         """The gates that are read from the answers of memories."""
         gates: dict[str, Array] = {}
-        for name, role in (("eta", "rate"), ("alpha", "decay")):
+        roles: dict[str, Role] = {"eta": "rate", "alpha": "decay"}
+        for name, role in roles.items():
             if name in made:
                 of_answer = self.fast.gates(flat(made[name]))
                 named = {gate.name for gate in self.fast.memory.rule.gates_of(role)}

@@ -241,7 +241,7 @@ def _erased(
         return "", ()
     x, lines = found.memory.feature(term.read), ()
     if not rule.memory.is_linear:
-        x, when = "x_t", "the input of each matrix for k_t, at the weights of the gradient"
+        x, when = "u_t", "the input of each matrix for k_t, at the weights of the gradient"
         lines = (Line(x, r"\mathrm{input}(W)", when=when),)
     matrix, more = rule.algorithm.erasing_formula(rate, x)
     past = decays("W_{t-1}") if rule.order == "decay_first" else "W_{t-1}"

@@ -69,6 +69,13 @@ def _scaled(term: Association, made: AssociationFormula) -> Association:
     return Association(read, write, value, f"{term.rate} {scale}".strip())
 
 
+def _projected(setting: EquationSetting) -> str:
+    """Names of the streams that are projections of the token."""
+    made = () if setting.mixer is None else setting.mixer.makes
+    names = [name for name in "qkv" if name not in made and (name != "q" or not setting.is_mac)]
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
 def query(setting: EquationSetting) -> str:
     """LaTeX of the query."""
     return r"\tilde{q}_t" if setting.keys in ("comba", "corrected") else "q_t"
@@ -107,7 +114,7 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
             )
         ]
     token = "z" if setting.is_mac else "x"
-    names = "k and v" if setting.is_mac else "q, k and v"
+    names = _projected(setting)
     made = [f"a projection of {token}{many}"]
     if layer.conv:
         made.append(f"a causal convolution over {layer.conv} tokens")

@@ -42,7 +42,9 @@ def _draw(tree: list[Relative], figure: "Figure") -> None:
     for family, colour in colours.items():
         label = textwrap.shorten(printable_line(family), 48, placeholder=" ...")
         axes.plot([], [], "o", color=colour, markersize=6, label=label)
-    axes.legend(loc="lower left", frameon=False, fontsize=9.5, labelcolor=_INK)
+    axes.legend(
+        loc="center left", bbox_to_anchor=(0.04, 0.22), frameon=False, fontsize=9.5, labelcolor=_INK
+    )
     axes.set_title(
         "Models and what leads from one to the next: below each, the later models whose configs "
         "are nearest",
