@@ -17,7 +17,7 @@ APART = [name for name in NAMES if independent(miras.preset(name).rule)]
 def test_which():
     """The Hebbian ones and the delta rules without a rate or a decay per value channel."""
     others = {"dfw", "longhorn", "mesa", "ttt_linear", "ttt_mlp", "titans_lmm", "moneta", "yaad"}
-    others |= {"memora", "omeganet", "atlas", "atlas++", "lact", "gated_deltanet2"}
+    others |= {"memora", "omeganet", "atlas", "atlas++", "lact", "gated_deltanet2", "trellis"}
     others |= {name for name in NAMES if miras.preset(name).rule.carries(1, 1)}
     assert set(APART) == set(NAMES) - others
 
