@@ -87,15 +87,21 @@ def test_every_file_that_a_page_names_exists(page):
 @pytest.mark.parametrize("part", [Memory, Bias, Retention, Algorithm])
 def test_the_readme_names_every_member(part):
     axis = part.registry.axis
-    (row,) = re.findall(
-        rf"^\| \[{axis}\]\(.*\) \| (.*) \|$", (ROOT / "README.md").read_text(), re.M
-    )
-    assert sorted(re.findall(r"`(\w+)`", row)) == sorted(part.registry.names())
+    page = (ROOT / "README.md").read_text()
+    (row,) = re.findall(rf"^\| \[{axis}\]\(.*\) \| (.*) \|$", page, re.MULTILINE)
+    # Tests in the same process may have registered others.
+    kinds = [
+        kind
+        for kind in part.registry.names()
+        if part.registry.get(kind).__module__.startswith("miras.")
+    ]
+    assert sorted(re.findall(r"`(\w+)`", row)) == sorted(kinds)
 
 
 def test_the_readme_counts_the_presets():
     (count,) = re.findall(r"(\d+) named models", (ROOT / "README.md").read_text())
-    assert int(count) == len(miras.presets.PRESETS)
+    own = [p for p in miras.presets.PRESETS.values() if p.build.__module__.startswith("miras.")]
+    assert int(count) == len(own)
 
 
 def test_the_page_on_the_command_line_has_every_command():
