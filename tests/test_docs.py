@@ -16,6 +16,7 @@ from experiments import presets, recall
 from miras.bias.base import Bias
 from miras.memory.base import Memory
 from miras.optim.base import Algorithm
+from miras.presets import PRESETS
 from miras.retention.base import Retention
 from miras.train import RunConfig
 
@@ -100,7 +101,7 @@ def test_the_readme_names_every_member(part):
 
 def test_the_readme_counts_the_presets():
     (count,) = re.findall(r"(\d+) named models", (ROOT / "README.md").read_text())
-    own = [p for p in miras.presets.PRESETS.values() if p.build.__module__.startswith("miras.")]
+    own = [p for p in PRESETS.values() if p.build.__module__.startswith("miras.")]
     assert int(count) == len(own)
 
 
