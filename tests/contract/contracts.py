@@ -42,6 +42,8 @@ def loss_falls(rule: miras.Rule, options: Options) -> None:
     """A rule that reads the same three associations again and again comes to know them.
 
     Nothing is forgotten, steps are small, and the memory starts where an outer loop might put it.
+    Where a token is also written with the one before, the first token of a call has a term of the
+    loss less than when it comes again, so the first pass does not count.
     """
     pairs, passes = 3, 4
     scales = (*rule.bias.gates(), *rule.gates_of("update"))  # nothing is written where they are 0
@@ -61,7 +63,8 @@ def loss_falls(rule: miras.Rule, options: Options) -> None:
         how = {name: options[name] for name in ("refine", "exact") if name in options}
         *_, loss = scan_with_loss(rule, W0, q, k, v, gates, chunk=pairs, **how)
     by_pass = np.asarray(loss).reshape(passes, -1).sum(axis=1)
-    expect(by_pass[-1] < by_pass[0], f"{rule} with {options}: the inner loss rises: {by_pass}.")
+    start = by_pass[1 if rule.carries(1, 1) else 0]
+    expect(by_pass[-1] < start, f"{rule} with {options}: the inner loss rises: {by_pass}.")
 
 
 def traced_once(rule: miras.Rule, options: Options, traces: list[miras.Rule]) -> None:
