@@ -12,7 +12,8 @@ unit lower triangular system a matrix, as in `exact`, whatever the memory and th
 import jax.numpy as jnp
 
 from miras.array_typing import Array, Weights
-from miras.engine.decay import ratios, scores
+from miras.engine.decay import ratios
+from miras.engine.exact import reads_of_earlier
 from miras.engine.iterate import Iterate, Steps
 from miras.engine.linear import DualTrajectory
 from miras.engine.readers import Trail, Write, read_trail
@@ -45,10 +46,8 @@ def with_erasures(rule: Rule, start: Iterate, steps: Steps, fixed: Weights) -> S
 def _erasing(trail: Trail, write: Write, rho: Array) -> Write:
     """The write of one matrix, whose error erases too."""
     x, e = write
-    size = x.shape[0]
     rate = (rho / jnp.maximum(1, jnp.sum(x * x, axis=-1)))[:, None]
-    strict = jnp.arange(size)[:, None] > jnp.arange(size)[None, :]
-    seen = jnp.where(strict, trail.coefficients.c * scores(x, x, trail.row), 0.0)
+    seen = reads_of_earlier(trail, x, x)
     target = e + rate * read_trail(trail, x)
     if trail.column is None:
         return Write(x, solve_unit_lower(rate * seen, target))

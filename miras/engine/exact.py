@@ -49,12 +49,11 @@ def exact_gradients(
     free = [reader.linear(name, x) for x in reads]
 
     size, count = terms[0].k.shape[0], len(terms)
-    strict = jnp.arange(size)[:, None] > jnp.arange(size)[None, :]
     rows = []
     for i, x in enumerate(reads):
         blocks = []
         for j, X in enumerate(keys):
-            block = jnp.where(strict, trail.coefficients.c * scores(x, X, trail.row), 0.0)
+            block = reads_of_earlier(trail, x, X)
             if rule.algorithm.sequential and j < i:
                 own = jnp.sum(x * X, axis=-1, keepdims=True)
                 block = block + own * jnp.eye(size, dtype=own.dtype)
@@ -82,6 +81,13 @@ def exact_gradients(
     writes = tuple(Write(X, E[:, j]) for j, X in enumerate(keys))
     losses = [rule.bias.loss(pred[:, j], term.v, of_bias) for j, term in enumerate(terms)]
     return Gradients({name: writes}, {name: "linear"}, sum(losses[1:], losses[0]))
+
+
+def reads_of_earlier(trail: Trail, x: Array, X: Array) -> Array:
+    """What x_i [in] reads of a unit error along X_s, c[i, s] (x_i . X_s) for s < i; [C, C]."""
+    size = x.shape[0]
+    strict = jnp.arange(size)[:, None] > jnp.arange(size)[None, :]
+    return jnp.where(strict, trail.coefficients.c * scores(x, X, trail.row), 0.0)
 
 
 def _write_key(rule: Rule, reader: DualForm, term: Term, read: Array) -> Array:
