@@ -80,7 +80,7 @@ CUT = (
     "mlp", "retention-lq_chunk", "retention-kl_chunk", "retention-rows_chunk", "lact",
     "retention-f_kl_0", "key_value-momentum", "gsa", "mlp-omega", "rms_chunk", "algorithm-newton",
     "algorithm-multi_step", "refine2-mlp", "exact-momentum-learn_first", "exact-kda-decay_first",
-    "snapshot-kl_chunk", "decay_first-key", "refine2-dgd",
+    "snapshot-kl_chunk", "decay_first-key", "refine2-dgd", "trapezoidal-features",
 )  # fmt: skip
 
 
