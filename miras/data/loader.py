@@ -7,6 +7,7 @@ It connects ``corpus`` (documents), ``tokenizers`` (ids) and ``packing`` (rows);
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import grain
 import numpy as np
@@ -28,14 +29,13 @@ def make_loader(
     split: str,
     *,
     align: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     epochs: int | None = None,
     shuffle: bool | None = None,
 ) -> grain.DatasetIterator[Batch]:
     """Returns an iterator of batches whose position can be saved and restored.
 
-    A batch is a dict of arrays [batch / process_count, sequence]: ``inputs`` and ``targets`` int32;
+    A batch is a dict of arrays [len(rows), sequence]: ``inputs`` and ``targets`` int32;
     ``segment_ids`` int32, 1 and up for the documents inside a row, changing only at multiples of
     ``align``, and 0 where a row has nothing more; ``mask`` bool, where the target counts;
     ``target_bytes`` float32, the bytes of text of the target, 0 where masked out. Bits per byte are
@@ -46,16 +46,18 @@ def make_loader(
 
     A row of a task is one example, whose mask is true where the targets are tokens of the answer.
 
-    Processes read disjoint documents if the data repeats without end. In a finite pass they read
-    disjoint rows of the same batches, so that all processes do the same number of steps.
+    The n-th batch is a function of the config, ``align``, ``epochs`` and ``shuffle`` alone. A
+    process of several asks for the ``rows`` that its devices hold, and its position restores on any
+    number of processes. Rows of a task are read only where wanted. The packer of text reads and
+    tokenizes all documents on its way, since the place of a row depends on the rows before it.
 
     Args:
         config: what to read.
         split: ``"train"`` or ``"validation"``.
         align: segments start at multiples of this; the chunk of the memory. It divides
             ``config.sequence``.
-        process_index: this process, in [0, process_count).
-        process_count: number of processes that share a batch; it divides ``config.batch``.
+        rows: the rows of each batch that are returned, in this order; distinct numbers in
+            [0, config.batch). All by default.
         epochs: passes over the documents; None is unlimited for train and 1 for validation.
         shuffle: whether each pass has a new seeded order; None is true for train only.
 
@@ -63,19 +65,13 @@ def make_loader(
         ConfigError: an argument is out of range, the source or tokenizer cannot be used, the split
             has fewer than ``sequence`` tokens, or a row of the task does not fit in them.
     """
-    _check(config, align, process_index, process_count, epochs)
+    _check(config, align, epochs)
+    own = _own_rows(config, rows)
     train = split == "train"
     shuffle = train if shuffle is None else shuffle
     epochs = epochs if train or epochs is not None else 1
     if config.task is not None:
-        return make_task_loader(
-            config,
-            split,
-            process_index=process_index,
-            process_count=process_count,
-            epochs=epochs,
-            shuffle=shuffle,
-        )
+        return make_task_loader(config, split, rows=own, epochs=epochs, shuffle=shuffle)
     documents = open_documents(config, split)
     tokenizer = make_tokenizer(config.tokenizer)
     _check_length(documents, tokenizer, config, split, align)
@@ -84,17 +80,10 @@ def make_loader(
     if shuffle:
         stream = stream.shuffle(seed=config.seed)
     stream = stream.repeat(epochs)
-    if epochs is None:
-        stream = stream[process_index::process_count]
-        rows, first, stride = config.batch // process_count, 0, 1
-        available = -(-len(documents) // process_count)
-    else:
-        rows, first, stride = config.batch, process_index, process_count
-        available = len(documents)
     # Without shuffling, one lane keeps the order. With it, no document is in two lanes of a pass.
-    lanes = min(max(_LANES, rows), available) if shuffle else 1
+    lanes = min(max(_LANES, config.batch), len(documents)) if shuffle else 1
     rotate = config.seed if shuffle else None
-    layout = PackingSpec(config.sequence, rows, align, lanes, first, stride, rotate)
+    layout = PackingSpec(config.sequence, config.batch, align, lanes, own, rotate)
     identity = {
         "corpus": documents.fingerprint,
         "documents": len(documents),
@@ -105,7 +94,6 @@ def make_loader(
         "lanes": lanes,
         "seed": config.seed if shuffle else None,
         "epochs": epochs,
-        "processes": process_count,
     }
     tokenized = stream.map(functools.partial(tokenize, tokenizer=tokenizer))
     return iter(PackedDataset(tokenized, layout, identity))
@@ -122,25 +110,30 @@ def tokenize(text: bytes, tokenizer: Tokenizer) -> TokenizedDocument:
     return TokenizedDocument(np.append(np.int32(tokenizer.bos_id), ids), lengths)
 
 
-def _check(
-    config: DataConfig, align: int, process_index: int, process_count: int, epochs: int | None
-) -> None:
+def _check(config: DataConfig, align: int, epochs: int | None) -> None:
     if align < 1 or config.sequence % align:
         raise ConfigError(
             f"data.sequence={config.sequence} is not a multiple of align={align} (the memory's "
             f"chunk): use {_near_multiple(config.sequence, align)}, or another chunk."
         )
-    if process_count < 1 or not 0 <= process_index < process_count:
-        raise ConfigError(
-            f"process_index={process_index} must lie in [0, process_count={process_count})."
-        )
-    if config.batch % process_count:
-        raise ConfigError(
-            f"data.batch={config.batch} is not divisible by process_count={process_count}: "
-            f"use {_near_multiple(config.batch, process_count)}."
-        )
     if epochs is not None and epochs < 1:
         raise ConfigError(f"epochs={epochs} must be at least 1, or None.")
+
+
+def _own_rows(config: DataConfig, rows: Sequence[int] | None) -> tuple[int, ...]:
+    if rows is None:
+        return tuple(range(config.batch))
+    own = tuple(int(row) for row in rows)
+    if wrong := [row for row in own if not 0 <= row < config.batch]:
+        raise ConfigError(
+            f"row {wrong[0]} is not in a batch of data.batch={config.batch}: rows are numbers from "
+            f"0 to {config.batch - 1}."
+        )
+    if not own or len(set(own)) < len(own):
+        raise ConfigError(
+            f"rows={list(own)[:16]} must be at least one row, and name each row once."
+        )
+    return own
 
 
 def _near_multiple(value: int, of: int) -> int:

@@ -30,6 +30,18 @@ class TokenizedDocument(NamedTuple):
     byte_lengths: np.ndarray
 
 
+def empty_batch(rows: int, sequence: int) -> Batch:
+    """A batch of empty rows: arrays [rows, sequence] of zeros, to be filled."""
+    shape = (rows, sequence)
+    return {
+        "inputs": np.zeros(shape, np.int32),
+        "targets": np.zeros(shape, np.int32),
+        "segment_ids": np.zeros(shape, np.int32),
+        "mask": np.zeros(shape, np.bool_),
+        "target_bytes": np.zeros(shape, np.float32),
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class PackingSpec:
     """The shape of a batch.
@@ -39,7 +51,8 @@ class PackingSpec:
         rows: rows packed at a time, over all processes.
         align: segments start at multiples of it.
         lanes: documents read in parallel.
-        first, stride: this process returns the rows ``[first::stride]``.
+        own: the rows that this process returns, in this order; None returns all. The others are
+            counted and not filled.
         rotate: seed of a random row at which each document starts and to which it wraps around;
             None starts at the first row. Rows share no state, so the order of the rows of a
             document does not matter, and early batches are not only the beginnings of files.
@@ -49,17 +62,27 @@ class PackingSpec:
     rows: int
     align: int = 1
     lanes: int = 1
-    first: int = 0
-    stride: int = 1
+    own: tuple[int, ...] | None = None
     rotate: int | None = None
 
 
 def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
     """Check that a position was saved while reading the same data.
 
+    Positions of miras 0.1 name a number of processes. Those of one process are the same as today's;
+    those of several processes each followed documents of their own.
+
     Raises:
         ConfigError: the data differs; the message lists the differences.
     """
+    saved = dict(saved)
+    processes = saved.pop("processes", 1)
+    if processes != 1:
+        raise ConfigError(
+            f"the data position was saved by one of {processes} processes that read documents of "
+            "their own, as earlier versions did, and cannot be continued: start a new run, which "
+            "can continue from the weights with --from."
+        )
     names = sorted(saved.keys() | current.keys())
     if changed := [n for n in names if saved.get(n) != current.get(n)]:
         raise ConfigError(
@@ -126,7 +149,7 @@ class PackedIterator(grain.DatasetIterator[Batch]):
     """Iterator of ``PackedDataset``.
 
     A batch maps ``inputs``, ``targets`` and ``segment_ids`` to int32, ``mask`` to bool and
-    ``target_bytes`` to float32 arrays, each [rows, sequence].
+    ``target_bytes`` to float32 arrays, each [rows of this process, sequence].
     """
 
     def __init__(self, documents: Any, spec: PackingSpec, identity: dict[str, Any]) -> None:
@@ -137,33 +160,27 @@ class PackedIterator(grain.DatasetIterator[Batch]):
         self._next = 0
         self._turn = 0
         self._lanes: list[_Lane | None] = [None] * spec.lanes
+        own = range(spec.rows) if spec.own is None else spec.own
+        self._places = {row: place for place, row in enumerate(own)}
 
     def __next__(self) -> Batch:
         """Returns the next batch; the last one of a finite pass is padded with empty rows."""
         self._assert_not_closed()
-        shape = (self._spec.rows, self._spec.sequence)
-        batch = {
-            "inputs": np.zeros(shape, np.int32),
-            "targets": np.zeros(shape, np.int32),
-            "segment_ids": np.zeros(shape, np.int32),
-            "mask": np.zeros(shape, np.bool_),
-            "target_bytes": np.zeros(shape, np.float32),
-        }
+        batch = empty_batch(len(self._places), self._spec.sequence)
         row = 0
         while row < self._spec.rows and self._lanes:
             self._turn %= len(self._lanes)
-            if self._pack_row(batch, row, self._turn):
+            if self._pack_row(batch, self._places.get(row), self._turn):
                 row += 1
                 self._turn += 1
             else:
                 del self._lanes[self._turn]  # the lane is exhausted
         if row == 0:
             raise StopIteration
-        first, stride = self._spec.first, self._spec.stride
-        return {name: array[first::stride] for name, array in batch.items()}
+        return batch
 
-    def _pack_row(self, batch: Batch, row: int, lane: int) -> bool:
-        """Fills one row from one lane; False if the lane is exhausted."""
+    def _pack_row(self, batch: Batch, row: int | None, lane: int) -> bool:
+        """Fills one row from one lane, or skips it if `row` is None; False at the lane's end."""
         position, segment = 0, 0
         sequence, align = self._spec.sequence, self._spec.align
         while position < sequence:
@@ -175,12 +192,13 @@ class PackedIterator(grain.DatasetIterator[Batch]):
             start, stop, length = place.next_span(self._spec, sequence - position)
             end = position + stop - start
             segment += 1
-            batch["inputs"][row, position:end] = tokens[start:stop]
-            batch["targets"][row, position:end] = tokens[start + 1 : stop + 1]
-            batch["target_bytes"][row, position:end] = lengths[start:stop]
-            batch["mask"][row, position:end] = True
             aligned = -(-end // align) * align
-            batch["segment_ids"][row, position:aligned] = segment
+            if row is not None:
+                batch["inputs"][row, position:end] = tokens[start:stop]
+                batch["targets"][row, position:end] = tokens[start + 1 : stop + 1]
+                batch["target_bytes"][row, position:end] = lengths[start:stop]
+                batch["mask"][row, position:end] = True
+                batch["segment_ids"][row, position:aligned] = segment
             position = aligned
             place.offset += stop - start
             if place.offset == length:

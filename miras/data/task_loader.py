@@ -5,13 +5,14 @@ The rows are prepared by `task_rows`; the batches have the format of `loader.mak
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
 from miras.data.config import DataConfig
-from miras.data.packing import Batch, check_identity
+from miras.data.packing import Batch, check_identity, empty_batch
 from miras.data.task_rows import prepare
 from miras.data.tokenizers.make_tokenizer import make_tokenizer
 from miras.data.vocabulary import vocabulary
@@ -21,8 +22,7 @@ def make_task_loader(
     config: DataConfig,
     split: str,
     *,
-    process_index: int,
-    process_count: int,
+    rows: Sequence[int],
     epochs: int | None,
     shuffle: bool,
 ) -> TaskIterator:
@@ -34,10 +34,10 @@ def make_task_loader(
     assert config.task is not None
     builder = prepare(config)
     source: Any = builder
-    rows = grain.MapDataset.source(source.as_data_source(split))
+    examples = grain.MapDataset.source(source.as_data_source(split))
     if shuffle:
-        rows = rows.shuffle(seed=config.seed)
-    rows = rows.repeat(epochs)
+        examples = examples.shuffle(seed=config.seed)
+    examples = examples.repeat(epochs)
     if config.task.vocabulary() is None:
         sizes = make_tokenizer(config.tokenizer).byte_lengths
     else:
@@ -48,10 +48,8 @@ def make_task_loader(
         "batch": config.batch,
         "seed": config.seed if shuffle else None,
         "epochs": epochs,
-        "processes": process_count,
     }
-    own = range(process_index, config.batch, process_count)
-    return TaskIterator(rows, own, config, sizes, identity)
+    return TaskIterator(examples, rows, config, sizes, identity)
 
 
 class TaskIterator(grain.DatasetIterator[Batch]):
@@ -59,7 +57,7 @@ class TaskIterator(grain.DatasetIterator[Batch]):
 
     Args:
         rows: random access to the rows of all epochs.
-        own: the rows of a batch that this process returns.
+        own: the rows of a batch that this process returns; the others are not read.
         config: for the shape of a batch.
         sizes: bytes of text of each token.
         identity: plain values that identify the data; restoring a position of other data raises
@@ -69,7 +67,7 @@ class TaskIterator(grain.DatasetIterator[Batch]):
     def __init__(
         self,
         rows: Any,
-        own: range,
+        own: Sequence[int],
         config: DataConfig,
         sizes: np.ndarray,
         identity: dict[str, Any],
@@ -86,17 +84,10 @@ class TaskIterator(grain.DatasetIterator[Batch]):
         if first >= len(self._rows):
             raise StopIteration
         self._taken += 1
-        shape = (len(self._own), self._sequence)
-        batch = {
-            "inputs": np.zeros(shape, np.int32),
-            "targets": np.zeros(shape, np.int32),
-            "segment_ids": np.zeros(shape, np.int32),
-            "mask": np.zeros(shape, np.bool_),
-            "target_bytes": np.zeros(shape, np.float32),
-        }
+        batch = empty_batch(len(self._own), self._sequence)
         for n, place in enumerate(self._own):
             if first + place >= len(self._rows):
-                break
+                continue
             row = self._rows[first + place]
             positions, targets = row["positions"], row["targets"]
             batch["inputs"][n] = row["inputs"]

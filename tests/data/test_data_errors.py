@@ -74,8 +74,9 @@ def test_too_little_text_says_how_much_there_is_and_what_would_fit(tmp_path, cac
 
 def test_shapes_that_do_not_divide(folder, cache):
     fails(r"sequence=100 .* align=16 .* use 96", folder, cache, align=16, sequence=100)
-    fails(r"batch=8 .* process_count=3: use 9", folder, cache, process_count=3)
-    fails(r"process_index=2 must lie in", folder, cache, process_index=2, process_count=2)
+    fails(r"row 8 .* data\.batch=8: rows are numbers from 0 to 7", folder, cache, rows=[0, 8])
+    fails(r"rows=\[\] must be at least one row", folder, cache, rows=[])
+    fails(r"rows=\[1, 1\] must .* name each row once", folder, cache, rows=[1, 1])
     fails(r"epochs=0", folder, cache, epochs=0)
     fails(r"split 'test' is unknown", folder, cache, split="test")
 

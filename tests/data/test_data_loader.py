@@ -1,4 +1,4 @@
-"""The loader from files to batches: coverage, order, processes, resuming, speed."""
+"""The loader from files to batches: coverage, order, resuming."""
 
 import itertools
 import subprocess
@@ -97,38 +97,6 @@ def test_train_goes_on_for_ever_and_validation_ends(config):
     assert len(validation[0]) == len(validation[1]) > 0
     for a, b in zip(*validation, strict=True):
         np.testing.assert_array_equal(a["targets"], b["targets"])
-
-
-@pytest.mark.parametrize("split", ["train", "validation"])
-def test_processes_in_a_finite_pass_take_equal_steps_and_share_the_rows(config, split):
-    whole = list(make_loader(config, split, align=8, epochs=1))
-    parts = [
-        list(make_loader(config, split, align=8, epochs=1, process_index=p, process_count=2))
-        for p in range(2)
-    ]
-    assert len(parts[0]) == len(parts[1]) == len(whole)
-    for a, b, both in zip(*parts, whole, strict=True):
-        for name, rows in both.items():
-            np.testing.assert_array_equal(a[name], rows[0::2])
-            np.testing.assert_array_equal(b[name], rows[1::2])
-
-
-def test_processes_in_endless_training_read_disjoint_documents_that_are_all(tmp_path, cache):
-    # Every document is one row of one letter, so a row tells whose it is.
-    for n in range(48):
-        (tmp_path / "letters").mkdir(exist_ok=True)
-        (tmp_path / "letters" / f"{n}.txt").write_bytes(bytes([n + 1]) * 32)
-    config = DataConfig(source=str(tmp_path / "letters"), cache=cache, **SMALL)
-    train = {text[0] for text in open_documents(config, "train")}
-    assert len(train) % 4 == 0, "the test needs whole batches in an epoch"
-    seen = []
-    for p in range(2):
-        loader = make_loader(config, "train", align=8, process_index=p, process_count=2)
-        batches = list(itertools.islice(loader, len(train) // 4))
-        assert batches[0]["targets"].shape == (2, 32)
-        seen.append({int(t) for b in batches for t in b["targets"][:, 0]})
-    assert not seen[0] & seen[1]
-    assert seen[0] | seen[1] == train
 
 
 @pytest.mark.parametrize("steps", [0, 1, 13, 200])

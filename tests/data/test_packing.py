@@ -1,5 +1,6 @@
 """The packer alone: every id once, aligned segments, exact positions."""
 
+import dataclasses
 import json
 
 import grain
@@ -116,14 +117,16 @@ def test_rows_of_a_batch_come_from_different_documents():
     assert len(np.unique(batch["targets"] // 64)) == 8
 
 
-def test_a_stride_hands_out_some_rows_of_the_same_batches():
-    sizes = [7, 30, 0, 12, 25]
-    whole = list(iterator(sizes, PackingSpec(8, 4, 4, 2)))
-    for first in range(2):
-        part = list(iterator(sizes, PackingSpec(8, 4, 4, 2, first, 2)))
-        assert len(part) == len(whole)
-        for a, b in zip(whole, part, strict=True):
-            np.testing.assert_array_equal(a["targets"][first::2], b["targets"])
+@settings(max_examples=40, deadline=None)
+@given(sizes=sizes, layout=layouts, order=st.randoms(use_true_random=False))
+def test_rows_of_ones_own_are_those_of_whole_batches(sizes, layout, order):
+    own = tuple(order.sample(range(layout.rows), order.randint(1, layout.rows)))
+    whole = list(iterator(sizes, layout))
+    part = list(iterator(sizes, dataclasses.replace(layout, own=own)))
+    assert len(part) == len(whole)
+    for a, b in zip(whole, part, strict=True):
+        for name in a:
+            np.testing.assert_array_equal(a[name][list(own)], b[name])
 
 
 def test_a_position_in_other_data_is_refused_by_name():
