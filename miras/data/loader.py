@@ -1,20 +1,22 @@
 """`make_loader`: the iterator of batches that a ``DataConfig`` describes.
 
-It connects ``corpus`` (documents), ``tokenizers`` (ids) and ``packing`` (rows); tasks are in
-``task_loader``.
+It connects ``corpus`` (documents), ``tokenizers`` (ids), ``packing`` (rows) and ``rows`` (batches);
+tasks are in ``task_loader``.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import grain
 import numpy as np
 
 from miras.data.config import DataConfig
-from miras.data.packing import Batch, PackedDataset, PackingSpec, TokenizedDocument
-from miras.data.task_loader import make_task_loader
+from miras.data.packing import PackedRows, PackingSpec, TokenizedDocument
+from miras.data.rows import Batch, RowBatches, RowStream
+from miras.data.task_loader import task_rows
 from miras.data.text.corpus import open_documents
 from miras.data.text.documents import DocumentSource
 from miras.data.tokenizers.base import Tokenizer
@@ -71,19 +73,25 @@ def make_loader(
     shuffle = train if shuffle is None else shuffle
     epochs = epochs if train or epochs is not None else 1
     if config.task is not None:
-        return make_task_loader(config, split, rows=own, epochs=epochs, shuffle=shuffle)
+        stream, identity = task_rows(config, split, epochs=epochs, shuffle=shuffle)
+    else:
+        stream, identity = _text_rows(config, split, align, epochs, shuffle)
+    return RowBatches(stream, config.batch, config.sequence, own, identity)
+
+
+def _text_rows(
+    config: DataConfig, split: str, align: int, epochs: int | None, shuffle: bool
+) -> tuple[RowStream, dict[str, Any]]:
+    """The packed rows of the documents of a source, and the identity of the data."""
     documents = open_documents(config, split)
     tokenizer = make_tokenizer(config.tokenizer)
     _check_length(documents, tokenizer, config, split, align)
 
-    stream = grain.MapDataset.source(documents)
+    order = grain.MapDataset.source(documents)
     if shuffle:
-        stream = stream.shuffle(seed=config.seed)
-    stream = stream.repeat(epochs)
+        order = order.shuffle(seed=config.seed)
     # Without shuffling, one lane keeps the order. With it, no document is in two lanes of a pass.
     lanes = min(max(_LANES, config.batch), len(documents)) if shuffle else 1
-    rotate = config.seed if shuffle else None
-    layout = PackingSpec(config.sequence, config.batch, align, lanes, own, rotate)
     identity = {
         "corpus": documents.fingerprint,
         "documents": len(documents),
@@ -95,8 +103,9 @@ def make_loader(
         "seed": config.seed if shuffle else None,
         "epochs": epochs,
     }
-    tokenized = stream.map(functools.partial(tokenize, tokenizer=tokenizer))
-    return iter(PackedDataset(tokenized, layout, identity))
+    tokenized = order.repeat(epochs).map(functools.partial(tokenize, tokenizer=tokenizer))
+    spec = PackingSpec(config.sequence, align, lanes, config.seed if shuffle else None)
+    return PackedRows(tokenized, spec), identity
 
 
 def tokenize(text: bytes, tokenizer: Tokenizer) -> TokenizedDocument:

@@ -1,4 +1,4 @@
-"""Packs documents into batches of rows, with a position that can be saved and restored.
+"""Packs documents into rows, with a position that can be saved and restored.
 
 Several documents are read in parallel, one per *lane*, and rows are taken from lanes in turn, so
 that consecutive rows come from different documents. The position is a few integers: the next
@@ -10,12 +10,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 
-from miras.errors import ConfigError
-
-Batch = dict[str, np.ndarray]
+from miras.data.rows import Batch
 
 
 class TokenizedDocument(NamedTuple):
@@ -30,95 +27,23 @@ class TokenizedDocument(NamedTuple):
     byte_lengths: np.ndarray
 
 
-def empty_batch(rows: int, sequence: int) -> Batch:
-    """A batch of empty rows: arrays [rows, sequence] of zeros, to be filled."""
-    shape = (rows, sequence)
-    return {
-        "inputs": np.zeros(shape, np.int32),
-        "targets": np.zeros(shape, np.int32),
-        "segment_ids": np.zeros(shape, np.int32),
-        "mask": np.zeros(shape, np.bool_),
-        "target_bytes": np.zeros(shape, np.float32),
-    }
-
-
 @dataclasses.dataclass(frozen=True)
 class PackingSpec:
-    """The shape of a batch.
+    """The shape of the rows and their order.
 
     Attributes:
         sequence: tokens per row, a multiple of ``align``.
-        rows: rows packed at a time, over all processes.
         align: segments start at multiples of it.
         lanes: documents read in parallel.
-        own: the rows that this process returns, in this order; None returns all. The others are
-            counted and not filled.
         rotate: seed of a random row at which each document starts and to which it wraps around;
             None starts at the first row. Rows share no state, so the order of the rows of a
             document does not matter, and early batches are not only the beginnings of files.
     """
 
     sequence: int
-    rows: int
     align: int = 1
     lanes: int = 1
-    own: tuple[int, ...] | None = None
     rotate: int | None = None
-
-
-def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """Check that a position was saved while reading the same data.
-
-    Positions of miras 0.1 name a number of processes. Those of one process are the same as today's;
-    those of several processes each followed documents of their own.
-
-    Raises:
-        ConfigError: the data differs; the message lists the differences.
-    """
-    saved = dict(saved)
-    processes = saved.pop("processes", 1)
-    if processes != 1:
-        raise ConfigError(
-            f"the data position was saved by one of {processes} processes that read documents of "
-            "their own, as earlier versions did, and cannot be continued: start a new run, which "
-            "can continue from the weights with --from."
-        )
-    names = sorted(saved.keys() | current.keys())
-    if changed := [n for n in names if saved.get(n) != current.get(n)]:
-        raise ConfigError(
-            "the saved data position belongs to other data, as "
-            + ", ".join(f"{n} was {saved.get(n)!r}, is {current.get(n)!r}" for n in changed)
-            + ": restore the former data, or start a new run."
-        )
-
-
-class PackedDataset(grain.IterDataset[Batch]):
-    """Batches of packed rows from tokenized documents.
-
-    A row is filled with consecutive documents. A document that does not fit is split, and the next
-    row of the lane continues with the following token, so that every id is a target exactly once.
-    The next document starts at a multiple of ``align``; the gap before it has the segment id of the
-    previous document and is masked out. The rest of a row at the end of the data has segment id 0.
-
-    Args:
-        documents: random access to ``TokenizedDocument``.
-        spec: the shape of a batch.
-        identity: plain values that identify the data; restoring a position of other data raises
-            an error.
-    """
-
-    def __init__(
-        self,
-        documents: grain.MapDataset[TokenizedDocument],
-        spec: PackingSpec,
-        identity: dict[str, Any],
-    ) -> None:
-        super().__init__(documents)
-        self._spec = spec
-        self._identity = identity
-
-    def __iter__(self) -> PackedIterator:
-        return PackedIterator(self._parent, self._spec, self._identity)
 
 
 @dataclasses.dataclass
@@ -145,39 +70,38 @@ class _Lane:
         return start, start + min(room, length - start, length - self.offset), length
 
 
-class PackedIterator(grain.DatasetIterator[Batch]):
-    """Iterator of ``PackedDataset``.
+class PackedRows:
+    """The stream of packed rows of tokenized documents (`rows.RowStream`).
 
-    A batch maps ``inputs``, ``targets`` and ``segment_ids`` to int32, ``mask`` to bool and
-    ``target_bytes`` to float32 arrays, each [rows of this process, sequence].
+    A row is filled with consecutive documents. A document that does not fit is split, and the next
+    row of the lane continues with the following token, so that every id is a target exactly once.
+    The next document starts at a multiple of ``align``; the gap before it has the segment id of the
+    previous document and is masked out. The rest of a row at the end of the data has segment id 0.
+
+    A row that is skipped costs the tokens of its documents all the same, since where the next row
+    begins depends on their number.
+
+    Args:
+        documents: random access to ``TokenizedDocument``.
+        spec: the shape of the rows.
     """
 
-    def __init__(self, documents: Any, spec: PackingSpec, identity: dict[str, Any]) -> None:
-        super().__init__()
+    def __init__(self, documents: Any, spec: PackingSpec) -> None:
         self._documents = documents
         self._spec = spec
-        self._identity = identity
         self._next = 0
         self._turn = 0
         self._lanes: list[_Lane | None] = [None] * spec.lanes
-        own = range(spec.rows) if spec.own is None else spec.own
-        self._places = {row: place for place, row in enumerate(own)}
 
-    def __next__(self) -> Batch:
-        """Returns the next batch; the last one of a finite pass is padded with empty rows."""
-        self._assert_not_closed()
-        batch = empty_batch(len(self._places), self._spec.sequence)
-        row = 0
-        while row < self._spec.rows and self._lanes:
+    def fill(self, batch: Batch, place: int | None) -> bool:
+        """Advance by one row; as in ``RowStream``."""
+        while self._lanes:
             self._turn %= len(self._lanes)
-            if self._pack_row(batch, self._places.get(row), self._turn):
-                row += 1
+            if self._pack_row(batch, place, self._turn):
                 self._turn += 1
-            else:
-                del self._lanes[self._turn]  # the lane is exhausted
-        if row == 0:
-            raise StopIteration
-        return batch
+                return True
+            del self._lanes[self._turn]  # the lane is exhausted
+        return False
 
     def _pack_row(self, batch: Batch, row: int | None, lane: int) -> bool:
         """Fills one row from one lane, or skips it if `row` is None; False at the lane's end."""
@@ -223,25 +147,16 @@ class PackedIterator(grain.DatasetIterator[Batch]):
     def get_state(self) -> dict[str, Any]:
         """Returns the position as plain JSON values."""
         return {
-            "identity": dict(self._identity),
             "next": self._next,
             "turn": self._turn,
             "lanes": [None if lane is None else [lane.index, lane.offset] for lane in self._lanes],
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores a position from ``get_state``; documents are fetched when needed.
-
-        Raises:
-            ConfigError: the position was saved while reading other data.
-        """
-        check_identity(state["identity"], self._identity)
+        """Restores a position from ``get_state``; documents are fetched when needed."""
         self._next = int(state["next"])
         self._turn = int(state["turn"])
         self._lanes = [
             None if place is None else _Lane(int(place[0]), int(place[1]))
             for place in state["lanes"]
         ]
-
-    def __str__(self) -> str:
-        return "PackedIterator"

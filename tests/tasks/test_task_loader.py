@@ -101,20 +101,28 @@ def test_a_position_in_other_rows_is_refused(config, change):
 
 def test_rows_that_are_not_wanted_are_not_read(config, monkeypatch):
     loader = make_loader(config(), "train", align=16, rows=[2])
-    rows, read = loader._rows, []
+    examples, read = loader._stream._examples, []
 
-    class Rows:
+    class Examples:
         def __len__(self):
-            return len(rows)
+            return len(examples)
 
         def __getitem__(self, n):
             read.append(n)
-            return rows[n]
+            return examples[n]
 
-    monkeypatch.setattr(loader, "_rows", Rows())
+    monkeypatch.setattr(loader._stream, "_examples", Examples())
     for _ in range(3):
         next(loader)
     assert read == [2, 6, 10]
+
+
+def test_a_position_of_earlier_versions_counted_batches(config):
+    loader, resumed = (make_loader(config(), "train", align=16) for _ in range(2))
+    for _ in range(5):
+        next(loader)
+    resumed.set_state({"identity": {**loader.get_state()["identity"], "processes": 1}, "taken": 5})
+    np.testing.assert_array_equal(next(resumed)["inputs"], next(loader)["inputs"])
 
 
 def test_what_rows_depend_on_names_their_folder(config, text, babi, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 from miras.config import require
 from miras.data import DataConfig, Tokenizer
 from miras.data.loader import tokenize
-from miras.data.packing import Batch
+from miras.data.rows import Batch
 from miras.data.text.corpus import open_documents
 
 TOKENS = 4096
