@@ -1,0 +1,50 @@
+"""Paths on local disks and on object stores: `gs://BUCKET/...` and `s3://BUCKET/...`.
+
+Both are `etils.epath.Path`, which has the methods of `pathlib.Path`. An object store has neither
+locks nor renames; what it has is that an object is written whole or not at all, and read as it was
+last written.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+from etils import epath
+
+from miras.errors import ConfigError
+from miras.runtime.files import expand_home
+
+# The scheme of each store, the library that reads it and the extra that installs the library.
+STORES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path has the form `SCHEME://...`."""
+    return "://" in os.fspath(path)
+
+
+def open_path(path: str | os.PathLike[str]) -> epath.Path:
+    """A local path with `~` expanded, or a path on an object store.
+
+    Raises:
+        ConfigError: the scheme is unknown, its library is not installed, or no bucket is named.
+    """
+    text = os.fspath(path)
+    if not is_remote(text):
+        return epath.Path(expand_home(text))
+    scheme, _, rest = text.partition("://")
+    if scheme not in STORES:
+        raise ConfigError(
+            f"{text!r} has the unknown scheme {scheme!r}: give gs://BUCKET/..., s3://BUCKET/... or "
+            "a local path."
+        )
+    library, extra = STORES[scheme]
+    if importlib.util.find_spec(library) is None:
+        raise ConfigError(
+            f"{text!r} needs the library {library}: install it with pip install "
+            f"'miras-jax[{extra}]'."
+        )
+    if not rest.partition("/")[0]:
+        raise ConfigError(f"{text!r} names no bucket: give {scheme}://BUCKET/...")
+    return epath.Path(text)
