@@ -18,6 +18,8 @@ from miras.cli.output import print_line
 from miras.cli.runs import run_config, with_settled_rates, with_source
 from miras.config import override, require
 from miras.errors import fail
+from miras.runtime import processes
+from miras.runtime.cluster import TIME_LIMIT, connect, failures_end_the_process
 
 if TYPE_CHECKING:
     from miras.train import RunConfig
@@ -61,16 +63,43 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="resume the run in the folder; this is the default, the option changes nothing",
     )
+    _add_processes(parser)
     parser.set_defaults(run=_run)
 
 
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    """Add the options that connect the processes of a run on several hosts."""
+    group = parser.add_argument_group(
+        "several processes",
+        "Run the same command in every process. TPU pods, SLURM and Open MPI need no options.",
+    )
+    group.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="where process 0 lets the others connect"
+    )
+    group.add_argument("--processes", type=int, metavar="N", help="number of processes")
+    group.add_argument("--process", type=int, metavar="I", help="number of this process, from 0")
+    group.add_argument(
+        "--time-limit",
+        type=float,
+        default=TIME_LIMIT,
+        metavar="SECONDS",
+        help=f"how long to wait for the other processes (default: {TIME_LIMIT:g})",
+    )
+
+
 def _run(args: argparse.Namespace) -> int:
+    with failures_end_the_process():
+        connect(args.coordinator, args.processes, args.process, args.time_limit)
+        return _train(args)
+
+
+def _train(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from miras.train import NonFiniteError, train
 
     config, out = _config_and_folder(args)
-    console = Console()
+    console = Console(quiet=not processes.first())
     try:
         result = train(config, out, console=console)
     except NonFiniteError as error:

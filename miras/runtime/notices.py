@@ -5,11 +5,13 @@ import logging
 import sys
 from collections.abc import Iterator
 
+from miras.runtime import processes
+
 _LOGS = ("miras.data", "miras.train", "miras.config.trust", "miras.analysis.strength")
 
 
 class _Notices(logging.Handler):
-    """Prints each line once, and ignores a closed stream.
+    """Prints each line once, in process 0, and ignores a closed stream.
 
     Warnings go to stderr and everything else to stdout, so that a command that fails prints only
     its error and warnings on stderr.
@@ -20,6 +22,8 @@ class _Notices(logging.Handler):
         self._printed = set()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if not processes.first():
+            return
         line = " ".join(record.getMessage().split())
         if line not in self._printed:
             self._printed.add(line)
@@ -30,7 +34,10 @@ class _Notices(logging.Handler):
 
 @contextlib.contextmanager
 def notices() -> Iterator[None]:
-    """Print what miras logs within the block, such as which files were read or left out."""
+    """Print what miras logs within the block, such as which files were read or left out.
+
+    Of several processes, only process 0 prints.
+    """
     handler = _Notices()
     with contextlib.ExitStack() as stack:
         for name in _LOGS:

@@ -4,6 +4,14 @@ By default Python raises an exception at an arbitrary point of the main thread o
 other code may swallow, and ends the process at once on SIGTERM. Within `handled`, either signal
 sets a flag, which loops read with `requested` or `check`. A thread waits for a second signal, which
 ends the process at once, even during a compilation.
+
+All processes of a run must stop at the same step, whichever of them received the signal. So where
+`jax.distributed` connects several, it keeps the handler of SIGTERM that it has installed (in C++,
+and unknown to Python): its thread looks once a second, tells the other processes, and they agree on
+the first step that none of them has begun. `poll` asks for that agreement, and only it sets the
+flag. SIGINT has the handler of this module, which sends the process a SIGTERM. A signal during a
+compilation is thereby served after it. Only a second SIGINT ends such a process at once: a second
+SIGTERM changes nothing, and schedulers follow it by SIGKILL.
 """
 
 import contextlib
@@ -11,11 +19,16 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from types import FrameType
+
+from miras.runtime import processes
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = b"\x1b[?25h"
 
 _received: list[int] = []
+_interrupts: list[int] = []  # SIGINT in one of several processes
+_polls = 0  # calls of `poll`, which all processes of a run do alike
 _cleanup: contextlib.ExitStack | None = None  # undoes what `handled` has set up
 
 
@@ -39,6 +52,22 @@ class Interrupted(SystemExit):
 def requested() -> int | None:
     """The signal that asked the process to stop, or None."""
     return _received[0] if _received else None
+
+
+def poll() -> int | None:
+    """As `requested`, after asking whether a signal to any process of the run is to be served now.
+
+    All processes of a run must call it equally often, at the same points of their work: they then
+    see the signal in the same call. It waits for no process unless there was a signal.
+    """
+    global _polls
+    if processes.count() > 1 and not _received:
+        from jax.experimental import multihost_utils
+
+        _polls += 1
+        if multihost_utils.reached_preemption_sync_point(_polls):
+            _received.append(_interrupts[0] if _interrupts else signal.SIGTERM)
+    return requested()
 
 
 def check(what: str = "") -> None:
@@ -77,6 +106,7 @@ def _forget() -> None:
     global _cleanup
     _cleanup = None
     _received.clear()
+    _interrupts.clear()
 
 
 def _listen(stack: contextlib.ExitStack) -> None:
@@ -88,11 +118,24 @@ def _listen(stack: contextlib.ExitStack) -> None:
     stack.callback(os.close, reader)
     stack.callback(watcher.join)
     stack.callback(os.close, writer)  # ends the thread
-    for number in _SIGNALS:
-        before = signal.signal(number, lambda number, frame: _received.append(number))
+    several = processes.count() > 1
+    for number in (signal.SIGINT,) if several else _SIGNALS:
+        before = signal.signal(number, _tell_all if several else _receive)
         stack.callback(signal.signal, number, signal.SIG_DFL if before is None else before)
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     stack.callback(signal.set_wakeup_fd, before)
+
+
+def _receive(number: int, frame: FrameType | None) -> None:
+    del frame
+    _received.append(number)
+
+
+def _tell_all(number: int, frame: FrameType | None) -> None:
+    """Pass a signal on to the handler of jax, which tells all processes."""
+    del frame
+    _interrupts.append(number)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _watch(reader: int) -> None:

@@ -45,6 +45,9 @@ class TrainConfig(Config):
             saved.
         checkpoint_minutes: age in minutes at which the newest checkpoint is followed by another,
             > 0; None is no limit.
+        watchdog_minutes: time without the end of a step after which a process writes the stacks of
+            its threads and ends with code 75, > 0; None is no limit. It starts after the first
+            step; a batch of an evaluation and a checkpoint count as steps.
         logger: jsonl, tensorboard, wandb, trackio or FILE.py:CLASS; None is jsonl, and tensorboard
             if it is installed; see `loggers`.
         keep: how many of the newest checkpoints are kept, >= 1; with 1, a damaged checkpoint has
@@ -72,6 +75,7 @@ class TrainConfig(Config):
     health_every: int = 100
     checkpoint_every: int = 100
     checkpoint_minutes: float | None = added(15.0)
+    watchdog_minutes: float | None = added(30.0)
     logger: tuple[str, ...] | None = added(None)
     keep: int = 3
     seed: int = 0
@@ -97,10 +101,9 @@ class TrainConfig(Config):
         for name in ("learning_rate", "clip"):
             value = getattr(self, name)
             require(value > 0, f"train.{name}={value} must be positive.")
-        require(
-            self.checkpoint_minutes is None or self.checkpoint_minutes > 0,
-            f"train.checkpoint_minutes={self.checkpoint_minutes} must be positive, or none.",
-        )
+        for name in ("checkpoint_minutes", "watchdog_minutes"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"train.{name}={value} must be positive, or none.")
         require(
             self.weight_decay >= 0, f"train.weight_decay={self.weight_decay} must be at least 0."
         )

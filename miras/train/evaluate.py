@@ -60,6 +60,7 @@ def make_evaluator(graphdef: nnx.GraphDef, data: DataConfig) -> Evaluator:
 
 def _interruptible(batches: Iterable[Batch]) -> Iterator[Batch]:
     for batch in batches:
+        signals.poll()
         signals.check()
         yield batch
 

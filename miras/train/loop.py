@@ -1,5 +1,6 @@
 """`train`: starts a run in a folder, or resumes it; the steps themselves are in `trainer`."""
 
+import contextlib
 import dataclasses
 import os
 
@@ -8,13 +9,14 @@ from rich.console import Console
 from miras.config.trust import trusting
 from miras.data.text import read_report
 from miras.errors import ConfigError
-from miras.runtime import signals
+from miras.runtime import processes, signals
 from miras.runtime.files import write_atomically
 from miras.runtime.terminal import tolerant
 from miras.train.checkpoints import checkpointer
 from miras.train.config import RunConfig
 from miras.train.runs import provenance
 from miras.train.runs.run_folder import RunFolder
+from miras.train.runs.shared_folder import check_agreement, check_seen
 from miras.train.trainer import Result, Trainer
 
 
@@ -30,6 +32,9 @@ def train(
     A resumed run ends with the same parameters as an uninterrupted one, bit for bit on the same
     machine.
 
+    In a run of several processes (`jax.distributed`), all of them call this with the same
+    arguments. Process 0 alone writes files, but for its part of the checkpoints, and prints.
+
     Args:
         config: the run.
         out: its folder; created if it does not exist.
@@ -43,22 +48,30 @@ def train(
         NonFiniteError: a step was not finite; it is neither applied nor saved.
         Interrupted: after SIGINT or SIGTERM (in the main thread), once the current step is saved;
             it is a `SystemExit` of code 130 or 143. A second signal ends the process at once.
+        ProcessLostError: another process of the run has ended.
     """
     folder = RunFolder(out)
-    console = console or Console()
-    with trusting(trust_plugins):
-        config = folder.check(config)
-        digest = None if folder.config.exists() else provenance.tokenizer_hash(config)
-        trainer = Trainer(_with_kept_tokenizer(folder, config), folder, console)
-    with folder.locked():
+    console = console or Console(quiet=not processes.first())
+    with processes.collective(), contextlib.ExitStack() as stack:
+        check_seen(folder.path)
         with trusting(trust_plugins):
-            folder.check(config)  # another process may have started a run since
-        folder.write_config(config, digest)
+            config = processes.together(lambda: folder.check(config))
+            digest = None if folder.config.exists() else provenance.tokenizer_hash(config)
+            trainer = processes.together(
+                lambda: Trainer(_with_kept_tokenizer(folder, config), folder, console)
+            )
+        check_agreement(config, trainer.data.get_state())
+        # Process 0 alone writes; it does so after all others have read.
+        processes.decide(lambda: stack.enter_context(folder.locked()))
+        with trusting(trust_plugins):
+            processes.decide(lambda: _write_config(folder, config, digest))
         try:
-            write_atomically(folder.data, read_report.to_json(trainer.read_reports))
+            processes.decide(
+                lambda: write_atomically(folder.data, read_report.to_json(trainer.read_reports))
+            )
             with signals.handled(), tolerant(console):
                 result = trainer.run()
-            if not folder.origin.exists():  # a run of an earlier version
+            if processes.first() and not folder.origin.exists():  # a run of an earlier version
                 provenance.save(folder.path, config, provenance.tokenizer_hash(config))
             return result
         except OSError as error:
@@ -67,6 +80,11 @@ def train(
                 f"{checkpointer.last_good(folder.checkpoints)}: free space or make the folder "
                 "writable, and repeat the command to resume."
             ) from error
+
+
+def _write_config(folder: RunFolder, config: RunConfig, digest: str | None) -> None:
+    folder.check(config)  # another command may have started a run since
+    folder.write_config(config, digest)
 
 
 def _with_kept_tokenizer(folder: RunFolder, config: RunConfig) -> RunConfig:

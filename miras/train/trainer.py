@@ -13,8 +13,9 @@ from rich.console import Console
 from miras.config import require, to_dict
 from miras.data import make_loader, vocabulary
 from miras.data.text import read_report
-from miras.runtime import signals
+from miras.runtime import processes, signals
 from miras.runtime.figures import write_figure
+from miras.runtime.watchdog import Watchdog
 from miras.train.accuracy import Answers
 from miras.train.checkpoints import checkpointer
 from miras.train.checkpoints.checkpointer import Checkpoints
@@ -129,8 +130,14 @@ class Trainer:
         start = 0 if restored is None else restored.step
         with contextlib.ExitStack() as stack:
             reporter = stack.enter_context(Reporter(self.console, total, start, folder.log))
+            self.watchdog = stack.enter_context(
+                Watchdog(self.recipe.watchdog_minutes, folder.stacks, f"the run in {folder.path}")
+            )
             if restored is not None and restored.damaged:
-                renamed = checkpointer.rename_damaged(folder.checkpoints, restored.damaged)
+                damaged = restored.damaged
+                renamed = processes.decide(
+                    lambda: checkpointer.rename_damaged(folder.checkpoints, damaged)
+                )
                 reporter.warn(f"warning: {renamed}; resuming from step {start}.")
             checkpoints = Checkpoints(folder.checkpoints, self.recipe.keep)
             stack.callback(checkpoints.close)
@@ -151,11 +158,12 @@ class Trainer:
                     if start == total
                     else f"resuming from step {start} of {total} in {folder.path}."
                 )
-            if self._evaluation_is_missing(start):
+            if processes.decide(lambda: self._evaluation_is_missing(start)):
                 self._evaluate(start, state.params, loggers, reporter)
             if start < total:
                 state = self._train(state, start, checkpoints, loggers, reporter)
-        self._plot(reporter)
+        if processes.first():
+            self._plot(reporter)
         return Result(
             folder=folder.path,
             state=state,
@@ -212,11 +220,13 @@ class Trainer:
             # A step's metrics are read after the next step is dispatched, to keep the device busy.
             if previous is not None:
                 self._finish_step(previous, state.params, checkpoints, means)
+                self.watchdog.beat()
             previous = DispatchedStep(step, batches, metrics)
             due = self._due(step, checkpoints)
             if any(due) or step == start + 1:
                 self._finish_step(previous, state.params, checkpoints, means)
                 previous = None
+                self.watchdog.beat()
             if step == start + 1 and not due.log:
                 means.restart_clock()  # the first step includes compilation
             reporter.step(step)
@@ -244,9 +254,13 @@ class Trainer:
             health=last or step % recipe.health_every == 0,
             save=last or step % recipe.checkpoint_every == 0,
         )
-        minutes = recipe.checkpoint_minutes
-        late = minutes is not None and checkpoints.age() >= 60 * minutes
-        return due._replace(save=due.save or late or signals.requested() is not None)
+        if (minutes := recipe.checkpoint_minutes) is not None and (
+            # Several processes ask the clock of process 0, where they wait for the device anyway.
+            processes.count() == 1 or any(due)
+        ):
+            late = processes.decide(lambda: checkpoints.age() >= 60 * minutes)
+            due = due._replace(save=due.save or late)
+        return due._replace(save=due.save or signals.poll() is not None)
 
     def _log(self, step: int, means: IntervalMeans, loggers: Loggers, reporter: Reporter) -> None:
         rate = float(jnp.asarray(self.schedule(step - 1)))
@@ -280,7 +294,7 @@ class Trainer:
         return True
 
     def _evaluate(self, step: int, params: Params, loggers: Loggers, reporter: Reporter) -> None:
-        found = self.evaluate(params, self.held_out)
+        found = self.evaluate(params, self.watchdog.over(self.held_out))
         loggers.write(step, "held_out", found._asdict())
         reporter.print_line(f"step {step}: {found.summary}")
 

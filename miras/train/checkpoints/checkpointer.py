@@ -10,16 +10,20 @@ import os
 import pathlib
 import re
 import time
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
 from miras.errors import ConfigError
+from miras.runtime import processes
 from miras.train.checkpoints.digest import digest
 from miras.train.checkpoints.manifest import DamagedError, Manifest
 from miras.train.checkpoints.silence import drain_callbacks, silence_orbax
 from miras.train.state import TrainState
+
+T = TypeVar("T")
 
 _STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # as Orbax names a checkpoint
 
@@ -62,7 +66,7 @@ def restore(
             with other data.
     """
     damaged: dict[int, str] = {}
-    steps = saved_steps(folder)
+    steps = processes.decide(lambda: saved_steps(folder))
     if step is not None and step not in steps:
         existing = ", ".join(map(str, steps)) or "none"
         raise ConfigError(f"{folder} has no checkpoint of step {step}: the steps are {existing}.")
@@ -83,16 +87,43 @@ def restore(
 
 
 def _read(path: str, like: TrainState, data: Any) -> TrainState | str:
-    """The state of a checkpoint, or the reason why it cannot be read."""
+    """The state of a checkpoint, or the reason why it cannot be read; the same in all processes."""
+    found = _try(lambda: _load(path, like, data))
+    reasons = processes.gather(found if isinstance(found, str) else "")
+    for number, reason in enumerate(reasons):
+        if reason:
+            return reason if number == 0 else f"process {number}: {reason}"
+    assert not isinstance(found, str)
+    state, manifest = found
+    damage = _try(lambda: _check(state, manifest))  # a digest needs the parts of all processes
+    return state if damage is None else damage
+
+
+def _load(path: str, like: TrainState, data: Any) -> tuple[TrainState, Manifest]:
     manifest = Manifest()
-    try:
+    # By default Orbax waits for all processes after it has read, and so for one that cannot read.
+    own = processes.index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+    with ocp.Context(multiprocessing_options=alone):
         # One item at a time: if one of several fails, Orbax never awaits the others.
         ocp.load_checkpointables(path, {"data": manifest})
         state = ocp.load_checkpointables(path, {"state": like})["state"]
-        _check(state, like, manifest)
-        if data is not None:
-            data.set_state(manifest.position)
-        return state
+    for read, expected in zip(jax.tree.leaves(state), jax.tree.leaves(like), strict=True):
+        if (read.shape, read.dtype) != (expected.shape, expected.dtype):
+            raise DamagedError(f"an array is {read.dtype}{read.shape}")
+    if data is not None:
+        data.set_state(manifest.position)
+    return state, manifest
+
+
+def _try(read: Callable[[], T]) -> T | str:
+    """The result, or why there is none.
+
+    Raises:
+        ConfigError: the checkpoint is of other data.
+    """
+    try:
+        return read()
     except Exception as error:  # damage surfaces as nearly any exception
         cause = _root_cause(error)
         if isinstance(cause, ConfigError):
@@ -100,11 +131,8 @@ def _read(path: str, like: TrainState, data: Any) -> TrainState | str:
         return _first_line(cause)
 
 
-def _check(state: TrainState, like: TrainState, manifest: Manifest) -> None:
+def _check(state: TrainState, manifest: Manifest) -> None:
     """Raise DamagedError unless the state is the saved one, bit for bit."""
-    for read, expected in zip(jax.tree.leaves(state), jax.tree.leaves(like), strict=True):
-        if (read.shape, read.dtype) != (expected.shape, expected.dtype):
-            raise DamagedError(f"an array is {read.dtype}{read.shape}")
     if manifest.leaves is None:
         return
     found = digest(state)

@@ -1,10 +1,11 @@
 """The manifest of a checkpoint: the data position and the digests of the state, with a checksum.
 
-Each process writes one file to the checkpoint's `data` folder:
+Process 0 writes one file to the checkpoint's `data` folder, which all processes read:
 
     {"position": ..., "leaves": {path: digest}, "sha256": of the other two}
 
-Checkpoints of miras 0.1 hold the position alone and are read without a check.
+Its name has the number of processes that saved, and any number of them can restore. Checkpoints of
+miras 0.1 hold the position alone and are read without a check.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import json
 from collections.abc import Awaitable
 from typing import Any
 
-import jax
+from miras.runtime import processes
 
 
 class DamagedError(Exception):
@@ -38,7 +39,8 @@ class Manifest:
 
         async def write() -> None:
             folder = await directory.await_creation()
-            await asyncio.to_thread((folder / _name()).write_text, text)
+            if processes.first():
+                await asyncio.to_thread((folder / _name()).write_text, text)
 
         return write()
 
@@ -51,9 +53,7 @@ class Manifest:
         return asyncio.to_thread(self._read, directory)
 
     def _read(self, folder: Any) -> None:
-        path = folder / _name()
-        if not path.exists():  # saved by another number of processes
-            path = min(folder.glob("process_*.json"), default=path)
+        path = min(folder.glob("process_0-*.json"), default=folder / _name())
         found = json.loads(path.read_text())
         if not isinstance(found, dict):
             raise DamagedError("the data position is not a mapping")
@@ -67,7 +67,7 @@ class Manifest:
 
 
 def _name() -> str:
-    return f"process_{jax.process_index()}-of-{jax.process_count()}.json"
+    return f"process_0-of-{processes.count()}.json"
 
 
 def _sha256(body: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ MUTABLE_FIELDS = (
     "health_every",
     "checkpoint_every",
     "checkpoint_minutes",
+    "watchdog_minutes",
     "keep",
 )
 

@@ -1,7 +1,9 @@
 """The folder of a run: its paths, its config, and the lock of the process that writes to it.
 
     config.json  config_hash  data.json  metrics.jsonl  tensorboard/  checkpoints/  loss.png
-    log.txt  lock  plugins/  origin.json  tokenizer.model or tokenizer.json
+    log.txt  stacks.txt  lock  plugins/  origin.json  tokenizer.model or tokenizer.json
+
+Process 0 writes them. Process I of several has only a log_process_I.txt and a stacks_process_I.txt.
 
 The files are written by `loggers`, `checkpoints`, `plot` and `provenance`.
 """
@@ -16,13 +18,22 @@ from collections.abc import Iterator
 
 from miras.config import config_hash, from_json, plugins, to_json
 from miras.errors import ConfigError
+from miras.runtime import processes
 from miras.runtime.files import check_target, expand_home, is_leftover, write_atomically
 from miras.train.checkpoints.checkpointer import saved_steps
 from miras.train.config import RunConfig
 from miras.train.runs import provenance
 from miras.train.runs.mutable_fields import resumed_config, short_hash
+from miras.train.runs.shared_folder import TOKEN
 
-_WRITTEN_BEFORE_CONFIG = {"lock", "config_hash", "config.json.new", "plugins", *provenance.FILES}
+_WRITTEN_BEFORE_CONFIG = {
+    "lock",
+    TOKEN,
+    "config_hash",
+    "config.json.new",
+    "plugins",
+    *provenance.FILES,
+}
 
 
 class RunFolder:
@@ -37,7 +48,9 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
         self.plot = self.path / "loss.png"
-        self.log = self.path / "log.txt"
+        number = processes.index()
+        self.log = self.path / _of_process("log.txt", number)
+        self.stacks = self.path / _of_process("stacks.txt", number)
         self.lock = self.path / "lock"
         self.plugins = self.path / "plugins"
         self.origin = self.path / "origin.json"
@@ -168,6 +181,12 @@ class RunFolder:
             write_atomically(self.config, to_json(config) + "\n")
         except OSError as error:
             raise ConfigError(cannot_write(self.path, error)) from error
+
+
+def _of_process(name: str, number: int) -> str:
+    """The name of a file that each process of a run writes for itself."""
+    stem, dot, suffix = name.partition(".")
+    return f"{stem}_process_{number}{dot}{suffix}" if number else name
 
 
 def _is_ours(path: pathlib.Path) -> bool:

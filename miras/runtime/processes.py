@@ -1,0 +1,167 @@
+"""The processes of a run: how they find each other, agree, and let one of them decide.
+
+A run on several hosts is one program in several processes (JAX's multi-controller runtime). All of
+them must start the same computations in the same order, since a collective waits for every process.
+So a decision that depends on the disk or on a clock is made in process 0 alone, with `decide`, and
+a step that may fail in one process is run with `together`, which raises its error in all of them.
+`miras.runtime.cluster` connects the processes. In a run of one process, nothing here does anything.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from miras.errors import ConfigError
+
+T = TypeVar("T")
+
+
+class ProcessLostError(RuntimeError):
+    """A collective failed, since another process of the run has ended or cannot be reached."""
+
+
+def count() -> int:
+    """The number of processes of the run; 1 unless `jax.distributed` is initialised."""
+    return _jax().process_count() if _connected() else 1
+
+
+def index() -> int:
+    """The number of this process, in [0, `count()`)."""
+    return _jax().process_index() if _connected() else 0
+
+
+def first() -> bool:
+    """Whether this is process 0, which alone writes the files of a run and prints."""
+    return index() == 0
+
+
+def gather(text: str) -> list[str]:
+    """A text of each process, by process. All processes must call it.
+
+    Raises:
+        ProcessLostError: another process has ended.
+    """
+    if count() == 1:
+        return [text]
+    import numpy as np
+
+    content = np.frombuffer(text.encode(), np.uint8)
+    lengths = _allgather(np.array(content.size, np.int32))
+    size = 256  # a power of two, so that few programs are compiled
+    while size < lengths.max():
+        size *= 2
+    rows = _allgather(np.pad(content, (0, size - content.size)))
+    return [bytes(row[:length]).decode() for row, length in zip(rows, lengths, strict=True)]
+
+
+def decide(make: Callable[[], T]) -> T:
+    """What `make` returns in process 0, where alone it is called. All processes must call this.
+
+    Args:
+        make: returns a value that JSON represents.
+
+    Raises:
+        ConfigError: `make` raised it, or an OSError, in process 0; it is raised in all processes.
+        ProcessLostError: another process has ended.
+    """
+    if count() == 1:
+        return make()
+    return json.loads(gather(_outcome(make) if first() else "")[0], object_hook=_raise_error)
+
+
+def together(make: Callable[[], T]) -> T:
+    """What `make` returns in this process, once it has succeeded in all of them.
+
+    Raises:
+        ConfigError: `make` raised it, or an OSError, in some process; it is raised in all, and
+            names the first such process.
+        ProcessLostError: another process has ended.
+    """
+    if count() == 1:
+        return make()
+    value: list[T] = []
+    outcomes = gather(_outcome(lambda: value.append(make())))
+    for number, outcome in enumerate(outcomes):
+        if (error := _error_of(outcome)) is not None:
+            same = len({_error_of(other) for other in outcomes}) == 1
+            raise ConfigError(error if same else f"process {number}: {error}")
+    return value[0]
+
+
+def check_equal(found: Mapping[str, str], advice: str) -> None:
+    """Check that all processes have the same values.
+
+    Args:
+        found: values by name.
+        advice: ends the message.
+
+    Raises:
+        ConfigError: some process differs from process 0; it names both values.
+    """
+    mappings = [json.loads(text) for text in gather(json.dumps(dict(found)))]
+    for number, other in enumerate(mappings):
+        for name, value in mappings[0].items():
+            if other[name] != value:
+                raise ConfigError(
+                    f"the processes of this run differ in {name}: {value} in process 0, "
+                    f"{other[name]} in process {number}: {advice}"
+                )
+
+
+_ERROR = "miras error"
+
+
+def _outcome(make: Callable[[], Any]) -> str:
+    """The value or the error of a call, as JSON."""
+    try:
+        return json.dumps(make())
+    except (ConfigError, OSError) as error:
+        return json.dumps({_ERROR: str(error)})
+
+
+def _error_of(outcome: str) -> str | None:
+    found = json.loads(outcome)
+    return found.get(_ERROR) if isinstance(found, dict) else None
+
+
+def _raise_error(found: dict[str, Any]) -> dict[str, Any]:
+    if _ERROR in found:
+        raise ConfigError(found[_ERROR])
+    return found
+
+
+def _allgather(array: Any) -> Any:
+    """The arrays of all processes, with a leading axis for the process."""
+    from jax.experimental import multihost_utils
+
+    with collective():
+        return multihost_utils.process_allgather(array)
+
+
+class collective:  # noqa: N801  # used as a function
+    """A context in which the failure of a collective is a `ProcessLostError`.
+
+    Over Gloo, the collectives of all other processes fail at once when a process ends. On a TPU
+    they wait, until the coordination service reports that the process sends no heartbeats.
+    """
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or count() == 1 or not isinstance(error, _jax().errors.JaxRuntimeError):
+            return
+        line = (str(error).strip().splitlines() or [""])[0][:200]
+        raise ProcessLostError(
+            f"process {index()} of {count()}: another process of the run has ended ({line})"
+        ) from error
+
+
+def _connected() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
+def _jax() -> Any:
+    return sys.modules["jax"]
