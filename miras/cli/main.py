@@ -16,6 +16,7 @@ from miras.cli import (
     legality,
     match,
     models,
+    prepare,
     presets,
     staleness,
     stream,
@@ -34,6 +35,7 @@ from miras.runtime.terminal import tolerant_output
 
 COMMANDS = (
     train,
+    prepare,
     evaluate,
     presets,
     models,

@@ -21,7 +21,8 @@ class DataConfig(Config):
         source: ``"stdlib"`` (the running Python's own sources), a file, folder or glob of text,
             JSON lines or Parquet (plain, .gz, .bz2, .xz or .zst), or ``"tfds:NAME"`` with an
             optional config, version and text feature: ``"tfds:wiki40b/en"``,
-            ``"tfds:lm1b:1.1.0"``, ``"tfds:pg19#book_text"``.
+            ``"tfds:lm1b:1.1.0"``, ``"tfds:pg19#book_text"``; or the folder of a set that `miras
+            prepare` wrote, whose tokenizer and held-out rows are then used.
         tokenizer: ``"byte"``, the path of a SentencePiece ``.model``, or the path of a Hugging Face
             ``tokenizer.json``.
         field: the field of the text in rows of JSON lines and Parquet, and in records of TFDS.

@@ -1,7 +1,7 @@
 """`make_loader`: the iterator of batches that a ``DataConfig`` describes.
 
 It connects ``corpus`` (documents), ``tokenizers`` (ids), ``packing`` (rows) and ``rows`` (batches);
-tasks are in ``task_loader``.
+rows of tasks are in ``task_loader``, and those that were packed before in ``prepared``.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import grain
-import numpy as np
 
 from miras.data.config import DataConfig
-from miras.data.packing import PackedRows, PackingSpec, TokenizedDocument
+from miras.data.packing import PackedRows, PackingSpec
+from miras.data.prepared.layout import is_prepared
+from miras.data.prepared.rows import prepared_rows
 from miras.data.rows import Batch, RowBatches, RowStream
 from miras.data.task_loader import task_rows
 from miras.data.text.corpus import open_documents
 from miras.data.text.documents import DocumentSource
+from miras.data.tokenized import tokenize
 from miras.data.tokenizers.base import Tokenizer
 from miras.data.tokenizers.make_tokenizer import make_tokenizer
 from miras.errors import ConfigError
@@ -74,6 +76,8 @@ def make_loader(
     epochs = epochs if train or epochs is not None else 1
     if config.task is not None:
         stream, identity = task_rows(config, split, epochs=epochs, shuffle=shuffle)
+    elif is_prepared(config.source):
+        stream, identity = prepared_rows(config, split, align, epochs, shuffle)
     else:
         stream, identity = _text_rows(config, split, align, epochs, shuffle)
     return RowBatches(stream, config.batch, config.sequence, own, identity)
@@ -106,17 +110,6 @@ def _text_rows(
     tokenized = order.repeat(epochs).map(functools.partial(tokenize, tokenizer=tokenizer))
     spec = PackingSpec(config.sequence, align, lanes, config.seed if shuffle else None)
     return PackedRows(tokenized, spec), identity
-
-
-def tokenize(text: bytes, tokenizer: Tokenizer) -> TokenizedDocument:
-    """Returns the document start and the ids of a document, with the bytes of each id."""
-    ids = tokenizer.encode(text)
-    lengths = tokenizer.byte_lengths[ids]
-    total = lengths.sum(dtype=np.float64)
-    if total not in (0, len(text)):
-        # Tokenizers may normalise text or add a space: scale to the true size for bits per byte.
-        lengths = (lengths * (len(text) / total)).astype(np.float32)
-    return TokenizedDocument(np.append(np.int32(tokenizer.bos_id), ids), lengths)
 
 
 def _check(config: DataConfig, align: int, epochs: int | None) -> None:

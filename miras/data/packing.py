@@ -8,23 +8,12 @@ document, and the document and offset of each lane.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from miras.data.rows import Batch
-
-
-class TokenizedDocument(NamedTuple):
-    """A document after tokenization.
-
-    Attributes:
-        tokens: int32 [n + 1], the document start and the n ids of the text.
-        byte_lengths: float32 [n], bytes of text of each of the n ids.
-    """
-
-    tokens: np.ndarray
-    byte_lengths: np.ndarray
+from miras.data.tokenized import TokenizedDocument
 
 
 @dataclasses.dataclass(frozen=True)

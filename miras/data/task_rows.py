@@ -17,7 +17,8 @@ import tensorflow_datasets as tfds
 from miras.config import to_dict
 from miras.data.config import DataConfig
 from miras.data.task import Material, Opened, seeded
-from miras.data.text.corpus import SPLITS, open_documents
+from miras.data.text.corpus import open_documents
+from miras.data.text.documents import SPLITS
 from miras.data.tfds_cache import OfflineInfo, discard_damaged, prepare_once
 from miras.data.tokenizers.make_tokenizer import make_tokenizer
 

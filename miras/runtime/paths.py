@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pathlib
+from typing import Any
 
 from etils import epath
 
 from miras.errors import ConfigError
-from miras.runtime.files import expand_home
+from miras.runtime.files import expand_home, write_atomically
 
 # The scheme of each store, the library that reads it and the extra that installs the library.
 STORES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
@@ -48,3 +50,32 @@ def open_path(path: str | os.PathLike[str]) -> epath.Path:
     if not rest.partition("/")[0]:
         raise ConfigError(f"{text!r} names no bucket: give {scheme}://BUCKET/...")
     return epath.Path(text)
+
+
+def write(path: epath.Path, content: bytes | str) -> None:
+    """Write a file completely or not at all, on a disk as on an object store.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    content = content.encode() if isinstance(content, str) else content
+    if is_remote(path):
+        path.write_bytes(content)
+    else:
+        write_atomically(pathlib.Path(path), content)
+
+
+def upload(local: str | os.PathLike[str], path: epath.Path) -> None:
+    """Copy a local file to an object store, or rename it on the disk on which it is."""
+    if is_remote(path):
+        file_system(path).put_file(os.fspath(local), os.fspath(path))
+    else:
+        os.replace(local, path)
+
+
+def file_system(path: str | os.PathLike[str]) -> Any:
+    """The fsspec file system of a path on an object store; it caches no listing."""
+    import fsspec
+
+    scheme = os.fspath(path).partition("://")[0]
+    return fsspec.filesystem(scheme, use_listings_cache=False)

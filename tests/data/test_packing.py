@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miras.data.packing import PackedRows, PackingSpec, TokenizedDocument
+from miras.data.packing import PackedRows, PackingSpec
 from miras.data.rows import RowBatches
+from miras.data.tokenized import TokenizedDocument
 from miras.errors import ConfigError
 
 BOS = 10**6

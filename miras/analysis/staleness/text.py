@@ -7,9 +7,9 @@ import numpy as np
 
 from miras.config import require
 from miras.data import DataConfig, Tokenizer
-from miras.data.loader import tokenize
 from miras.data.rows import Batch
 from miras.data.text.corpus import open_documents
+from miras.data.tokenized import tokenize
 
 TOKENS = 4096
 LENGTH = 1024

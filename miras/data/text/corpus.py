@@ -14,15 +14,15 @@ from typing import Any, cast
 import numpy as np
 
 from miras.data.config import DataConfig
+from miras.data.prepared.layout import is_prepared
 from miras.data.text import local_text
-from miras.data.text.documents import DocumentSource
+from miras.data.text.documents import SPLITS, DocumentSource
 from miras.data.text.read_report import ReadReport, printable, report
 from miras.data.text.tfds_text import open_tfds
 from miras.errors import ConfigError
 from miras.runtime.files import write_atomically
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
-SPLITS = ("train", "validation")
 
 
 def open_documents(config: DataConfig, split: str) -> DocumentSource:
@@ -38,6 +38,11 @@ def open_documents(config: DataConfig, split: str) -> DocumentSource:
     """
     if split not in SPLITS:
         raise ConfigError(f"split {split!r} is unknown: use 'train' or 'validation'.")
+    if is_prepared(config.source):
+        raise ConfigError(
+            f"data source {config.source!r} is a prepared set, which holds tokens and no "
+            "documents: give the text itself here."
+        )
     scheme, _, name = config.source.partition(":")
     if scheme == "tfds":
         documents, divided = open_tfds(name, config.cache_dir, split, config.field)

@@ -16,6 +16,7 @@ import numpy as np
 from miras.data.text.splitting import piece_bytes, split_stream
 from miras.errors import ConfigError
 
+SPLITS = ("train", "validation")
 _READ_AT_ONCE = 1024
 
 
@@ -56,6 +57,22 @@ class DocumentSource(Sequence[bytes]):
 
     def __repr__(self) -> str:
         return f"DocumentSource({len(self)} of {self.fingerprint})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes: the folder and the split in place of the open records of TFDS."""
+        state = dict(self.__dict__)
+        if not isinstance(self._source, SplitRecord):
+            state["_source"] = (self._where, str(self._source.split))
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self._source, tuple):
+            import tensorflow_datasets as tfds
+
+            folder, split = self._source
+            builder: Any = tfds.builder_from_directory(folder)
+            self._source = builder.as_data_source(split)
 
     def keys(self) -> np.ndarray:
         """A hash of each document's content, uint64 [len(self)]."""

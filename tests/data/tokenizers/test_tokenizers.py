@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miras.data import ByteTokenizer, DataConfig, make_loader, make_tokenizer
-from miras.data.loader import tokenize
 from miras.data.text.corpus import open_documents
+from miras.data.tokenized import tokenize
 from miras.errors import ConfigError
 
 LINES = [f"def f{n}(x):  # é, 日本 and tabs\n\treturn x + {n * 37}" for n in range(60)]
