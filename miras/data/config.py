@@ -7,7 +7,7 @@ import dataclasses
 import os
 import pathlib
 
-from miras.config import Config, added, require
+from miras.config import Config, FrozenMapping, added, require
 from miras.config.choices import shown
 from miras.data.task import Task
 from miras.runtime.files import expand_home
@@ -33,6 +33,9 @@ class DataConfig(Config):
         validation: fraction of the documents held out, in (0, 1), unless a TFDS set has its own
             validation split. For a task, held-out rows as a fraction of its training rows.
         seed: of the order of the training documents and of the rows of a task, in [0, 2**32).
+        mix: weights > 0 by source, of two or more sources in place of ``source``: a row comes from
+            a source in weight / sum of weights of the rows, each of ``sequence`` tokens. Not for
+            tasks.
         cache: folder of prepared data sets; ``None`` is ``$MIRAS_CACHE`` or ``~/.cache/miras``.
 
     Raises:
@@ -48,6 +51,9 @@ class DataConfig(Config):
     seed: int = 0
     cache: str | None = dataclasses.field(default=None, metadata={"path": True})
     field: str = added("text")
+    mix: FrozenMapping[float] = dataclasses.field(
+        default=FrozenMapping(), metadata={"added": True, "path": True}
+    )
 
     def validate(self) -> None:
         """Check the ranges above."""
@@ -61,7 +67,34 @@ class DataConfig(Config):
             f"data.validation={self.validation} must lie strictly between 0 and 1: it is the "
             "fraction of held-out documents, for example 0.05.",
         )
+        self._check_mix()
         require(0 <= self.seed < 2**32, f"data.seed={shown(self.seed)} must lie in [0, 2**32).")
+
+    def _check_mix(self) -> None:
+        if not self.mix:
+            return
+        for source, weight in self.mix.items():
+            require(bool(source), "data.mix names the source '': give the name of a text.")
+            require(
+                weight > 0,
+                f"data.mix gives {source!r} the weight {weight:g}: give a weight above 0, or leave "
+                "the source out.",
+            )
+        only = next(iter(self.mix))
+        require(
+            len(self.mix) > 1,
+            f"data.mix={dict(self.mix)} has one source: use data.source={only}, or add another.",
+        )
+        require(
+            self.source == "stdlib",
+            f"data.source={self.source!r} and data.mix are both given: add the source to data.mix "
+            "with a weight, or give data.mix={} for no mixture.",
+        )
+        require(
+            self.task is None,
+            "data.mix is of texts and prepared sets, and a task has rows of its own: leave out "
+            "data.mix or data.task.",
+        )
 
     @property
     def cache_dir(self) -> pathlib.Path:

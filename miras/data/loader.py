@@ -6,13 +6,16 @@ rows of tasks are in ``task_loader``, and those that were packed before in ``pre
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
 
 import grain
 
+from miras.config import FrozenMapping
 from miras.data.config import DataConfig
+from miras.data.mixture import Source, mix
 from miras.data.packing import PackedRows, PackingSpec
 from miras.data.prepared.layout import is_prepared
 from miras.data.prepared.rows import prepared_rows
@@ -48,6 +51,9 @@ def make_loader(
     ``get_state`` and ``set_state`` save and restore the exact position, and the iterator is a valid
     item of ``ocp.save_checkpointables``.
 
+    In a mixture (``config.mix``), each source has rows in the order that it has alone. A finite
+    pass reads each source ``epochs`` times and ends with the last of them.
+
     A row of a task is one example, whose mask is true where the targets are tokens of the answer.
 
     The n-th batch is a function of the config, ``align``, ``epochs`` and ``shuffle`` alone. A
@@ -74,13 +80,25 @@ def make_loader(
     train = split == "train"
     shuffle = train if shuffle is None else shuffle
     epochs = epochs if train or epochs is not None else 1
-    if config.task is not None:
-        stream, identity = task_rows(config, split, epochs=epochs, shuffle=shuffle)
-    elif is_prepared(config.source):
-        stream, identity = prepared_rows(config, split, align, epochs, shuffle)
-    else:
-        stream, identity = _text_rows(config, split, align, epochs, shuffle)
+    stream, identity = _rows(config, split, align, epochs, shuffle)
     return RowBatches(stream, config.batch, config.sequence, own, identity)
+
+
+def _rows(
+    config: DataConfig, split: str, align: int, epochs: int | None, shuffle: bool
+) -> tuple[RowStream, dict[str, Any]]:
+    """The rows of a config, and the identity of the data."""
+    if config.task is not None:
+        return task_rows(config, split, epochs=epochs, shuffle=shuffle)
+    if config.mix:
+        sources = []
+        for source, weight in config.mix.items():
+            alone = dataclasses.replace(config, source=source, mix=FrozenMapping())
+            sources.append(Source(weight, *_rows(alone, split, align, epochs, shuffle)))
+        return mix(sources, config.seed if shuffle else None)
+    if is_prepared(config.source):
+        return prepared_rows(config, split, align, epochs, shuffle)
+    return _text_rows(config, split, align, epochs, shuffle)
 
 
 def _text_rows(

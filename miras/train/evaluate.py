@@ -105,7 +105,7 @@ def evaluate_run(
     data = run.config.data
     if source is not None:
         check_text(data, "--data")
-        data = override(data, f"source={source}", "task=none")
+        data = override(data, f"source={source}", "task=none", "mix={}")
     loader = sample(data, run.config.model.align, batches)
     graphdef, params = nnx.split(run.model, nnx.Param)
     return make_evaluator(graphdef, data)(nnx.to_pure_dict(params), loader)

@@ -11,7 +11,7 @@ from miras.analysis.eval.answers import (
     score_rows,
 )
 from miras.analysis.eval.results import CellScore, TaskResults, cell_score
-from miras.config import require, to_dict
+from miras.config import FrozenMapping, require, to_dict
 from miras.data import vocabulary
 from miras.data.config import DataConfig
 from miras.data.task import check_depth
@@ -98,7 +98,12 @@ def _rows(opened: Opened, seed: int, length: int, depth: float, numbers: range) 
 
 def _data(own: DataConfig, task: Task, source: str | None) -> DataConfig:
     """The run's data config with another task, whose vocabulary must equal the run's."""
-    data = dataclasses.replace(own, task=task, source=own.source if source is None else source)
+    require(
+        source is not None or not own.mix or task.vocabulary() is not None,
+        "the run was trained on a mixture of sources: give the background text with --data.",
+    )
+    source = own.source if source is None else source
+    data = dataclasses.replace(own, task=task, source=source, mix=FrozenMapping())
     kind, known, asked = to_dict(task)["kind"], vocabulary(own), vocabulary(data)
     if task.vocabulary() is None:
         require(

@@ -38,6 +38,11 @@ def open_documents(config: DataConfig, split: str) -> DocumentSource:
     """
     if split not in SPLITS:
         raise ConfigError(f"split {split!r} is unknown: use 'train' or 'validation'.")
+    if config.mix:
+        raise ConfigError(
+            f"data.mix names {len(config.mix)} sources, but one text is read here: choose one with "
+            "--data, or data.source with data.mix={}."
+        )
     if is_prepared(config.source):
         raise ConfigError(
             f"data source {config.source!r} is a prepared set, which holds tokens and no "

@@ -17,7 +17,7 @@ import os
 import pathlib
 from typing import Any
 
-from miras.config import Config
+from miras.config import Config, FrozenMapping
 from miras.errors import ConfigError
 from miras.runtime.files import write_atomically
 from miras.train.config import RunConfig
@@ -198,6 +198,8 @@ def _with_absolute_paths(config: Any, start: str) -> Any:
             value = _with_absolute_paths(value, start)
         elif field.metadata.get("path") and isinstance(value, str):
             value = _absolute(value, start)
+        elif field.metadata.get("path") and isinstance(value, FrozenMapping):
+            value = FrozenMapping({_absolute(path, start): v for path, v in value.items()})
         changed[field.name] = value
     return dataclasses.replace(config, **changed)
 
