@@ -1,0 +1,53 @@
+"""Batches on a mesh: which rows of a batch a process reads, and the arrays of all devices."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+ROWS = PartitionSpec(("data", "fsdp"))
+_ACCUMULATED = PartitionSpec(None, ("data", "fsdp"), "seq")
+
+
+def local_rows(mesh: Mesh, batch: int) -> list[int]:
+    """The rows of a batch, in ascending order, that the devices of this process hold.
+
+    Args:
+        mesh: of `make_mesh`.
+        batch: rows of a batch, over all processes; a multiple of data * fsdp.
+    """
+    sharding = NamedSharding(mesh, ROWS)
+    rows: set[int] = set()
+    for (index,) in sharding.addressable_devices_indices_map((batch,)).values():
+        rows.update(range(*index.indices(batch)))
+    return sorted(rows)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Of batches [accumulate, batch, sequence]: rows over data and fsdp, tokens over seq."""
+    return NamedSharding(mesh, _ACCUMULATED)
+
+
+def to_devices(mesh: Mesh, arrays: Mapping[str, np.ndarray], batch: int) -> dict[str, Any]:
+    """The global arrays of which this process has its own rows.
+
+    Args:
+        mesh: of `make_mesh`.
+        arrays: [accumulate, rows, sequence], the rows of `local_rows`.
+        batch: rows of a batch, over all processes.
+    """
+    sharding, own = batch_sharding(mesh), local_rows(mesh, batch)
+    place = {row: n for n, row in enumerate(own)}
+
+    def of(local: np.ndarray) -> jax.Array:
+        shape = (local.shape[0], batch, local.shape[2])
+
+        def piece(index: tuple[slice, ...]) -> np.ndarray:
+            rows = [place[row] for row in range(*index[1].indices(batch))]
+            return local[:, rows][:, :, index[2]]
+
+        return jax.make_array_from_callback(shape, sharding, piece)
+
+    return {name: of(local) for name, local in arrays.items()}
