@@ -7,8 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-ROWS = PartitionSpec(("data", "fsdp"))
-_ACCUMULATED = PartitionSpec(None, ("data", "fsdp"), "seq")
+_ROWS = ("data", "fsdp")
 
 
 def local_rows(mesh: Mesh, batch: int) -> list[int]:
@@ -18,16 +17,16 @@ def local_rows(mesh: Mesh, batch: int) -> list[int]:
         mesh: of `make_mesh`.
         batch: rows of a batch, over all processes; a multiple of data * fsdp.
     """
-    sharding = NamedSharding(mesh, ROWS)
+    sharding = NamedSharding(mesh, PartitionSpec(_ROWS))
     rows: set[int] = set()
     for (index,) in sharding.addressable_devices_indices_map((batch,)).values():
         rows.update(range(*index.indices(batch)))
     return sorted(rows)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Of batches [accumulate, batch, sequence]: rows over data and fsdp, tokens over seq."""
-    return NamedSharding(mesh, _ACCUMULATED)
+def batch_sharding(mesh: Mesh, dimensions: int = 2) -> NamedSharding:
+    """Of batches [..., batch, sequence]: rows over data and fsdp, tokens over seq."""
+    return NamedSharding(mesh, PartitionSpec(*(None,) * (dimensions - 2), _ROWS, "seq"))
 
 
 def to_devices(mesh: Mesh, arrays: Mapping[str, np.ndarray], batch: int) -> dict[str, Any]:
@@ -35,19 +34,18 @@ def to_devices(mesh: Mesh, arrays: Mapping[str, np.ndarray], batch: int) -> dict
 
     Args:
         mesh: of `make_mesh`.
-        arrays: [accumulate, rows, sequence], the rows of `local_rows`.
+        arrays: [..., rows, sequence], the rows of `local_rows`.
         batch: rows of a batch, over all processes.
     """
-    sharding, own = batch_sharding(mesh), local_rows(mesh, batch)
-    place = {row: n for n, row in enumerate(own)}
+    place = {row: n for n, row in enumerate(local_rows(mesh, batch))}
 
     def of(local: np.ndarray) -> jax.Array:
-        shape = (local.shape[0], batch, local.shape[2])
+        shape = (*local.shape[:-2], batch, local.shape[-1])
 
         def piece(index: tuple[slice, ...]) -> np.ndarray:
-            rows = [place[row] for row in range(*index[1].indices(batch))]
-            return local[:, rows][:, :, index[2]]
+            rows = [place[row] for row in range(*index[-2].indices(batch))]
+            return local[..., rows, :][..., index[-1]]
 
-        return jax.make_array_from_callback(shape, sharding, piece)
+        return jax.make_array_from_callback(shape, batch_sharding(mesh, local.ndim), piece)
 
     return {name: of(local) for name, local in arrays.items()}

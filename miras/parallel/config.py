@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 from miras.config import Config, require
 
@@ -62,6 +63,11 @@ class MeshConfig(Config):
             0 <= self.max_replicated <= 1,
             f"mesh.max_replicated={self.max_replicated} must lie in [0, 1].",
         )
+
+    def standing(self, name: str) -> Literal["own", "deeper", "hidden"]:
+        """`data` without a prefix is the data of a run."""
+        del name
+        return "deeper"
 
     def sizes(self, devices: int) -> dict[str, int]:
         """The size of each axis, in the order of the mesh.

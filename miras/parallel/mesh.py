@@ -9,19 +9,22 @@ from jax.sharding import AxisType, Mesh
 from miras.parallel.config import AXES, MeshConfig
 
 
-def make_mesh(config: MeshConfig = MeshConfig(), devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(
+    config: MeshConfig | None = None, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
     """A mesh with the axes data, fsdp, seq and tensor.
 
     Neighbours along `tensor` are closest to each other in the network of the devices, then those
     along `seq`, `fsdp` and `data`. With several slices, `data` is the axis between them.
 
     Args:
-        config: the sizes of the axes.
+        config: the sizes of the axes; `fsdp` over all devices if not given.
         devices: all devices if not given, which are those of all processes.
 
     Raises:
         ConfigError: the axes do not fit the number of devices.
     """
+    config = config or MeshConfig()
     devices = jax.devices() if devices is None else list(devices)
     sizes = config.sizes(len(devices))
     shape = tuple(sizes.values())

@@ -20,9 +20,9 @@ from jax.sharding import AxisType, PartitionSpec
 from miras.array_typing import Array
 from miras.runtime.log import log_once
 
-ROWS, HEADS, TIME = "rows", "heads", "time"
+ROWS, HEADS, TIME, VOCAB = "rows", "heads", "time", "vocab"
 # Heads are split over `tensor` first, as the parameters that make them are.
-_AXES = {ROWS: ("data", "fsdp"), HEADS: ("tensor", "seq"), TIME: ("seq",)}
+_AXES = {ROWS: ("data", "fsdp"), HEADS: ("tensor", "seq"), TIME: ("seq",), VOCAB: ("tensor",)}
 
 R = TypeVar("R")
 
@@ -82,7 +82,7 @@ def _split(name: str, size: int, sizes: dict[str, int]) -> tuple[str, ...]:
     axes = tuple(axis for axis in _AXES[name] if sizes.get(axis, 1) > 1)
     if size % math.prod(sizes[axis] for axis in axes) == 0:
         return axes
-    log_once(f"{size} {name} are not split over mesh axes {', '.join(axes)}, which do not divide them")
+    log_once(f"{size} {name} are computed whole: {' x '.join(axes)} of the mesh do not divide them")
     return ()
 
 

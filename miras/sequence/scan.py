@@ -146,9 +146,7 @@ def scan_with_loss(
     return _run(rule, inputs, options, alignment)
 
 
-def _attend(
-    rule: Rule, inputs: ScanInputs, options: ScanOptions, cache: TokenCache
-) -> ScanResult:
+def _attend(rule: Rule, inputs: ScanInputs, options: ScanOptions, cache: TokenCache) -> ScanResult:
     """The attention of a kv memory, whose keys and values may have fewer heads than queries."""
     before = inputs.state
     reserved = before is not None and before.reserved

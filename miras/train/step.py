@@ -43,11 +43,13 @@ class StepMetrics(NamedTuple):
         totals: over the update's batches.
         gradient_norm: of the mean gradient, before clipping.
         finite: whether losses, gradients and updates are, of this step and all previous ones.
+        tokens: number of tokens in the batches, int32.
     """
 
     totals: Totals
     gradient_norm: Array
     finite: Array
+    tokens: Array
 
 
 def nats_per_target(totals: Totals) -> float:
@@ -71,7 +73,9 @@ def total_loss(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> tuple[Ar
 
 
 def make_train_step(
-    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    shardings: TrainState | None = None,
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, StepMetrics]]:
     """A compiled `step(state, batches, alive)` that returns the next state and its metrics.
 
@@ -79,6 +83,11 @@ def make_train_step(
     state's buffers are donated. The state is returned unchanged if anything is not finite, or if
     `alive` is false: passing the `finite` of each step to the next one stops a run at its first
     non-finite step, without waiting for a step before the next is dispatched.
+
+    Args:
+        graphdef: the model's structure.
+        optimizer: see `optimizer.optimizer_of`.
+        shardings: of the state, see `sharding.state_shardings`; those of the given state if None.
     """
     loss = jax.value_and_grad(functools.partial(total_loss, graphdef), has_aux=True)
 
@@ -96,9 +105,10 @@ def make_train_step(
         after = TrainState(params, opt_state, state.step + 1, state.key)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
         totals = jax.tree.map(lambda x: jnp.sum(x, axis=0), totals)
-        return kept, StepMetrics(totals, gradient_norm(opt_state), finite)
+        tokens = jnp.count_nonzero(batches["segment_ids"])
+        return kept, StepMetrics(totals, gradient_norm(opt_state), finite, tokens)
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
 def make_eval_step(graphdef: nnx.GraphDef) -> Callable[[Params, Batch], Totals]:
