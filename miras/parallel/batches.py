@@ -19,8 +19,9 @@ def local_rows(mesh: Mesh, batch: int) -> list[int]:
     """
     sharding = NamedSharding(mesh, PartitionSpec(_ROWS))
     rows: set[int] = set()
-    for (index,) in sharding.addressable_devices_indices_map((batch,)).values():
-        rows.update(range(*index.indices(batch)))
+    for index in sharding.addressable_devices_indices_map((batch,)).values():
+        assert index is not None
+        rows.update(range(*index[0].indices(batch)))
     return sorted(rows)
 
 
@@ -42,7 +43,7 @@ def to_devices(mesh: Mesh, arrays: Mapping[str, np.ndarray], batch: int) -> dict
     def of(local: np.ndarray) -> jax.Array:
         shape = (*local.shape[:-2], batch, local.shape[-1])
 
-        def piece(index: tuple[slice, ...]) -> np.ndarray:
+        def piece(index: Any) -> np.ndarray:
             rows = [place[row] for row in range(*index[-2].indices(batch))]
             return local[..., rows, :][..., index[-1]]
 

@@ -1,6 +1,7 @@
 """`make_mesh`: the devices of all processes as an array with the axes of a `MeshConfig`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.experimental import mesh_utils
@@ -10,7 +11,7 @@ from miras.parallel.config import AXES, MeshConfig
 
 
 def make_mesh(
-    config: MeshConfig | None = None, devices: Sequence[jax.Device] | None = None
+    config: MeshConfig | None = None, devices: Sequence[Any] | None = None
 ) -> Mesh:
     """A mesh with the axes data, fsdp, seq and tensor.
 
@@ -38,5 +39,5 @@ def make_mesh(
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _has_slices(devices: Sequence[jax.Device]) -> bool:
+def _has_slices(devices: Sequence[Any]) -> bool:
     return all(getattr(device, "slice_index", None) is not None for device in devices)

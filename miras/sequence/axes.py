@@ -1,4 +1,9 @@
-"""The logical axes of the arrays of a call: which are split by rows and which by heads."""
+"""The logical axes of the arrays of a call: which are split by rows and which by heads.
+
+They stand in the place of the arrays, as `miras.parallel.shard.over_mesh` takes them.
+"""
+
+from typing import Any
 
 from jax.sharding import PartitionSpec
 
@@ -7,14 +12,15 @@ from miras.backends.base import ScanInputs, ScanResult
 from miras.engine.state import State
 from miras.parallel.shard import HEADS, ROWS
 
-_ROW = PartitionSpec(ROWS)
-_HEAD = PartitionSpec(HEADS)
-_MEMORY = PartitionSpec(ROWS, HEADS)
-_TOKEN = PartitionSpec(ROWS, None)
-_STREAM = PartitionSpec(ROWS, None, HEADS)
+_ROW: Any = PartitionSpec(ROWS)
+_HEAD: Any = PartitionSpec(HEADS)
+_MEMORY: Any = PartitionSpec(ROWS, HEADS)
+_TOKEN: Any = PartitionSpec(ROWS, None)
+_WHOLE: Any = PartitionSpec()
+_STREAM: Any = PartitionSpec(ROWS, None, HEADS)
 
 STATE = State(
-    A=_MEMORY,  # pyright: ignore[reportArgumentType]  PartitionSpec in the place of arrays
+    A=_MEMORY,
     S=_MEMORY,
     V=_MEMORY,
     R=_MEMORY,
@@ -30,7 +36,7 @@ STATE = State(
 def cache_axes(*, grows: bool, reserved: bool) -> KVState:
     """The axes of the tokens that an attention keeps, with the state's static fields."""
     return KVState(
-        k=_STREAM,  # pyright: ignore[reportArgumentType]
+        k=_STREAM,
         v=_STREAM,
         visible=_ROW,
         segment=_ROW,
@@ -45,7 +51,7 @@ def cache_axes(*, grows: bool, reserved: bool) -> KVState:
 def inputs_axes(state: State | KVState | None) -> ScanInputs:
     """The axes of `ScanInputs`, of which `state` continues from the given axes."""
     return ScanInputs(
-        W0=_HEAD,  # pyright: ignore[reportArgumentType]
+        W0=_HEAD,
         q=_STREAM,
         k=_STREAM,
         v=_STREAM,
@@ -54,10 +60,10 @@ def inputs_axes(state: State | KVState | None) -> ScanInputs:
         state=state,
         segment_ids=_TOKEN,
         mask=_TOKEN,
-        average=PartitionSpec(),
+        average=_WHOLE,
     )
 
 
-def result_axes(state: State | KVState) -> ScanResult:
+def result_axes(state: Any) -> ScanResult:
     """The axes of `ScanResult`, whose state has the given axes."""
-    return ScanResult(y=_STREAM, state=state, loss=_STREAM)  # pyright: ignore[reportArgumentType]
+    return ScanResult(y=_STREAM, state=state, loss=_STREAM)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from miras.config import require
@@ -133,7 +134,7 @@ def check_replicated(config: MeshConfig, mesh: Mesh, state: TrainState, placed: 
 
 
 def _itemsize(leaf: Any) -> int:
-    return 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
+    return 8 if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
 
 
 def _is_spec(x: Any) -> bool:

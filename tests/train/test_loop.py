@@ -202,8 +202,8 @@ def poison(monkeypatch, parameter, at):
     """Make a parameter NaN before step `at`."""
     make = trainer.make_train_step
 
-    def make_poisoned(graphdef, optimizer):
-        step = make(graphdef, optimizer)
+    def make_poisoned(*args):
+        step = make(*args)
 
         def poisoned(state, batches, alive):
             if int(state.step) == at - 1:

@@ -30,8 +30,8 @@ def strike(monkeypatch, number, at):
     """Send this process a signal while step `at` is under way."""
     make = trainer.make_train_step
 
-    def make_struck(graphdef, optimizer):
-        step = make(graphdef, optimizer)
+    def make_struck(*args):
+        step = make(*args)
 
         def struck(state, batches, alive):
             if int(state.step) == at - 1:
