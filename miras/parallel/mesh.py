@@ -10,9 +10,7 @@ from jax.sharding import AxisType, Mesh
 from miras.parallel.config import AXES, MeshConfig
 
 
-def make_mesh(
-    config: MeshConfig | None = None, devices: Sequence[Any] | None = None
-) -> Mesh:
+def make_mesh(config: MeshConfig | None = None, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh with the axes data, fsdp, seq and tensor.
 
     Neighbours along `tensor` are closest to each other in the network of the devices, then those
