@@ -21,7 +21,6 @@ errors
 array_typing
 runtime
 config
-parallel
 parts
 memory bias retention optim
 rule

@@ -8,7 +8,6 @@ from flax import nnx
 from miras.array_typing import Array
 from miras.layers import Health, RMSNorm
 from miras.models.config import LanguageModelConfig
-from miras.parallel.shard import ROWS, TIME, constrain
 
 
 class BlockInputs(NamedTuple):
@@ -42,7 +41,7 @@ class Block(nnx.Module):
         x = x + y
         if self.mlp is not None and self.mlp_norm is not None:
             x = x + self.mlp(self.mlp_norm(x))
-        return constrain(x, ROWS, TIME, None), state, measured
+        return x, state, measured
 
 
 class Group(nnx.Module):

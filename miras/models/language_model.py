@@ -19,7 +19,6 @@ from miras.layers.param import LinearGeneral, normal
 from miras.models.blocks import BlockInputs, Group, depths
 from miras.models.config import LanguageModelConfig
 from miras.models.state import ModelState, check_fits, state_spec
-from miras.parallel.shard import ROWS, TIME, VOCAB, constrain
 
 
 class LanguageModel(nnx.Module):
@@ -99,6 +98,22 @@ class LanguageModel(nnx.Module):
         assert health is not None
         return logits, state, health
 
+    def features(
+        self,
+        tokens: Array,
+        *,
+        segment_ids: Array | None = None,
+        mask: Array | None = None,
+        segments_at_chunks: bool = False,
+    ) -> Array:
+        """What `__call__` multiplies with the head: [B, T, width], in `config.dtype`."""
+        inputs = BlockInputs(segment_ids, mask)
+        return self._features(tokens, inputs, None, segments_at_chunks, health=False)[0]
+
+    def head_rows(self) -> Array:
+        """The head: one row per token of the vocabulary, [vocab, width]."""
+        return self.embedding[...] if self.config.tie else self.head.kernel[...].T
+
     def measure_memories(
         self, tokens: Array, state: ModelState, measure: Measure
     ) -> tuple[Array, ModelState, tuple[Any, ...]]:
@@ -116,14 +131,27 @@ class LanguageModel(nnx.Module):
         segments_at_chunks: bool,
         health: bool | Measure,
     ) -> tuple[Array, ModelState, Any]:
+        x, state, found = self._features(tokens, inputs, state, segments_at_chunks, health)
+        head = self.head_rows().T.astype(x.dtype)
+        logits = jnp.matmul(x, head, preferred_element_type=jnp.float32)
+        if inputs.mask is not None:
+            logits = where(jnp.asarray(inputs.mask), logits, 0)
+        return logits, state, found
+
+    def _features(
+        self,
+        tokens: Array,
+        inputs: BlockInputs,
+        state: ModelState | None,
+        segments_at_chunks: bool,
+        health: bool | Measure,
+    ) -> tuple[Array, ModelState, Any]:
         dtype = jnp.dtype(self.config.dtype)
         tokens, inputs = check_inputs(tokens, inputs, self.config.vocab)
         if state is not None:
             check_state(self, state)
             check_fits(state, tokens.shape)
-        # Devices gather the table, in the dtype of x, and not the vectors of all of their tokens.
-        table = constrain(self.embedding[...].astype(dtype), VOCAB, None)
-        x = constrain(table[tokens], ROWS, TIME, None)
+        x = self.embedding[...][tokens].astype(dtype)
 
         def group(group: Group, x: Array, states: Any, inputs: BlockInputs, depths: Array):
             x, states, measured = group(
@@ -138,14 +166,9 @@ class LanguageModel(nnx.Module):
         )
         states = None if state is None else state.layers
         x, (states, measured) = over_groups(self.groups, x, states, inputs, depths(self.config))
-        x = self.norm(x)
-        head = self.embedding[...].T if self.config.tie else self.head.kernel[...]
-        logits = jnp.matmul(x, head.astype(dtype), preferred_element_type=jnp.float32)
-        if inputs.mask is not None:
-            logits = where(inputs.mask, logits, 0)
         memories: Any = tuple(measured[n] for n in self.config.memory_blocks)
         found = _in_order(memories) if health is True else memories
-        return logits, ModelState(states), found if health else None
+        return self.norm(x), ModelState(states), found if health else None
 
 
 def _in_order(measured: tuple[Health, ...]) -> Health:

@@ -6,11 +6,10 @@ The fields of the model are in `miras.models`, those of the data in `miras.data`
 import dataclasses
 from typing import Literal
 
-from miras.config import Config, added, require
+from miras.config import Config, added, require, without_effect
 from miras.config.choices import shown
 from miras.data import DataConfig
 from miras.models import LanguageModelConfig
-from miras.parallel import MeshConfig
 from miras.train.loggers.registry import check_name
 from miras.train.optimizers import AdamW, Optimizer
 
@@ -37,6 +36,10 @@ class TrainConfig(Config):
         beta2: decay of Adam's second moment, in [0, 1); as `beta1`.
         clip: largest global norm of the gradient, > 0.
         accumulate: batches of `data.batch` rows per update, >= 1.
+        loss_chunk: most tokens of a device whose logits exist at once, >= 1; None chooses 1024, or
+            as many as have 2**25 logits. No value depends on it, up to rounding.
+        z_loss: coefficient of the mean squared log partition function in the objective, >= 0;
+            PaLM (2204.02311) has 1e-4. The reported loss does not contain it.
         eval_every: updates between evaluations on held-out data, >= 1; the last update is always
             evaluated.
         eval_batches: batches per evaluation, >= 1.
@@ -70,6 +73,8 @@ class TrainConfig(Config):
     beta2: float = 0.95
     clip: float = 1.0
     accumulate: int = 1
+    loss_chunk: int | None = without_effect(None)
+    z_loss: float = added(0.0)
     eval_every: int = 100
     eval_batches: int = 16
     log_every: int = 10
@@ -105,8 +110,12 @@ class TrainConfig(Config):
         for name in ("checkpoint_minutes", "watchdog_minutes"):
             value = getattr(self, name)
             require(value is None or value > 0, f"train.{name}={value} must be positive, or none.")
+        for name in ("weight_decay", "z_loss"):
+            value = getattr(self, name)
+            require(value >= 0, f"train.{name}={value} must be at least 0.")
         require(
-            self.weight_decay >= 0, f"train.weight_decay={self.weight_decay} must be at least 0."
+            self.loss_chunk is None or self.loss_chunk >= 1,
+            f"train.loss_chunk={self.loss_chunk} must be at least 1, or none.",
         )
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
@@ -166,8 +175,6 @@ class RunConfig(Config):
         data: the text, the tokenizer and the shape of a batch.
         train: the optimiser and the intervals.
         parent: the run that provides the initial parameters, if not `train.seed`.
-        mesh: the devices that share the work; it changes no number beyond rounding, and may change
-            when a run resumes.
     """
 
     own_levels = 2  # `override` also takes the fields of model, data and train without a prefix
@@ -176,4 +183,3 @@ class RunConfig(Config):
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     parent: Parent | None = added(None)
-    mesh: MeshConfig = added(MeshConfig())

@@ -19,10 +19,10 @@ from miras.train.state import Params
 
 
 class Gradient(NamedTuple):
-    """A batch's gradient before it is averaged.
+    """The gradient of an update's batches before it is averaged.
 
     Attributes:
-        total: gradient of the sum of the targets' losses, as the parameters.
+        total: gradient of the sum of the targets' losses, as the parameters, float32.
         targets: number of targets in that sum, float32.
     """
 
@@ -91,9 +91,8 @@ def make_optimizer(
     """`train.optimizer`, applied to the mean gradient over the targets of `accumulate` batches.
 
     Batches have different numbers of targets, so the mean of their mean gradients is not the mean
-    gradient of all targets. `update` therefore takes a `Gradient`: the sum and the count, which
-    `optax.MultiSteps` accumulates. Their quotient is clipped and applied after the last of the
-    batches; until then the updates are zero.
+    gradient of all targets. `update` therefore takes a `Gradient`, the sum and the count over all
+    batches of the update, and clips and applies their quotient.
 
     Args:
         config: of the training.
@@ -117,27 +116,13 @@ def make_optimizer(
         steps = by_span(lambda masked: optax.chain(*direction(masked)), spans), rate
     inner = optax.chain(optax.clip_by_global_norm(config.clip), optax.chain(*steps))
 
-    def init_mean(params: Gradient) -> MeanState:
-        return MeanState(jnp.zeros(()), inner.init(params.total))
+    def init(params: Params) -> MeanState:
+        return MeanState(jnp.zeros(()), inner.init(params))
 
-    def update_mean(gradient: Gradient, state: MeanState, params: Gradient | None = None):
-        assert params is not None
+    def update(gradient: Gradient, state: MeanState, params: Params = None):
         mean = jax.tree.map(lambda g: g / jnp.maximum(gradient.targets, 1), gradient.total)
-        updates, after = inner.update(mean, state.inner, params.total)
+        updates, after = inner.update(mean, state.inner, params)
         return updates, MeanState(optax.tree.norm(mean), after)
-
-    transform = optax.GradientTransformation(init_mean, update_mean)  # pyright: ignore
-    if config.accumulate > 1:
-        transform = optax.MultiSteps(transform, config.accumulate).gradient_transformation()
-
-    def weighted(params: Params) -> Gradient:
-        return Gradient(params, jnp.zeros(()))
-
-    def init(params: Params) -> optax.OptState:
-        return transform.init(weighted(params))
-
-    def update(gradient: Gradient, state: optax.OptState, params: Params = None):
-        return transform.update(gradient, state, weighted(params))
 
     return optax.GradientTransformation(init, update)  # pyright: ignore
 

@@ -16,6 +16,7 @@ from flax import nnx
 
 from miras.array_typing import Array
 from miras.models import Health
+from miras.train.loss import PLAIN_LOSS, LossOptions, cross_entropy
 from miras.train.optimizer import Gradient, gradient_norm
 from miras.train.state import Params, TrainState
 
@@ -41,15 +42,13 @@ class StepMetrics(NamedTuple):
 
     Attributes:
         totals: over the update's batches.
-        gradient_norm: of the mean gradient, before clipping.
+        gradient_norm: of the mean gradient, before clipping; with the z-loss, if there is one.
         finite: whether losses, gradients and updates are, of this step and all previous ones.
-        tokens: number of tokens in the batches, int32.
     """
 
     totals: Totals
     gradient_norm: Array
     finite: Array
-    tokens: Array
 
 
 def nats_per_target(totals: Totals) -> float:
@@ -62,53 +61,98 @@ def bits_per_byte(totals: Totals) -> float:
     return float(totals.nats) / math.log(2) / max(float(totals.bytes), 1.0)
 
 
-def total_loss(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> tuple[Array, Totals]:
-    """The summed negative log likelihood of a batch's targets in nats, and the totals."""
+def total_loss(
+    graphdef: nnx.GraphDef, params: Params, batch: Batch, options: LossOptions = PLAIN_LOSS
+) -> tuple[Array, Totals]:
+    """The objective summed over a batch's targets, see `miras.train.loss`, and the totals.
+
+    Without z-loss the objective is the negative log likelihood in nats.
+    """
     model = nnx.merge(graphdef, params)
-    logits, _ = model(batch["inputs"], segment_ids=batch["segment_ids"], segments_at_chunks=True)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
-    nats = jnp.sum(losses, where=batch["mask"])
-    targets = jnp.sum(batch["mask"], dtype=jnp.float32)
-    return nats, Totals(nats, targets, jnp.sum(batch["target_bytes"]))
+    x = model.features(batch["inputs"], segment_ids=batch["segment_ids"], segments_at_chunks=True)
+    targets, mask = jnp.asarray(batch["targets"]), jnp.asarray(batch["mask"])
+    sums: Any = cross_entropy(x, model.head_rows(), targets, mask, options)
+    objective, nats = sums
+    count = jnp.sum(mask, dtype=jnp.float32)
+    return objective, Totals(nats, count, jnp.sum(batch["target_bytes"]))
 
 
 def make_train_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
-    shardings: TrainState | None = None,
+    options: LossOptions = PLAIN_LOSS,
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, StepMetrics]]:
-    """A compiled `step(state, batches, alive)` that returns the next state and its metrics.
+    """A jitted `step(state, batches, alive)` that returns the next state and its metrics.
 
     The leading axis of `batches` is that of the batches whose gradients make one update. The
     state's buffers are donated. The state is returned unchanged if anything is not finite, or if
     `alive` is false: passing the `finite` of each step to the next one stops a run at its first
     non-finite step, without waiting for a step before the next is dispatched.
 
-    Args:
-        graphdef: the model's structure.
-        optimizer: see `optimizer.optimizer_of`.
-        shardings: of the state, see `sharding.state_shardings`; those of the given state if None.
+    `step.lower(state, batches, alive).compile()` compiles it ahead, from arrays or their
+    `jax.ShapeDtypeStruct` with shardings.
     """
-    loss = jax.value_and_grad(functools.partial(total_loss, graphdef), has_aux=True)
-
-    def accumulate(carry, batch: Batch):
-        params, opt_state, finite = carry
-        (nats, totals), gradient = loss(params, batch)
-        updates, opt_state = optimizer.update(Gradient(gradient, totals.targets), opt_state, params)
-        norms = jnp.stack([nats, optax.tree.norm(gradient), optax.tree.norm(updates)])
-        finite &= jnp.all(jnp.isfinite(norms))
-        return (optax.apply_updates(params, updates), opt_state, finite), totals
+    loss = jax.value_and_grad(
+        functools.partial(total_loss, graphdef, options=options), has_aux=True
+    )
 
     def step(state: TrainState, batches: Batch, alive: Array):
-        start = (state.params, state.opt_state, alive)
-        (params, opt_state, finite), totals = jax.lax.scan(accumulate, start, batches)
-        after = TrainState(params, opt_state, state.step + 1, state.key)
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
-        totals = jax.tree.map(lambda x: jnp.sum(x, axis=0), totals)
-        tokens = jnp.count_nonzero(batches["segment_ids"])
-        return kept, StepMetrics(totals, gradient_norm(opt_state), finite, tokens)
+        gradient, totals = _accumulated(lambda batch: loss(state.params, batch), batches)
+        return _updated(optimizer, state, gradient, totals, alive)
 
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+    return jax.jit(step, donate_argnums=0)
+
+
+def _accumulated(
+    loss: Callable[[Batch], tuple[tuple[Array, Totals], Params]], batches: Batch
+) -> tuple[Params, Totals]:
+    """The gradient of the summed objective of all batches, float32, and their totals."""
+
+    def of(batch: Batch) -> tuple[Params, Totals]:
+        (_, totals), gradient = loss(batch)
+        wide = jax.tree.map(lambda g: g.astype(jnp.promote_types(jnp.float32, g.dtype)), gradient)
+        return wide, totals
+
+    def add(sums: tuple[Params, Totals], batch: Batch):
+        return jax.tree.map(jnp.add, sums, of(batch)), None
+
+    first = jax.tree.map(lambda x: x[0], dict(batches))
+    if batches["targets"].shape[0] == 1:
+        return of(first)
+    start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of, first))
+    return jax.lax.scan(add, start, dict(batches))[0]
+
+
+def _updated(
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    total: Params,
+    totals: Totals,
+    alive: Array,
+) -> tuple[TrainState, StepMetrics]:
+    """The state after an update; unchanged if it is not finite, in the buffers of the old one.
+
+    Whether the state changes is known only after all updates are. So that no second copy of the
+    optimiser's state waits for that, the optimiser runs twice: first for the updates alone, then
+    under the condition for its new state alone. The compiler removes what the first run does for
+    the state and what the second does for the updates, and does not merge code across a condition.
+    """
+    gradient = Gradient(total, jnp.asarray(totals.targets))
+    updates, after = optimizer.update(gradient, state.opt_state, state.params)
+    norm = gradient_norm(after)
+    norms = jnp.stack([totals.nats, norm, optax.tree.norm(updates)])
+    finite = alive & jnp.all(jnp.isfinite(norms))
+
+    def apply(gradient: Gradient, updates: Params, state: TrainState) -> TrainState:
+        _, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params, opt_state, state.step + 1, state.key)
+
+    def keep(_: Gradient, __: Params, state: TrainState) -> TrainState:
+        return state
+
+    after = jax.lax.cond(finite, apply, keep, gradient, updates, state)
+    return after, StepMetrics(totals, norm, finite)
 
 
 def make_eval_step(graphdef: nnx.GraphDef) -> Callable[[Params, Batch], Totals]:

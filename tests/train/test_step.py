@@ -1,6 +1,7 @@
 """One update: what is measured, what is accumulated, what decays, and what is refused."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from flax import nnx
 
 from miras.data import make_loader
 from miras.models import LanguageModel
+from miras.train.loss import LossOptions
 from miras.train.optimizer import Gradient, decay_mask, make_optimizer
 from miras.train.state import create, structure
 from miras.train.step import bits_per_byte, make_eval_step, make_train_step, nats_per_target
@@ -34,7 +36,8 @@ def setup(tiny):
     def make(*assignments):
         config = tiny(*assignments)
         graphdef, optimizer, state = build(config)
-        return config, graphdef, state, make_train_step(graphdef, optimizer)
+        options = LossOptions(config.train.loss_chunk, config.train.z_loss)
+        return config, graphdef, state, make_train_step(graphdef, optimizer, options)
 
     return make
 
@@ -138,6 +141,28 @@ def test_a_step_that_is_not_finite_is_not_applied_and_stops_those_after_it(setup
     assert not measured.finite
     assert int(state.step) == 0
     jax.tree.map(np.testing.assert_array_equal, (state.params, state.opt_state), before)
+
+
+def test_an_update_makes_no_second_copy_of_the_state(tiny):
+    """Temporaries of few tokens: the gradient, its mean and the update; not Adam's new moments."""
+    config = tiny("width=256", "train.accumulate=2")
+    graphdef, optimizer, state = build(config)
+    batches = {name: x[..., :8] for name, x in stack(read(config, 2)).items()}
+    step = make_train_step(graphdef, optimizer).lower(state, batches, jnp.array(True)).compile()
+    found: Any = step.memory_analysis()
+    params = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
+    assert found.alias_size_in_bytes > 2.99 * params  # parameters and both moments are donated
+    assert found.temp_size_in_bytes < 3.5 * params
+
+
+def test_a_z_loss_moves_the_gradient_and_not_the_reported_loss(setup):
+    config, _, state, step = setup()
+    _, _, other, with_z = setup("train.z_loss=2")
+    batch = stack(read(config, 1))
+    _, plain = step(state, batch, jnp.array(True))
+    _, pulled = with_z(other, batch, jnp.array(True))
+    assert float(pulled.totals.nats) == float(plain.totals.nats)
+    assert abs(float(pulled.gradient_norm) / float(plain.gradient_norm) - 1) > 1e-2
 
 
 def test_the_step_does_not_recompile_and_learns(setup):

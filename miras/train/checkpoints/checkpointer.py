@@ -18,6 +18,7 @@ from orbax.checkpoint import v1 as ocp
 
 from miras.errors import ConfigError
 from miras.runtime import processes
+from miras.train.checkpoints import multi_steps
 from miras.train.checkpoints.digest import digest
 from miras.train.checkpoints.manifest import DamagedError, Manifest
 from miras.train.checkpoints.silence import drain_callbacks, silence_orbax
@@ -96,7 +97,7 @@ def _read(path: str, like: TrainState, data: Any) -> TrainState | str:
     assert not isinstance(found, str)
     state, manifest = found
     damage = _try(lambda: _check(state, manifest))  # a digest needs the parts of all processes
-    return state if damage is None else damage
+    return multi_steps.current_form(state) if damage is None else damage
 
 
 def _load(path: str, like: TrainState, data: Any) -> tuple[TrainState, Manifest]:
@@ -107,8 +108,9 @@ def _load(path: str, like: TrainState, data: Any) -> tuple[TrainState, Manifest]
     with ocp.Context(multiprocessing_options=alone):
         # One item at a time: if one of several fails, Orbax never awaits the others.
         ocp.load_checkpointables(path, {"data": manifest})
-        state = ocp.load_checkpointables(path, {"state": like})["state"]
-    for read, expected in zip(jax.tree.leaves(state), jax.tree.leaves(like), strict=True):
+        saved = multi_steps.saved_form(path, like)
+        state = ocp.load_checkpointables(path, {"state": saved})["state"]
+    for read, expected in zip(jax.tree.leaves(state), jax.tree.leaves(saved), strict=True):
         if (read.shape, read.dtype) != (expected.shape, expected.dtype):
             raise DamagedError(f"an array is {read.dtype}{read.shape}")
     if data is not None:
