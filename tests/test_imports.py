@@ -21,6 +21,7 @@ errors
 array_typing
 runtime
 config
+parallel
 parts
 memory bias retention optim
 rule

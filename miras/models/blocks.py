@@ -8,6 +8,7 @@ from flax import nnx
 from miras.array_typing import Array
 from miras.layers import Health, RMSNorm
 from miras.models.config import LanguageModelConfig
+from miras.parallel.shard import ROWS, TIME, constrain
 
 
 class BlockInputs(NamedTuple):
@@ -41,7 +42,7 @@ class Block(nnx.Module):
         x = x + y
         if self.mlp is not None and self.mlp_norm is not None:
             x = x + self.mlp(self.mlp_norm(x))
-        return x, state, measured
+        return constrain(x, ROWS, TIME, None), state, measured
 
 
 class Group(nnx.Module):

@@ -1,6 +1,7 @@
 """scan: run memories over sequences. Checks the call, fills in gates, and hands it to a backend."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +23,13 @@ from miras.backends.base import Alignment, ScanInputs, ScanResult
 from miras.engine.averaging import by_position
 from miras.engine.masking import where
 from miras.engine.state import made_by
+from miras.memory import TokenCache
+from miras.parallel.shard import over_mesh
 from miras.rule.options import SaveEvery, ScanOptions
 from miras.rule.precision import DEFAULT_PRECISION, Precision
 from miras.rule.rule import Rule
 from miras.sequence.arrays import as_arrays
+from miras.sequence.axes import STATE, cache_axes, inputs_axes, result_axes
 from miras.sequence.checks import AnyState, check, check_types, gate_shape
 
 
@@ -137,9 +141,24 @@ def scan_with_loss(
     inputs = as_arrays(inputs)
     check(rule, inputs, options)
     options = options.replace(refine=min(options.refine, options.chunk))
-    if rule.memory.keeps_tokens:
-        return attend_to_cache(rule, inputs, options)
+    if rule.memory.token_cache is not None:
+        return _attend(rule, inputs, options, rule.memory.token_cache)
     return _run(rule, inputs, options, alignment)
+
+
+def _attend(rule: Rule, inputs: ScanInputs, options: ScanOptions, cache: TokenCache) -> ScanResult:
+    """The attention of a kv memory, whose keys and values may have fewer heads than queries."""
+    before = inputs.state
+    reserved = before is not None and before.reserved
+    axes = cache_axes(grows=cache.window is None, reserved=reserved)
+    return over_mesh(
+        lambda inputs: attend_to_cache(rule, inputs, options),
+        (inputs,),
+        (inputs_axes(None if before is None else axes),),
+        result_axes(axes),
+        rows=inputs.q.shape[0],
+        heads=math.gcd(inputs.q.shape[2], inputs.k.shape[2]),
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("rule", "options", "alignment"))
@@ -154,10 +173,23 @@ def _run(rule: Rule, inputs: ScanInputs, options: ScanOptions, alignment: Alignm
     )
     if mask is not None:
         inputs = _without_masked(rule, inputs, mask)
-    y, state, loss = dispatch.run(rule, inputs, options, alignment)
+    y, state, loss = over_mesh(
+        functools.partial(_dispatch, rule, options, alignment),
+        (inputs,),
+        (inputs_axes(None if state is None else STATE),),
+        result_axes(STATE),
+        rows=inputs.q.shape[0],
+        heads=inputs.q.shape[2],
+    )
     if mask is not None:
         y, loss = where(mask, y, 0), where(mask, loss, 0)
     return ScanResult(y, state.replace(made=made), loss)
+
+
+def _dispatch(
+    rule: Rule, options: ScanOptions, alignment: Alignment, inputs: ScanInputs
+) -> ScanResult:
+    return dispatch.run(rule, inputs, options, alignment)
 
 
 def _without_masked(rule: Rule, inputs: ScanInputs, mask: Mask) -> ScanInputs:

@@ -10,6 +10,7 @@ from miras.config import Config, added, require, without_effect
 from miras.config.choices import shown
 from miras.data import DataConfig
 from miras.models import LanguageModelConfig
+from miras.parallel import MeshConfig
 from miras.train.loggers.registry import check_name
 from miras.train.optimizers import AdamW, Optimizer
 
@@ -175,6 +176,8 @@ class RunConfig(Config):
         data: the text, the tokenizer and the shape of a batch.
         train: the optimiser and the intervals.
         parent: the run that provides the initial parameters, if not `train.seed`.
+        mesh: the devices that share the work; it changes no number beyond rounding, and may change
+            when a run resumes.
     """
 
     own_levels = 2  # `override` also takes the fields of model, data and train without a prefix
@@ -183,3 +186,4 @@ class RunConfig(Config):
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     parent: Parent | None = added(None)
+    mesh: MeshConfig = added(MeshConfig())

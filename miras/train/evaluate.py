@@ -7,13 +7,15 @@ import functools
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from flax import nnx
+from jax.sharding import Mesh
 
 from miras.config import override, require
 from miras.data import DataConfig, check_text, make_loader, vocabulary
+from miras.parallel.batches import to_devices
 from miras.runtime import signals
 from miras.train.accuracy import Answers, evaluate_answers, make_answers_step
 from miras.train.load import Run
@@ -45,17 +47,23 @@ class HeldOut(NamedTuple):
 Evaluator = Callable[[Params, Iterable[Batch]], HeldOut | Answers]
 
 
-def make_evaluator(graphdef: nnx.GraphDef, data: DataConfig) -> Evaluator:
+def make_evaluator(graphdef: nnx.GraphDef, data: DataConfig, mesh: Mesh | None = None) -> Evaluator:
     """A function that evaluates parameters on batches of a config's data; it compiles once.
 
     It raises `miras.runtime.signals.Interrupted` between two batches after a signal.
+
+    Args:
+        graphdef: the model's structure.
+        data: what the batches are of.
+        mesh: of the parameters; the batches then have the rows of `batches.local_rows`.
     """
+    place = functools.partial(to_devices, mesh, batch=data.batch) if mesh else lambda batch: batch
     if data.task is None:
         evaluator = functools.partial(evaluate, make_eval_step(graphdef))
     else:
         step = make_answers_step(graphdef, vocabulary(data))
         evaluator = functools.partial(evaluate_answers, step)
-    return lambda params, batches: evaluator(params, _interruptible(batches))
+    return lambda params, batches: evaluator(params, map(place, _interruptible(batches)))
 
 
 def _interruptible(batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -81,11 +89,16 @@ def evaluate(
     return HeldOut(loss, bits, perplexity, int(targets))
 
 
-def sample(data: DataConfig, chunk: int, batches: int | None) -> Iterable[Batch]:
-    """Held-out batches: all in order, or the same few, drawn from all documents, every time."""
+def sample(
+    data: DataConfig, chunk: int, batches: int | None, rows: Sequence[int] | None = None
+) -> Iterable[Batch]:
+    """Held-out batches: all in order, or the same few, drawn from all documents, every time.
+
+    Of each batch only `rows`, or all if None.
+    """
     few = batches is not None
     require(batches is None or batches >= 1, f"batches={batches} must be at least 1.")
-    loader = make_loader(data, "validation", align=chunk, epochs=1, shuffle=few)
+    loader = make_loader(data, "validation", align=chunk, epochs=1, shuffle=few, rows=rows)
     return itertools.islice(loader, None if batches is None else min(batches, sys.maxsize))
 
 

@@ -27,9 +27,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from miras.array_typing import Array
+from miras.parallel.shard import automatic_axes
 
 _LOGITS = 2**25  # 128 MiB of float32
 _TOKENS = 1024  # fewer make the product with a large head bound by memory traffic
@@ -114,7 +115,7 @@ def chunks_of(tokens: int, vocab: int, chunk: int | None) -> int:
 def _over_mesh(run: Callable[..., Any], x, head, targets, mask, options: LossOptions) -> Any:
     """`_sums` or `_gradients` of each device's own tokens and vocabulary."""
     head = head.astype(x.dtype)
-    sizes = _axes()
+    sizes = automatic_axes()
     if math.prod(sizes.values()) == 1:
         return run(x, head, targets, mask, options, Split())
     split = _split(x.shape, head.shape[0], sizes)
@@ -128,15 +129,6 @@ def _over_mesh(run: Callable[..., Any], x, head, targets, mask, options: LossOpt
         axis_names=set(sizes),
         check_vma=False,  # every sum over devices is written out below
     )(x, head, targets, mask)
-
-
-def _axes() -> dict[str, int]:
-    """The sizes of the current mesh's axes that are not manual."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return {}
-    axes = zip(mesh.axis_names, mesh.axis_types, mesh.axis_sizes, strict=True)
-    return {name: size for name, kind, size in axes if kind == AxisType.Auto}
 
 
 def _split(shape: tuple[int, ...], vocab: int, sizes: dict[str, int]) -> Split:

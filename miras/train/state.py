@@ -55,16 +55,18 @@ def create_from(params: Params, optimizer: optax.GradientTransformation, seed: i
     )
 
 
-def to_device(tree: Any) -> Any:
-    """Arrays on the device of a run, so that a new and a restored state share compiled programs."""
-    return jax.device_put(tree, _device())
+def abstract(state: TrainState, shardings: TrainState | None = None) -> TrainState:
+    """The shapes, dtypes and shardings of a state, into which a checkpoint is restored.
 
-
-def abstract(state: TrainState) -> TrainState:
-    """The shapes, dtypes and shardings of a state, into which a checkpoint is restored."""
-    device = _device()
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), state)
-
-
-def _device() -> jax.sharding.Sharding:
-    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    Args:
+        state: of arrays or shapes.
+        shardings: of each array; all on the first device of this process if not given.
+    """
+    if shardings is None:
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        shardings = jax.tree.map(lambda _: device, state)
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        state,
+        shardings,
+    )

@@ -44,11 +44,13 @@ class StepMetrics(NamedTuple):
         totals: over the update's batches.
         gradient_norm: of the mean gradient, before clipping; with the z-loss, if there is one.
         finite: whether losses, gradients and updates are, of this step and all previous ones.
+        tokens: number of tokens in the batches, int32.
     """
 
     totals: Totals
     gradient_norm: Array
     finite: Array
+    tokens: Array
 
 
 def nats_per_target(totals: Totals) -> float:
@@ -80,6 +82,7 @@ def total_loss(
 def make_train_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
+    shardings: TrainState | None = None,
     options: LossOptions = PLAIN_LOSS,
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, StepMetrics]]:
     """A jitted `step(state, batches, alive)` that returns the next state and its metrics.
@@ -91,27 +94,41 @@ def make_train_step(
 
     `step.lower(state, batches, alive).compile()` compiles it ahead, from arrays or their
     `jax.ShapeDtypeStruct` with shardings.
+
+    Args:
+        graphdef: the model's structure.
+        optimizer: see `optimizer.optimizer_of`.
+        shardings: of the state, see `sharding.state_shardings`; those of the given state if None.
+        options: of the loss.
     """
     loss = jax.value_and_grad(
         functools.partial(total_loss, graphdef, options=options), has_aux=True
     )
 
-    def step(state: TrainState, batches: Batch, alive: Array):
-        gradient, totals = _accumulated(lambda batch: loss(state.params, batch), batches)
-        return _updated(optimizer, state, gradient, totals, alive)
+    def of(params: Params, batch: Batch) -> tuple[Params, Totals]:
+        (_, totals), gradient = loss(params, batch)
+        if shardings is not None:
+            gradient = jax.lax.with_sharding_constraint(gradient, shardings.params)
+        return gradient, totals
 
-    return jax.jit(step, donate_argnums=0)
+    def step(state: TrainState, batches: Batch, alive: Array):
+        total, totals = _accumulated(functools.partial(of, state.params), batches)
+        tokens = jnp.count_nonzero(batches["segment_ids"])
+        return _updated(optimizer, state, total, StepMetrics(totals, alive, alive, tokens))
+
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
 def _accumulated(
-    loss: Callable[[Batch], tuple[tuple[Array, Totals], Params]], batches: Batch
+    gradient: Callable[[Batch], tuple[Params, Totals]], batches: Batch
 ) -> tuple[Params, Totals]:
     """The gradient of the summed objective of all batches, float32, and their totals."""
 
     def of(batch: Batch) -> tuple[Params, Totals]:
-        (_, totals), gradient = loss(batch)
-        wide = jax.tree.map(lambda g: g.astype(jnp.promote_types(jnp.float32, g.dtype)), gradient)
-        return wide, totals
+        found, totals = gradient(batch)
+        return jax.tree.map(
+            lambda g: g.astype(jnp.promote_types(g.dtype, jnp.float32)), found
+        ), totals
 
     def add(sums: tuple[Params, Totals], batch: Batch):
         return jax.tree.map(jnp.add, sums, of(batch)), None
@@ -127,8 +144,7 @@ def _updated(
     optimizer: optax.GradientTransformation,
     state: TrainState,
     total: Params,
-    totals: Totals,
-    alive: Array,
+    metrics: StepMetrics,
 ) -> tuple[TrainState, StepMetrics]:
     """The state after an update; unchanged if it is not finite, in the buffers of the old one.
 
@@ -137,11 +153,12 @@ def _updated(
     under the condition for its new state alone. The compiler removes what the first run does for
     the state and what the second does for the updates, and does not merge code across a condition.
     """
+    totals = metrics.totals
     gradient = Gradient(total, jnp.asarray(totals.targets))
     updates, after = optimizer.update(gradient, state.opt_state, state.params)
     norm = gradient_norm(after)
     norms = jnp.stack([totals.nats, norm, optax.tree.norm(updates)])
-    finite = alive & jnp.all(jnp.isfinite(norms))
+    finite = metrics.finite & jnp.all(jnp.isfinite(norms))
 
     def apply(gradient: Gradient, updates: Params, state: TrainState) -> TrainState:
         _, opt_state = optimizer.update(gradient, state.opt_state, state.params)
@@ -152,7 +169,7 @@ def _updated(
         return state
 
     after = jax.lax.cond(finite, apply, keep, gradient, updates, state)
-    return after, StepMetrics(totals, norm, finite)
+    return after, metrics._replace(gradient_norm=norm, finite=finite)
 
 
 def make_eval_step(graphdef: nnx.GraphDef) -> Callable[[Params, Batch], Totals]:

@@ -8,11 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
 from miras.config import require, to_dict
 from miras.data import make_loader, vocabulary
 from miras.data.text import read_report
+from miras.parallel import make_mesh
+from miras.parallel.batches import local_rows, to_devices
 from miras.runtime import processes, signals
 from miras.runtime.figures import write_figure
 from miras.runtime.watchdog import Watchdog
@@ -28,13 +31,14 @@ from miras.train.loggers.loggers import Loggers
 from miras.train.loggers.registry import find
 from miras.train.loss import LossOptions
 from miras.train.nonfinite import NonFiniteError, Place, advice, locate
-from miras.train.optimizer import optimizer_of
+from miras.train.optimizer import axis_names, optimizer_of
 from miras.train.plot import loss_curves
 from miras.train.progress import Reporter
 from miras.train.runs import initial_parameters
 from miras.train.runs.initial_parameters import ParameterFit
 from miras.train.runs.run_folder import RunFolder
 from miras.train.schedule import schedule
+from miras.train.sharding import check_fits, check_replicated, state_shardings
 from miras.train.state import (
     Params,
     TrainState,
@@ -42,7 +46,6 @@ from miras.train.state import (
     create,
     create_from,
     structure,
-    to_device,
 )
 from miras.train.step import (
     Batch,
@@ -108,26 +111,37 @@ class Trainer:
         self.config, self.recipe = config, config.train
         self.folder, self.console = folder, console
         _check_vocabulary(config)
+        self.mesh = make_mesh(config.mesh)
+        check_fits(config, self.mesh)
         self.logger_classes = find(self.recipe.logger)
         self.graphdef, params = structure(config.model)
         self.summary = list(summary_lines(config, params, folder.path))
         self.initial = self._initial_parameters(nnx.to_pure_dict(params))
         self.optimizer = optimizer_of(self.recipe, params, config.data.batch * config.data.sequence)
+        self.make_state = lambda: create(config.model, self.optimizer, self.recipe.seed)
+        self.shapes = jax.eval_shape(self.make_state)
+        self.shardings = state_shardings(self.mesh, axis_names(params), self.shapes)
+        check_replicated(config.mesh, self.mesh, self.shapes, self.shardings)
         self.schedule = schedule(self.recipe)
         align = config.model.align
         with read_report.collect_reports() as self.read_reports:
-            self.data = make_loader(config.data, "train", align=align)
-            self.held_out = list(sample(config.data, align, self.recipe.eval_batches))
+            rows = local_rows(self.mesh, config.data.batch)
+            self.data = make_loader(config.data, "train", align=align, rows=rows)
+            self.held_out = list(sample(config.data, align, self.recipe.eval_batches, rows))
         options = LossOptions(self.recipe.loss_chunk, self.recipe.z_loss)
-        self.train_step = make_train_step(self.graphdef, self.optimizer, options)
-        self.evaluate = make_evaluator(self.graphdef, config.data)
+        self.train_step = make_train_step(self.graphdef, self.optimizer, self.shardings, options)
+        self.evaluate = make_evaluator(self.graphdef, config.data, self.mesh)
         self.health_step = make_health_step(self.graphdef)
 
     def run(self) -> Result:
         """Restore or create the state, and do the remaining steps."""
+        with jax.set_mesh(self.mesh):
+            return self._run()
+
+    def _run(self) -> Result:
         folder, total = self.folder, self.recipe.steps
-        make = jax.jit(lambda: create(self.config.model, self.optimizer, self.recipe.seed))
-        like = abstract(jax.eval_shape(make))
+        make = jax.jit(self.make_state, out_shardings=self.shardings)
+        like = abstract(self.shapes, self.shardings)
         restored = checkpointer.restore(folder.checkpoints, like, self.data)
         start = 0 if restored is None else restored.step
         with contextlib.ExitStack() as stack:
@@ -149,9 +163,7 @@ class Trainer:
             for line in self.summary:
                 reporter.print_line(line)
             if restored is None:
-                state = to_device(
-                    make() if self.initial is None else self._fine_tune(make(), reporter)
-                )
+                state = make() if self.initial is None else self._fine_tune(make(), reporter)
                 checkpoints.save(0, state, self.data)
             else:
                 state = restored.state
@@ -197,7 +209,10 @@ class Trainer:
         source = self.config.parent
         text = f"starting with {len(fit.taken)} parameters of {source.run} at step {source.step}"
         reporter.print_line(f"{text}." if fit.whole else f"{text}; not taken: {fit.summary}.")
-        make = jax.jit(lambda params: create_from(params, self.optimizer, self.recipe.seed))
+        make = jax.jit(
+            lambda params: create_from(params, self.optimizer, self.recipe.seed),
+            out_shardings=self.shardings,
+        )
         return make(initial_parameters.merge(found, own.params, fit))
 
     def _train(
@@ -210,7 +225,7 @@ class Trainer:
     ) -> TrainState:
         """The state after the steps from `start` on, with what is due after each of them."""
         means = IntervalMeans()
-        alive = to_device(jnp.array(True))
+        alive = jax.device_put(np.True_, NamedSharding(self.mesh, PartitionSpec()))
         previous: DispatchedStep | None = None
         saved = start
         for step in range(start + 1, self.recipe.steps + 1):
@@ -302,8 +317,9 @@ class Trainer:
 
     def _next_batches(self) -> Batch:
         """The batches of one update, [accumulate, batch, sequence]."""
-        batches = [next(self.data) for _ in range(self.recipe.accumulate)]
-        return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+        found = [next(self.data) for _ in range(self.recipe.accumulate)]
+        local = {name: np.stack([batch[name] for batch in found]) for name in found[0]}
+        return to_devices(self.mesh, local, self.config.data.batch)
 
     def _finish_step(
         self, done: DispatchedStep, params: Params, checkpoints: Checkpoints, means: IntervalMeans
@@ -315,7 +331,7 @@ class Trainer:
         """
         metrics = jax.device_get(done.metrics)
         if metrics.finite:
-            means.add(metrics, int(np.count_nonzero(done.batches["segment_ids"])))
+            means.add(metrics, int(metrics.tokens))
             return
         checkpoints.wait()
         model = self.config.model

@@ -17,13 +17,13 @@ from miras.data import make_loader
 from miras.errors import ConfigError
 from miras.train.checkpoints.checkpointer import Checkpoints, restore
 from miras.train.checkpoints.manifest import DamagedError, Manifest
-from miras.train.state import TrainState, abstract, to_device
+from miras.train.state import TrainState, abstract
 
 FLIPS = 3  # in each file
 
 
 def state_of(step):
-    return to_device(
+    return jax.device_put(
         TrainState(
             params={"w": jnp.sin(step + jnp.arange(300.0)), "b": jnp.ones(3, jnp.bfloat16)},
             opt_state={"m": jnp.full((4, 5), float(step))},

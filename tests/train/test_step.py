@@ -37,7 +37,7 @@ def setup(tiny):
         config = tiny(*assignments)
         graphdef, optimizer, state = build(config)
         options = LossOptions(config.train.loss_chunk, config.train.z_loss)
-        return config, graphdef, state, make_train_step(graphdef, optimizer, options)
+        return config, graphdef, state, make_train_step(graphdef, optimizer, options=options)
 
     return make
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from miras.config import config_hash, difference
 from miras.errors import ConfigError
+from miras.parallel import MeshConfig
 from miras.train.config import RunConfig, TrainConfig
 from miras.train.schedule import schedule
 
@@ -26,9 +27,9 @@ MUTABLE_FIELDS = (
 def resumed_config(saved: RunConfig, given: RunConfig, step: int, folder: str) -> RunConfig:
     """The config with which a run resumes.
 
-    Logging, evaluation and checkpoints may change. `steps` may change if all updates so far have
-    the same learning rate under the new value: always with "constant", until the decay begins with
-    "wsd", and never with "cosine". A warm-up of None keeps that of the run.
+    Logging, evaluation, checkpoints and the mesh may change. `steps` may change if all updates so
+    far have the same learning rate under the new value: always with "constant", until the decay
+    begins with "wsd", and never with "cosine". A warm-up of None keeps that of the run.
 
     Args:
         saved: the config in the folder of the run.
@@ -55,10 +56,11 @@ def resumed_config(saved: RunConfig, given: RunConfig, step: int, folder: str) -
         reasons = _reasons_for_steps(old, new, step)
         if not reasons:
             allowed.add("steps")
+    free = {f"train.{name}" for name in allowed}
     lines = [
         line
         for line in difference(saved, given)
-        if line.partition(":")[0] not in {f"train.{name}" for name in allowed}
+        if (path := line.partition(":")[0]) not in free and not path.startswith("mesh.")
     ]
     if lines:
         raise ConfigError(
@@ -89,4 +91,4 @@ def short_hash(config: RunConfig) -> str:
     """Eight hex digits that depend only on the fields that a resumed run cannot change."""
     free = {f.name: f.default for f in dataclasses.fields(TrainConfig) if f.name in MUTABLE_FIELDS}
     recipe = dataclasses.replace(config.train, **free)
-    return config_hash(dataclasses.replace(config, train=recipe))[:8]
+    return config_hash(dataclasses.replace(config, train=recipe, mesh=MeshConfig()))[:8]
