@@ -11,6 +11,7 @@ from miras.config import Config, FrozenMapping, added, require
 from miras.config.choices import shown
 from miras.data.task import Task
 from miras.runtime.files import expand_home
+from miras.runtime.paths import is_remote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +20,8 @@ class DataConfig(Config):
 
     Attributes:
         source: ``"stdlib"`` (the running Python's own sources), a file, folder or glob of text,
-            JSON lines or Parquet (plain, .gz, .bz2, .xz or .zst), or ``"tfds:NAME"`` with an
+            JSON lines or Parquet (plain, .gz, .bz2, .xz or .zst), on disk or at
+            ``gs://`` or ``s3://``, or ``"tfds:NAME"`` with an
             optional config, version and text feature: ``"tfds:wiki40b/en"``,
             ``"tfds:lm1b:1.1.0"``, ``"tfds:pg19#book_text"``; or the folder of a set that `miras
             prepare` wrote, whose tokenizer and held-out rows are then used.
@@ -66,6 +68,11 @@ class DataConfig(Config):
             0 < self.validation < 1,
             f"data.validation={self.validation} must lie strictly between 0 and 1: it is the "
             "fraction of held-out documents, for example 0.05.",
+        )
+        require(
+            not is_remote(self.cache or ""),
+            f"data.cache={self.cache!r} must be a local folder: it holds the copies of what "
+            "lies on object stores.",
         )
         self._check_mix()
         require(0 <= self.seed < 2**32, f"data.seed={shown(self.seed)} must lie in [0, 2**32).")

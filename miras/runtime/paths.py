@@ -7,15 +7,20 @@ last written.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pathlib
+import shutil
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 
 from miras.errors import ConfigError
 from miras.runtime.files import expand_home, write_atomically
+
+_BLOCK = 2**20
 
 # The scheme of each store, the library that reads it and the extra that installs the library.
 STORES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
@@ -52,25 +57,59 @@ def open_path(path: str | os.PathLike[str]) -> epath.Path:
     return epath.Path(text)
 
 
+def read(path: epath.Path) -> bytes:
+    """The content of a file, on an object store as it was last written.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        ConfigError: the store cannot be reached, or refuses.
+    """
+    if not is_remote(path):
+        return path.read_bytes()
+    with reaching(path):
+        return file_system(path).cat_file(os.fspath(path))
+
+
 def write(path: epath.Path, content: bytes | str) -> None:
     """Write a file completely or not at all, on a disk as on an object store.
 
     Raises:
         OSError: it cannot be written.
+        ConfigError: the store cannot be reached, or refuses.
     """
     content = content.encode() if isinstance(content, str) else content
     if is_remote(path):
-        path.write_bytes(content)
+        with reaching(path):
+            file_system(path).pipe_file(os.fspath(path), content)
     else:
         write_atomically(pathlib.Path(path), content)
 
 
 def upload(local: str | os.PathLike[str], path: epath.Path) -> None:
-    """Copy a local file to an object store, or rename it on the disk on which it is."""
+    """Copy a local file to an object store, or rename it on the disk on which it is.
+
+    Raises:
+        OSError: it cannot be written.
+        ConfigError: the store cannot be reached, or refuses.
+    """
     if is_remote(path):
-        file_system(path).put_file(os.fspath(local), os.fspath(path))
+        with reaching(path):
+            file_system(path).put_file(os.fspath(local), os.fspath(path))
     else:
         os.replace(local, path)
+
+
+def download(path: epath.Path, local: pathlib.Path) -> None:
+    """Copy an object to a local file, completely or not at all; makes its folder.
+
+    Raises:
+        FileNotFoundError: the object does not exist.
+        OSError: the file cannot be written.
+        ConfigError: the store cannot be reached, or refuses.
+    """
+    local.parent.mkdir(parents=True, exist_ok=True)
+    with reaching(path), file_system(path).open(os.fspath(path), "rb") as stream:
+        write_atomically(local, lambda file: shutil.copyfileobj(stream, file, _BLOCK))
 
 
 def file_system(path: str | os.PathLike[str]) -> Any:
@@ -79,3 +118,24 @@ def file_system(path: str | os.PathLike[str]) -> Any:
 
     scheme = os.fspath(path).partition("://")[0]
     return fsspec.filesystem(scheme, use_listings_cache=False)
+
+
+@contextlib.contextmanager
+def reaching(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn the errors of a store's library, which are of many types, into one that says what to do.
+
+    Raises:
+        ConfigError: in place of all errors but those of missing files and of the local disk.
+    """
+    try:
+        yield
+    except (FileNotFoundError, ConfigError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:  # of the local disk
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(
+            f"{os.fspath(path)!r} cannot be reached ({reason}): check the bucket, the credentials "
+            "and the endpoint of this machine."
+        ) from error

@@ -22,7 +22,7 @@ from etils import epath
 
 from miras.data.text.documents import SPLITS
 from miras.errors import ConfigError
-from miras.runtime.paths import is_remote, open_path
+from miras.runtime.paths import is_remote, open_path, read
 
 FORMAT = "miras prepared rows 1"
 PLAN, INDEX = "plan.json", "index.json"
@@ -184,7 +184,7 @@ def _json(body: dict[str, Any]) -> str:
 def _read(path: epath.Path) -> dict[str, Any] | None:
     """A JSON file of this format; None if it does not exist or is of something else."""
     try:
-        text = path.read_text()
+        text = read(path).decode()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except UnicodeDecodeError as error:

@@ -160,7 +160,8 @@ def _part(documents: DocumentSource, n: int, shards: int) -> DocumentSource:
 
 def _begin(folder: epath.Path, plan: Plan, config: DataConfig) -> None:
     """Write the plan, or check that the folder holds the same one."""
-    folder.mkdir(parents=True, exist_ok=True)
+    if not paths.is_remote(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     found = layout.read_plan(folder)
     if found is not None and found != plan:
         old, new = dataclasses.asdict(found), dataclasses.asdict(plan)
@@ -173,7 +174,7 @@ def _begin(folder: epath.Path, plan: Plan, config: DataConfig) -> None:
         content = expand_home(config.tokenizer).read_bytes()
         paths.write(folder / plan.tokenizer_file, content)
     if found is None:
-        if any(folder.iterdir()) and not paths.is_remote(folder):
+        if not paths.is_remote(folder):
             others = {path.name for path in folder.iterdir()} - {plan.tokenizer_file}
             if others:
                 raise ConfigError(

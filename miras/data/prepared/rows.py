@@ -40,7 +40,7 @@ def prepared_rows(
             digest=index.fingerprint,
         )
     )
-    records = ShardedRecords(folder, shards)
+    records = ShardedRecords(folder, shards, config.cache_dir / "prepared_copies")
     if len(records) == 0:
         raise ConfigError(
             f"the {split} split of the prepared set {config.source!r} is empty: prepare more text."

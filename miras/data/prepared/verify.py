@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pathlib
+import tempfile
 from collections.abc import Callable
 
 import numpy as np
@@ -45,7 +47,11 @@ def verify(
 
 
 def _check_rows(folder: epath.Path, plan: Plan, shard: Shard) -> None:
-    records = ShardedRecords(folder, [shard])
+    with tempfile.TemporaryDirectory() as copies:
+        _check_records(ShardedRecords(folder, [shard], pathlib.Path(copies)), plan, shard)
+
+
+def _check_records(records: ShardedRecords, plan: Plan, shard: Shard) -> None:
     tokens, size = 0, 0.0
     for n in range(shard.rows):
         batch = empty_batch(1, plan.sequence)

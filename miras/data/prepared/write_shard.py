@@ -69,7 +69,8 @@ def write_shard(
 def file_sha256(path: epath.Path) -> str:
     """The sha256 of a file, local or on an object store."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    opened = paths.file_system(path).open(str(path)) if paths.is_remote(path) else path.open("rb")
+    with opened as stream:
         while block := stream.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()

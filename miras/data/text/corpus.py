@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import pathlib
@@ -18,6 +19,7 @@ from miras.data.prepared.layout import is_prepared
 from miras.data.text import local_text
 from miras.data.text.documents import SPLITS, DocumentSource
 from miras.data.text.read_report import ReadReport, printable, report
+from miras.data.text.remote import local_copy
 from miras.data.text.tfds_text import open_tfds
 from miras.errors import ConfigError
 from miras.runtime.files import write_atomically
@@ -54,8 +56,9 @@ def open_documents(config: DataConfig, split: str) -> DocumentSource:
         digest = documents.fingerprint
         report(ReadReport(printable(config.source), len(documents), unit="record", digest=digest))
     else:
-        builder = local_text.prepare(config.source, config.cache_dir, config.field)
-        report(builder.reading)
+        source = local_copy(config.source, config.cache_dir)
+        builder = local_text.prepare(source, config.cache_dir, config.field)
+        report(dataclasses.replace(builder.reading, source=printable(config.source)))
         # TFDS's decorators hide the signature of as_data_source from type checkers.
         builder = cast(Any, builder)
         sha256 = dict(builder.info.metadata or {})["sha256"]

@@ -8,6 +8,7 @@ from miras.data.tokenizers.hugging_face import HuggingFaceTokenizer
 from miras.data.tokenizers.sentence_piece import SentencePieceTokenizer
 from miras.errors import ConfigError
 from miras.runtime.files import expand_home
+from miras.runtime.paths import is_remote
 
 
 def make_tokenizer(spec: str) -> Tokenizer:
@@ -23,6 +24,11 @@ def make_tokenizer(spec: str) -> Tokenizer:
     """
     if spec == "byte":
         return ByteTokenizer()
+    if is_remote(spec):
+        raise ConfigError(
+            f"tokenizer file {spec!r} must be a local file: copy it to this machine, and give the "
+            "path of the copy."
+        )
     path = expand_home(spec)
     classes = {
         ".model": SentencePieceTokenizer,
