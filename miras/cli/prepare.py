@@ -95,6 +95,7 @@ def _prepare(args: argparse.Namespace) -> bool:
     """Write the set; whether it is finished."""
     from miras.data import DataConfig
     from miras.data.prepared.prepare import prepare
+    from miras.runtime import signals
 
     require(args.sequence is not None, "--sequence N is missing: give the tokens of a row.")
     config = DataConfig(
@@ -104,16 +105,22 @@ def _prepare(args: argparse.Namespace) -> bool:
         sequence=args.sequence,
         validation=args.validation,
     )
+
+    def progress(done: int, total: int) -> None:
+        print(f"{done} of {total} shards", flush=True)
+        signals.check(f" after {done} of {total} shards, which are kept: repeat the command")
+
     processes = args.processes if args.processes is not None else os.cpu_count() or 1
-    found = prepare(
-        config,
-        args.out,
-        align=args.align,
-        shard=_parse_shard(args.shard),
-        processes=processes,
-        shard_bytes=args.shard_bytes,
-        progress=lambda done, total: print(f"{done} of {total} shards", flush=True),
-    )
+    with signals.handled():
+        found = prepare(
+            config,
+            args.out,
+            align=args.align,
+            shard=_parse_shard(args.shard),
+            processes=processes,
+            shard_bytes=args.shard_bytes,
+            progress=progress,
+        )
     for split, shards in found.shards.items():
         print(f"{split}: {_counted(shards, found.plan.sequence)}")
     if not found.finished:

@@ -12,6 +12,8 @@ import dataclasses
 import multiprocessing
 import os
 import pathlib
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -28,7 +30,7 @@ from miras.data.text.read_report import printable
 from miras.data.tokenizers.make_tokenizer import make_tokenizer
 from miras.errors import ConfigError
 from miras.runtime import paths
-from miras.runtime.files import expand_home
+from miras.runtime.files import expand_home, is_leftover
 
 SHARD_BYTES = 64 * 2**20
 _SAMPLE = 256  # documents whose mean size is taken for that of all
@@ -103,6 +105,7 @@ def prepare(
     finished = all(len(shards[s]) == plan.shards[s] for s in SPLITS)
     if finished:
         paths.write(folder / layout.INDEX, layout.index_json(plan, shards))
+        _remove_leftovers(folder)
     return Prepared(folder, plan, shards, kept, finished)
 
 
@@ -198,6 +201,14 @@ def _finished_shards(folder: epath.Path, plan: Plan, split: str) -> list[Shard]:
     return [shard for shard in found if shard is not None]
 
 
+def _remove_leftovers(folder: epath.Path) -> None:
+    """Remove the temporary files of processes that were killed, on a local disk."""
+    if not paths.is_remote(folder):
+        for path in folder.iterdir():
+            if is_leftover(path.name):
+                path.unlink(missing_ok=True)
+
+
 class _Job(NamedTuple):
     """A shard to write; it is sent to another process."""
 
@@ -218,7 +229,8 @@ def _write_all(jobs: list[_Job], folder: epath.Path, processes: int) -> Iterator
         return
     # Not forked: the readers of records have threads, which a forked process would wait for.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(min(processes, len(jobs)), context) as pool:
+    count = min(processes, len(jobs))
+    with concurrent.futures.ProcessPoolExecutor(count, context, _start_worker) as pool:
         futures = [pool.submit(job.write, str(folder)) for job in jobs]
         try:
             for future in concurrent.futures.as_completed(futures):
@@ -230,3 +242,16 @@ def _write_all(jobs: list[_Job], folder: epath.Path, processes: int) -> Iterator
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leave SIGINT, which a terminal sends to all, to the parent, and end when the parent ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

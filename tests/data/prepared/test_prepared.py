@@ -2,8 +2,11 @@
 
 import itertools
 import json
+import os
+import pickle
 import re
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from miras.config import override
 from miras.data import DataConfig, make_loader
 from miras.data.prepared.prepare import prepare
 from miras.data.prepared.verify import verify
+from miras.data.prepared.write_shard import write_shard
 from miras.data.text.corpus import open_documents
 from miras.errors import ConfigError
 from tests.data.tokenizers.test_tokenizers import byte_level
@@ -121,6 +125,31 @@ def test_finished_shards_are_kept_and_damaged_ones_are_written_again(made, text)
     assert files(made.folder) == expected
 
 
+def test_a_signal_ends_the_command_after_a_shard_and_a_repetition_continues(
+    folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("MIRAS_CACHE", str(tmp_path / "cache"))
+    words = ["prepare", str(folder), "--sequence", "64", "--align", "8", "--processes", "1"]
+    words += ["--shard-bytes", str(SIZE), "--out", str(tmp_path / "set")]
+
+    def interrupted(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return write_shard(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("miras.data.prepared.prepare.write_shard", interrupted)
+        assert main(words) == 143
+    assert "stopped by SIGTERM after 1 of " in capsys.readouterr().err
+    assert not (tmp_path / "set" / "index.json").exists()
+    (tmp_path / "set" / f".{'0' * 32}.new").touch()  # as one that was killed leaves
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "1 of " in out
+    assert "0 of " not in out
+    verify(tmp_path / "set")
+    assert not list((tmp_path / "set").glob(".*"))
+
+
 def test_an_unfinished_set_is_not_read(text, tmp_path):
     part = prepare(text, tmp_path / "set", align=8, shard_bytes=SIZE, shard=(0, 2))
     config = override(text, f"source={part.folder}")
@@ -172,6 +201,24 @@ def test_what_does_not_suit_a_set(config, subwords, align, changes, match):
     with pytest.raises(ConfigError, match=match) as error:
         make_loader(data, "train", align=align)
     assert "\n" not in str(error.value)
+
+
+def test_documents_of_every_source_are_sent_to_processes(tiny_tfds, text, tmp_path):
+    texts = [f"text {n} " * 20 for n in range(20)]
+    tiny_tfds({"train": texts, "validation": texts[:4]})
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps({"body": body}) + "\n" for body in texts)
+    )
+    (tmp_path / "long.txt").write_text("".join(text + "\n" for text in texts))
+    for source in ("tfds:tiny_text", str(tmp_path / "rows.jsonl"), str(tmp_path / "long.txt")):
+        data = override(
+            text, f"source={source}", "field=body" if "rows" in source else "field=text"
+        )
+        documents = open_documents(data, "train")
+        assert list(pickle.loads(pickle.dumps(documents))) == list(documents)
+        made = prepare(data, tmp_path / f"set_of_{source[-4:]}", align=8)
+        size = sum(shard.bytes for shard in made.shards["train"])
+        assert size == sum(map(len, documents))
 
 
 def test_a_set_keeps_its_tokenizer(text, subwords, tmp_path):
