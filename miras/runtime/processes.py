@@ -8,6 +8,7 @@ a step that may fail in one process is run with `together`, which raises its err
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -15,6 +16,12 @@ from typing import Any, TypeVar
 from miras.errors import ConfigError
 
 T = TypeVar("T")
+
+# What Gloo, NCCL and the coordination service say of a process that does not answer.
+_COLLECTIVE = re.compile(
+    "gloo|nccl|barrier|coordination|heartbeat|unavailable|deadline_exceeded|connection", re.I
+)
+_lost = False
 
 
 class ProcessLostError(RuntimeError):
@@ -150,12 +157,30 @@ class collective:  # noqa: N801  # used as a function
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or count() == 1 or not isinstance(error, _jax().errors.JaxRuntimeError):
-            return
-        line = (str(error).strip().splitlines() or [""])[0][:200]
-        raise ProcessLostError(
-            f"process {index()} of {count()}: another process of the run has ended ({line})"
-        ) from error
+        if error is not None and (lost := lost_process(error)) is not None:
+            raise lost from error
+
+
+def lost_process(error: BaseException) -> ProcessLostError | None:
+    """The error to raise if an error, or one that caused it, is that of a collective; or None."""
+    global _lost
+    if count() == 1:
+        return None
+    while not (isinstance(error, _jax().errors.JaxRuntimeError) and _COLLECTIVE.search(str(error))):
+        if (before := error.__cause__ or error.__context__) is None:
+            return None
+        error = before
+    _lost = True
+    line = (str(error).strip().splitlines() or [""])[0][:200]
+    return ProcessLostError(
+        f"process {index()} of {count()}: another process of the run has ended, or hangs ({line}): "
+        "repeat the command in every process to resume from the last checkpoint."
+    )
+
+
+def is_lost() -> bool:
+    """Whether `lost_process` has found an error of a collective, so that waiting is in vain."""
+    return _lost
 
 
 def _connected() -> bool:

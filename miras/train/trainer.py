@@ -175,7 +175,8 @@ class Trainer:
             if processes.decide(lambda: self._evaluation_is_missing(start)):
                 self._evaluate(start, state.params, loggers, reporter)
             if start < total:
-                state = self._train(state, start, checkpoints, loggers, reporter)
+                with processes.collective():
+                    state = self._train(state, start, checkpoints, loggers, reporter)
         if processes.first():
             self._plot(reporter)
         return Result(
@@ -244,6 +245,7 @@ class Trainer:
                 self._finish_step(previous, state.params, checkpoints, means)
                 previous = None
                 self.watchdog.beat()
+                due = self._with_clock_of_process_0(due, checkpoints)
             if step == start + 1 and not due.log:
                 means.restart_clock()  # the first step includes compilation
             reporter.step(step)
@@ -271,13 +273,19 @@ class Trainer:
             health=last or step % recipe.health_every == 0,
             save=last or step % recipe.checkpoint_every == 0,
         )
-        if (minutes := recipe.checkpoint_minutes) is not None and (
-            # Several processes ask the clock of process 0, where they wait for the device anyway.
-            processes.count() == 1 or any(due)
-        ):
-            late = processes.decide(lambda: checkpoints.age() >= 60 * minutes)
-            due = due._replace(save=due.save or late)
-        return due._replace(save=due.save or signals.poll() is not None)
+        late = processes.count() == 1 and self._is_late(checkpoints)
+        return due._replace(save=due.save or late or signals.poll() is not None)
+
+    def _is_late(self, checkpoints: Checkpoints) -> bool:
+        minutes = self.recipe.checkpoint_minutes
+        return minutes is not None and checkpoints.age() >= 60 * minutes
+
+    def _with_clock_of_process_0(self, due: Due, checkpoints: Checkpoints) -> Due:
+        """Save by the clock also in several processes, where it costs no additional wait."""
+        if processes.count() == 1 or not any(due):
+            return due
+        late = processes.decide(lambda: self._is_late(checkpoints))
+        return due._replace(save=due.save or late)
 
     def _log(self, step: int, means: IntervalMeans, loggers: Loggers, reporter: Reporter) -> None:
         rate = float(jnp.asarray(self.schedule(step - 1)))

@@ -127,6 +127,8 @@ def _try(read: Callable[[], T]) -> T | str:
     try:
         return read()
     except Exception as error:  # damage surfaces as nearly any exception
+        if (lost := processes.lost_process(error)) is not None:
+            raise lost from error
         cause = _root_cause(error)
         if isinstance(cause, ConfigError):
             raise cause from None
@@ -196,9 +198,12 @@ class Checkpoints:
         """
         try:
             self._finish()
+            jax.block_until_ready(state)
             manifest = Manifest(None if data is None else data.get_state(), digest(state))
             items = {"state": state, "data": manifest}
-            self._pending = self._orbax.save_checkpointables_async(step, items)
+            # Without `force`, Orbax asks jax for a preemption with the step as its counter, which
+            # would break the counting of `signals.poll`.
+            self._pending = self._orbax.save_checkpointables_async(step, items, force=True)
             self._last = time.monotonic()
         except Exception as error:
             raise self._failed(error) from error
@@ -220,12 +225,14 @@ class Checkpoints:
             raise self._failed(error) from error
 
     def close(self) -> None:
-        """Wait for the last save and stop the threads of Orbax.
+        """Wait for the last save, unless a process was lost, and stop the threads of Orbax.
 
         Raises:
             ConfigError: the last save cannot be written.
         """
         with self._quiet:
+            if processes.is_lost():
+                return
             try:
                 try:
                     self._finish()
@@ -240,8 +247,10 @@ class Checkpoints:
         if pending is not None:
             pending.result()
 
-    def _failed(self, error: Exception) -> ConfigError:
+    def _failed(self, error: Exception) -> Exception:
         drain_callbacks()
+        if (lost := processes.lost_process(error)) is not None:
+            return lost
         return ConfigError(
             f"could not save a checkpoint in {self.folder} ({_first_line(error)}); "
             f"{last_good(self.folder)}: free space or make the folder writable, and repeat the "

@@ -11,10 +11,13 @@ neither on the mesh nor on the number of processes. If one element changes, both
 mix is a bijection; if elements are permuted, both sums stay the same with probability 2**-64.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from miras.array_typing import Array
 
@@ -24,14 +27,26 @@ _SEEDS = (0x9E3779B9, 0x7F4A7C15)
 def digest(tree: Any) -> dict[str, str]:
     """The digest of every leaf of a pytree of arrays: 16 hex digits by path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    sums = jax.device_get([_sums(leaf) for _, leaf in leaves])
+    # One at a time: collectives of several programs may run in another order in each process.
+    sums = [jax.device_get(_sums_of(leaf)) for _, leaf in leaves]
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): "".join(f"{s:08x}" for s in pair)
         for (path, _), pair in zip(leaves, sums)
     }
 
 
-@jax.jit
+def _sums_of(array: Array) -> Array:
+    """The two sums, on every device of a mesh, so that every process can read them."""
+    found: Any = getattr(array, "sharding", None)
+    several = isinstance(found, NamedSharding)
+    return _compiled_sums(NamedSharding(found.mesh, PartitionSpec()) if several else None)(array)
+
+
+@functools.cache
+def _compiled_sums(where: NamedSharding | None) -> Callable[[Array], Array]:
+    return jax.jit(_sums, out_shardings=where)
+
+
 def _sums(array: Array) -> Array:
     """The two sums, uint32 [2]."""
     words = _words(array)

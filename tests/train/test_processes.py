@@ -1,0 +1,128 @@
+"""Real processes: a run on several ends as one on a single process, whatever happens to one."""
+
+import dataclasses
+import signal
+
+import numpy as np
+import pytest
+
+from miras.parallel import MeshConfig
+from miras.train import train
+from miras.train.checkpoints.checkpointer import saved_steps
+from miras.train.loggers.jsonl import read_metrics
+from tests.train.processes_run import rows_of, rows_of_the_loader, run
+
+pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def config(tiny):
+    """Eight rows, so that eight devices can share them."""
+    return tiny(
+        "data.batch=8", "train.logger=[\"jsonl\"]", steps=STEPS, log_every=1, eval_every=6,
+        health_every=100, checkpoint_every=100, checkpoint_minutes=None,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config, tmp_path_factory):
+    """The folder of a run of one process."""
+    return train(config, tmp_path_factory.mktemp("undisturbed") / "run").folder
+
+
+def measured(out):
+    """The measurements of a run by (step, kind), without speeds."""
+    lines = read_metrics(out / "metrics.jsonl")
+    found = {(line["step"], line["kind"]): line for line in lines}
+    assert len(found) == len(lines), "a measurement occurs twice"
+    return found
+
+
+def check_same(out, expected):
+    found, wanted = measured(out), measured(expected)
+    assert sorted(found) == sorted(wanted)
+    for key, line in wanted.items():
+        if key[1] != "health":
+            # The order of sums over rows and of an all-reduce differs; a loss is about 6 nats.
+            np.testing.assert_allclose(found[key]["loss"], line["loss"], rtol=2e-5)
+
+
+def stopped_by_a_signal(config, out, folder, processes, by_slurm=False):
+    """Train until process 1 receives SIGTERM in its third step; the step that all have saved."""
+    ended = run(
+        [config] * processes, [out] * processes, folder, at=2, who=1, sleep=0.3, by_slurm=by_slurm
+    )
+    saved = saved_steps(out / "checkpoints")[-1]
+    assert 2 < saved < STEPS
+    for number, process in enumerate(ended):
+        assert process.code == 143, process
+        assert process.said[-1].startswith(f"stopped by SIGTERM after step {saved} of {STEPS}")
+        assert ("waiting for the other processes" in process.out) == (number == 0)
+        assert (f"step  1/{STEPS}" in process.out) == (number == 0)
+    return saved
+
+
+def test_a_signal_to_one_stops_all_and_one_process_resumes(config, undisturbed, tmp_path):
+    """Two processes under SLURM's variables; then one process, which has another mesh."""
+    out = tmp_path / "run"
+    saved = stopped_by_a_signal(config, out, tmp_path / "two", 2, by_slurm=True)
+    assert not list(out.glob("*process*"))
+    assert train(config, out).resumed_from == saved
+    check_same(out, undisturbed)
+    found, wanted = rows_of(tmp_path / "two"), rows_of_the_loader(config)
+    assert found == {key: tokens for key, tokens in wanted.items() if key[0] < saved}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("before", [2, 4])
+@pytest.mark.parametrize("after", [1, 2, 4])
+@pytest.mark.parametrize("tensor", [1, 2])
+def test_a_stopped_run_resumes_with_another_number(
+    config, undisturbed, tmp_path, before, after, tensor
+):
+    out = tmp_path / "run"
+    stopped_by_a_signal(config, out, tmp_path / "before", before)
+    other = dataclasses.replace(config, mesh=MeshConfig(tensor=tensor))
+    ended = run([other] * after, [out] * after, tmp_path / "after")
+    assert [process.code for process in ended] == [0] * after, ended
+    check_same(out, undisturbed)
+    assert rows_of(tmp_path / "before", tmp_path / "after") == rows_of_the_loader(config)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_killed_process_ends_the_others_and_the_run_resumes(config, undisturbed, tmp_path, who):
+    often = dataclasses.replace(config, train=dataclasses.replace(config.train, checkpoint_every=2))
+    out = tmp_path / "run"
+    ended = run(
+        [often] * 2, [out] * 2, tmp_path / "two", at=5, who=who, number=signal.SIGKILL, limit=120
+    )
+    assert ended[who].code == -signal.SIGKILL
+    other = ended[1 - who]
+    # jax itself ends a process with SIGABRT when process 0, with its coordination service, is gone.
+    assert other.code == 75 or (who == 0 and other.code == -signal.SIGABRT), other
+    assert "another process of the run has ended" in other.err or "another task died" in other.err
+    assert saved_steps(out / "checkpoints")[-1] < STEPS
+    ended = run([often] * 2, [out] * 2, tmp_path / "again")
+    assert [process.code for process in ended] == [0, 0], ended
+    check_same(out, undisturbed)
+
+
+@pytest.mark.exhaustive
+def test_processes_that_differ_say_so_before_the_first_step(config, text, tmp_path):
+    out, other = tmp_path / "run", tmp_path / "elsewhere"
+    faster = dataclasses.replace(config, train=dataclasses.replace(config.train, learning_rate=0.1))
+    copy = tmp_path / "text"
+    copy.mkdir()
+    for path in text.iterdir():
+        (copy / path.name).write_text(path.read_text()[:-1] + "!")
+    cases = {
+        "differ in its config (train.learning_rate: 0.003 -> 0.1": ([config, faster], [out, out]),
+        "is not the run folder that process 0 sees": ([config, config], [out, other]),
+    }
+    for number, (words, (configs, outs)) in enumerate(cases.items()):
+        for process in run(configs, outs, tmp_path / str(number)):
+            assert process.code == 2, process
+            assert words in process.said[-1]
+    assert not (out / "config.json").exists()
