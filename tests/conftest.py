@@ -25,16 +25,17 @@ import jax
 import numpy as np
 import pytest
 
-from tests.selection import mark_exhaustive, mark_quick
+from tests.selection import leave_out, mark_exhaustive, mark_quick
 
 jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by -m
-def pytest_collection_modifyitems(items):
-    """Choose what `make quick` and `make test` run."""
+def pytest_collection_modifyitems(config, items):
+    """Choose what `make quick`, `make test` and a bare `pytest` run."""
     mark_exhaustive(items)
     mark_quick(items)
+    leave_out(config, items)
 
 
 def pytest_collection_finish():

@@ -77,6 +77,21 @@ def _values_of_several(cases: Collection[Any]) -> dict[str, set[tuple[str, int]]
     }
 
 
+def leave_out(config: pytest.Config, items: list[Any]) -> None:
+    """Deselect `exhaustive` and `gpu` tests, unless `-m` or a test's own name asks for them."""
+    for mark in ("exhaustive", "gpu"):
+        if mark in config.option.markexpr:
+            continue
+        out = {
+            item.nodeid
+            for item in items
+            if item.get_closest_marker(mark)
+            and not any(arg.endswith(item.nodeid) for arg in config.args)
+        }
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in out])
+        items[:] = [item for item in items if item.nodeid not in out]
+
+
 # Folders whose tests compile programs, of which `make quick` runs so many a file.
 COMPILING = (
     "analysis",
@@ -85,11 +100,14 @@ COMPILING = (
     "cli",
     "conformance",
     "engine",
+    "layers",
+    "mixers",
     "models",
     "sequence",
+    "tasks",
     "train",
 )
-A_FILE = 4
+A_FILE = 2
 
 
 def mark_quick(items: Iterable[pytest.Item]) -> None:

@@ -5,8 +5,10 @@ import os
 import pathlib
 import re
 import runpy
+import shlex
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -49,13 +51,34 @@ def runnable(page: pathlib.Path) -> list[tuple[str, str]]:
     return [(language, code) for language, code in BLOCK.findall(text) if code[:5] != "make "]
 
 
+RUN = [page for page in PAGES if runnable(page)]
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory):
+    """A command that runs code as python does, in processes that find the libraries imported."""
+    folder = tmp_path_factory.mktemp("server")
+    server, path = ROOT / "tests" / "fork_server.py", folder / "socket"
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+        "OPENBLAS_NUM_THREADS": "1",  # a process with threads cannot be forked safely
+    }
+    argv = [sys.executable, str(server), "serve", str(path)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, env=environment) as process:
+        while not path.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        yield [sys.executable, "-IS", str(server), "call", str(path)]
+
+
 @pytest.mark.slow
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_every_block_runs(page, tmp_path, tmp_path_factory):
+@pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_runs(page, python, tmp_path, tmp_path_factory):
     bin_folder = tmp_path_factory.mktemp("bin")
     command = bin_folder / "miras"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m miras "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec {shlex.join(python)} -m miras "$@"\n')
     command.chmod(0o755)
     environment = os.environ | {
         "PATH": f"{bin_folder}:{os.environ['PATH']}",
@@ -63,7 +86,7 @@ def test_every_block_runs(page, tmp_path, tmp_path_factory):
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
     }
     for language, code in runnable(page):
-        argv = ["bash", "-euc", code] if language == "bash" else [sys.executable, "-c", code]
+        argv = ["bash", "-euc", code] if language == "bash" else [*python, "-c", code]
         done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
 
@@ -154,11 +177,11 @@ def test_the_readme_has_the_kept_ratios_to_peers():
     peer, number = r"(titans-pytorch|qwen3-next)(?:, chunk (16))?[^|]*", r"([\d.,]+)"
     row = rf"^\| {peer}\| {number} \| {number}x \| {number}x \|$"
     told = re.findall(row, (ROOT / "README.md").read_text(), re.MULTILINE)
-    for peer, chunk, tokens, time, memory in told:
+    for peer, chunk, tokens, seconds, memory in told:
         start = f"| {peer} | {chunk or 64} | forward + backward | {tokens.replace(',', '')} |"
         (line,) = [line for line in kept.splitlines() if line.startswith(start)]
         cells = [cell.strip() for cell in line.split("|")]
-        assert (cells[7], cells[11]) == (time, memory)
+        assert (cells[7], cells[11]) == (seconds, memory)
     assert len(told) == 6
 
 

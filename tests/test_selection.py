@@ -29,10 +29,11 @@ def test_parameters_outside_of_the_sample_are_exhaustive():
 
 SAMPLED = """
 import pytest
-from tests.selection import mark_exhaustive
+from tests.selection import leave_out, mark_exhaustive
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     mark_exhaustive(items)
+    leave_out(config, items)
 """
 PRODUCTS = """
 import pytest
@@ -62,9 +63,18 @@ def test_a_share_of_cases_is_left_and_every_value_of_several_parameters(tmp_path
     (tmp_path / "test_products.py").write_text(PRODUCTS)
     marks = "markers =\n    sample(share): of cases\n    exhaustive: the others\n"
     (tmp_path / "pytest.ini").write_text(f"[pytest]\npythonpath = {ROOT.parent}\n{marks}")
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "not exhaustive"]
-    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    cases = re.findall(r"::test_(\w+)\[(.*)\]", found.stdout)
+
+    def collected(*words):
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *words]
+        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return re.findall(r"::test_(\w+)\[(.*)\]", found.stdout)
+
+    cases = collected()
+    assert cases == collected("-m", "not exhaustive")
+    others = collected("-m", "exhaustive")
+    assert len(cases) + len(others) == 210
+    name, case = others[0]
+    assert collected(f"test_products.py::test_{name}[{case}]") == [(name, case)]
     assert 10 < sum(name == "one" for name, _ in cases) < 30
     assert sum(name == "none" for name, _ in cases) == 1
     two = [case.split("-") for name, case in cases if name == "two"]

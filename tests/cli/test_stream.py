@@ -14,7 +14,9 @@ from miras.cli.main import main
 from miras.models import load_session
 from miras.train import load_run
 from tests.cli.test_main import SMALL
+from tests.tolerances import tolerance
 
+HALF_DIGIT = 0.5e-4  # of losses, which the commands print with four decimals
 RUN = ("architecture=mac", "attention.segment=8", "attention.window=8", "data.sequence=32")
 
 
@@ -61,10 +63,11 @@ def test_a_streamed_text_is_the_text_read_at_once(run, tmp_path, capsys):
     spans = ["1-1,023", "1,024-2,047", "2,048-2,640"]
     assert [row[0] for row in rows] == 3 * spans  # of losses, of health, and of gates
     for (first, last), row in zip(((0, 1023), (1023, 2047), (2047, 2640)), rows):
-        assert float(row[2]) == pytest.approx(losses[first:last].mean(), abs=2e-4)
+        rounded = tolerance(np.float32, 2640, 4) * np.abs(logits).max()
+        assert float(row[2]) == pytest.approx(losses[first:last].mean(), abs=HALF_DIGIT + rounded)
     kept = load_session(session, model)
     assert kept.tokens == len(data) + 1
-    np.testing.assert_allclose(kept.logits[0], logits[0, -1], atol=1e-3)
+    np.testing.assert_allclose(kept.logits[0], logits[0, -1], atol=rounded)
     norms, state = [], None  # of calls of 1,024 tokens, as the buckets are
     for first in range(0, 2641, 1024):
         _, state, found = model.observe(ids[:, first : first + 1024], state=state)
@@ -72,6 +75,7 @@ def test_a_streamed_text_is_the_text_read_at_once(run, tmp_path, capsys):
     np.testing.assert_allclose([float(row[2]) for row in rows[3:6]], norms, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_streaming_goes_on_from_a_session(run, tmp_path, capsys):
     data = b"see the old sea again\n" * 90
     for name, part in (("whole", data), ("first", data[:1100]), ("second", data[1100:])):
@@ -89,11 +93,13 @@ def test_streaming_goes_on_from_a_session(run, tmp_path, capsys):
     tokens = [int(row[1]) for row in (losses["1,024-1,100"], parts)]
     assert sum(tokens) == int(whole_second[1])
     nats = [n * float(row[2]) for n, row in zip(tokens, (losses["1,024-1,100"], parts))]
-    assert sum(nats) / sum(tokens) == pytest.approx(float(whole_second[2]), abs=2e-4)
     model = load_run(run).model
     ends = [load_session(path, model) for path in (one, two)]
     assert ends[0].tokens == ends[1].tokens == len(data) + 1
-    np.testing.assert_allclose(ends[0].logits, ends[1].logits, atol=1e-3)
+    close = tolerance(np.float32, 1980, 4) * np.abs(ends[0].logits).max()
+    printed = 2 * HALF_DIGIT + close  # both sides are printed
+    assert sum(nats) / sum(tokens) == pytest.approx(float(whole_second[2]), abs=printed)
+    np.testing.assert_allclose(ends[0].logits, ends[1].logits, atol=close)
 
 
 def stopped(monkeypatch, pieces: int, stop) -> None:
@@ -111,6 +117,7 @@ def stopped(monkeypatch, pieces: int, stop) -> None:
     monkeypatch.setattr(session_saver, "save_session", counted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["killed", "signal"])
 def test_a_reading_that_was_stopped_goes_on(run, tmp_path, capsys, monkeypatch, how):
     path, one, two = tmp_path / "text", tmp_path / "one", tmp_path / "two"

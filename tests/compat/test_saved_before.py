@@ -55,6 +55,7 @@ def test_a_session_goes_on_as_it_did(saved):
     np.testing.assert_allclose(last, expected["logits"], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_evaluates_generates_and_resumes(saved, capsys):
     folder, expected = saved
     assert main(["eval", str(folder), "--batches", "1"]) == 0

@@ -157,6 +157,7 @@ def test_presets_round_trip_through_json(name):
     assert miras.config_hash(again) == miras.config_hash(config)
 
 
+@pytest.mark.slow
 @hypothesis.given(name=st.sampled_from(sorted(rules.legal_rules())))
 @hypothesis.settings(max_examples=40, deadline=None)
 def test_every_rule_round_trips(name):

@@ -65,9 +65,10 @@ def kept(state):
 CASES = [*((name, True) for name in PRESETS), ("yaad", False), ("gated_deltanet", False)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "segments"), CASES)
 @pytest.mark.usefixtures("float64")
-@pytest.mark.sample(0.5)
+@pytest.mark.sample(0.3)
 def test_a_row_is_the_row_without_its_masked_tokens(name, segments):
     """Outputs, losses, states and gradients, from a state inside a chunk; NaN where masked."""
     run, streams = arrays(name)

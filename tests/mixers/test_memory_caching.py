@@ -79,6 +79,7 @@ def test_the_equations_at_other_chunks(name, chunk):
     close(run(graph, params, x)[0][0], expected(name, params, x[0], chunk, segment))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [[6, 2, 11], [2, 1, 3, 2, 11]], ids=["tiles", "by_token"])
 @pytest.mark.parametrize("name", ["residual_fresh", *others("residual_fresh")])
 def test_documents_and_masked_tokens(name, first):
@@ -135,6 +136,7 @@ def test_sparse_with_all_segments_is_gated():
     close(run(sparse, params, x)[0], run(graph, params, x)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sparse_binary", *others("sparse_binary")])
 def test_gradients_are_those_of_finite_differences(name):
     graph, params = made(name)

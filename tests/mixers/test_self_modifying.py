@@ -70,6 +70,7 @@ def test_the_equations_at_other_chunks(name, chunk):
     close(run(graph, params, x)[0][0], expected(name, params, x[0], chunk, 2 * chunk))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["static_keys", *(pytest.param(n, marks=pytest.mark.exhaustive) for n in ("mlp",))]
 )

@@ -122,6 +122,7 @@ def test_gradients_are_finite_differences_of_the_equations():
         np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_call_split_anywhere_is_the_whole():
     """Inside chunks and shards, at their edges, and token by token; also the state."""
     graph, params = made()
@@ -136,6 +137,7 @@ def test_a_call_split_anywhere_is_the_whole():
         jax.tree.map(close, state, end)
 
 
+@pytest.mark.slow
 def test_folded_shards_are_segments_and_documents_at_shards_are_separate():
     tnt = dataclasses.replace(SMALL, global_chunk=4)  # documents begin at multiples of 8
     graph, params = made(tnt=tnt)

@@ -12,6 +12,7 @@ import miras
 from miras.models.blocks import Block, BlockInputs
 from tests.conformance import oracle_linear, oracle_presets
 from tests.models import oracle_titans as oracle
+from tests.tolerances import tolerance
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -140,7 +141,7 @@ def layer(p, x, *, recurrence, activation, max_lr):
 
 
 @pytest.mark.parametrize("name", ["transformer++", *RULES])
-@pytest.mark.sample(0.5)
+@pytest.mark.sample(0.3)
 def test_a_block_around_another_rule_is_the_papers_equations(name):
     recurrence, activation, fixed = RULES.get(name, (None, None, ()))
     config = miras.override(miras.preset(name), *SMALL, *fixed)
@@ -160,7 +161,7 @@ def test_a_block_around_another_rule_is_the_papers_equations(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ORACLES)
-@pytest.mark.sample(0.5)
+@pytest.mark.sample(0.3)
 def test_a_call_split_anywhere_is_the_whole(kind):
     """Inside a chunk, inside a segment, at their edges, and token by token."""
     _, graph, params = made(kind, 2)
@@ -176,7 +177,7 @@ def test_a_call_split_anywhere_is_the_whole(kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ORACLES)
-@pytest.mark.sample(0.5)
+@pytest.mark.sample(0.3)
 def test_documents_anywhere_are_separate_and_masked_tokens_are_not_seen(kind):
     _, graph, params = made(kind, 2)
     x, parts = np.random.default_rng(2).normal(size=(2, 27, 8)), []
@@ -212,13 +213,15 @@ def test_the_last_read_follows_each_token_and_the_retrieval_does_not():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", ["yaad", "moneta", "memora", "gated_deltanet", "mesa", "rwkv7"])
-@pytest.mark.sample(0.5)
+@pytest.mark.sample(0.3)
 def test_any_rule_can_be_the_memory_of_mac(rule):
     config = miras.override(miras.preset(rule), *SMALL, "architecture=mac", "attention.window=8")
-    graph, params = nnx.split(Block(config, "M", nnx.Rngs(0)))
-    x = np.random.default_rng(4).normal(size=(2, 19, 8)).astype(np.float32)
+    graph, params = moved(Block(config, "M", nnx.Rngs(0)))
+    x = np.random.default_rng(4).normal(size=(2, 19, 8))
     want, _ = run(graph, params, x)
     _, state = run(graph, params, x[:, :10])
     got, _ = run(graph, params, x[:, 10:], state)
     assert np.isfinite(want).all()
-    np.testing.assert_allclose(got, want[:, 10:], atol=1e-4)
+    scale = max(1.0, float(np.abs(want).max()))
+    # Terms of the longest sum: the tokens times the width.
+    np.testing.assert_allclose(got, want[:, 10:], atol=tolerance(np.float64, 19 * 8, 64) * scale)

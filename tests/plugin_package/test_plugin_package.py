@@ -60,7 +60,7 @@ def call(rule, **sizes):
     ],
     ids=["whole", "linear", "by token", "windowed"],
 )
-@pytest.mark.sample(0.5)
+@pytest.mark.sample(0.0)
 def test_xla_equals_the_reference_in_values_and_gradients(rule, options):
     check_rule(rule, T=5, chunk=3, **options)
 

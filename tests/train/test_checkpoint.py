@@ -57,6 +57,7 @@ def saved(data, tmp_path):
     return tmp_path / "saved", places
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 def test_no_flipped_bit_gives_another_state_or_place(saved, data):
     folder, places = saved

@@ -38,12 +38,12 @@ def is_saving(out):
 
 def test_a_killed_run_ends_with_the_same_bits(tiny, tmp_path):
     """Killed twice: once at a random step, once while a checkpoint is half written."""
-    config = tiny(steps=60, checkpoint_every=1, eval_every=20, health_every=20, log_every=1)
+    config = tiny(steps=24, checkpoint_every=1, eval_every=8, health_every=8, log_every=1)
     (tmp_path / "config.json").write_text(to_json(config))
     out = tmp_path / "killed"
     command = [sys.executable, "-c", RUN, str(tmp_path / "config.json"), str(out)]
-    at = random.Random(0).randrange(5, 25)
-    moments = [lambda: last_step(out) >= at, lambda: last_step(out) >= at + 10 and is_saving(out)]
+    at = random.Random(0).randrange(3, 9)
+    moments = [lambda: last_step(out) >= at, lambda: last_step(out) >= at + 5 and is_saving(out)]
     for moment in moments:
         with (tmp_path / "log").open("a") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ.copy())
@@ -54,12 +54,12 @@ def test_a_killed_run_ends_with_the_same_bits(tiny, tmp_path):
             finally:
                 process.send_signal(signal.SIGKILL)
                 assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
-    assert last_step(out) < 60
+    assert last_step(out) < 24
     subprocess.run(command, check=True, capture_output=True)
 
     undisturbed = train(config, tmp_path / "undisturbed")
     run = load_run(out)
-    assert run.step == 60
+    assert run.step == 24
     params = nnx.to_pure_dict(nnx.state(run.model, nnx.Param))
     jax.tree.map(np.testing.assert_array_equal, params, undisturbed.state.params)
     kinds = [[(x["step"], x["kind"]) for x in read_metrics(o / "metrics.jsonl")]

@@ -46,6 +46,7 @@ def project(started, tmp_path, monkeypatch):
     return copy, started[1]
 
 
+@pytest.mark.slow
 def test_a_moved_run_is_used_without_its_originals(project, tmp_path, monkeypatch, capsys):
     folder, config = project
     (tmp_path / "elsewhere").mkdir()

@@ -110,6 +110,7 @@ def test_all_bits_on_a_cpu_are_what_it_does_by_default():
     jax.tree.map(np.testing.assert_array_equal, results("float32"), results("default"))
 
 
+@pytest.mark.slow
 def test_errors_are_ordered():
     """Each rounding to bfloat16 errs by up to 2^-9, and the gradients take some ten in a row."""
     with jax.enable_x64(True):

@@ -68,7 +68,7 @@ DEEP = ("ttt_mlp", "moneta", "yaad", "memora")
 @pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("name", DEEP)
-@pytest.mark.sample(0.5)
+@pytest.mark.sample(0.0)
 def test_presets_in_blocks(name):
     compare(*call(name, **SIZES), IN_BLOCKS)
 
@@ -81,6 +81,6 @@ OTHERS = ("retnet", "mamba2", "hgrn2", "comba", "rwkv7", "longhorn", "mesa", "om
 @pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("name", OTHERS)
-@pytest.mark.sample(0.5)
+@pytest.mark.sample(0.3)
 def test_other_presets(name):
     compare(*call(name, **SIZES), ANY_SIZE)

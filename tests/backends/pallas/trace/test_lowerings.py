@@ -16,6 +16,7 @@ from miras.backends.pallas.trace.primitives import named
 from miras.backends.pallas.trace.program import trace
 from miras.backends.pallas.trace.shared_lowerings import CALLS
 from miras.optim.sums_between import by_product, sums_between
+from tests.tolerances import tolerance
 
 
 def on_tpu(jaxpr, constants, *args):
@@ -90,7 +91,9 @@ def test_sums_between_tokens(device):
     lowerings, run = COMPILERS[device]
     assert all(map(lowerings.supports, equations(program.jaxpr)))
     (got,) = run(program.jaxpr, program.constants, jnp.pad(x, (0, 4)) if device == "GPU" else x)
-    np.testing.assert_allclose(got[:12, :12], by_product(x), atol=1e-6)
+    want = by_product(x)
+    close = tolerance(jnp.float32, 12) * float(jnp.abs(want).max())
+    np.testing.assert_allclose(got[:12, :12], want, atol=close)
 
 
 def test_sums_between_tokens_under_transformations():
@@ -99,7 +102,8 @@ def test_sums_between_tokens_under_transformations():
     objective = lambda f: lambda x: jnp.sum(weights * jnp.sin(f(x)))  # noqa: E731
     for transformed in (jax.vmap, lambda f: jax.jit(jax.vmap(jax.grad(f)))):
         got, want = transformed(objective(sums_between)), transformed(objective(by_product))
-        np.testing.assert_allclose(got(x), want(x), rtol=1e-6, atol=1e-6)
+        # Each of the 64 terms has a sine, a product and a sum that are rounded.
+        np.testing.assert_allclose(got(x), want(x), rtol=0, atol=tolerance(jnp.float32, 64, 3))
 
 
 def test_calls_alone_are_inlined_by_their_registry():

@@ -1,0 +1,109 @@
+"""Python processes that find the libraries imported: a server that forks one for each call.
+
+Importing jax, flax, orbax and matplotlib is 2.5 seconds of a process that runs for 5. The server
+imports them once. miras is not among them: each process imports it anew, as a user's does.
+
+    python fork_server.py serve SOCKET              until its standard input is closed
+    python fork_server.py call SOCKET -c CODE       as `python -c CODE`
+    python fork_server.py call SOCKET -m MODULE ... as `python -m MODULE ...`
+
+A call runs in the caller's folder, with its environment, standard streams and exit status. What
+the libraries read of the environment on import is the server's.
+"""
+
+import json
+import os
+import socket
+import sys
+
+
+def call(path: str, argv: list[str]) -> int:
+    """Have the server run a program; returns its exit status."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        socket.send_fds(connection, [b"\0"], [0, 1, 2])
+        wanted = {"argv": argv, "folder": os.getcwd(), "environment": dict(os.environ)}
+        connection.sendall(json.dumps(wanted).encode())
+        connection.shutdown(socket.SHUT_WR)
+        return int(connection.recv(16) or 1)
+
+
+def serve(path: str) -> list[str] | None:
+    """Fork a process for each connection; returns the arguments in it, and None in the server."""
+    import select
+
+    children = 0
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        while server in select.select([server, sys.stdin], [], [])[0]:
+            connection, _ = server.accept()
+            with connection:
+                if not _fork():
+                    return _program(connection)
+            while children and os.waitpid(-1, os.WNOHANG)[0]:
+                children -= 1
+            children += 1
+    for _ in range(children):
+        os.wait()
+    return None
+
+
+def _program(connection: socket.socket) -> list[str]:
+    """Become the caller's program; a parent of it waits for it and reports its exit status."""
+    if child := _fork():
+        _, status = os.waitpid(child, 0)
+        connection.sendall(str(abs(os.waitstatus_to_exitcode(status))).encode())
+        os._exit(0)
+    _, streams, *_ = socket.recv_fds(connection, 1, 3)
+    wanted = json.loads(connection.makefile().read())
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(wanted["folder"])
+    os.environ.clear()
+    os.environ.update(wanted["environment"])
+    return wanted["argv"]
+
+
+def _fork() -> int:
+    """A fork without jax's warning: the server has one thread."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return os.fork()
+
+
+def _import_libraries() -> None:
+    import flax.nnx  # noqa: F401
+    import grain  # noqa: F401
+    import jax  # noqa: F401
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
+    import optax  # noqa: F401
+    from orbax.checkpoint import v1  # noqa: F401
+
+
+def _main() -> None:
+    mode, path, *argv = sys.argv[1:]
+    if mode == "call":
+        sys.exit(call(path, argv))
+    _import_libraries()
+    wanted = serve(path)
+    if wanted is None:
+        return
+    import runpy
+
+    flag, program, *rest = wanted
+    sys.path[0] = ""
+    if flag == "-m":
+        sys.argv = [program, *rest]
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = ["-c", *rest]
+        exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
+
+
+if __name__ == "__main__":
+    _main()
