@@ -46,14 +46,14 @@ def agree(case, chunk, backend="xla", **labels):
 
 
 @pytest.mark.parametrize("name", MEMBERS)
-@pytest.mark.sample(0.5)
+@pytest.mark.sample(0.35)
 def test_a_member_is_the_published_recurrence(name):
     agree(MEMBERS[name], 1)
     agree(MEMBERS[name], 16, mask=MASK)
 
 
 @pytest.mark.parametrize("name", COMBINED)
-@pytest.mark.sample(0.35)
+@pytest.mark.sample(0.25)
 def test_members_together_are_the_published_recurrence(name):
     agree(COMBINED[name], 16)
 
