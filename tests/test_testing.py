@@ -22,7 +22,7 @@ MEMBERS = [
 SMOOTHED = (miras.bias.L1, miras.bias.Lp)  # below p = 2 the residual smooths the loss's gradient
 BASES = {
     "memory": miras.memory.Matrix,
-    "bias": miras.bias.L2,
+    "bias": miras.bias.L2Loss,
     "retention": miras.retention.L2,
     "algorithm": miras.optim.Momentum,
 }
@@ -235,7 +235,7 @@ def test_a_class_that_is_no_dataclass_is_refused(broken):
 
 def test_a_class_that_is_not_registered_is_refused():
     @dataclasses.dataclass(frozen=True)
-    class Mine(miras.bias.L2):
+    class Mine(miras.bias.L2Loss):
         """r."""
 
     with pytest.raises(AssertionError, match=r"not registered: decorate it with miras\.bias"):
@@ -244,7 +244,7 @@ def test_a_class_that_is_not_registered_is_refused():
 
 def test_a_member_of_another_axis_is_refused():
     with pytest.raises(AssertionError, match=r"is not below miras\.memory"):
-        testing.check_memory(miras.bias.L2())  # pyright: ignore[reportArgumentType]
+        testing.check_memory(miras.bias.L2Loss())  # pyright: ignore[reportArgumentType]
 
 
 def test_a_residual_may_differ_where_that_is_said(broken):

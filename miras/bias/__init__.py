@@ -4,7 +4,7 @@ from miras.bias.base import Bias, register
 from miras.bias.dot import Dot
 from miras.bias.gated_l2 import GatedL2
 from miras.bias.huber import Huber
-from miras.bias.l2 import L2
+from miras.bias.l2 import L2, L2Loss
 from miras.bias.lp import L1, Lp
 from miras.bias.robust import Robust
 
@@ -16,13 +16,14 @@ __all__ = [
     "Dot",
     "GatedL2",
     "Huber",
+    "L2Loss",
     "Lp",
     "Robust",
     "register",
     "similarity",
 ]
 
-DEFAULT: Bias = L2()
+DEFAULT: Bias = L2Loss()
 
 
 def similarity() -> Bias:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from miras.array_typing import Array
 from miras.bias.base import register
-from miras.bias.l2 import L2
+from miras.bias.l2 import L2Loss
 from miras.config import require
 from miras.parts.association import Association, Buffers
 from miras.parts.formula import AssociationFormula, Line, Symbols
@@ -15,7 +15,7 @@ from miras.parts.part import Condition, RuleView
 
 @register("gated_l2")
 @dataclasses.dataclass(frozen=True)
-class GatedL2(L2):
+class GatedL2(L2Loss):
     """loss = 1/2 ||M(b_t * k_t) - w_t * v_t||^2, its error written along k_t.
 
     Gated DeltaNet-2 (2605.22791) has two gates in place of one rate: the erase gate b_t, per key

@@ -13,7 +13,7 @@ from miras.parts.formula import BiasFormula
 
 @register("l2")
 @dataclasses.dataclass(frozen=True)
-class L2(Bias):
+class L2Loss(Bias):
     """loss = 1/2 ||r||^2 with r = pred - v; residual r. MIRAS (2504.13173), table 1."""
 
     separable: ClassVar[bool] = True
@@ -36,3 +36,6 @@ class L2(Bias):
     def sources(self) -> tuple[str, ...]:
         """MIRAS."""
         return ("MIRAS, arXiv 2504.13173, table 1",)
+
+
+L2 = L2Loss  # the name that earlier versions' plugins import

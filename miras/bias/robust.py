@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from miras.array_typing import Array
 from miras.bias.base import Bias, register
-from miras.bias.l2 import L2
+from miras.bias.l2 import L2Loss
 from miras.config import require
 from miras.parts.formula import BiasFormula, number
 from miras.parts.norms import direction, norm
@@ -41,7 +41,7 @@ class Robust(Bias):
     def formula(self, gates) -> BiasFormula:
         """1/2 (||r|| + radius)^2."""
         if self.radius == 0:
-            return L2().formula(gates)
+            return L2Loss().formula(gates)
         radius = number(self.radius)
         return BiasFormula(
             residual=lambda r: rf"{r} + {radius} \frac{{{r}}}{{\|{r}\|_2}}",

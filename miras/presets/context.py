@@ -13,7 +13,7 @@ from miras.rule.rule import Rule
 def _attention(window: int | None) -> LanguageModelConfig:
     rule = Rule(
         memory=KV(window=window),
-        bias=bias.L2(),
+        bias=bias.L2Loss(),
         retention=NoRetention(),
         algorithm=NonParametric(),
     )
@@ -45,7 +45,7 @@ def _omega(inner: Memory, algorithm: Algorithm) -> LanguageModelConfig:
     """Monomials up to degree 2 before a deep memory; heads of 16, since features grow as D^2."""
     rule = Rule(
         memory=Features(inner=inner, map="polynomial", degree=2),
-        bias=bias.L2(),
+        bias=bias.L2Loss(),
         retention=L2(decay=0.999),
         algorithm=algorithm,
     )

@@ -37,7 +37,7 @@ def _ttt(depth: int, algorithm: optim.GD) -> LanguageModelConfig:
     return LanguageModelConfig(
         Rule(
             memory=memory.MLP(depth=depth, affine=True, biases=True),
-            bias=bias.L2(),
+            bias=bias.L2Loss(),
             retention=retention.NoRetention(),
             algorithm=algorithm,
         )
@@ -76,7 +76,7 @@ def titans_lmm() -> LanguageModelConfig:
     return LanguageModelConfig(
         Rule(
             memory=_deep_memory(),
-            bias=bias.L2(),
+            bias=bias.L2Loss(),
             retention=retention.L2(decay=0.999),
             algorithm=optim.Momentum(lr=0.01, max_lr=0.25, momentum=0.5),
         ),
@@ -125,7 +125,7 @@ def memora() -> LanguageModelConfig:
     return LanguageModelConfig(
         Rule(
             memory=_deep_memory(),
-            bias=bias.L2(),
+            bias=bias.L2Loss(),
             retention=retention.KL(scale=32.0, axis=0, link_every="chunk", decay=0.999),
             algorithm=optim.GD(lr=0.02, max_lr=0.5),
         )

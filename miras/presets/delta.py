@@ -30,7 +30,7 @@ def _delta(
 ) -> LanguageModelConfig:
     rule = Rule(
         memory=Matrix(),
-        bias=loss or bias.L2(),
+        bias=loss or bias.L2Loss(),
         retention=retention,
         algorithm=algorithm or GD(lr=0.5),
         order="decay_first" if decay_first else "learn_first",

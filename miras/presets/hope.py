@@ -27,7 +27,7 @@ def hope() -> LanguageModelConfig:
     return LanguageModelConfig(
         Rule(
             memory=memory.MLP(depth=2, expansion=1, activation="gelu", norm="layer", eps=0.1),
-            bias=bias.L2(),
+            bias=bias.L2Loss(),
             retention=retention.L2(decay=0.999),
             algorithm=optim.DGD(lr=0.01, max_lr=0.25),
             read="snapshot",

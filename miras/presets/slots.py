@@ -25,7 +25,7 @@ def trellis() -> LanguageModelConfig:
     return LanguageModelConfig(
         Rule(
             memory=memory.CompressedSlots(count=32, eps=0.01),
-            bias=bias.L2(),
+            bias=bias.L2Loss(),
             retention=retention.L2(decay=0.99),
             algorithm=optim.GD(lr=0.08, max_lr=1.0),
         )

@@ -57,7 +57,7 @@ def test_fields_that_fit_only_together_may_come_in_any_order():
 
 ERRORS = {
     "bias=hubr": "unknown bias 'hubr': did you mean 'huber'.* The legal ones are huber, dot, ",
-    "bias.delt=1": "unknown field of L2 'delt'",
+    "bias.delt=1": "unknown field of L2Loss 'delt'",
     "widht=3": "unknown key 'widht': .*did you mean 'width'",
     "bias": "'bias' is not of the form key=value",
     "width=abc": "width='abc' is not a whole number",

@@ -31,7 +31,7 @@ SMALL = TNTMixer(global_chunk=5, local_chunks=(2, 4), shard=8)
 RULES = {
     "titans_lmm": miras.Rule(
         MLP(residual=True, norm="layer"),
-        bias.L2(),
+        bias.L2Loss(),
         retention.L2(decay=0.9),
         optim.Momentum(lr=0.1, max_lr=0.5, momentum=0.5),
     ),
@@ -42,7 +42,7 @@ RULES = {
         optim.GD(lr=0.1, max_lr=0.5),
     ),
     "deltanet": miras.Rule(
-        Matrix(), bias.L2(), retention.NoRetention(), optim.GD(lr=0.5, max_lr=1.0)
+        Matrix(), bias.L2Loss(), retention.NoRetention(), optim.GD(lr=0.5, max_lr=1.0)
     ),
 }
 

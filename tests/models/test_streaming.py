@@ -24,6 +24,7 @@ from miras.models import (
     reset,
     save_session,
     score,
+    session_format_2,
     steps,
     take,
     verify,
@@ -241,6 +242,14 @@ def test_a_session_of_other_weights_is_refused(tmp_path):
     retrained = nnx.merge(graph, jax.tree.map(lambda p: 1.01 * p, params))
     with pytest.raises(miras.ConfigError, match=r"belongs to model \w+, and this is"):
         load_session(path, retrained)
+
+
+def test_format_2_names_the_fields_of_either_l2():
+    config = session_format_2._to_dict(miras.preset("titans_lmm").rule)
+    assert config["bias"] == {"kind": "l2"}
+    assert config["retention"]["kind"] == "l2"
+    assert config["retention"]["decay"] == 0.999
+    assert session_format_2.fingerprint(build("titans_lmm"))
 
 
 def test_a_session_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def test_a_field_of_a_part_that_a_cell_lacks_is_illegal(make):
         {"bias.p": "2", "bias": "l2"},
         {"bias.p": "3", "bias": "l2"},
     ]
-    assert all("unknown field of L2 'p'" in cell.reason for cell in grid.illegal)
+    assert all("unknown field of L2Loss 'p'" in cell.reason for cell in grid.illegal)
 
 
 def test_the_rule_tells_what_has_no_meaning(make):

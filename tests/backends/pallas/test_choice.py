@@ -13,7 +13,7 @@ from miras.backends.dispatch import BACKENDS
 from miras.backends.pallas.backend import Pallas
 from miras.backends.pallas.interpreter import interpreted
 from miras.backends.pallas.tpu.plan import TpuLimits
-from miras.bias import L2
+from miras.bias import L2Loss
 from miras.config import ConfigError
 from miras.rule.options import ScanOptions
 from miras.runtime.log import log_once
@@ -27,7 +27,7 @@ def run(rule, chunk=8, T=16, **options):
 
 
 @dataclasses.dataclass(frozen=True)
-class Ranked(L2):
+class Ranked(L2Loss):
     """A bias whose derivative sorts."""
 
     def residual(self, pred, target, gates=None):
