@@ -117,6 +117,7 @@ def programs():
     return jax.jit(run), jax.jit(run)
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=25, deadline=None, derandomize=True)
 @hypothesis.given(data=st.data())
 def test_any_mask_and_any_segments_in_several_calls(data):

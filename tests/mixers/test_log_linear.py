@@ -63,6 +63,7 @@ def expected(name, params, x):
     return layers.output(p, y, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLE)
 def test_the_recurrence_in_one_call_and_in_pieces(name):
     """Also beyond the first 2^(L-1) tokens, which share the last level."""
@@ -80,6 +81,7 @@ def test_the_recurrence_at_other_chunks(name, chunk):
     close(run(graph, params, x)[0][0], expected(name, params, x[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mamba2", *others("mamba2")])
 def test_documents_and_masked_tokens(name):
     graph, params = made(name)
@@ -102,6 +104,7 @@ def test_documents_and_masked_tokens(name):
     assert not got[~mask].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLE)
 def test_lambda_of_one_is_the_base_rule(name):
     parts, options = CASES[name]
@@ -122,12 +125,14 @@ def test_lambda_of_one_is_the_base_rule(name):
     np.testing.assert_allclose(run(levels, own, x)[0], want, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mamba2", *others("mamba2")])
 def test_gradients_are_those_of_finite_differences(name):
     graph, params = made(name)
     layers.check_gradients(graph, params, tokens(11))
 
 
+@pytest.mark.slow
 def test_kernels_are_those_of_the_rule():
     """In jax's interpreter of a TPU's kernels, which compute in float32."""
     x, found = tokens(16).astype(np.float32), []

@@ -62,6 +62,7 @@ def expected(name, params, x, chunk=2, segment=4):
     return layers.output(p, y, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLE)
 def test_the_equations_in_one_call_and_in_pieces(name):
     graph, params = made(name)
@@ -116,6 +117,7 @@ def test_one_segment_is_the_rule_itself():
     close(run(cached, own, x)[0], want)
 
 
+@pytest.mark.slow
 def test_kernels_are_those_of_the_rule():
     """In jax's interpreter of a TPU's kernels, which compute in float32."""
     x, found = tokens(24).astype(np.float32), []
@@ -128,6 +130,7 @@ def test_kernels_are_those_of_the_rule():
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_sparse_with_all_segments_is_gated():
     graph, params = made("gated")
     mixer = MemoryCachingMixer(segment=4, combine="sparse", top_k=5)

@@ -54,6 +54,7 @@ def expected(name, params, x, chunk=2, span=None):
     return layers.output(p, y, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLE)
 def test_the_equations_in_one_call_and_in_pieces(name):
     graph, params = made(name)

@@ -76,6 +76,7 @@ def wanted(rule, tnt, params, document):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "tnt"),
     [
@@ -97,6 +98,7 @@ def test_a_layer_is_the_papers_equations(rule, tnt):
             close(packed[row, first:last], wanted(rule, tnt, params, x[row, first:last]))
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_differences_of_the_equations():
     tnt = dataclasses.replace(SMALL, local_chunks=(4,))
     graph, params = made("titans_lmm", tnt)

@@ -243,6 +243,7 @@ def test_every_parameter_names_its_axes():
         assert (names[0] == "layers") == (path[0] == "groups"), path
 
 
+@pytest.mark.slow
 def test_generation_repeats_with_its_seed_and_obeys_its_limits():
     model, x = build("yaad"), tokens(5)
     first = generate(model, x, 8, temperature=0.8, top_k=5, top_p=0.9, seed=3)

@@ -60,6 +60,7 @@ def test_a_reader_that_knows_is_right_and_one_wrong_token_is_not(kind, piece, op
     assert scores[1].hits == len(rows[1].targets) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["matrix", "kv"])
 def test_pieces_with_a_carried_state_read_as_the_whole_row_does(memory):
     algorithm = "nonparametric" if memory == "kv" else "gd"

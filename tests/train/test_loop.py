@@ -139,6 +139,7 @@ def test_accumulation_takes_its_batches_in_order(tiny, tmp_path, monkeypatch, co
     )
 
 
+@pytest.mark.slow
 @ends_badly
 def test_any_truncated_file_of_the_newest_checkpoint_is_noticed(undisturbed, copy):
     """Each file in turn is cut in half: the state is read as it was, or an older one is."""
@@ -187,6 +188,7 @@ def test_all_damaged_is_told_and_nothing_is_thrown_away(tiny, copy, console):
     assert checkpoint.saved_steps(copy / "checkpoints") == [4, 6, 8]
 
 
+@pytest.mark.slow
 def test_changed_text_is_told_and_is_no_damage(tiny, copy, console, text, tmp_path):
     changed = shutil.copytree(text, tmp_path / "changed")
     config = tiny(f"data.source={changed}")

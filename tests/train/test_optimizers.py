@@ -82,6 +82,7 @@ def test_the_recipe_before_optimisers_had_names_is_unchanged():
         jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_muon_orthogonalises_every_matrix_by_itself(name):
     """Layers and heads are axes: each slice is what optax's muon makes of it as a 2-D array."""

@@ -102,6 +102,7 @@ class Oracle:
         return math.sqrt(np.sum(np.square(off)) / np.sum(np.square([v for _, v in pairs])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.sample(0.3)
 def test_each_number_is_that_of_the_oracle(name):
@@ -158,6 +159,7 @@ def test_two_tokens_by_hand():
     assert {n: float(x) for n, x in second.items()} == pytest.approx(want, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_refined_surprise_is_online_when_every_sweep_is_made():
     chunked = trace(build("titans_lmm", "refine=4"), IDS).values
     online = trace(build("titans_lmm", "chunk=1"), IDS).values

@@ -34,6 +34,7 @@ def test_all_tiles_in_one_call():
     compare(*call("linear_attention", **SIZES))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 def test_segments_masks_and_a_state():
     """Several rows and heads, too: each must find its own."""
