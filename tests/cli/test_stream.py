@@ -96,7 +96,7 @@ def test_streaming_goes_on_from_a_session(run, tmp_path, capsys):
     model = load_run(run).model
     ends = [load_session(path, model) for path in (one, two)]
     assert ends[0].tokens == ends[1].tokens == len(data) + 1
-    close = tolerance(np.float32, 1980, 4) * np.abs(ends[0].logits).max()
+    close = tolerance(np.float32, 1980, 4) * float(np.abs(ends[0].logits).max())
     printed = 2 * HALF_DIGIT + close  # both sides are printed
     assert sum(nats) / sum(tokens) == pytest.approx(float(whole_second[2]), abs=printed)
     np.testing.assert_allclose(ends[0].logits, ends[1].logits, atol=close)

@@ -213,7 +213,7 @@ def test_the_last_read_follows_each_token_and_the_retrieval_does_not():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", ["yaad", "moneta", "memora", "gated_deltanet", "mesa", "rwkv7"])
-@pytest.mark.sample(0.3)
+@pytest.mark.sample(0.1)
 def test_any_rule_can_be_the_memory_of_mac(rule):
     config = miras.override(miras.preset(rule), *SMALL, "architecture=mac", "attention.window=8")
     graph, params = moved(Block(config, "M", nnx.Rngs(0)))
