@@ -70,7 +70,6 @@ def test_a_share_of_cases_is_left_and_every_value_of_several_parameters(tmp_path
         return re.findall(r"::test_(\w+)\[(.*)\]", found.stdout)
 
     cases = collected()
-    assert cases == collected("-m", "not exhaustive")
     others = collected("-m", "exhaustive")
     assert len(cases) + len(others) == 210
     name, case = others[0]
