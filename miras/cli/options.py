@@ -11,7 +11,7 @@ MODEL_FIELDS = "a preset and fields of the model, as in width=256"
 RUN_FIELDS = (
     f"a preset (default: {DEFAULT_PRESET}) and fields of the run's config, as in bias.delta=0.5"
 )
-TRAINING_TEXT = "training text (default: the Python standard library)"
+TRAINING_TEXT = "training text, or a prepared set (default: the Python standard library)"
 
 
 def add_preset_and_overrides(parser: argparse.ArgumentParser, text: str) -> None:

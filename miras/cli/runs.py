@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING, Literal
 
-from miras.config import override
+from miras.config import override, require
 from miras.errors import fail
 
 if TYPE_CHECKING:
@@ -43,7 +43,13 @@ def run_config(
 
     overrides, target = split_strength(overrides)
     base = RunConfig(model=preset(name))
-    config = with_source(override(base, *overrides), source)
+    config = override(base, *overrides)
+    require(
+        source is None or not config.data.mix,
+        "--data and data.mix are both given: add the source to data.mix with a weight, or leave "
+        "one of the two out.",
+    )
+    config = with_source(config, source)
     if not any(word.partition("=")[0].strip() in ("vocab", "model.vocab") for word in overrides):
         data = config.data if resumed is None else provenance.relocate(resumed, config).data
         config = override(config, f"model.vocab={vocabulary(data)}")
@@ -75,8 +81,10 @@ def with_settled_rates(
 
 
 def with_source(config: "RunConfig", source: str | None) -> "RunConfig":
-    """The config with another data source, unless None."""
-    return config if source is None else override(config, f"data.source={source}")
+    """The config with another data source in place of its source or mixture, unless None."""
+    if source is None:
+        return config
+    return override(config, f"data.source={source}", "data.mix={}")
 
 
 def load_run(folder: str) -> "Run":

@@ -8,12 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from miras.analysis.eval import evaluate
+from miras.cli.runs import run_config, with_source
 from miras.config import FrozenMapping, config_hash, from_json, override, to_json
 from miras.data import DataConfig, make_loader
 from miras.data.mixture import MixedRows
 from miras.data.prepared.prepare import prepare
 from miras.data.text.corpus import open_documents
 from miras.errors import ConfigError
+from miras.tasks import Task
+from miras.train.runs import provenance
 
 WEIGHTS = {"letters": 0.7, "digits": 0.3}
 
@@ -154,3 +158,22 @@ def test_what_is_no_mixture(assignments, match):
 def test_a_mixture_is_not_one_text(config):
     with pytest.raises(ConfigError, match=r"names 2 sources, but one text is read here"):
         open_documents(config, "validation")
+
+
+def test_the_sources_of_a_run_are_found_from_another_folder(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    relative = override(DataConfig(), f"mix={json.dumps(WEIGHTS)}")
+    found = provenance._with_absolute_paths(relative, str(tmp_path))
+    assert found.mix == config.mix
+
+
+def test_a_task_of_text_needs_the_text_of_a_run_on_a_mixture(config):
+    task = Task.registry.build("niah")
+    with pytest.raises(ConfigError, match=r"trained on a mixture .* with --data"):
+        evaluate._data(config, task, None)
+    assert evaluate._data(config, task, "texts").source == "texts"
+    words = [f"data.mix={json.dumps(dict(config.mix))}"]
+    with pytest.raises(ConfigError, match=r"--data and data\.mix are both given"):
+        run_config("yaad", words, "texts")
+    saved = run_config("yaad", words, None)
+    assert with_source(saved, "texts").data.source == "texts"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from miras.config import override
 from miras.data import DataConfig, make_loader
+from miras.data.prepared.prepare import prepare
 from miras.errors import ConfigError
 
 BATCH = 6
@@ -21,8 +22,12 @@ def config(folder, cache):
     return DataConfig(source=str(folder), cache=cache, sequence=32, batch=BATCH, validation=0.2)
 
 
-@pytest.fixture(params=["text", "task"])
-def data(request, config):
+@pytest.fixture(params=["text", "task", "mixture"])
+def data(request, config, tmp_path):
+    if request.param == "mixture":  # of text and of the same text, prepared
+        made = prepare(override(config, "sequence=64"), tmp_path / "set", align=8)
+        mix = json.dumps({config.source: 0.6, str(made.folder): 0.4})
+        return override(config, "source=stdlib", f"mix={mix}")
     task = () if request.param == "text" else ("task=mqar", "task.vocab=40", "task.examples=20")
     return override(config, *task)
 
@@ -71,6 +76,7 @@ def test_any_processes_resumed_by_others_give_the_same_batches(data, before, aft
             np.testing.assert_array_equal(one[name], other[name])
 
 
+@pytest.mark.parametrize("data", ["text", "task"], indirect=True)
 def test_positions_of_earlier_versions_are_read_if_of_one_process(data):
     """They were of processes that read documents of their own."""
     loader = make_loader(data, "train", align=8)
