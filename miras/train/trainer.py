@@ -22,6 +22,7 @@ from miras.runtime.watchdog import Watchdog
 from miras.train.accuracy import Answers
 from miras.train.checkpoints import checkpointer
 from miras.train.checkpoints.checkpointer import Checkpoints
+from miras.train.checkpoints.times import log_seconds
 from miras.train.config import RunConfig
 from miras.train.evaluate import HeldOut, make_evaluator, sample
 from miras.train.interval_means import IntervalMeans
@@ -167,6 +168,7 @@ class Trainer:
                 checkpoints.save(0, state, self.data)
             else:
                 state = restored.state
+                log_seconds(folder.checkpoints, "restore", start, restored.seconds)
                 reporter.print_line(
                     f"the run in {folder.path} is finished: {total} of {total} steps."
                     if start == total

@@ -95,8 +95,8 @@ class Ended:
 
 
 def run(configs, outs, folder, *, at=-1, who=0, number=signal.SIGTERM, sleep=0.0, by_slurm=False,
-        limit=240):  # fmt: skip
-    """Start a process for each config; `who` signals itself in step `at`.
+        limit=240, within=None):  # fmt: skip
+    """Start a process for each config, `within` these folders; `who` signals itself in step `at`.
 
     Returns:
         The processes, once all have ended; their records are `records*` in the folder.
@@ -117,8 +117,11 @@ def run(configs, outs, folder, *, at=-1, who=0, number=signal.SIGTERM, sleep=0.0
         elif count > 1:
             words += [f"127.0.0.1:{port}", count, i]
         with (folder / f"out{i}").open("w") as o, (folder / f"err{i}").open("w") as e:
+            place = None if within is None else within[i]
             command = [sys.executable, "-c", SCRIPT, *map(str, words)]
-            started.append(subprocess.Popen(command, stdout=o, stderr=e, env=environment))
+            started.append(
+                subprocess.Popen(command, stdout=o, stderr=e, env=environment, cwd=place)
+            )
     end = time.monotonic() + limit
     try:
         for process in started:

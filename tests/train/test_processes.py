@@ -1,7 +1,10 @@
 """Real processes: a run on several ends as one on a single process, whatever happens to one."""
 
 import dataclasses
+import json
+import re
 import signal
+import subprocess
 
 import numpy as np
 import pytest
@@ -9,8 +12,9 @@ import pytest
 from miras.parallel import MeshConfig
 from miras.train import train
 from miras.train.checkpoints.checkpointer import saved_steps
+from miras.train.config import Parent
 from miras.train.loggers.jsonl import read_metrics
-from tests.train.processes_run import rows_of, rows_of_the_loader, run
+from tests.train.processes_run import ROOT, rows_of, rows_of_the_loader, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 STEPS = 12
@@ -70,6 +74,10 @@ def test_a_signal_to_one_stops_all_and_one_process_resumes(config, undisturbed, 
     assert not list(out.glob("*process*"))
     assert train(config, out).resumed_from == saved
     check_same(out, undisturbed)
+    times = [json.loads(line) for line in (out / "checkpoint_times.jsonl").open()]
+    order = [("save", 0), ("save", saved), ("restore", saved), ("save", STEPS)]
+    assert [(line["what"], line["step"]) for line in times] == order
+    assert all(line["seconds"] > 0 for line in times)
     found, wanted = rows_of(tmp_path / "two"), rows_of_the_loader(config)
     assert found == {key: tokens for key, tokens in wanted.items() if key[0] < saved}
 
@@ -113,16 +121,40 @@ def test_a_killed_process_ends_the_others_and_the_run_resumes(config, undisturbe
 def test_processes_that_differ_say_so_before_the_first_step(config, text, tmp_path):
     out, other = tmp_path / "run", tmp_path / "elsewhere"
     faster = dataclasses.replace(config, train=dataclasses.replace(config.train, learning_rate=0.1))
-    copy = tmp_path / "text"
-    copy.mkdir()
-    for path in text.iterdir():
-        (copy / path.name).write_text(path.read_text()[:-1] + "!")
+    local = dataclasses.replace(config, data=dataclasses.replace(config.data, source="text"))
+    homes = [tmp_path / "host0", tmp_path / "host1"]  # relative paths name other files there
+    for home, end in zip(homes, ".!"):
+        (home / "text").mkdir(parents=True)
+        for path in text.iterdir():
+            (home / "text" / path.name).write_text(path.read_text()[:-1] + end)
     cases = {
         "differ in its config (train.learning_rate: 0.003 -> 0.1": ([config, faster], [out, out]),
         "is not the run folder that process 0 sees": ([config, config], [out, other]),
+        "differ in the data: ": ([local, local], [out, out]),
     }
     for number, (words, (configs, outs)) in enumerate(cases.items()):
-        for process in run(configs, outs, tmp_path / str(number)):
+        for process in run(configs, outs, tmp_path / str(number), within=homes):
             assert process.code == 2, process
-            assert words in process.said[-1]
+            assert words in process.said[-1], process
     assert not (out / "config.json").exists()
+
+
+@pytest.mark.exhaustive
+def test_two_processes_start_from_another_run(config, undisturbed, tmp_path):
+    child = dataclasses.replace(config, parent=Parent(str(undisturbed), STEPS))
+    ended = run([child] * 2, [tmp_path / "two"] * 2, tmp_path / "records")
+    assert [process.code for process in ended] == [0, 0], ended
+    check_same(tmp_path / "two", train(child, tmp_path / "one").folder)
+
+
+def test_the_script_for_slurm_is_valid_and_requeues():
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    (script,) = re.findall(r"^```shell\n(#!/bin/bash\n.*?)^```", page, re.MULTILINE | re.DOTALL)
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    assert "#SBATCH --requeue" in script
+    # srun and scontrol are functions here: what the script does with each exit code
+    for code in (0, 1, 2, 75, 134, 137, 143):
+        functions = f"srun() {{ return {code}; }}\nscontrol() {{ echo $1 $2; }}\nSLURM_JOB_ID=7\n"
+        ended = subprocess.run(["bash"], input=functions + script, text=True, capture_output=True)
+        assert ended.returncode == code
+        assert ended.stdout == ("" if code < 3 else "requeue 7\n")

@@ -22,6 +22,7 @@ from miras.train.checkpoints import multi_steps
 from miras.train.checkpoints.digest import digest
 from miras.train.checkpoints.manifest import DamagedError, Manifest
 from miras.train.checkpoints.silence import drain_callbacks, silence_orbax
+from miras.train.checkpoints.times import log_seconds
 from miras.train.state import TrainState
 
 T = TypeVar("T")
@@ -36,11 +37,13 @@ class Restored(NamedTuple):
         state: the training state.
         step: number of updates.
         damaged: newer checkpoints that cannot be read, with the reason of each.
+        seconds: that it took.
     """
 
     state: TrainState
     step: int
     damaged: dict[int, str]
+    seconds: float
 
 
 def saved_steps(folder: pathlib.Path) -> list[int]:
@@ -66,6 +69,7 @@ def restore(
         ConfigError: no checkpoint can be read, there is none of `step`, or the position was saved
             with other data.
     """
+    start = time.monotonic()
     damaged: dict[int, str] = {}
     steps = processes.decide(lambda: saved_steps(folder))
     if step is not None and step not in steps:
@@ -77,7 +81,7 @@ def restore(
             if isinstance(found, str):
                 drain_callbacks()
         if not isinstance(found, str):
-            return Restored(found, number, damaged)
+            return Restored(found, number, damaged, time.monotonic() - start)
         damaged[number] = found
     if damaged:
         raise ConfigError(
@@ -199,12 +203,14 @@ class Checkpoints:
         try:
             self._finish()
             jax.block_until_ready(state)
+            start = time.monotonic()
             manifest = Manifest(None if data is None else data.get_state(), digest(state))
             items = {"state": state, "data": manifest}
             # Without `force`, Orbax asks jax for a preemption with the step as its counter, which
             # would break the counting of `signals.poll`.
             self._pending = self._orbax.save_checkpointables_async(step, items, force=True)
             self._last = time.monotonic()
+            log_seconds(self.folder, "save", step, self._last - start)
         except Exception as error:
             raise self._failed(error) from error
 

@@ -66,12 +66,13 @@ def parse_source(text: str) -> tuple[str, int | None]:
 
 
 def load_parameters(parent: Parent) -> Params:
-    """The parameters of a run at a step, a nested dict.
+    """The parameters of a run at a step, a nested dict of NumPy arrays, which fit any mesh.
 
     Raises:
         ConfigError: the folder holds no run, or no checkpoint of the step.
     """
-    return nnx.to_pure_dict(nnx.state(load_run(parent.run, parent.step).model, nnx.Param))
+    params = nnx.to_pure_dict(nnx.state(load_run(parent.run, parent.step).model, nnx.Param))
+    return jax.device_get(params)
 
 
 def compare(found: Params, wanted: Params) -> ParameterFit:
