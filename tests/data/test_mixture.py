@@ -95,8 +95,7 @@ def test_a_finite_pass_has_every_token_of_every_source_once(config, split):
     np.testing.assert_array_equal(found, np.bincount(np.frombuffer(text, np.uint8), minlength=256))
 
 
-@pytest.mark.parametrize("steps", [0, 5, 21])
-@pytest.mark.parametrize("epochs", [None, 1])
+@pytest.mark.parametrize(("steps", "epochs"), [(5, None), (21, 1)])
 def test_positions_restore_in_any_order_of_the_sources(config, steps, epochs):
     loader = make_loader(config, "train", align=8, epochs=epochs)
     for _ in range(steps):

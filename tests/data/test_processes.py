@@ -53,7 +53,7 @@ def joined(split, parts):
 
 
 @settings(
-    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(before=splits(), after=splits(), steps=st.integers(0, 9), epochs=st.sampled_from([None, 2]))
 def test_any_processes_resumed_by_others_give_the_same_batches(data, before, after, steps, epochs):
