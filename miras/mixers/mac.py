@@ -15,6 +15,7 @@ from flax import nnx
 from miras.array_typing import Array, Weights
 from miras.attention.dispatch import fused
 from miras.attention.softmax import attend, in_front
+from miras.engine import saved
 from miras.engine.masking import compact, where
 from miras.engine.state import State, split_fixed
 from miras.engine.trajectory import dual_start
@@ -280,7 +281,7 @@ class MAC(nnx.Module):
             )
             if front is not None:
                 keys, values, sees = in_front(keys, values, sees, *front)
-            y = attend(q, keys, values, sees, scale, as_written=False)
+            y = saved.output(attend(q, keys, values, sees, scale, as_written=False))
         return self.out(flat(y)), kept
 
     def _front(self) -> tuple[Array, Array] | None:

@@ -7,6 +7,7 @@ from flax import nnx
 
 from miras.array_typing import Array
 from miras.layers import Health, RMSNorm
+from miras.models import remat
 from miras.models.config import LanguageModelConfig
 from miras.parallel.shard import ROWS, TIME, constrain
 
@@ -49,6 +50,7 @@ class Group(nnx.Module):
     """The blocks of one pass through the pattern."""
 
     def __init__(self, config: LanguageModelConfig, rngs: nnx.Rngs):
+        remat.check(config.remat)
         self.remat = config.remat
         self.order = tuple(f"{letter}{n}" for n, letter in enumerate(config.letters))
         self.blocks = nnx.Dict({name: Block(config, name[0], rngs) for name in self.order})
@@ -66,7 +68,7 @@ class Group(nnx.Module):
         def run(block: Block, x: Array, state: Any, inputs: BlockInputs, depth: Array):
             return block(x, state, inputs, depth, **call)
 
-        body = nnx.remat(run) if self.remat else run
+        body = remat.rematerialised(run, self.remat)
         for n, name in enumerate(self.order):
             state = None if states is None else states[n]
             x, state, measured = body(self.blocks[name], x, state, inputs, depths[n])

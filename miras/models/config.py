@@ -11,6 +11,7 @@ from miras.config import FrozenMapping, added, coerce, require
 from miras.layers import AttentionConfig, LayerConfig, MemoryConfig
 from miras.mixers import AttentionMixer, ChannelMixer, SwiGLUChannel, TokenMixer
 from miras.models.block_config import BlockConfig
+from miras.models.remat import Remat, canonical
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
@@ -43,7 +44,10 @@ class LanguageModelConfig(ScanOptions):
         tie: share one matrix between embedding and head.
         dtype: of activations and matrix products; parameters and logits are float32, and so are
             memories unless `precision` says otherwise.
-        remat: recompute each block in the backward pass instead of storing its activations.
+        remat: what the backward pass of each block recomputes: "full", everything, so that only
+            the inputs of blocks are stored (true, the default); "none", nothing (false); "minimal",
+            all but matrix products, memories and attention; "save_memory_outputs", all but
+            memories and attention; "offload", as that, with these kept in the host's memory.
         save_every: checkpoint interval of the memory in chunks, or "sqrt"; see `miras.scan`.
         precision: dtypes of the memories; see `miras.Precision`.
         backend: of the memories; see `miras.scan`.
@@ -67,7 +71,7 @@ class LanguageModelConfig(ScanOptions):
     layer: LayerConfig = dataclasses.field(default_factory=LayerConfig)
     tie: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: bool = True
+    remat: Remat = True
     channel: ChannelMixer = added(SwiGLUChannel())
     blocks: FrozenMapping[BlockConfig] = added(FrozenMapping())
 
@@ -85,6 +89,7 @@ class LanguageModelConfig(ScanOptions):
     def validate(self) -> None:
         """Check ranges."""
         self._merge_block_of_memory()
+        object.__setattr__(self, "remat", canonical(self.remat))
         for name in ("vocab", "width", "layers", "heads", "chunk"):
             value = getattr(self, name)
             require(value >= 1, f"model.{name}={value} must be at least 1.")

@@ -20,6 +20,7 @@ from miras.array_typing import (
 from miras.attention.cache import attend_to_cache
 from miras.backends import dispatch
 from miras.backends.base import Alignment, ScanInputs, ScanResult
+from miras.engine import saved
 from miras.engine.averaging import by_position
 from miras.engine.masking import where
 from miras.engine.state import made_by
@@ -142,8 +143,10 @@ def scan_with_loss(
     check(rule, inputs, options)
     options = options.replace(refine=min(options.refine, options.chunk))
     if rule.memory.token_cache is not None:
-        return _attend(rule, inputs, options, rule.memory.token_cache)
-    return _run(rule, inputs, options, alignment)
+        found = _attend(rule, inputs, options, rule.memory.token_cache)
+    else:
+        found = _run(rule, inputs, options, alignment)
+    return found._replace(y=saved.output(found.y))
 
 
 def _attend(rule: Rule, inputs: ScanInputs, options: ScanOptions, cache: TokenCache) -> ScanResult:

@@ -9,6 +9,7 @@ import jax
 from miras.array_typing import Array
 from miras.backends.pallas.trace.live_step import live_step, over_rows_and_heads
 from miras.backends.pallas.trace.operands import ScanOperands, scan_operands
+from miras.engine.saved import states
 from miras.engine.state import State
 
 
@@ -60,7 +61,7 @@ def _scan(kernels, step, layout, constants, memory, streams, flags):
 def _scan_forward(kernels, step, layout, constants, memory, streams, flags):
     operands = ScanOperands(constants, memory, streams, flags)
     out, saved = kernels.forward(step, layout, operands, save=True)
-    return out, (constants, streams, flags, saved)
+    return out, (constants, streams, flags, states(saved))
 
 
 def _scan_backward(kernels, step, layout, residuals, cotangents):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from miras.array_typing import Array
+from miras.engine.saved import states
 from miras.engine.state import State
 from miras.engine.step import Tile
 from miras.rule.options import SaveEvery
@@ -62,7 +63,7 @@ def scan_tiles(
         return memory, (y, loss)
 
     if interval == 1:
-        memory, (y, loss) = jax.lax.scan(tile, memory, (tiles, resets))
+        memory, (y, loss) = jax.lax.scan(_from_saved(tile), memory, (tiles, resets))
         return memory, y, loss
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
@@ -70,9 +71,14 @@ def scan_tiles(
         return jax.lax.scan(tile, memory, xs)
 
     count = tiles.write.shape[0]
-    memory, read = jax.lax.scan(several, memory, _grouped((tiles, resets), interval))
+    memory, read = jax.lax.scan(_from_saved(several), memory, _grouped((tiles, resets), interval))
     y, loss = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], read)
     return memory, y, loss
+
+
+def _from_saved(body):
+    """A body whose backward pass starts from the memory at its start, which may be kept."""
+    return lambda memory, xs: body(states(memory), xs)
 
 
 def _grouped(xs: tuple[Tile, Array | None], group: int) -> tuple[Tile, Array | None]:
