@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from miras.array_typing import Array
+from miras.layers.weight_gradients import product
 
 Axes = tuple[str | None, ...]
 
@@ -39,9 +40,12 @@ class LinearGeneral(nnx.Module):
             self.kernel = normal(rngs, shape, axes, start * shape[0] ** -0.5)
         else:
             self.kernel = param(jnp.zeros(shape), axes)
+        self.gradient_dtype: str | None = None  # that of x
 
     def __call__(self, x: Array) -> Array:
         """Map x [..., in] to [..., *out], in the dtype of x."""
+        if self.gradient_dtype not in (None, x.dtype.name) and x.dtype != jnp.float64:
+            return product(x, self.kernel[...], self.gradient_dtype)
         return jnp.tensordot(x, self.kernel[...].astype(x.dtype), axes=1)
 
 

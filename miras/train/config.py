@@ -58,6 +58,12 @@ class TrainConfig(Config):
         keep: how many of the newest checkpoints are kept, >= 1; with 1, a damaged checkpoint has
             no predecessor.
         seed: of the initial parameters, in [0, 2**32).
+        optimizer_dtype: of first moments and momenta: "float32", or "bfloat16", which saves 2 bytes
+            per parameter. Second moments are float32: their decays are below bfloat16's precision.
+        master: dtype in which parameters are kept between updates: "float32", or "bfloat16", which
+            saves 2 bytes per parameter and loses updates below 2**-9 of a parameter.
+        reduce: dtype in which the gradients of weights are summed over devices: "float32", or
+            "bfloat16", which halves what they send; see `miras.layers.weight_gradients`.
 
     Raises:
         ConfigError: a value is out of range.
@@ -76,6 +82,9 @@ class TrainConfig(Config):
     accumulate: int = 1
     loss_chunk: int | None = without_effect(None)
     z_loss: float = added(0.0)
+    optimizer_dtype: Literal["float32", "bfloat16"] = added("float32")
+    master: Literal["float32", "bfloat16"] = added("float32")
+    reduce: Literal["float32", "bfloat16"] = added("float32")
     eval_every: int = 100
     eval_batches: int = 16
     log_every: int = 10

@@ -65,7 +65,9 @@ def load_run(
     tokenizer = make_tokenizer(config.data.tokenizer)
     graphdef, params = structure(config.model)
     optimizer = optimizer_of(config.train, params, config.data.batch * config.data.sequence)
-    like = jax.eval_shape(lambda: create(config.model, optimizer, config.train.seed))
+    like = jax.eval_shape(
+        lambda: create(config.model, optimizer, config.train.seed, config.train.master)
+    )
     restored = checkpointer.restore(folder.checkpoints, abstract(like), step=step)
     if restored is None:
         raise empty

@@ -42,6 +42,11 @@ class MeanState(NamedTuple):
     inner: optax.OptState
 
 
+def wide(params: Params) -> Params:
+    """Parameters in float32 at least, in which updates are computed."""
+    return jax.tree.map(lambda p: p.astype(jnp.promote_types(p.dtype, jnp.float32)), params)
+
+
 def axis_names(params: nnx.State) -> Params:
     """The logical axes of each parameter, a nested dict of `AxisNames`.
 
@@ -103,9 +108,11 @@ def make_optimizer(
             clipped gradients are averaged over them, and its update has the learning rate of the
             last.
     """
+    moments = None if config.optimizer_dtype == "float32" else config.optimizer_dtype
 
     def direction(masked: Masked) -> tuple[optax.GradientTransformation, ...]:
-        setting = Setting(config.beta1, config.beta2, None if axes is None else masked(axes))
+        names = None if axes is None else masked(axes)
+        setting = Setting(config.beta1, config.beta2, names, moments)
         decay = optax.add_decayed_weights(config.weight_decay, masked(decayed))
         return config.optimizer.direction(setting), decay
 
@@ -117,11 +124,11 @@ def make_optimizer(
     inner = optax.chain(optax.clip_by_global_norm(config.clip), optax.chain(*steps))
 
     def init(params: Params) -> MeanState:
-        return MeanState(jnp.zeros(()), inner.init(params))
+        return MeanState(jnp.zeros(()), inner.init(wide(params)))
 
     def update(gradient: Gradient, state: MeanState, params: Params = None):
         mean = jax.tree.map(lambda g: g / jnp.maximum(gradient.targets, 1), gradient.total)
-        updates, after = inner.update(mean, state.inner, params)
+        updates, after = inner.update(mean, state.inner, wide(params))
         return updates, MeanState(optax.tree.norm(mean), after)
 
     return optax.GradientTransformation(init, update)  # pyright: ignore

@@ -20,7 +20,7 @@ class TrainState(NamedTuple):
     """Everything that a run needs to resume, except its data position.
 
     Attributes:
-        params: the model's parameters, a nested dict, float32.
+        params: the model's parameters, a nested dict, in `train.master`.
         opt_state: of the outer optimiser.
         step: updates done, int32.
         key: PRNG key of the run; a step that needs randomness folds `step` into the key.
@@ -38,15 +38,25 @@ def structure(config: LanguageModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
 
 
 def create(
-    config: LanguageModelConfig, optimizer: optax.GradientTransformation, seed: int
+    config: LanguageModelConfig,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    master: str = "float32",
 ) -> TrainState:
     """The state before the first step; call it within `jax.jit` or `jax.eval_shape`."""
     _, params = nnx.split(LanguageModel(config, nnx.Rngs(seed)), nnx.Param)
-    return create_from(nnx.to_pure_dict(params), optimizer, seed)
+    return create_from(nnx.to_pure_dict(params), optimizer, seed, master)
 
 
-def create_from(params: Params, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """The state before the first step, with the given parameters."""
+def create_from(
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    master: str = "float32",
+) -> TrainState:
+    """The state before the first step, with the given parameters, which are kept in `master`."""
+    if master != "float32":
+        params = jax.tree.map(lambda p: p.astype(master), params)
     return TrainState(
         params=params,
         opt_state=optimizer.init(params),

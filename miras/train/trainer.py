@@ -14,6 +14,7 @@ from rich.console import Console
 from miras.config import require, to_dict
 from miras.data import make_loader, vocabulary
 from miras.data.text import read_report
+from miras.layers.weight_gradients import summed_in
 from miras.parallel import make_mesh
 from miras.parallel.batches import local_rows, to_devices
 from miras.runtime import processes, signals
@@ -119,7 +120,9 @@ class Trainer:
         self.summary = list(summary_lines(config, params, folder.path))
         self.initial = self._initial_parameters(nnx.to_pure_dict(params))
         self.optimizer = optimizer_of(self.recipe, params, config.data.batch * config.data.sequence)
-        self.make_state = lambda: create(config.model, self.optimizer, self.recipe.seed)
+        self.make_state = lambda: create(
+            config.model, self.optimizer, self.recipe.seed, self.recipe.master
+        )
         self.shapes = jax.eval_shape(self.make_state)
         self.shardings = state_shardings(self.mesh, axis_names(params), self.shapes)
         check_replicated(config.mesh, self.mesh, self.shapes, self.shardings)
@@ -129,8 +132,10 @@ class Trainer:
             rows = local_rows(self.mesh, config.data.batch)
             self.data = make_loader(config.data, "train", align=align, rows=rows)
             self.held_out = list(sample(config.data, align, self.recipe.eval_batches, rows))
-        options = LossOptions(self.recipe.loss_chunk, self.recipe.z_loss)
-        self.train_step = make_train_step(self.graphdef, self.optimizer, self.shardings, options)
+        recipe = self.recipe
+        options = LossOptions(recipe.loss_chunk, recipe.z_loss, recipe.reduce)
+        trained = summed_in(self.graphdef, params, recipe.reduce)
+        self.train_step = make_train_step(trained, self.optimizer, self.shardings, options)
         self.evaluate = make_evaluator(self.graphdef, config.data, self.mesh)
         self.health_step = make_health_step(self.graphdef)
 
@@ -213,7 +218,9 @@ class Trainer:
         text = f"starting with {len(fit.taken)} parameters of {source.run} at step {source.step}"
         reporter.print_line(f"{text}." if fit.whole else f"{text}; not taken: {fit.summary}.")
         make = jax.jit(
-            lambda params: create_from(params, self.optimizer, self.recipe.seed),
+            lambda params: create_from(
+                params, self.optimizer, self.recipe.seed, self.recipe.master
+            ),
             out_shardings=self.shardings,
         )
         return make(initial_parameters.merge(found, own.params, fit))

@@ -73,11 +73,14 @@ class Setting(NamedTuple):
         beta1: `train.beta1`.
         beta2: `train.beta2`.
         axes: of the parameters, a nested dict of `AxisNames`.
+        moments: dtype of first moments and momenta, `train.optimizer_dtype`; that of the gradient
+            if None.
     """
 
     beta1: float
     beta2: float
     axes: Any
+    moments: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,7 +113,7 @@ class AdamW(Optimizer):
 
     def direction(self, setting: Setting) -> optax.GradientTransformation:
         """`optax.scale_by_adam`."""
-        return optax.scale_by_adam(b1=setting.beta1, b2=setting.beta2)
+        return optax.scale_by_adam(b1=setting.beta1, b2=setting.beta2, mu_dtype=setting.moments)
 
 
 @register("lion")
@@ -134,7 +137,7 @@ class Lion(Optimizer):
 
     def direction(self, setting: Setting) -> optax.GradientTransformation:
         """`optax.scale_by_lion`."""
-        return optax.scale_by_lion(b1=self.b1, b2=self.b2)
+        return optax.scale_by_lion(b1=self.b1, b2=self.b2, mu_dtype=setting.moments)
 
 
 @register("muon")
@@ -168,6 +171,7 @@ class MuonOptimizer(Optimizer):
             adam_b2=setting.beta2,
             muon_weight_dimension_numbers=jax.tree.map(lambda axes: axes.matrix, setting.axes),
             consistent_rms=self.rms,
+            mu_dtype=setting.moments,
         )
         return optax.chain(muon, optax.scale(-1.0))
 

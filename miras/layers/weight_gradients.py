@@ -1,0 +1,55 @@
+"""The dtype in which the gradients of weights are summed over devices.
+
+The gradient of the kernel W of y = x W is x^T dy, a sum over tokens. Where devices have different
+tokens, XLA's partitioner computes each device's part of the sum and then sums the parts over
+devices in the dtype of the product. A cast after the product would come too late: the product itself is
+computed in that dtype here. By default it is the dtype of x.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from miras.array_typing import Array
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def product(x: Array, kernel: Array, dtype: str) -> Array:
+    """x [..., in] @ kernel [in, *out], in the dtype of x, with the kernel's gradient in `dtype`."""
+    del dtype
+    return jnp.tensordot(x, kernel.astype(x.dtype), axes=1)
+
+
+def _forward(x: Array, kernel: Array, dtype: str):
+    return product(x, kernel, dtype), (x, kernel)
+
+
+def _backward(dtype: str, kept: tuple[Array, Array], dy: Array):
+    x, kernel = kept
+    out = kernel.ndim - 1
+    dx = jnp.tensordot(dy, jnp.moveaxis(kernel.astype(x.dtype), 0, -1), axes=out)
+    tokens = tuple(range(x.ndim - 1))
+    dkernel = jax.lax.dot_general(
+        x, dy, ((tokens, tokens), ((), ())), preferred_element_type=jnp.dtype(dtype)
+    )
+    return dx, dkernel.astype(kernel.dtype)
+
+
+product.defvjp(_forward, _backward)
+
+
+def summed_in(graphdef: nnx.GraphDef, params: nnx.State, dtype: str) -> nnx.GraphDef:
+    """The structure of a model whose linear maps sum their gradients in `dtype`.
+
+    Args:
+        graphdef: the model's structure.
+        params: its parameters, or their shapes.
+        dtype: "float32" or "bfloat16".
+    """
+    model = nnx.merge(graphdef, params)
+    for _, module in nnx.iter_modules(model):
+        if hasattr(module, "gradient_dtype"):
+            module.gradient_dtype = dtype
+    return nnx.split(model, nnx.Param)[0]

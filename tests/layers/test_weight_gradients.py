@@ -1,0 +1,59 @@
+"""The dtype in which the gradients of weights are summed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from miras import override, preset
+from miras.layers.param import LinearGeneral
+from miras.layers.weight_gradients import product, summed_in
+from miras.train.state import structure
+from tests.tolerances import tolerance
+
+TOKENS = 512
+
+
+def drawn(dtype):
+    rng = np.random.default_rng(0)
+    x, kernel, dy = (rng.normal(size=s) for s in [(2, TOKENS // 2, 3), (3, 2, 5), (2, 256, 2, 5)])
+    return tuple(jnp.asarray(a, dtype) for a in (x, kernel, dy))
+
+
+def gradients(dtype, summed):
+    x, kernel, dy = drawn(dtype)
+    y, back = jax.vjp(lambda x, kernel: product(x, kernel, summed), x, kernel.astype(jnp.float32))
+    want = np.einsum("bti,bthd->ihd", *(np.asarray(a, np.float64) for a in (x, dy)))
+    assert y.dtype == x.dtype
+    dx, dkernel = back(dy)
+    plain = jnp.einsum("bthd,ihd->bti", dy, kernel)
+    np.testing.assert_allclose(*(np.asarray(a, np.float32) for a in (dx, plain)), atol=0.1)
+    error = np.max(np.abs(np.asarray(dkernel, np.float64) - want)) / np.max(np.abs(want))
+    return dkernel, error
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_float32_sum_has_the_rounding_of_float32(dtype):
+    """Whatever the dtype of what is summed."""
+    dkernel, error = gradients(dtype, "float32")
+    assert dkernel.dtype == jnp.float32
+    assert error < tolerance(np.float32, TOKENS, 4)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_bfloat16_sum_is_rounded_to_what_devices_send(dtype):
+    dkernel, error = gradients(dtype, "bfloat16")
+    np.testing.assert_array_equal(dkernel, dkernel.astype(jnp.bfloat16).astype(jnp.float32))
+    assert tolerance(np.float32, TOKENS, 4) < error < tolerance(jnp.bfloat16, 1, 4)
+
+
+def test_a_model_sums_all_linear_maps_so():
+    config = override(preset("yaad"), "width=8", "heads=2", "layers=2", "tie=false")
+    graphdef, params = structure(config)
+    model = nnx.merge(summed_in(graphdef, params, "bfloat16"), params)
+    maps = [m for _, m in nnx.iter_modules(model) if isinstance(m, LinearGeneral)]
+    assert len(maps) > 4
+    assert {m.gradient_dtype for m in maps} == {"bfloat16"}
+    before = nnx.iter_modules(nnx.merge(graphdef, params))
+    assert {m.gradient_dtype for _, m in before if isinstance(m, LinearGeneral)} == {None}
