@@ -2,11 +2,12 @@
 
 The gradient of the kernel W of y = x W is x^T dy, a sum over tokens. Where devices have different
 tokens, XLA's partitioner computes each device's part of the sum and then sums the parts over
-devices in the dtype of the product. A cast after the product would come too late: the product itself is
-computed in that dtype here. By default it is the dtype of x.
+devices in the dtype of the product. A cast after the product would come too late: the product
+itself is computed in that dtype here. By default it is the dtype of x.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +50,8 @@ def summed_in(graphdef: nnx.GraphDef, params: nnx.State, dtype: str) -> nnx.Grap
         dtype: "float32" or "bfloat16".
     """
     model = nnx.merge(graphdef, params)
-    for _, module in nnx.iter_modules(model):
+    modules: Any = nnx.iter_modules(model)
+    for _, module in modules:
         if hasattr(module, "gradient_dtype"):
             module.gradient_dtype = dtype
     return nnx.split(model, nnx.Param)[0]

@@ -51,7 +51,7 @@ class Group(nnx.Module):
 
     def __init__(self, config: LanguageModelConfig, rngs: nnx.Rngs):
         remat.check(config.remat)
-        self.remat = config.remat
+        self.remat: remat.Remat = config.remat
         self.order = tuple(f"{letter}{n}" for n, letter in enumerate(config.letters))
         self.blocks = nnx.Dict({name: Block(config, name[0], rngs) for name in self.order})
 
