@@ -25,7 +25,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.selection import leave_out, mark_exhaustive, mark_quick
+from tests.selection import QUICK, count_quick, leave_out, mark_exhaustive, mark_quick
 
 jax.config.update("jax_disable_most_optimizations", True)
 
@@ -35,6 +35,7 @@ def pytest_collection_modifyitems(config, items):
     """Choose what `make quick`, `make test` and a bare `pytest` run."""
     mark_exhaustive(items)
     mark_quick(items)
+    config.stash[QUICK] = count_quick(items)
     leave_out(config, items)
 
 

@@ -77,10 +77,22 @@ def _values_of_several(cases: Collection[Any]) -> dict[str, set[tuple[str, int]]
     }
 
 
+# How many quick tests each collected file has, in a run's `config.stash`.
+QUICK = pytest.StashKey[Counter[str]]()
+
+
+def count_quick(items: Iterable[pytest.Item]) -> Counter[str]:
+    """The quick tests of each file that was collected, 0 included."""
+    counts = Counter[str]()
+    for item in items:
+        counts[item.nodeid.partition("::")[0]] += item.get_closest_marker("quick") is not None
+    return counts
+
+
 def leave_out(config: pytest.Config, items: list[Any]) -> None:
     """Deselect `exhaustive` and `gpu` tests, unless `-m` or a test's own name asks for them."""
     for mark in ("exhaustive", "gpu"):
-        if mark in config.option.markexpr:
+        if mark in (config.option.markexpr or ""):
             continue
         out = {
             item.nodeid
