@@ -51,6 +51,12 @@ def test_a_folder_of_something_else_is_refused(tiny, tmp_path):
         RunFolder(tmp_path).check(tiny())
 
 
+@pytest.mark.parametrize("url", ["gs://bucket/run", "s3://bucket/run"])
+def test_an_object_store_holds_no_run(url):
+    with pytest.raises(ConfigError, match="no lock and no rename"):
+        RunFolder(url)
+
+
 def test_a_folder_is_one_process_at_a_time(tmp_path):
     folder = RunFolder(tmp_path / "run")
     with folder.locked(), pytest.raises(ConfigError, match=f"in use .* process {os.getpid()}"):

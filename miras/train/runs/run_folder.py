@@ -14,6 +14,7 @@ import errno
 import fcntl
 import os
 import pathlib
+import re
 import time
 from collections.abc import Iterator
 
@@ -27,6 +28,7 @@ from miras.train.runs import provenance
 from miras.train.runs.mutable_fields import resumed_config, short_hash
 from miras.train.runs.shared_folder import TOKEN
 
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 _WRITTEN_BEFORE_CONFIG = {
     "lock",
     TOKEN,
@@ -38,9 +40,19 @@ _WRITTEN_BEFORE_CONFIG = {
 
 
 class RunFolder:
-    """The paths in the folder of a run. The constructor does not access the disk."""
+    """The paths in the folder of a run. The constructor does not access the disk.
+
+    Raises:
+        ConfigError: the path is a URL, or of a home folder that does not exist.
+    """
 
     def __init__(self, path: str | os.PathLike[str]):
+        if _URL.match(os.fspath(path)):
+            raise ConfigError(
+                f"{os.fspath(path)} cannot be the folder of a run: an object store has no lock and "
+                "no rename, by which one writer is sure of a folder. Give a folder on a file "
+                "system that all hosts share; data may be read from URLs."
+            )
         self.path = expand_home(path)
         self.config = self.path / "config.json"
         self.hash = self.path / "config_hash"
