@@ -57,6 +57,11 @@ class Config:
         del name
         return "own"
 
+    def instead(self, name: str) -> str:
+        """What to do instead of setting a field without effect; completes "key ...: "."""
+        del name
+        return "leave it out"
+
     def named_entry(self, name: str) -> bool:
         """Whether a name is that of an entry of `mapping`."""
         del name

@@ -40,6 +40,7 @@ def resolve(config: Config, path: str) -> list[str]:
 
 def _resolve(config: Config, path: list[str]) -> list[str]:
     own, deeper, also, seen = [], [], [], []
+    without_effect: list[Config] = []
     level: list[tuple[list[str], Config]] = [([], config)]
     depth = 0
     while level:
@@ -50,6 +51,7 @@ def _resolve(config: Config, path: list[str]) -> list[str]:
             for field in dataclasses.fields(part):
                 standing = part.standing(field.name)
                 if standing == "hidden":
+                    without_effect += [part] if field.name == path[0] else []
                     continue
                 where = [*prefix, field.name]
                 seen.append(".".join(where))
@@ -66,6 +68,8 @@ def _resolve(config: Config, path: list[str]) -> list[str]:
         full = ", ".join(".".join(where + path[1:]) for where in found)
         many = f"is ambiguous: write one of {full}" if len(found) > 1 else f"is here {full}: use it"
         raise ConfigError(f"key {path[0]!r} {many}.")
+    for part in without_effect[:1]:
+        check_effect(part, path[0])
     names = dict.fromkeys(name.rsplit(".", 1)[-1] for name in seen)
     raise unknown("key", ".".join(path), seen, spellings=names, see="the `config.json` of any run")
 
@@ -90,5 +94,5 @@ def check_effect(config: Config, name: str) -> None:
     require(
         config.standing(name) != "hidden",
         f"{type(config).__name__}.{name} has no effect here, since the mixer does not use it: "
-        "leave it out.",
+        f"{config.instead(name)}.",
     )

@@ -52,6 +52,11 @@ class TokenMixer(Config):
     measures: ClassVar[bool] = True
     rotates: ClassVar[bool] = False
 
+    def instead(self, name: str) -> str:
+        """The mixer's own options that contain the name, or to leave the field out."""
+        own = [f.name for f in dataclasses.fields(self) if name in f.name]
+        return f"set {' or '.join(own)}" if own else "leave it out"
+
     @property
     def makes(self) -> tuple[str, ...]:
         """Which of keys "k" and values "v" the mixer makes by other means than projections."""
@@ -229,6 +234,10 @@ class MixerConfig(ScanOptions):
         """Fields that the mixer does not use have no effect."""
         unused = name in _DESCRIPTION and name not in self.mixer.uses
         return "hidden" if unused else "own"
+
+    def instead(self, name: str) -> str:
+        """What the mixer has in place of a field."""
+        return self.mixer.instead(name)
 
     def hashed_as(self) -> dict[str, Any]:
         """Nothing for fields without effect."""

@@ -118,7 +118,7 @@ class SelfModifyingMixer(Projecting, TokenMixer):
 
     def formula(self) -> tuple[Line, ...]:
         """What is made by memories."""
-        lines = []
+        lines = [Line("q_t", "x_t W_q", when="static")]
         if self.memories:
             made = ", ".join(_SYMBOLS[name] for name in self.memories)
             lines.append(
@@ -126,7 +126,7 @@ class SelfModifyingMixer(Projecting, TokenMixer):
             )
         if self.self_values:
             lines.append(Line(r"\hat{v}_t", "M(W_r, v_t)", when="in place of v_t, for each memory"))
-        return (*lines, Line("o_t", "y_t"))
+        return tuple(lines)
 
     def sources(self) -> tuple[str, ...]:
         """The paper."""

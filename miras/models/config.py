@@ -170,7 +170,13 @@ class LanguageModelConfig(ScanOptions):
         return _block(self, letter)
 
     def standing(self, name: str) -> Literal["own", "deeper", "hidden"]:
-        """Beside other blocks, the fields of M are found as theirs are, and only if M is used."""
+        """Beside other blocks, the fields of M are found as theirs are, and only if M is used.
+
+        Alone, M hides the chunk if its memories have their own.
+        """
+        if not self.blocks and name == "chunk" and "M" in self.letters:
+            has_own = "rule" in self.mixer.uses and name not in self.mixer.uses
+            return "hidden" if has_own else "own"
         if not self.blocks or name not in (*TokenMixer.uses, "architecture", "attention"):
             return "own"
         described = [letter for letter in self.letters if letter not in self.blocks]
@@ -179,6 +185,10 @@ class LanguageModelConfig(ScanOptions):
         else:
             used = "M" in self.letters and (name == "architecture" or name in self.mixer.uses)
         return "deeper" if used else "hidden"
+
+    def instead(self, name: str) -> str:
+        """What the mixer of M has in place of a field."""
+        return self.mixer.instead(name)
 
     def named_entry(self, name: str) -> bool:
         """Any letter from A to Z."""

@@ -110,6 +110,8 @@ def test_a_name_of_several_fields_is_answered_with_their_paths_over_all_presets(
 
 def _paths(config, prefix=()):
     for field in dataclasses.fields(config):
+        if config.standing(field.name) == "hidden":  # `override` says that it has no effect
+            continue
         yield (*prefix, field.name)
         if isinstance(value := getattr(config, field.name), Config):
             yield from _paths(value, (*prefix, field.name))

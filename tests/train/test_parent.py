@@ -86,6 +86,12 @@ def test_a_second_stage_of_tnt_takes_smaller_local_chunks(tiny, tmp_path, capsys
     told = capsys.readouterr().err
     assert f"the parameters of {first} are not those of the model" in told
     assert "missing" in told
+    assert main([*start, "width=32", "architecture.local_chunks=[2]"]) == 2
+    told = capsys.readouterr().err
+    assert f"the parameters of {first} are not those of the model" in told
+    assert "of another shape" in told
+    assert main([*start, "chunk=4"]) == 2
+    assert "set global_chunk or local_chunks" in capsys.readouterr().err
     assert main([*start, "architecture.local_chunks=[5]"]) == 2
     assert "tnt.shard=16 is no multiple of the local chunk 5" in capsys.readouterr().err
     assert not second.exists()

@@ -34,7 +34,8 @@ def settle(
 ) -> LanguageModelConfig:
     """The config with the rates that it is trained at, as plain values of `lr` and `max_lr`.
 
-    Rates that the assignments give stay. Each matched rate is logged with its strength.
+    Rates that the assignments give stay: as `algorithm.lr`, or in a part given as a dict, unless a
+    later assignment replaces the part. Each matched rate is logged with its strength.
 
     Args:
         config: `base` under the assignments.
@@ -48,7 +49,10 @@ def settle(
     Raises:
         ConfigError: as `match_strength`.
     """
-    given = {memory.path: _given(config, memory, assignments) for memory in memories(config)}
+    given = {
+        memory.path: _given(config, memory, _kind_in(base, memory), assignments)
+        for memory in memories(config)
+    }
     if saved is not None and all(rates == (None, None) for rates in given.values()):
         found = _with_rates_of(config, saved)
         if found == saved:
@@ -81,13 +85,45 @@ class _Given(NamedTuple):
     bound: float | None
 
 
-def _given(config: LanguageModelConfig, memory: MemoryOf, assignments: Sequence[str]) -> _Given:
-    found = []
-    for field in ("lr", "max_lr"):
-        path = f"{memory.path}.algorithm.{field}"
-        gives = any(_gives(config, word, path) for word in assignments)
-        found.append(getattr(memory.rule.algorithm, field) if gives else None)
-    return _Given(*found)
+def _given(
+    config: LanguageModelConfig, memory: MemoryOf, kind: str | None, assignments: Sequence[str]
+) -> _Given:
+    """The rate and its bound of a memory.
+
+    Args:
+        config: under the assignments.
+        memory: of the config.
+        kind: of its algorithm before the assignments.
+        assignments: of `override`.
+    """
+    algorithm = memory.rule.algorithm
+    given: dict[str, float | None] = {"lr": None, "max_lr": None}
+    for word in assignments:
+        if _replaces(config, word, f"{memory.path}.algorithm", kind):
+            kind, given = _kind_named(word), dict.fromkeys(given)
+        for field in given:
+            if _gives(config, word, f"{memory.path}.algorithm.{field}"):
+                given[field] = getattr(algorithm, field)
+    return _Given(given["lr"], given["max_lr"])
+
+
+def _kind_in(base: LanguageModelConfig, memory: MemoryOf) -> str | None:
+    """The kind of a memory's algorithm in the base, if it has the memory."""
+    kinds = (one.rule.algorithm.kind for one in memories(base) if one.path == memory.path)
+    return next(kinds, None)
+
+
+def _replaces(config: LanguageModelConfig, assignment: str, part: str, kind: str | None) -> bool:
+    """Whether an assignment of `override` replaces a part of a kind, or what contains it."""
+    path, _, text = assignment.partition("=")
+    try:
+        found = resolve(config, path.strip())
+    except ConfigError:
+        return False
+    names = resolve(config, part)
+    if found == names:
+        return text.strip() != kind  # the name of the kind that is there changes nothing
+    return found == names[: len(found)]
 
 
 def _changed(rule: Rule, base: Rule | None) -> bool:
@@ -151,6 +187,16 @@ def _gives(config: LanguageModelConfig, assignment: str, field: str) -> bool:
     if names[: len(found)] != found:
         return False
     return _holds(text, names[len(found) :])
+
+
+def _kind_named(assignment: str) -> str | None:
+    """The kind that an assignment names, alone or in a dict."""
+    text = assignment.partition("=")[2].strip()
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value.get("kind") if isinstance(value, dict) else None
 
 
 def _holds(text: str, names: Sequence[str]) -> bool:

@@ -79,6 +79,9 @@ def test_without_a_norm_strength_is_at_most_one_over_the_chunk():
         (["algorithm.lr=0.02", "bias=l2"], "matched", (0.02, 0.5)),  # the user's
         (["algorithm=momentum", "algorithm.lr=0.02"], "matched", (0.02, 1.0)),
         (['algorithm={"kind": "momentum", "lr": 0.02}'], "matched", (0.02, 1.0)),
+        (['algorithm={"kind": "gd", "lr": 0.02, "max_lr": 0.3}'], "matched", (0.02, 0.3)),
+        (["algorithm.lr=0.02", "algorithm=gd", "bias=l2"], "matched", (0.02, 0.5)),  # no swap
+        (["algorithm=momentum", "algorithm.lr=0.02", "algorithm=momentum"], "raw", (0.02, 1.0)),
         (["algorithm=momentum"], "raw", (0.01, 0.5)),
         (["algorithm=momentum", "algorithm.max_lr=0.7"], "raw", (0.01, 0.7)),
         (["algorithm=momentum"], "default", (0.1, 1.0)),
@@ -94,7 +97,11 @@ def test_rates_that_need_no_probe(words, rates, expected, monkeypatch):
 
 @pytest.mark.parametrize(
     "words",
-    [["bias=l2", "algorithm=momentum"], ["bias=l2", 'algorithm={"kind": "momentum"}']],
+    [
+        ["bias=l2", "algorithm=momentum"],
+        ["bias=l2", 'algorithm={"kind": "momentum"}'],
+        ["bias=l2", "algorithm.lr=0.02", "algorithm=momentum"],  # which replaces the rate
+    ],
 )
 def test_a_swap_is_matched_and_the_line_says_so(words, swapped, caplog):
     with caplog.at_level("INFO", "miras.analysis.strength"):
