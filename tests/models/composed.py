@@ -21,6 +21,15 @@ MIXERS = (
     "mag",
     "mal",
     WINDOW,
+    '{"kind": "attention", "window": 3, "kv_heads": 1}',
+    '{"kind": "tnt", "global_chunk": 4, "local_chunks": [2], "shard": 4}',
+    '{"kind": "tnt", "global_chunk": 8, "local_chunks": [1, 4], "shard": 8}',
+    *(
+        f'{{"kind": "memory_caching", "combine": "{how}", "segment": 4}}'
+        for how in ("gated", "soup")
+    ),
+    '{"kind": "log_linear", "levels": 5}',
+    '{"kind": "self_modifying", "projections_chunk": 4}',
     *(
         f'{{"kind": "parallel", "combine": "{how}", "of": ["memory", {WINDOW}]}}'
         for how in ("sum", "mean", "gate", "heads")
