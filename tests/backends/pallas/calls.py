@@ -34,6 +34,12 @@ def call(name: str, *, dtype: Any = np.float64, **sizes: int) -> tuple[dict[str,
     return {"rule": config.rule, "exact": config.exact}, arrays
 
 
+def erasing(memory: str, **sizes: int) -> tuple[dict[str, Any], Any]:
+    """As `call`, of a rule of `dgd`, which no preset of `NAMES` has."""
+    rule = miras.Rule(memory, "l2", "l2", {"kind": "dgd", "lr": 0.2, "max_lr": 0.9})
+    return {"rule": rule, "exact": False}, {"inputs": random_inputs(rule, **sizes)}
+
+
 def value_and_gradients(static: dict[str, Any], arrays: Any, **options: Any) -> Any:
     """Everything that a call gives, and the gradients of a scalar of all of it by all arrays."""
 

@@ -9,7 +9,7 @@ from miras.backends.pallas.tpu.plan import TpuLimits
 from miras.config import ConfigError
 from miras.testing import random_inputs
 from tests import selection
-from tests.backends.pallas.calls import NAMES, call, gradient, kernels, shapes
+from tests.backends.pallas.calls import NAMES, call, erasing, gradient, kernels, shapes
 from tests.contract import space
 from tests.rules import labels
 
@@ -56,6 +56,15 @@ def test_a_preset_that_needs_more_vmem_than_the_chip_has_is_told(name, chip):
     static, arrays = call(name, T=192, dk=64, dtype=np.float32)
     with pytest.raises(ConfigError, match="MiB of VMEM, more than the"):
         compiled(static, arrays, chip, limits=TpuLimits(tokens=64))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", ["mlp", pytest.param("matrix", marks=pytest.mark.exhaustive)])
+def test_delta_gradient_descent(memory):
+    static, arrays = erasing(memory, T=64, dk=32, dtype=np.float32)
+    text = compiled(static, arrays, "v5e", chunk=32)
+    assert "miras_forward" in text
+    assert "miras_backward" in text
 
 
 # Each sixth of the rules in which every two members meet that can, the chips in turn; CI runs half.

@@ -14,7 +14,7 @@ from miras.backends.pallas.trace.jaxprs import equations
 from miras.testing.expect import expect_close
 from miras.testing.inputs import scan_with_loss
 from tests import selection
-from tests.backends.pallas.calls import NAMES, agree, call, kernels, value_and_gradients
+from tests.backends.pallas.calls import NAMES, agree, call, erasing, kernels, value_and_gradients
 from tests.rules import labels
 
 SIZES = {"T": 19, "dk": 4}
@@ -81,6 +81,14 @@ def test_segments_masks_and_a_state(name):
 @pytest.mark.sample(0.3)
 def test_tiles_smaller_than_a_chunk(name):
     compare(*call(name, **SIZES), TpuLimits(tile=CHUNK // 2, tokens=CHUNK // 2))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("memory", ["matrix", pytest.param("mlp", marks=pytest.mark.exhaustive)])
+def test_delta_gradient_descent(memory):
+    """The errors of a tile solve a system: two tiles, forward and backward."""
+    compare(*erasing(memory, B=1, T=2 * CHUNK, H=1, dk=4))
 
 
 @pytest.mark.usefixtures("everywhere")
