@@ -97,14 +97,14 @@ def _given(
         assignments: of `override`.
     """
     algorithm = memory.rule.algorithm
-    given: dict[str, float | None] = {"lr": None, "max_lr": None}
+    given: dict[str, float | None] = dict.fromkeys(("lr", "max_lr"))
     for word in assignments:
         if _replaces(config, word, f"{memory.path}.algorithm", kind):
             kind, given = _kind_named(word), dict.fromkeys(given)
         for field in given:
             if _gives(config, word, f"{memory.path}.algorithm.{field}"):
                 given[field] = getattr(algorithm, field)
-    return _Given(given["lr"], given["max_lr"])
+    return _Given(*given.values())
 
 
 def _kind_in(base: LanguageModelConfig, memory: MemoryOf) -> str | None:
