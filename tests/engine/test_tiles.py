@@ -1,5 +1,6 @@
 """How the XLA backend lays out tokens changes nothing: smaller tiles, several devices."""
 
+import dataclasses
 import functools
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import miras
 from miras.backends.dispatch import BACKENDS, Entry
 from miras.backends.xla.backend import Tiling, Xla
+from miras.backends.xla.tiling import tile_of
 from miras.config import override
 from miras.engine.joined_chunks import can_join, joined_step
 from miras.engine.step import Tile
@@ -42,6 +44,45 @@ def test_tiles_may_be_smaller_than_a_chunk(name, labels, monkeypatch):
     want = run(backend="xla")
     monkeypatch.setitem(BACKENDS, "smaller", Entry(lambda: Xla(Tiling(tile=2))))
     chex.assert_trees_all_close(run(backend="smaller"), want, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("read", "labels"),
+    [
+        ("snapshot", {}),
+        ("snapshot", {"segment_ids": jnp.asarray([[0] * 70 + [1] * 90])}),
+        ("token", {}),
+    ],
+    ids=("snapshot", "snapshot of segments", "token"),
+)
+def test_a_large_chunk_is_cut_in_tiles(read, labels):
+    """Outputs, losses, the state and all gradients are those of the reference."""
+    rule = dataclasses.replace(miras.preset("titans_lmm").rule, read=read)
+    rule = dataclasses.replace(rule, memory={"kind": "matrix"})
+    inputs = jax.tree.map(jnp.asarray, random_inputs(rule, B=1, T=160, H=1, dk=3))
+    options = ScanOptions(chunk=132)
+    assert tile_of(rule, options, 160) == 44
+
+    def run(inputs, backend):
+        y, state, loss = scan_with_loss(rule, *inputs, chunk=132, backend=backend, **labels)
+        kept = y, state.A, state.S, loss
+        return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(kept)), kept
+
+    def both(backend):
+        return jax.jit(jax.value_and_grad(run, has_aux=True), static_argnums=1)(inputs, backend)
+
+    chex.assert_trees_all_close(both("xla"), both("reference"), rtol=1e-9, atol=1e-9)
+
+
+def test_which_chunks_are_cut():
+    """Large ones, in divisors that are not too small; never those that are tiles already."""
+    rule = miras.preset("titans_lmm").rule
+    sizes = {1024: 64, 2048: 64, 192: 64, 144: 48, 128: None, 257: None}
+    assert {c: tile_of(rule, ScanOptions(chunk=c), 4096) for c in sizes} == sizes
+    assert tile_of(rule, ScanOptions(chunk=1024), 100) is None
+    delta = miras.preset("gated_deltanet").rule
+    assert tile_of(delta, ScanOptions(chunk=1024, exact=True), 4096) is None
 
 
 def in_joined_chunks(rule, options, n, step, constants, memory, tiles, resets, **_):

@@ -15,6 +15,7 @@ from miras.backends.xla.tiling import (
     Tiles,
     layout_of,
     prepare,
+    tile_of,
     tiles_of,
     tiles_of_one_token,
 )
@@ -41,15 +42,15 @@ class Xla(Backend):
     """`jax.lax.scan` over tiles, on any device.
 
     Args:
-        tiling: how tiles are gone through; by default whole chunks.
+        tiling: how tiles are gone through; by default chunks, of which `tile_of` cuts large ones.
     """
 
-    def __init__(self, tiling: Tiling = Tiling()):
+    def __init__(self, tiling: Tiling | None = None):
         self.tiling = tiling
 
     def plan(self, rule, inputs, options, alignment) -> Tiling:
-        """The same for every call."""
-        return self.tiling
+        """The tiling of the backend, or that of the call's rule and shapes."""
+        return self.tiling or Tiling(tile_of(rule, options, inputs.q.shape[1]))
 
     def run(self, rule, inputs, options, alignment, plan: Tiling) -> ScanResult:
         """Outputs, state and loss of all tokens, from `run_tiles`."""
@@ -77,7 +78,8 @@ def run_tiles(
     def in_tiles() -> tuple[State, Array, Array]:
         tiles = tiles_of(rule, prepared, options, layout, inputs, plan.tile)
         count = tiles.tiles.write.shape[0]
-        interval = checkpoint_interval(options.save_every, count, count // layout.chunks)
+        parts = options.chunk // (plan.tile or options.chunk)
+        interval = checkpoint_interval(options.save_every, count, parts)
         return results(tiles, plan.loop or functools.partial(scan_tiles, interval=interval))
 
     def one_by_one() -> tuple[State, Array, Array]:

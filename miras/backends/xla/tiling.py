@@ -113,6 +113,26 @@ def layout_of(
     return TileLayout("moved" if no_cut else "moved_if_they_fit", chunks)
 
 
+# Tokens of a tile at most in chunks of more than twice as many: the coefficients of C tokens are
+# [C, C], formed from products of such matrices. Chosen by `python -m benchmarks.tnt`.
+MOST = 64
+
+
+def tile_of(rule: Rule, options: ScanOptions, length: int) -> int | None:
+    """The tokens of a tile where chunks are better cut in several; None for whole chunks.
+
+    Args:
+        rule: the four parts.
+        options: of the call.
+        length: T.
+    """
+    chunk = options.chunk
+    if is_online(rule, options) or min(chunk, length) <= 2 * MOST:
+        return None
+    divisor = max(size for size in range(1, MOST + 1) if chunk % size == 0)
+    return divisor if divisor >= MOST // 4 else None
+
+
 class Tiles(NamedTuple):
     """What a loop over tiles goes through, and how to put its results back.
 
@@ -161,7 +181,7 @@ def tiles_of(
     aligned = layout.kind == "aligned"
     slots = tile or (min(chunk, length) if aligned else chunk)
     parts = max(chunk // slots, 1)  # tiles of a chunk
-    count = parts * chunks
+    count = math.ceil(length / slots) if aligned else parts * chunks
     size, part = count * slots, jnp.arange(count) % parts
     placement = None
     if aligned:
@@ -178,6 +198,7 @@ def tiles_of(
         moved["written"] = moved["written"] * present.astype(moved["written"].dtype)
         resets = take_tokens(at.reset, source) & present
     by_tile = present.reshape(batch, count, slots)
+    begins_chunks = aligned and (parts == 1 or count == 1)  # each tile does
     end = action_position(rule, chunk)
     chunk_end = (part == end // slots) & by_tile[:, :, end % slots]
     begins = None if resets is None else resets.reshape(batch, count, slots)[:, :, 0]
@@ -185,7 +206,7 @@ def tiles_of(
         moved,
         count,
         slots,
-        chunk_start=None if aligned and parts == 1 else (part == 0) & by_tile[:, :, 0],
+        chunk_start=None if begins_chunks else (part == 0) & by_tile[:, :, 0],
         chunk_end=chunk_end if end < parts * slots else jnp.zeros_like(chunk_end),
         reset=None if begins is None else begins & (part == 0),
     )
