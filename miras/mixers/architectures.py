@@ -71,6 +71,7 @@ class MACMixer(_WithAttention):
 
     module: ClassVar[tuple[str, str]] = ("miras.mixers.mac", "MAC")
     role: ClassVar[str] = "as a context"
+    loops: ClassVar[bool] = True
 
     def check(self, config, where):
         """Chunks and windows within segments."""

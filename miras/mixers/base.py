@@ -42,6 +42,8 @@ class TokenMixer(Config):
         uses: the fields of `MixerConfig` that have an effect; `override` finds no others.
         measures: whether the module measures a memory: the third result of a call with `health`.
         rotates: whether it rotates pairs of channels, so that the width of a head must be even.
+        loops: whether the module uses its projections inside a loop over segments, so that devices
+            that split them gather them before the loop.
     """
 
     registry: ClassVar[Registry["TokenMixer"]] = Registry(
@@ -51,6 +53,7 @@ class TokenMixer(Config):
     uses: ClassVar[tuple[str, ...]] = ("rule", "chunk", "refine", "exact", "precision", "layer")
     measures: ClassVar[bool] = True
     rotates: ClassVar[bool] = False
+    loops: ClassVar[bool] = False
 
     def instead(self, name: str) -> str:
         """The mixer's own options that contain the name, or to leave the field out."""

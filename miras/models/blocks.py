@@ -9,7 +9,7 @@ from miras.array_typing import Array
 from miras.layers import Health, RMSNorm
 from miras.models import remat
 from miras.models.config import LanguageModelConfig
-from miras.parallel.shard import ROWS, TIME, constrain
+from miras.parallel.shard import ROWS, TIME, constrain, over_rows
 
 
 class BlockInputs(NamedTuple):
@@ -31,19 +31,30 @@ class Block(nnx.Module):
     def __init__(self, config: LanguageModelConfig, letter: str, rngs: nnx.Rngs):
         block = config.block(letter)
         self.mixer_norm = RMSNorm((config.width,), ("embed",))
+        self.loops = block.mixer.loops
         self.mixer = block.build(config.width, config.heads, rngs)
         self.mlp = block.channel.build(config.width, config.mlp_ratio, rngs)
         self.mlp_norm = None if self.mlp is None else RMSNorm((config.width,), ("embed",))
 
     def __call__(self, x: Array, state: Any, inputs: BlockInputs, depth: Array, **call):
         """Apply the block to x [B, T, width]; see `MemoryLayer.__call__`."""
-        y, state, measured = self.mixer(
-            self.mixer_norm(x), state=state, depth=depth, **inputs._asdict(), **call
-        )
+        y, state, measured = self._mixed(self.mixer_norm(x), state, inputs, depth, **call)
         x = x + y
         if self.mlp is not None and self.mlp_norm is not None:
             x = x + self.mlp(self.mlp_norm(x))
         return constrain(x, ROWS, TIME, None), state, measured
+
+    def _mixed(self, x: Array, state: Any, inputs: BlockInputs, depth: Array, *, health, **call):
+        if health or not self.loops:
+            options = {**inputs._asdict(), "health": health, **call}
+            return self.mixer(x, state=state, depth=depth, **options)
+        graphdef, weights = nnx.split(self.mixer)
+
+        def run(weights: Any, x: Array, state: Any, inputs: BlockInputs):
+            mixer = nnx.merge(graphdef, weights[0])
+            return mixer(x, state=state, depth=weights[1], **inputs._asdict(), **call)
+
+        return over_rows(run, (weights, depth), (x, state, inputs))
 
 
 class Group(nnx.Module):

@@ -67,6 +67,32 @@ def over_mesh(
     )(*args)
 
 
+def over_rows(run: Callable[..., R], weights: Any, args: tuple[Any, ...]) -> R:
+    """`run(weights, *args)`, in which each device has its own rows and gathers the weights first.
+
+    For a loop over segments of the tokens: XLA would gather split weights in every pass of it. The
+    axes `tensor` and `seq` stay with XLA, and with `over_mesh` inside of `run`.
+
+    Args:
+        run: a function whose rows do not depend on each other.
+        weights: a pytree of arrays without rows.
+        args: pytrees of arrays [B, ...]; the result is one as well.
+    """
+    sizes = automatic_axes()
+    rows = jax.tree.leaves(args)[0].shape[0]
+    split = _split(ROWS, rows, sizes)
+    if not split:
+        return run(weights, *args)
+    by_row = PartitionSpec(split)
+    return jax.shard_map(
+        run,
+        in_specs=(PartitionSpec(), *(by_row,) * len(args)),
+        out_specs=by_row,
+        axis_names=set(split),
+        check_vma=False,
+    )(weights, *args)
+
+
 def constrain(x: Array, *axes: str | None) -> Array:
     """x, split over the current mesh along its logical axes where the devices divide them."""
     sizes = automatic_axes()
