@@ -8,13 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
 from miras.config import require, to_dict
 from miras.data import make_loader, vocabulary
 from miras.data.text import read_report
-from miras.layers.weight_gradients import summed_in
 from miras.parallel import make_mesh
 from miras.parallel.batches import local_rows, to_devices
 from miras.runtime import processes, signals
@@ -31,29 +29,24 @@ from miras.train.loggers.base import LoggerContext
 from miras.train.loggers.jsonl import read_metrics
 from miras.train.loggers.loggers import Loggers
 from miras.train.loggers.registry import find
-from miras.train.loss import LossOptions
 from miras.train.nonfinite import NonFiniteError, Place, advice, locate
-from miras.train.optimizer import axis_names, optimizer_of
 from miras.train.plot import loss_curves
+from miras.train.program import Program
 from miras.train.progress import Reporter
 from miras.train.runs import initial_parameters
 from miras.train.runs.initial_parameters import ParameterFit
 from miras.train.runs.run_folder import RunFolder
 from miras.train.schedule import schedule
-from miras.train.sharding import check_fits, check_replicated, state_shardings
 from miras.train.state import (
     Params,
     TrainState,
     abstract,
-    create,
     create_from,
-    structure,
 )
 from miras.train.step import (
     Batch,
     StepMetrics,
     make_health_step,
-    make_train_step,
     nats_per_target,
 )
 from miras.train.summary import summary_lines
@@ -113,29 +106,18 @@ class Trainer:
         self.config, self.recipe = config, config.train
         self.folder, self.console = folder, console
         _check_vocabulary(config)
-        self.mesh = make_mesh(config.mesh)
-        check_fits(config, self.mesh)
         self.logger_classes = find(self.recipe.logger)
-        self.graphdef, params = structure(config.model)
+        self.mesh = make_mesh(config.mesh)
+        self.program = Program(config, self.mesh)
+        self.graphdef, params = self.program.graphdef, self.program.params
         self.summary = list(summary_lines(config, params, folder.path))
         self.initial = self._initial_parameters(nnx.to_pure_dict(params))
-        self.optimizer = optimizer_of(self.recipe, params, config.data.batch * config.data.sequence)
-        self.make_state = lambda: create(
-            config.model, self.optimizer, self.recipe.seed, self.recipe.master
-        )
-        self.shapes = jax.eval_shape(self.make_state)
-        self.shardings = state_shardings(self.mesh, axis_names(params), self.shapes)
-        check_replicated(config.mesh, self.mesh, self.shapes, self.shardings)
         self.schedule = schedule(self.recipe)
         align = config.model.align
         with read_report.collect_reports() as self.read_reports:
             rows = local_rows(self.mesh, config.data.batch)
             self.data = make_loader(config.data, "train", align=align, rows=rows)
             self.held_out = list(sample(config.data, align, self.recipe.eval_batches, rows))
-        recipe = self.recipe
-        options = LossOptions(recipe.loss_chunk, recipe.z_loss, recipe.reduce)
-        trained = summed_in(self.graphdef, params, recipe.reduce)
-        self.train_step = make_train_step(trained, self.optimizer, self.shardings, options)
         self.evaluate = make_evaluator(self.graphdef, config.data, self.mesh)
         self.health_step = make_health_step(self.graphdef)
 
@@ -145,9 +127,9 @@ class Trainer:
             return self._run()
 
     def _run(self) -> Result:
-        folder, total = self.folder, self.recipe.steps
-        make = jax.jit(self.make_state, out_shardings=self.shardings)
-        like = abstract(self.shapes, self.shardings)
+        folder, total, program = self.folder, self.recipe.steps, self.program
+        make = jax.jit(program.create, out_shardings=program.shardings)
+        like = abstract(program.shapes, program.shardings)
         restored = checkpointer.restore(folder.checkpoints, like, self.data)
         start = 0 if restored is None else restored.step
         with contextlib.ExitStack() as stack:
@@ -217,11 +199,12 @@ class Trainer:
         source = self.config.parent
         text = f"starting with {len(fit.taken)} parameters of {source.run} at step {source.step}"
         reporter.print_line(f"{text}." if fit.whole else f"{text}; not taken: {fit.summary}.")
+        program = self.program
         make = jax.jit(
             lambda params: create_from(
-                params, self.optimizer, self.recipe.seed, self.recipe.master
+                params, program.optimizer, self.recipe.seed, self.recipe.master
             ),
-            out_shardings=self.shardings,
+            out_shardings=program.shardings,
         )
         return make(initial_parameters.merge(found, own.params, fit))
 
@@ -235,14 +218,14 @@ class Trainer:
     ) -> TrainState:
         """The state after the steps from `start` on, with what is due after each of them."""
         means = IntervalMeans()
-        alive = jax.device_put(np.True_, NamedSharding(self.mesh, PartitionSpec()))
+        alive = jax.device_put(np.True_, self.program.replicated)
         previous: DispatchedStep | None = None
         saved = start
         for step in range(start + 1, self.recipe.steps + 1):
             if saved == step - 1:
                 self._exit_if_interrupted(saved)
             batches = self._next_batches()
-            state, metrics = self.train_step(state, batches, alive)
+            state, metrics = self.program.step(state, batches, alive)
             alive = metrics.finite
             # A step's metrics are read after the next step is dispatched, to keep the device busy.
             if previous is not None:

@@ -31,9 +31,9 @@ with failures_end_the_process():
     import numpy as np
     from miras.config import from_json
     from miras.runtime.signals import Interrupted
-    from miras.train import RunConfig, train, trainer
+    from miras.train import RunConfig, program, train, trainer
 
-    make = trainer.make_train_step
+    make = program.make_train_step
 
     def make_recording(*arguments, **options):
         step = make(*arguments, **options)
@@ -54,7 +54,7 @@ with failures_end_the_process():
 
         return recording
 
-    trainer.make_train_step = make_recording
+    program.make_train_step = make_recording
     try:
         train(from_json(RunConfig, open(path).read()), out)
     except Interrupted as end:

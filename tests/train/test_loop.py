@@ -13,7 +13,7 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from miras.errors import ConfigError
-from miras.train import NonFiniteError, evaluate_run, load_run, train, trainer
+from miras.train import NonFiniteError, evaluate_run, load_run, program, train
 from miras.train.checkpoints import checkpointer as checkpoint
 from miras.train.loggers.jsonl import Metrics, read_metrics
 from miras.train.runs.run_folder import RunFolder
@@ -66,7 +66,7 @@ def test_a_run_leaves_its_folder(undisturbed, tiny, text):
     assert result.resumed_from is None
     assert {p.name for p in out.iterdir()} == {
         "config.json", "config_hash", "data.json", "metrics.jsonl", "tensorboard", "checkpoints",
-        "loss.png", "lock", "origin.json",
+        "loss.png", "lock", "origin.json", "checkpoint_times.jsonl",
     }  # fmt: skip
     assert checkpoint.saved_steps(out / "checkpoints") == [4, 6, 8]
     (reading,) = json.loads((out / "data.json").read_text())["readings"]
@@ -202,7 +202,7 @@ def test_changed_text_is_told_and_is_no_damage(tiny, copy, console, text, tmp_pa
 
 def poison(monkeypatch, parameter, at):
     """Make a parameter NaN before step `at`."""
-    make = trainer.make_train_step
+    make = program.make_train_step
 
     def make_poisoned(*args):
         step = make(*args)
@@ -220,7 +220,7 @@ def poison(monkeypatch, parameter, at):
 
         return poisoned
 
-    monkeypatch.setattr(trainer, "make_train_step", make_poisoned)
+    monkeypatch.setattr(program, "make_train_step", make_poisoned)
 
 
 @pytest.mark.parametrize(

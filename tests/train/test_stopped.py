@@ -14,7 +14,7 @@ import pytest
 from miras.cli.main import main
 from miras.config import to_dict
 from miras.runtime import signals
-from miras.train import train, trainer
+from miras.train import program, train, trainer
 from miras.train.checkpoints import checkpointer as checkpoint
 from miras.train.loggers.jsonl import read_metrics
 
@@ -28,7 +28,7 @@ def undisturbed(tiny, tmp_path_factory):
 
 def strike(monkeypatch, number, at):
     """Send this process a signal while step `at` is under way."""
-    make = trainer.make_train_step
+    make = program.make_train_step
 
     def make_struck(*args):
         step = make(*args)
@@ -40,7 +40,7 @@ def strike(monkeypatch, number, at):
 
         return struck
 
-    monkeypatch.setattr(trainer, "make_train_step", make_struck)
+    monkeypatch.setattr(program, "make_train_step", make_struck)
 
 
 def strike_in_evaluation(monkeypatch, number, at):

@@ -40,10 +40,20 @@ def compile_ahead(function: Callable[..., Any], *shapes: Any, chip: Chip = "v5e"
 def _mesh(chip: str) -> Mesh:
     if chip not in TOPOLOGIES:
         raise unknown("chip", chip, TOPOLOGIES)
+    return Mesh(np.array(topology_devices(TOPOLOGIES[chip])[:1]), ("chip",))
+
+
+def topology_devices(topology: str, slices: int = 1) -> list[Any]:
+    """The devices of a TPU topology, such as "v5e:4x4", which this machine need not have.
+
+    Args:
+        topology: the generation and the shape of a slice, as libtpu names them.
+        slices: the number of slices.
+    """
     # Do not look for chips and hosts, of which there are none.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
-    topology = topologies.get_topology_desc(TOPOLOGIES[chip], platform="tpu")
-    return Mesh(np.array(topology.devices[:1]), ("chip",))
+    options = {"num_slices": slices} if slices > 1 else {}
+    return list(topologies.get_topology_desc(topology, platform="tpu", **options).devices)

@@ -1,0 +1,81 @@
+"""Collectives of a compiled program: what devices send each other, and inside which loops.
+
+Read from the text of the compiled program (`compiled.as_text()`), which XLA's cost analysis does
+not show: it counts the body of a loop once.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+KINDS = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
+
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$")
+_OP = re.compile(r"= (.+?) (" + "|".join(KINDS) + r")(?:-start)?\(")
+_WHILE = re.compile(r"\bwhile\(.*body=%?([\w.-]+)")
+_CALLED = re.compile(r"(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_TRIPS = re.compile(r'"?known_trip_count"?:\{"n":"(\d+)"\}')
+_SHAPE = re.compile(r"\b(pred|[suf]\d+|bf16|f8\w*)\[([\d,]*)\]")
+_NAME = re.compile(r'op_name="([^"]*)"')
+
+
+class Collective(NamedTuple):
+    """A collective of a compiled program.
+
+    Attributes:
+        kind: one of `KINDS`.
+        bytes: of its result on a device; of a pair of buffers, the larger.
+        loops: the number of loops around it; the loop over accumulated batches and that over layers
+            count.
+        runs: how often it runs in a call, where the number of passes of its loops is known.
+        name: of the operation in the source, as a profile shows it.
+    """
+
+    kind: str
+    bytes: int
+    loops: int
+    runs: int
+    name: str
+
+
+def collectives(text: str) -> list[Collective]:
+    """All collectives of a compiled program, from its text."""
+    bodies, entry = _computations(text)
+    return list(_within(bodies, entry, 0, 1))
+
+
+def _within(bodies: dict[str, list[str]], name: str, loops: int, runs: int) -> Iterator[Collective]:
+    for line in bodies.get(name, ()):
+        if found := _OP.search(line):
+            source = _NAME.search(line)
+            size = max((_bytes(*shape) for shape in _SHAPE.findall(found[1])), default=0)
+            yield Collective(found[2], size, loops, runs, source[1] if source else "")
+        elif loop := _WHILE.search(line):
+            trips = _TRIPS.search(line)
+            yield from _within(bodies, loop[1], loops + 1, runs * int(trips[1] if trips else 1))
+        else:
+            inner = _CALLED.findall(line)
+            for branches in _BRANCHES.findall(line):
+                inner += [branch.strip().lstrip("%") for branch in branches.split(",")]
+            for called in inner:
+                yield from _within(bodies, called, loops, runs)
+
+
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """The lines of each computation by name, and the name of the first that runs."""
+    bodies: dict[str, list[str]] = {}
+    entry, lines = "", []
+    for line in text.splitlines():
+        if header := _HEADER.match(line):
+            lines = bodies[header[2]] = []
+            entry = header[2] if header[1] else entry
+        elif line.startswith(" "):
+            lines.append(line)
+    return bodies, entry
+
+
+def _bytes(dtype: str, shape: str) -> int:
+    bits = 8 if dtype == "pred" else int(re.sub(r"^\D+", "", dtype.split("e")[0]))
+    return math.prod(int(size) for size in shape.split(",") if size) * bits // 8

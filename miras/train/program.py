@@ -1,0 +1,86 @@
+"""The compiled program of a run: its model, optimiser, mesh and step, without data or files."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from miras.layers.weight_gradients import summed_in
+from miras.parallel.batches import batch_sharding
+from miras.train.config import RunConfig
+from miras.train.loss import LossOptions
+from miras.train.optimizer import axis_names, optimizer_of
+from miras.train.sharding import check_fits, check_replicated, state_shardings
+from miras.train.state import TrainState, abstract, create
+from miras.train.state import structure as structure_of
+from miras.train.step import make_train_step
+
+_BATCH = {
+    "inputs": jnp.int32,
+    "targets": jnp.int32,
+    "segment_ids": jnp.int32,
+    "mask": jnp.bool_,
+    "target_bytes": jnp.float32,
+}
+
+
+class Program:
+    """What a run computes on a mesh, whose devices need not exist: nothing is put on them.
+
+    Args:
+        config: the run.
+        mesh: of `miras.parallel.make_mesh`, of devices or of a topology.
+
+    Attributes:
+        graphdef: the static structure of the model.
+        params: the abstract parameters with their metadata.
+        optimizer: of the parameters.
+        shapes: the training state as shapes.
+        shardings: of the training state.
+        step: see `make_train_step`.
+
+    Raises:
+        ConfigError: the mesh does not divide what it splits, or would keep too much whole.
+    """
+
+    def __init__(self, config: RunConfig, mesh: Mesh):
+        self.config, self.mesh = config, mesh
+        check_fits(config, mesh)
+        recipe, data = config.train, config.data
+        self.graphdef, self.params = structure_of(config.model)
+        self.optimizer = optimizer_of(recipe, self.params, data.batch * data.sequence)
+        self.shapes = jax.eval_shape(self.create)
+        self.shardings = state_shardings(mesh, axis_names(self.params), self.shapes)
+        check_replicated(config.mesh, mesh, self.shapes, self.shardings)
+        options = LossOptions(recipe.loss_chunk, recipe.z_loss, recipe.reduce)
+        trained = summed_in(self.graphdef, self.params, recipe.reduce)
+        self.step = make_train_step(trained, self.optimizer, self.shardings, options)
+
+    def create(self) -> TrainState:
+        """The state before the first step; call it within `jax.jit` or `jax.eval_shape`."""
+        recipe = self.config.train
+        return create(self.config.model, self.optimizer, recipe.seed, recipe.master)
+
+    @property
+    def replicated(self) -> NamedSharding:
+        """The sharding of arrays that every device has whole."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def inputs(self) -> tuple[Any, ...]:
+        """The shapes and shardings of the arguments of `step`."""
+        data = self.config.data
+        shape = (self.config.train.accumulate, data.batch, data.sequence)
+        sharding = batch_sharding(self.mesh, len(shape))
+        batches = {
+            name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+            for name, dtype in _BATCH.items()
+        }
+        alive = jax.ShapeDtypeStruct((), jnp.bool_, sharding=self.replicated)
+        return abstract(self.shapes, self.shardings), batches, alive
+
+    def lower(self) -> Any:
+        """The step, lowered for the devices of the mesh: `.compile()` compiles it ahead."""
+        with jax.set_mesh(self.mesh):
+            platform = self.mesh.devices.flat[0].platform
+            return self.step.trace(*self.inputs()).lower(lowering_platforms=(platform,))
