@@ -9,6 +9,10 @@ class IntervalMeans:
     """Accumulates the metrics of steps and measures the speed."""
 
     def __init__(self):
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new interval."""
         self._totals = Totals(0.0, 0.0, 0.0)
         self._norms: list[float] = []
         self.restart_clock()

@@ -1,11 +1,13 @@
 """The compiled program of a run: its model, optimiser, mesh and step, without data or files."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from miras.array_typing import Array
 from miras.layers.weight_gradients import summed_in
 from miras.parallel.batches import batch_sharding
 from miras.train.config import RunConfig
@@ -14,7 +16,7 @@ from miras.train.optimizer import axis_names, optimizer_of
 from miras.train.sharding import check_fits, check_replicated, state_shardings
 from miras.train.state import TrainState, abstract, create
 from miras.train.state import structure as structure_of
-from miras.train.step import make_train_step
+from miras.train.step import Batch, StepMetrics, make_train_step
 
 _BATCH = {
     "inputs": jnp.int32,
@@ -81,6 +83,12 @@ class Program:
 
     def lower(self) -> Any:
         """The step, lowered for the devices of the mesh: `.compile()` compiles it ahead."""
+        platform = self.mesh.devices.flat[0].platform
+        absent = platform != jax.default_backend()  # the devices of a topology
         with jax.set_mesh(self.mesh):
-            platform = self.mesh.devices.flat[0].platform
-            return self.step.trace(*self.inputs()).lower(lowering_platforms=(platform,))
+            traced = self.step.trace(*self.inputs())
+            return traced.lower(lowering_platforms=(platform,) if absent else None)
+
+    def compile(self) -> Callable[[TrainState, Batch, Array], tuple[TrainState, StepMetrics]]:
+        """The compiled step. It never compiles again: other shapes or shardings are an error."""
+        return self.lower().compile()

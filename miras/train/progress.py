@@ -62,7 +62,7 @@ class Reporter:
 
     def step(self, step: int) -> None:
         """Advance the bar to a step."""
-        self._first = self._first or (step, time.monotonic())  # the first step includes compilation
+        self._first = self._first or (step, time.monotonic())
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
 

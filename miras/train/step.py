@@ -116,7 +116,9 @@ def make_train_step(
         tokens = jnp.count_nonzero(batches["segment_ids"])
         return _updated(optimizer, state, total, StepMetrics(totals, alive, alive, tokens))
 
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+    # Every device has the metrics, as it has the step's number: `finite` is the next `alive`.
+    whole = None if shardings is None else shardings.step
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, whole))
 
 
 def _accumulated(

@@ -10,11 +10,12 @@ import numpy as np
 from flax import nnx
 from rich.console import Console
 
+from miras.array_typing import Array
 from miras.config import require, to_dict
 from miras.data import make_loader, vocabulary
 from miras.data.text import read_report
 from miras.parallel import make_mesh
-from miras.parallel.batches import local_rows, to_devices
+from miras.parallel.batches import local_rows
 from miras.runtime import processes, signals
 from miras.runtime.figures import write_figure
 from miras.runtime.watchdog import Watchdog
@@ -31,6 +32,7 @@ from miras.train.loggers.loggers import Loggers
 from miras.train.loggers.registry import find
 from miras.train.nonfinite import NonFiniteError, Place, advice, locate
 from miras.train.plot import loss_curves
+from miras.train.prefetch import Prefetch
 from miras.train.program import Program
 from miras.train.progress import Reporter
 from miras.train.runs import initial_parameters
@@ -74,6 +76,7 @@ class DispatchedStep(NamedTuple):
     step: int
     batches: Batch
     metrics: StepMetrics
+    rate: Array | None  # the learning rate, if the means up to this step are logged
 
 
 class Due(NamedTuple):
@@ -83,6 +86,11 @@ class Due(NamedTuple):
     held_out: bool
     health: bool
     save: bool
+
+    @property
+    def now(self) -> bool:
+        """Whether something needs the state after the step, before the next one."""
+        return self.held_out or self.health or self.save
 
 
 class Trainer:
@@ -164,8 +172,8 @@ class Trainer:
             if processes.decide(lambda: self._evaluation_is_missing(start)):
                 self._evaluate(start, state.params, loggers, reporter)
             if start < total:
-                with processes.collective():
-                    state = self._train(state, start, checkpoints, loggers, reporter)
+                with processes.collective(), self._prefetch(total - start) as data:
+                    state = self._train(state, start, data, checkpoints, loggers, reporter)
         if processes.first():
             self._plot(reporter)
         return Result(
@@ -208,51 +216,61 @@ class Trainer:
         )
         return make(initial_parameters.merge(found, own.params, fit))
 
+    def _prefetch(self, updates: int) -> Prefetch:
+        batch, accumulate = self.config.data.batch, self.recipe.accumulate
+        return Prefetch(self.data, self.mesh, batch, accumulate, updates)
+
     def _train(
         self,
         state: TrainState,
         start: int,
+        data: Prefetch,
         checkpoints: Checkpoints,
         loggers: Loggers,
         reporter: Reporter,
     ) -> TrainState:
         """The state after the steps from `start` on, with what is due after each of them."""
-        means = IntervalMeans()
+        run = self.program.compile()
         alive = jax.device_put(np.True_, self.program.replicated)
+        means = IntervalMeans()
         previous: DispatchedStep | None = None
         saved = start
+
+        def finish(done: DispatchedStep) -> None:
+            self._finish_step(done, state.params, checkpoints, means)
+            self.watchdog.beat()
+            reporter.step(done.step)
+            if done.rate is not None:
+                self._log(done.step, float(done.rate), means, loggers, reporter)
+                means.restart()
+
         for step in range(start + 1, self.recipe.steps + 1):
             if saved == step - 1:
                 self._exit_if_interrupted(saved)
-            batches = self._next_batches()
-            state, metrics = self.program.step(state, batches, alive)
+            batches = next(data)
+            state, metrics = run(state, batches, alive)
             alive = metrics.finite
-            # A step's metrics are read after the next step is dispatched, to keep the device busy.
+            # The host waits for a step, and logs it, only after it has dispatched the next one, so
+            # that the devices always have work; it waits for the last one only for what needs it.
             if previous is not None:
-                self._finish_step(previous, state.params, checkpoints, means)
-                self.watchdog.beat()
-            previous = DispatchedStep(step, batches, metrics)
+                finish(previous)
             due = self._due(step, checkpoints)
-            if any(due) or step == start + 1:
-                self._finish_step(previous, state.params, checkpoints, means)
-                previous = None
-                self.watchdog.beat()
-                due = self._with_clock_of_process_0(due, checkpoints)
-            if step == start + 1 and not due.log:
-                means.restart_clock()  # the first step includes compilation
-            reporter.step(step)
-            if due.log:
-                self._log(step, means, loggers, reporter)
-                means = IntervalMeans()
+            # The rate is computed on the device, so it is dispatched before the next step.
+            rate = jnp.asarray(self.schedule(step - 1)) if due.log else None
+            previous = DispatchedStep(step, batches, metrics, rate)
+            if not due.now and not (due.log and self._asks_process_0()):
+                continue
+            finish(previous)
+            previous = None
+            due = self._with_clock_of_process_0(due, checkpoints)
             if due.health:
                 health = self.health_step(state.params, _batch(batches, 0))
                 loggers.write(step, "health", _by_layer(jax.device_get(health)._asdict()))
             interrupted = due.held_out and not self._try_evaluate(step, state, loggers, reporter)
             if due.save or interrupted:
-                checkpoints.save(step, state, self.data)
+                checkpoints.save(step, state, data)
                 saved = step
-            if due.health or due.held_out or due.save:
-                means.restart_clock()
+            means.restart_clock()
         self._exit_if_interrupted(self.recipe.steps)
         return state
 
@@ -272,15 +290,20 @@ class Trainer:
         minutes = self.recipe.checkpoint_minutes
         return minutes is not None and checkpoints.age() >= 60 * minutes
 
+    def _asks_process_0(self) -> bool:
+        """Whether the processes agree by a collective, which waits for the step, when to save."""
+        return processes.count() > 1 and self.recipe.checkpoint_minutes is not None
+
     def _with_clock_of_process_0(self, due: Due, checkpoints: Checkpoints) -> Due:
-        """Save by the clock also in several processes, where it costs no additional wait."""
-        if processes.count() == 1 or not any(due):
+        """Save by the clock also in several processes, where they wait for the step anyway."""
+        if not self._asks_process_0():
             return due
         late = processes.decide(lambda: self._is_late(checkpoints))
         return due._replace(save=due.save or late)
 
-    def _log(self, step: int, means: IntervalMeans, loggers: Loggers, reporter: Reporter) -> None:
-        rate = float(jnp.asarray(self.schedule(step - 1)))
+    def _log(
+        self, step: int, rate: float, means: IntervalMeans, loggers: Loggers, reporter: Reporter
+    ) -> None:
         values = means.means() | {"learning_rate": rate}
         loggers.write(step, "train", values)
         bits = values["bits_per_byte"] if self.config.data.task is None else None
@@ -314,12 +337,6 @@ class Trainer:
         found = self.evaluate(params, self.watchdog.over(self.held_out))
         loggers.write(step, "held_out", found._asdict())
         reporter.print_line(f"step {step}: {found.summary}")
-
-    def _next_batches(self) -> Batch:
-        """The batches of one update, [accumulate, batch, sequence]."""
-        found = [next(self.data) for _ in range(self.recipe.accumulate)]
-        local = {name: np.stack([batch[name] for batch in found]) for name in found[0]}
-        return to_devices(self.mesh, local, self.config.data.batch)
 
     def _finish_step(
         self, done: DispatchedStep, params: Params, checkpoints: Checkpoints, means: IntervalMeans

@@ -33,10 +33,10 @@ with failures_end_the_process():
     from miras.runtime.signals import Interrupted
     from miras.train import RunConfig, program, train, trainer
 
-    make = program.make_train_step
+    compile_step = program.Program.compile
 
-    def make_recording(*arguments, **options):
-        step = make(*arguments, **options)
+    def compile_recording(self):
+        step = compile_step(self)
 
         def recording(state, batches, alive):
             done = int(state.step)
@@ -54,7 +54,7 @@ with failures_end_the_process():
 
         return recording
 
-    program.make_train_step = make_recording
+    program.Program.compile = compile_recording
     try:
         train(from_json(RunConfig, open(path).read()), out)
     except Interrupted as end:

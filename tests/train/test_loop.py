@@ -202,10 +202,10 @@ def test_changed_text_is_told_and_is_no_damage(tiny, copy, console, text, tmp_pa
 
 def poison(monkeypatch, parameter, at):
     """Make a parameter NaN before step `at`."""
-    make = program.make_train_step
+    compile_step = program.Program.compile
 
-    def make_poisoned(*args):
-        step = make(*args)
+    def compile_poisoned(self):
+        step = compile_step(self)
 
         def poisoned(state, batches, alive):
             if int(state.step) == at - 1:
@@ -220,7 +220,7 @@ def poison(monkeypatch, parameter, at):
 
         return poisoned
 
-    monkeypatch.setattr(program, "make_train_step", make_poisoned)
+    monkeypatch.setattr(program.Program, "compile", compile_poisoned)
 
 
 @pytest.mark.parametrize(

@@ -28,10 +28,10 @@ def undisturbed(tiny, tmp_path_factory):
 
 def strike(monkeypatch, number, at):
     """Send this process a signal while step `at` is under way."""
-    make = program.make_train_step
+    compile_step = program.Program.compile
 
-    def make_struck(*args):
-        step = make(*args)
+    def compile_struck(self):
+        step = compile_step(self)
 
         def struck(state, batches, alive):
             if int(state.step) == at - 1:
@@ -40,7 +40,7 @@ def strike(monkeypatch, number, at):
 
         return struck
 
-    monkeypatch.setattr(program, "make_train_step", make_struck)
+    monkeypatch.setattr(program.Program, "compile", compile_struck)
 
 
 def strike_in_evaluation(monkeypatch, number, at):
