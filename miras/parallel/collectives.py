@@ -19,6 +19,7 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"?known_trip_count"?:\{"n":"(\d+)"\}')
 _SHAPE = re.compile(r"\b(pred|[suf]\d+|bf16|f8\w*)\[([\d,]*)\]")
 _NAME = re.compile(r'op_name="([^"]*)"')
+_SENT = re.compile(r'= (.+?) send\(.*_xla_megascale_transfer_type="(\w+)"')
 
 
 class Collective(NamedTuple):
@@ -39,11 +40,33 @@ class Collective(NamedTuple):
     runs: int
     name: str
 
+    @property
+    def depth(self) -> int:
+        """The number of loops around it in the source, without those that the compiler makes.
+
+        The compiler for TPUs makes a loop of a product of split matrices: it multiplies one part
+        while the next arrives.
+        """
+        return self.name.count("while/body")
+
 
 def collectives(text: str) -> list[Collective]:
     """All collectives of a compiled program, from its text."""
     bodies, entry = _computations(text)
     return list(_within(bodies, entry, 0, 1))
+
+
+def between_slices(text: str) -> list[tuple[str, int]]:
+    """What leaves a TPU slice in a compiled program: (one of `KINDS`, bytes that a device sends).
+
+    The compiler takes a collective over several slices apart: `collectives` has the part within a
+    slice, and this is the part between slices, which goes through the hosts.
+    """
+    return [
+        (sent[2].lower().replace("_", "-"), max(_bytes(*s) for s in _SHAPE.findall(sent[1])))
+        for line in text.splitlines()
+        if (sent := _SENT.search(line))
+    ]
 
 
 def _within(bodies: dict[str, list[str]], name: str, loops: int, runs: int) -> Iterator[Collective]:

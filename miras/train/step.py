@@ -154,6 +154,11 @@ def _updated(
     optimiser's state waits for that, the optimiser runs twice: first for the updates alone, then
     under the condition for its new state alone. The compiler removes what the first run does for
     the state and what the second does for the updates, and does not merge code across a condition.
+
+    The alternatives are no better on TPUs. A step of yaad (2 layers of width 768, v5e:4x4) has its
+    peak at 0.218 GiB a chip with the condition, at 0.250 where `jnp.where` selects each array, and
+    at 0.218 where the second run is told apart by `jax.lax.optimization_barrier` instead, which on
+    CPUs takes twice the temporaries of the condition.
     """
     totals = metrics.totals
     gradient = Gradient(total, jnp.asarray(totals.targets))

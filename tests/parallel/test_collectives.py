@@ -1,0 +1,37 @@
+"""Collectives read from the text of a program."""
+
+from miras.parallel.collectives import between_slices, collectives
+
+TEXT = """\
+HloModule jit_step
+
+%body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %a = bf16[4,8]{1,0} all-gather(%x), dimensions={0}, metadata={op_name="jit(f)/while/body/mul"}
+  %w = (s32[], f32[8]) while(%t), condition=%cond, body=%made, \
+metadata={op_name="jit(f)/while/body/dot"}
+}
+
+%made (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %c = f32[8]{0} collective-permute(%y), metadata={op_name="jit(f)/while/body/dot"}
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %w = (s32[], f32[8]) while(%t), condition=%cond, body=%body, \
+backend_config={"known_trip_count":{"n":"3"}}
+  %r = (f32[8]{0}, f32[2]{0}) all-reduce-start(%z, %v), to_apply=%add
+  %s = (f32[4,128]{1,0:T(4,128)}, u32[], token[]) send(%r, %after), is_host_transfer=true, \
+frontend_attributes={_xla_megascale_reduce_operation="SUM",_xla_megascale_transfer_type="ALL_REDUCE"}
+}
+"""
+
+
+def test_collectives_in_loops_of_the_source_and_of_the_compiler():
+    gather, permute, pair = collectives(TEXT)
+    assert gather == ("all-gather", 64, 1, 3, "jit(f)/while/body/mul")
+    assert (permute.kind, permute.bytes, permute.loops) == ("collective-permute", 32, 2)
+    assert (gather.depth, permute.depth, pair.depth) == (1, 1, 0)
+    assert (pair.kind, pair.bytes) == ("all-reduce", 32)
+
+
+def test_what_leaves_a_slice():
+    assert between_slices(TEXT) == [("all-reduce", 4 * 128 * 4)]
