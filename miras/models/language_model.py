@@ -18,8 +18,9 @@ from miras.layers.fast_weights import Measure
 from miras.layers.param import LinearGeneral, normal
 from miras.models.blocks import BlockInputs, Group, depths
 from miras.models.config import LanguageModelConfig
+from miras.models.embedding import lookup
 from miras.models.state import ModelState, check_fits, state_spec
-from miras.parallel.shard import ROWS, TIME, VOCAB, constrain
+from miras.parallel.shard import ROWS, TIME, constrain
 
 
 class LanguageModel(nnx.Module):
@@ -152,9 +153,7 @@ class LanguageModel(nnx.Module):
         if state is not None:
             check_state(self, state)
             check_fits(state, tokens.shape)
-        # Devices gather the table, in the dtype of x, and not the vectors of all of their tokens.
-        table = constrain(self.embedding[...].astype(dtype), VOCAB, None)
-        x = constrain(table[tokens], ROWS, TIME, None)
+        x = constrain(lookup(self.embedding[...], tokens, dtype), ROWS, TIME, None)
 
         def group(group: Group, x: Array, states: Any, inputs: BlockInputs, depths: Array):
             x, states, measured = group(

@@ -20,9 +20,9 @@ from jax.sharding import AxisType, PartitionSpec
 from miras.array_typing import Array
 from miras.runtime.log import log_once
 
-ROWS, HEADS, TIME, VOCAB = "rows", "heads", "time", "vocab"
+ROWS, HEADS, TIME = "rows", "heads", "time"
 # Heads are split over `tensor` first, as the parameters that make them are.
-_AXES = {ROWS: ("data", "fsdp"), HEADS: ("tensor", "seq"), TIME: ("seq",), VOCAB: ("tensor",)}
+_AXES = {ROWS: ("data", "fsdp"), HEADS: ("tensor", "seq"), TIME: ("seq",)}
 
 R = TypeVar("R")
 

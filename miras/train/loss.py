@@ -31,6 +31,7 @@ from jax.sharding import PartitionSpec
 
 from miras.array_typing import Array
 from miras.parallel.shard import automatic_axes
+from miras.parallel.table import TableSplit, split_table, sum_over, sum_over_tokens
 
 _LOGITS = 2**25  # 128 MiB of float32
 _TOKENS = 1024  # fewer make the product with a large head bound by memory traffic
@@ -52,15 +53,6 @@ class LossOptions(NamedTuple):
 
 
 PLAIN_LOSS = LossOptions()
-
-
-class Split(NamedTuple):
-    """The mesh axes over which rows, the tokens of a row, vocabulary and width are split."""
-
-    rows: tuple[str, ...] = ()
-    time: tuple[str, ...] = ()
-    vocab: tuple[str, ...] = ()
-    width: tuple[str, ...] = ()
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -117,8 +109,8 @@ def _over_mesh(run: Callable[..., Any], x, head, targets, mask, options: LossOpt
     head = head.astype(x.dtype)
     sizes = automatic_axes()
     if math.prod(sizes.values()) == 1:
-        return run(x, head, targets, mask, options, Split())
-    split = _split(x.shape, head.shape[0], sizes)
+        return run(x, head, targets, mask, options, TableSplit())
+    split = split_table(x.shape[:2], head.shape, sizes)
     rows = PartitionSpec(split.rows, split.time)
     scalars = PartitionSpec(), PartitionSpec()
     gradients = PartitionSpec(split.rows, split.time), PartitionSpec(split.vocab, split.width)
@@ -129,19 +121,6 @@ def _over_mesh(run: Callable[..., Any], x, head, targets, mask, options: LossOpt
         axis_names=set(sizes),
         check_vma=False,  # every sum over devices is written out below
     )(x, head, targets, mask)
-
-
-def _split(shape: tuple[int, ...], vocab: int, sizes: dict[str, int]) -> Split:
-    """The axes that divide each dimension; one that does not divide it is not split."""
-
-    def dividing(size: int, *names: str) -> tuple[str, ...]:
-        names = tuple(name for name in names if sizes.get(name, 1) > 1)
-        return names if size % math.prod(sizes[name] for name in names) == 0 else ()
-
-    rows = dividing(shape[0], "data", "fsdp")
-    # The gradient of the head is scattered as the head is stored, if fsdp has partial sums of it.
-    width = dividing(shape[2], "fsdp") if "fsdp" in rows else ()
-    return Split(rows, dividing(shape[1], "seq"), dividing(vocab, "tensor"), width)
 
 
 class _Token(NamedTuple):
@@ -174,7 +153,7 @@ def _sum_of(found: _Token, mask: Array, z_loss: float) -> Array:
     return jnp.stack([nats + square, nats])
 
 
-def _sums(x, head, targets, mask, options: LossOptions, split: Split):
+def _sums(x, head, targets, mask, options: LossOptions, split: TableSplit):
     """`cross_entropy` of a device's tokens [B, T], summed over devices."""
 
     def add(total: Array, chunk):
@@ -185,11 +164,11 @@ def _sums(x, head, targets, mask, options: LossOptions, split: Split):
     chunks = _cut(options.chunk, head.shape[0], x, targets, mask)
     start = jnp.zeros(2, jnp.promote_types(jnp.float32, x.dtype))
     total = _loop(add, start, chunks)[0]
-    total = _summed(total, (*split.rows, *split.time))
+    total = sum_over(total, split.owners)
     return total[0], total[1]
 
 
-def _gradients(x, head, targets, mask, options: LossOptions, split: Split):
+def _gradients(x, head, targets, mask, options: LossOptions, split: TableSplit):
     """As `_sums`, with the gradients of the objective for x, as x, and head, [V, width]."""
     dtype = jnp.promote_types(jnp.float32, x.dtype)
 
@@ -209,26 +188,9 @@ def _gradients(x, head, targets, mask, options: LossOptions, split: Split):
     start = jnp.zeros(2, dtype), jnp.zeros(head.shape, dtype)
     (total, dhead), dx = _loop(add, start, chunks)
     dx = dx.reshape(-1, x.shape[-1])[: math.prod(x.shape[:-1])].reshape(x.shape)
-    owners = (*split.rows, *split.time)
-    total = _summed(total, owners)
-    return total[0], total[1], _summed(dx, split.vocab), _head_summed(dhead, owners, options, split)
-
-
-def _head_summed(dhead: Array, owners: tuple[str, ...], options: LossOptions, split: Split):
-    """The head's gradient summed over the devices that have other tokens, in `reduce`."""
-    if not owners:
-        return dhead
-    dtype = dhead.dtype
-    if dtype == jnp.float32:
-        dhead = dhead.astype(options.reduce)
-    if split.width:
-        dhead = jax.lax.psum_scatter(dhead, split.width, scatter_dimension=1, tiled=True)
-    rest = tuple(axis for axis in owners if axis not in split.width)
-    return _summed(dhead, rest).astype(dtype)
-
-
-def _summed(x: Array, axes: tuple[str, ...]) -> Array:
-    return jax.lax.psum(x, axes) if axes else x
+    total = sum_over(total, split.owners)
+    dhead = sum_over_tokens(dhead, split, options.reduce)
+    return total[0], total[1], sum_over(dx, split.vocab), dhead
 
 
 def _cut(chunk: int | None, vocab: int, x: Array, targets: Array, mask: Array):
