@@ -74,8 +74,6 @@ def differences(model, meshes):
     import functools
 
     import jax
-    import numpy as np
-    import optax
     from flax import nnx
 
     from miras.models import LanguageModel
@@ -90,9 +88,10 @@ def differences(model, meshes):
     params = nnx.to_pure_dict(params)
     batch = batch_of(config)
     gradient = jax.value_and_grad(functools.partial(total_loss, graphdef), has_aux=True)
-    one = jax.device_put((params, batch), jax.devices()[0])
-    (nats, _), whole = jax.device_get(jax.jit(gradient)(*one))
-    found = {}
+    one_device = jax.jit(gradient)
+    (nats, _), whole = jax.device_get(one_device(params, batch))
+    (near, _), rounded = jax.device_get(one_device(_rounded(params), batch))
+    found = {"rounding": _apart(near, nats, rounded, whole)}
     for name in meshes:
         config = run_of(model, MESHES[name])
         mesh = make_mesh(config.mesh)
@@ -102,14 +101,39 @@ def differences(model, meshes):
             step = jax.jit(gradient, out_shardings=(None, shardings))
             compiled = step.lower(*placed).compile()
             (loss, _), split = jax.device_get(compiled(*placed))
-        apart = jax.tree.map(lambda a, b: np.asarray(a, np.float64) - b, split, whole)
         loops = [x for x in collectives(compiled.as_text()) if x.loops > 1]
-        found[name] = {
-            "loss": float(abs(loss - nats) / abs(nats)),
-            "gradient": float(optax.tree.norm(apart) / optax.tree.norm(whole)),
-            "inner": sorted({x.kind for x in loops}),
-        }
+        apart = _apart(loss, nats, split, whole)
+        found[name] = {**apart, "inner": sorted({x.kind for x in loops})}
     return found
+
+
+def _rounded(params):
+    """Every parameter moved to a neighbouring float, up or down at random."""
+    import jax
+    import numpy as np
+
+    random = np.random.default_rng(0)
+
+    def move(x):
+        away = np.where(random.random(x.shape) < 0.5, np.inf, -np.inf)
+        return np.nextafter(np.asarray(x), away.astype(x.dtype))
+
+    return jax.tree.map(move, params)
+
+
+def _apart(loss, expected, gradient, whole):
+    """Relative differences of a loss, and of a gradient in its norm."""
+    import jax
+    import numpy as np
+
+    def norm(tree):
+        return np.sqrt(sum(np.sum(np.square(x, dtype=np.float64)) for x in jax.tree.leaves(tree)))
+
+    difference = jax.tree.map(lambda a, b: np.asarray(a, np.float64) - b, gradient, whole)
+    return {
+        "loss": float(abs(loss - expected) / abs(expected)),
+        "gradient": float(norm(difference) / norm(whole)),
+    }
 
 
 if __name__ == "__main__":

@@ -36,10 +36,12 @@ def _differences(model, meshes):
 
 
 def _check(model, meshes):
-    for mesh, found in _differences(model, meshes).items():
-        # Sums over 256 tokens in another order: sqrt(256) roundings, and as many in the backward.
-        assert found["loss"] < 16 * EPS, (mesh, found)
-        assert found["gradient"] < 2 * 16 * EPS, (mesh, found)
+    differences = _differences(model, meshes)
+    rounding = differences.pop("rounding")  # what one rounding of every parameter changes
+    for mesh, found in differences.items():
+        # Sums over 256 tokens in another order: sqrt(256) roundings.
+        assert found["loss"] < 16 * max(EPS, rounding["loss"]), (mesh, found)
+        assert found["gradient"] < 4 * rounding["gradient"], (mesh, found, rounding)
         if "tensor" not in mesh:  # devices that split rows alone exchange nothing inside a memory
             assert not found["inner"], (mesh, found)
 
