@@ -30,7 +30,7 @@ MODELS = {
     "trellis": ("trellis", "chunk=8"),
     "mamba3": ("mamba3", "chunk=8"),
     "hope": ("hope", "chunk=8"),
-    "tnt_titans": ("tnt_titans", "mixer.global_chunk=16", "mixer.local_chunks=[8]"),
+    "tnt_titans": ("tnt_titans", "global_chunk=16", "local_chunks=[8]"),
     "titans_caching": ("titans_caching", "chunk=8"),
     "log_linear_mamba2": ("log_linear_mamba2", "chunk=8"),
     "composed": (

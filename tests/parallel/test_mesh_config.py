@@ -1,6 +1,8 @@
 """The sizes of a mesh, the sharding rules, and the errors of what does not fit."""
 
 import dataclasses
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -119,6 +121,17 @@ def test_what_a_mesh_does_not_divide_is_named(sizes, overrides, words):
     config = run_config("yaad", list(overrides), None, rates="raw")
     with pytest.raises(ConfigError, match=words):
         check_fits(config, abstract_mesh(**sizes))
+
+
+def test_the_commands_of_the_page_fit_eight_devices():
+    page = pathlib.Path(__file__).parents[2] / "docs" / "scaling.md"
+    commands = re.findall(
+        r"^miras train (\w+) (.*mesh.*?|data.batch=\d+)\s+#", page.read_text(), re.M
+    )
+    assert len(commands) == 4
+    for preset, overrides in commands:
+        config = run_config(preset, overrides.split(), None, rates="raw")
+        check_fits(config, abstract_mesh(**config.mesh.sizes(8)))
 
 
 def test_optimiser_state_is_split_as_its_parameters_and_replicated_bytes_are_bounded(monkeypatch):
