@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
-from flax import nnx
 
 from miras.config import require
 from miras.engine.saved import OUTPUT, STATE
@@ -21,6 +20,8 @@ def rematerialised(run: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
     """`run` of a block, whose backward pass recomputes what the policy does not keep."""
     if remat is False:
         return run
+    from flax import nnx  # configs load without flax
+
     return nnx.remat(run, policy=_policy(remat))
 
 

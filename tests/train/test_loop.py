@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
+from miras.config import plugins
 from miras.errors import ConfigError
 from miras.train import NonFiniteError, evaluate_run, load_run, program, train
 from miras.train.checkpoints import checkpointer as checkpoint
@@ -29,7 +30,10 @@ ends_badly = pytest.mark.filterwarnings(
 def undisturbed(tiny, tmp_path_factory):
     """A finished run: (result, folder)."""
     out = tmp_path_factory.mktemp("runs") / "undisturbed"
-    return train(tiny(), out), out
+    with pytest.MonkeyPatch.context() as patch:  # a run keeps the plugins that other tests loaded
+        patch.setattr(plugins, "_files", {})
+        patch.setattr(plugins, "_modules", [])
+        return train(tiny(), out), out
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from miras.train.runs.mutable_fields import MUTABLE_FIELDS, resumed_config, shor
 from miras.train.runs.run_folder import RunFolder
 from tests.train.test_loop import assert_same
 
-CHANGED = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v * 0.5}
+CHANGED = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v * 0.5 or 0.5}
 
 
 def paths(config, prefix=()):
