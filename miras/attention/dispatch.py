@@ -4,15 +4,21 @@ Splash attention on TPUs; cuDNN's on NVIDIA GPUs, and in Triton what cuDNN does 
 the engine's own forms.
 """
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from miras.array_typing import Array
 from miras.backends.pallas.interpreter import interpreting
 from miras.backends.pallas.target import CAPABILITY, LANES, capability, platform
 from miras.engine.devices import varies
+from miras.parallel.shard import HEADS, ROWS, over_mesh
 from miras.runtime.log import log_once
 
+_STREAM = PartitionSpec(ROWS, None, HEADS)
 WIDEST = 256  # channels of a head, in Triton
 
 
@@ -46,22 +52,28 @@ def fused(
         [B, T, H, Dv], or None. On TPUs T is a multiple of 128.
     """
     device = "tpu" if interpret else "gpu" if interpreting() == "gpu" else platform()
-    if device == "tpu":
-        return _on_tpu(q, k, v, front, window, segment, scale, interpret)
+    if device == "tpu" and _on_tpu(q):
+        from miras.attention.splash import splash  # a second of imports that only its users pay
+
+        run = functools.partial(splash, window=window, scale=scale, interpret=interpret)
+        return over_mesh(
+            lambda q, k, v, front, segment: run(q, k, v, front, segment=segment),
+            (q, k, v, front, segment),
+            (_STREAM, _STREAM, _STREAM, PartitionSpec(HEADS), PartitionSpec(ROWS)),
+            _STREAM,
+            rows=q.shape[0],
+            heads=math.gcd(q.shape[2], k.shape[2]),
+        )
     if device == "gpu":
         return _on_gpu(q, k, v, front, window, segment, scale)
     return None
 
 
-def _on_tpu(q, k, v, front, window, segment, scale, interpret) -> Array | None:
+def _on_tpu(q: Array) -> bool:
+    """Whether splash runs; the log says so, or why not."""
     why_not = _not_splash(q)
-    if why_not is not None:
-        log_once(f"attention by XLA: {why_not}")
-        return None
-    from miras.attention.splash import splash  # a second of imports that only its users pay for
-
-    log_once("attention by splash")
-    return splash(q, k, v, front, window=window, segment=segment, scale=scale, interpret=interpret)
+    log_once(f"attention by XLA: {why_not}" if why_not else "attention by splash")
+    return why_not is None
 
 
 def _on_gpu(q, k, v, front, window, segment, scale) -> Array | None:

@@ -88,7 +88,8 @@ def over_rows(run: Callable[..., R], weights: Any, args: tuple[Any, ...]) -> R:
         run,
         in_specs=(PartitionSpec(), *(by_row,) * len(args)),
         out_specs=by_row,
-        axis_names=set(split),
+        # Kernels inside are not partitioned, so that axes of one device are not left to XLA either.
+        axis_names={axis for axis in sizes if axis in split or sizes[axis] == 1},
         check_vma=False,
     )(weights, *args)
 
