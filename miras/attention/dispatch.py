@@ -6,6 +6,7 @@ the engine's own forms.
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ from miras.parallel.shard import HEADS, ROWS, over_mesh
 from miras.runtime.log import log_once
 
 _STREAM = PartitionSpec(ROWS, None, HEADS)
+# Of q, k, v, front and segment, as `fused` has them.
+Kernel = Callable[[Array, Array, Array, tuple[Array, Array] | None, Array | None], Array]
 WIDEST = 256  # channels of a head, in Triton
 
 
@@ -52,36 +55,41 @@ def fused(
         [B, T, H, Dv], or None. On TPUs T is a multiple of 128.
     """
     device = "tpu" if interpret else "gpu" if interpreting() == "gpu" else platform()
-    if device == "tpu" and _on_tpu(q):
-        from miras.attention.splash import splash  # a second of imports that only its users pay
+    kernel: Kernel | None = None
+    if device == "tpu":
+        kernel = _on_tpu(q, window, scale, interpret)
+    elif device == "gpu":
+        kernel = _on_gpu(q, k, v, front, window, segment, scale)
+    if kernel is None:
+        return None
+    return over_mesh(
+        kernel,
+        (q, k, v, front, segment),
+        (_STREAM, _STREAM, _STREAM, PartitionSpec(HEADS), PartitionSpec(ROWS)),
+        _STREAM,
+        rows=q.shape[0],
+        heads=math.gcd(q.shape[2], k.shape[2]),
+    )
 
-        run = functools.partial(splash, window=window, scale=scale, interpret=interpret)
-        return over_mesh(
-            lambda q, k, v, front, segment: run(q, k, v, front, segment=segment),
-            (q, k, v, front, segment),
-            (_STREAM, _STREAM, _STREAM, PartitionSpec(HEADS), PartitionSpec(ROWS)),
-            _STREAM,
-            rows=q.shape[0],
-            heads=math.gcd(q.shape[2], k.shape[2]),
-        )
-    if device == "gpu":
-        return _on_gpu(q, k, v, front, window, segment, scale)
-    return None
 
-
-def _on_tpu(q: Array) -> bool:
-    """Whether splash runs; the log says so, or why not."""
+def _on_tpu(q, window, scale, interpret) -> Kernel | None:
     why_not = _not_splash(q)
-    log_once(f"attention by XLA: {why_not}" if why_not else "attention by splash")
-    return why_not is None
+    if why_not is not None:
+        log_once(f"attention by XLA: {why_not}")
+        return None
+    from miras.attention.splash import splash  # a second of imports that only its users pay for
+
+    log_once("attention by splash")
+    run = functools.partial(splash, window=window, scale=scale, interpret=interpret)
+    return lambda q, k, v, front, segment: run(q, k, v, front, segment=segment)
 
 
-def _on_gpu(q, k, v, front, window, segment, scale) -> Array | None:
+def _on_gpu(q, k, v, front, window, segment, scale) -> Kernel | None:
     why_not_cudnn = _not_cudnn(q, k, v, front, segment)
     if why_not_cudnn is None:
         log_once("attention by cuDNN")
         local = None if window is None else (window - 1, 0)
-        return jax.nn.dot_product_attention(
+        return lambda q, k, v, front, segment: jax.nn.dot_product_attention(
             q, k, v, scale=scale, is_causal=True, local_window_size=local, implementation="cudnn"
         )
     why_not = _not_triton(q, v)
@@ -91,7 +99,8 @@ def _on_gpu(q, k, v, front, window, segment, scale) -> Array | None:
     from miras.attention.flash import flash
 
     log_once(f"attention in a Triton kernel: cuDNN takes {why_not_cudnn}")
-    return flash(q, k, v, front, window=window, segment=segment, scale=scale)
+    run = functools.partial(flash, window=window, scale=scale)
+    return lambda q, k, v, front, segment: run(q, k, v, front, segment=segment)
 
 
 def _not_splash(q: Array) -> str | None:

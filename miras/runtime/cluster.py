@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from miras.errors import ConfigError, fail
@@ -184,13 +184,8 @@ def _announced(found: Cluster, time_limit: float) -> Iterator[None]:
         f"miras: process {found.process} of {found.processes}, coordinator {found.coordinator}: "
         f"waiting for the other processes for up to {time_limit:g} s."
     )
-    timer = threading.Timer(_QUIET if found.process else 0.0, print, [line], {"flush": True})
-    timer.daemon = True
-    timer.start()
-    try:
+    with _after(_QUIET if found.process else 0.0, lambda: print(line, flush=True)):
         yield
-    finally:
-        timer.cancel()
 
 
 def _reach(found: Cluster, deadline: float, time_limit: float) -> None:
@@ -229,7 +224,14 @@ def _ended_at(deadline: float, found: Cluster, time_limit: float) -> Iterator[No
         )
         os._exit(2)
 
-    timer = threading.Timer(max(0.0, deadline - time.monotonic()), end)
+    with _after(max(0.0, deadline - time.monotonic()), end):
+        yield
+
+
+@contextlib.contextmanager
+def _after(seconds: float, act: Callable[[], object]) -> Iterator[None]:
+    """Act in a thread if the block has not ended after some seconds."""
+    timer = threading.Timer(seconds, act)
     timer.daemon = True
     timer.start()
     try:

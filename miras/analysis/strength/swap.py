@@ -115,15 +115,20 @@ def _kind_in(base: LanguageModelConfig, memory: MemoryOf) -> str | None:
 
 def _replaces(config: LanguageModelConfig, assignment: str, part: str, kind: str | None) -> bool:
     """Whether an assignment of `override` replaces a part of a kind, or what contains it."""
-    path, _, text = assignment.partition("=")
-    try:
-        found = resolve(config, path.strip())
-    except ConfigError:
-        return False
+    found, text = _read(config, assignment)
     names = resolve(config, part)
     if found == names:
         return text.strip() != kind  # the name of the kind that is there changes nothing
-    return found == names[: len(found)]
+    return found is not None and found == names[: len(found)]
+
+
+def _read(config: LanguageModelConfig, assignment: str) -> tuple[list[str] | None, str]:
+    """The field that an assignment of `override` means, None if there is none, and its text."""
+    path, _, text = assignment.partition("=")
+    try:
+        return resolve(config, path.strip()), text
+    except ConfigError:
+        return None, text
 
 
 def _changed(rule: Rule, base: Rule | None) -> bool:
@@ -176,15 +181,11 @@ def _with_rates_of(
 
 def _gives(config: LanguageModelConfig, assignment: str, field: str) -> bool:
     """Whether an assignment of `override` gives a value of a field, also inside a dict."""
-    path, _, text = assignment.partition("=")
-    try:
-        found = resolve(config, path.strip())
-    except ConfigError:
-        return False
+    found, text = _read(config, assignment)
     names = resolve(config, field)
     if found == names:
         return True
-    if names[: len(found)] != found:
+    if found is None or names[: len(found)] != found:
         return False
     return _holds(text, names[len(found) :])
 
