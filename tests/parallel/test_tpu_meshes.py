@@ -1,13 +1,18 @@
 """Whole train steps through the compiler of TPUs for many chips, on a machine without one."""
 
+import functools
 import json
 import math
 import re
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from benchmarks.meshes import CASES, RESULTS, Case, compiled, key, measure, table
+from miras.attention.dispatch import fused
+from miras.backends.pallas.ahead_of_time import topology_devices
+from miras.parallel import MeshConfig, make_mesh
 from miras.parallel.collectives import between_slices, collectives
 
 pytestmark = [pytest.mark.tpu_aot, pytest.mark.slow]
@@ -78,3 +83,15 @@ def test_memory_of_whole_runs_is_that_kept(case):
 def test_the_table_is_that_of_the_figures():
     assert set(KEPT) <= set(map(key, CASES))
     assert table(KEPT) in RESULTS.with_suffix(".md").read_text()
+
+
+def test_attention_outside_of_scan_is_split_without_collectives(libtpu):
+    mesh = make_mesh(MeshConfig(fsdp=2, tensor=2), topology_devices("v5e:2x2"))
+    by_head = jax.NamedSharding(mesh, jax.P("fsdp", None, "tensor"))
+    x = jax.ShapeDtypeStruct((4, 256, 4, 64), jnp.bfloat16, sharding=by_head)
+    attend = functools.partial(fused, window=128, segment=None, scale=0.125)
+    with jax.set_mesh(mesh):
+        lowered = jax.jit(attend).trace(x, x, x).lower(lowering_platforms=("tpu",))
+    text = lowered.compile().as_text()
+    assert "tpu_custom_call" in text
+    assert collectives(text) == []
