@@ -6,13 +6,19 @@ from miras.train.step import StepMetrics, Totals, bits_per_byte, nats_per_target
 
 
 class IntervalMeans:
-    """Accumulates the metrics of steps and measures the speed."""
+    """Accumulates the metrics of steps and measures the speed.
 
-    def __init__(self):
+    Args:
+        once: measurements that belong to the first interval alone, by name.
+    """
+
+    def __init__(self, **once: float):
         self.restart()
+        self._once = once
 
     def restart(self) -> None:
         """Begin a new interval."""
+        self._once = {}
         self._totals = Totals(0.0, 0.0, 0.0)
         self._norms: list[float] = []
         self.restart_clock()
@@ -29,11 +35,15 @@ class IntervalMeans:
         self._timed += tokens
 
     def means(self) -> dict[str, float]:
-        """The loss in nats per token, bits per byte, gradient norm, and tokens per second."""
+        """The loss in nats per token, bits per byte, gradient norm, and tokens per second.
+
+        The first interval also has what was given to the constructor.
+        """
         elapsed = max(time.monotonic() - self._clock, 1e-9)
         return {
             "loss": nats_per_target(self._totals),
             "bits_per_byte": bits_per_byte(self._totals),
             "gradient_norm": sum(self._norms) / max(len(self._norms), 1),
             "tokens_per_second": self._timed / elapsed,
+            **self._once,
         }

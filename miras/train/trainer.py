@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import time
 from typing import Any, NamedTuple
 
 import jax
@@ -230,9 +231,12 @@ class Trainer:
         reporter: Reporter,
     ) -> TrainState:
         """The state after the steps from `start` on, with what is due after each of them."""
+        clock = time.monotonic()
         run = self.program.compile()
+        compile_seconds = time.monotonic() - clock
+        reporter.print_line(f"compiled the step in {compile_seconds:.1f} s.")
         alive = jax.device_put(np.True_, self.program.replicated)
-        means = IntervalMeans()
+        means = IntervalMeans(compile_seconds=compile_seconds)
         previous: DispatchedStep | None = None
         saved = start
 

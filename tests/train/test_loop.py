@@ -83,6 +83,7 @@ def test_a_run_leaves_its_folder(undisturbed, tiny, text):
     assert steps == {"train": [2, 4, 6, 8], "held_out": [4, 8], "health": [4, 8]}
     trained = [line for line in lines if line["kind"] == "train"]
     assert all(line["gradient_norm"] > 0 and line["tokens_per_second"] > 0 for line in trained)
+    assert [line.get("compile_seconds", 0) > 0 for line in trained] == [True] + [False] * 3
     health = next(line for line in lines if line["kind"] == "health")
     assert len(health["inner_loss"]) == len(health["update_ratio"]) == 1
     assert result.held_out.bits_per_byte == pytest.approx(lines[-1]["bits_per_byte"])
@@ -116,7 +117,7 @@ def test_a_run_that_goes_on_ends_alike(undisturbed, tiny, tmp_path, monkeypatch,
     assert_same(result.state, undisturbed[0].state)
     untimed = [
         [
-            {k: v for k, v in line.items() if k != "tokens_per_second"}
+            {k: v for k, v in line.items() if k not in ("tokens_per_second", "compile_seconds")}
             for line in read_metrics(out / "metrics.jsonl")
         ]
         for out in (undisturbed[1], tmp_path / "run")
