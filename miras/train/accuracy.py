@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 
 from miras.array_typing import Array
+from miras.train.predictions import predictions
 from miras.train.state import Params
 from miras.train.step import Batch
 
@@ -58,18 +58,22 @@ class AnswerCounts(NamedTuple):
 
 
 def make_answers_step(
-    graphdef: nnx.GraphDef, vocab: int | None = None
+    graphdef: nnx.GraphDef, vocab: int | None = None, chunk: int | None = None
 ) -> Callable[[Params, Batch], AnswerCounts]:
-    """A compiled `count(params, batch)`; predictions are restricted to ids below `vocab`."""
+    """A compiled `count(params, batch)`, in which the logits of all tokens never exist at once.
+
+    Args:
+        graphdef: the model's structure.
+        vocab: predictions are restricted to ids below it.
+        chunk: most tokens of a device whose logits exist at once; see `token_chunks.chunks_of`.
+    """
 
     def count(params: Params, batch: Batch) -> AnswerCounts:
         model = nnx.merge(graphdef, params)
-        logits, _ = model(
-            batch["inputs"], segment_ids=batch["segment_ids"], segments_at_chunks=True
-        )
-        mask, targets = batch["mask"], batch["targets"]
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-        correct = jnp.argmax(logits[..., :vocab], axis=-1) == targets
+        ids = batch["segment_ids"]
+        x = model.features(batch["inputs"], segment_ids=ids, segments_at_chunks=True)
+        mask, targets = jnp.asarray(batch["mask"]), jnp.asarray(batch["targets"])
+        losses, correct = predictions(x, model.head_rows(), targets, candidates=vocab, chunk=chunk)
         rows = jnp.any(mask, axis=1)
         return AnswerCounts(
             nats=jnp.sum(losses, where=mask),

@@ -21,20 +21,15 @@ is summed over devices once, after the loop.
 """
 
 import functools
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from miras.array_typing import Array
-from miras.parallel.shard import automatic_axes
-from miras.parallel.table import TableSplit, split_table, sum_over, sum_over_tokens
-
-_LOGITS = 2**25  # 128 MiB of float32
-_TOKENS = 1024  # fewer make the product with a large head bound by memory traffic
+from miras.parallel.table import TableSplit, sum_over, sum_over_tokens
+from miras.train.token_chunks import TokenLogits, cut, loop, over_tokens, restore, token_logits
 
 
 class LossOptions(NamedTuple):
@@ -42,7 +37,7 @@ class LossOptions(NamedTuple):
 
     Attributes:
         chunk: most tokens of a device whose logits exist at once; None chooses it, see
-            `chunks_of`.
+            `token_chunks.chunks_of`.
         z_loss: coefficient of the squared log partition function.
         reduce: dtype in which the head's gradient is summed over devices.
     """
@@ -53,6 +48,7 @@ class LossOptions(NamedTuple):
 
 
 PLAIN_LOSS = LossOptions()
+_SCALARS = PartitionSpec(), PartitionSpec()
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -73,11 +69,14 @@ def cross_entropy(
     Returns:
         objective and nats, scalars, float32 (float64 if x is).
     """
-    return _over_mesh(_sums, x, head, targets, mask, options)
+    run = functools.partial(_sums, options=options)
+    sums = over_tokens(run, lambda _: _SCALARS, x, head, targets, mask)
+    return sums[0], sums[1]
 
 
 def _forward(x, head, targets, mask, options):
-    *sums, dx, dhead = _over_mesh(_gradients, x, head, targets, mask, options)
+    run = functools.partial(_gradients, options=options)
+    *sums, dx, dhead = over_tokens(run, _with_gradients, x, head, targets, mask)
     return tuple(sums), (dx, dhead, head)
 
 
@@ -93,60 +92,11 @@ def _backward(options, residuals, cotangents):
 cross_entropy.defvjp(_forward, _backward)
 
 
-def chunks_of(tokens: int, vocab: int, chunk: int | None) -> int:
-    """The number of chunks of equal size into which a device cuts its tokens.
-
-    Args:
-        tokens: of the device.
-        vocab: tokens of the vocabulary that the device has.
-        chunk: most tokens of a chunk; by default 1024, or as many as have 2**25 logits.
-    """
-    return math.ceil(tokens / (chunk or max(_TOKENS, _LOGITS // vocab)))
+def _with_gradients(split: TableSplit) -> tuple[PartitionSpec, ...]:
+    return *_SCALARS, PartitionSpec(split.rows, split.time), PartitionSpec(split.vocab, split.width)
 
 
-def _over_mesh(run: Callable[..., Any], x, head, targets, mask, options: LossOptions) -> Any:
-    """`_sums` or `_gradients` of each device's own tokens and vocabulary."""
-    head = head.astype(x.dtype)
-    sizes = automatic_axes()
-    if math.prod(sizes.values()) == 1:
-        return run(x, head, targets, mask, options, TableSplit())
-    split = split_table(x.shape[:2], head.shape, sizes)
-    rows = PartitionSpec(split.rows, split.time)
-    scalars = PartitionSpec(), PartitionSpec()
-    gradients = PartitionSpec(split.rows, split.time), PartitionSpec(split.vocab, split.width)
-    return jax.shard_map(
-        functools.partial(run, options=options, split=split),
-        in_specs=(rows, PartitionSpec(split.vocab), rows, rows),
-        out_specs=scalars if run is _sums else (*scalars, *gradients),
-        axis_names=set(sizes),
-        check_vma=False,  # every sum over devices is written out below
-    )(x, head, targets, mask)
-
-
-class _Token(NamedTuple):
-    """Of each token [N]: nats, log Z, and over the device's vocabulary [N, V] logits and hits."""
-
-    nats: Array
-    log_z: Array
-    logits: Array
-    hit: Array
-
-
-def _tokens(x: Array, head: Array, targets: Array, axes: tuple[str, ...]) -> _Token:
-    """Features x [N, width] and the device's rows of the head [V, width]."""
-    dtype = jnp.promote_types(jnp.float32, x.dtype)
-    logits = jax.lax.dot_general(x, head, (((1,), (1,)), ((), ())), preferred_element_type=dtype)
-    first = jax.lax.axis_index(axes) * head.shape[0] if axes else 0
-    # A comparison and not a gather, which would need the logits of the whole vocabulary.
-    hit = jax.lax.broadcasted_iota(targets.dtype, logits.shape, 1) == (targets - first)[:, None]
-    over = functools.partial(jax.lax.psum, axis_name=axes) if axes else lambda x: x
-    top = jnp.max(logits, axis=1)
-    top = jax.lax.pmax(top, axes) if axes else top
-    log_z = top + jnp.log(over(jnp.sum(jnp.exp(logits - top[:, None]), axis=1)))
-    return _Token(log_z - over(jnp.sum(logits, axis=1, where=hit)), log_z, logits, hit)
-
-
-def _sum_of(found: _Token, mask: Array, z_loss: float) -> Array:
+def _sum_of(found: TokenLogits, mask: Array, z_loss: float) -> Array:
     """The objective and the nats of tokens, [2]."""
     nats = jnp.sum(found.nats, where=mask)
     square = z_loss * jnp.sum(jnp.square(found.log_z), where=mask) if z_loss else 0
@@ -158,12 +108,12 @@ def _sums(x, head, targets, mask, options: LossOptions, split: TableSplit):
 
     def add(total: Array, chunk):
         x, targets, mask = chunk
-        found = _tokens(x, head, targets, split.vocab)
+        found = token_logits(x, head, targets, split.vocab)
         return total + _sum_of(found, mask, options.z_loss), None
 
-    chunks = _cut(options.chunk, head.shape[0], x, targets, mask)
+    chunks = cut(options.chunk, head.shape[0], x, targets, mask)
     start = jnp.zeros(2, jnp.promote_types(jnp.float32, x.dtype))
-    total = _loop(add, start, chunks)[0]
+    total = loop(add, start, chunks)[0]
     total = sum_over(total, split.owners)
     return total[0], total[1]
 
@@ -175,7 +125,7 @@ def _gradients(x, head, targets, mask, options: LossOptions, split: TableSplit):
     def add(carry: tuple[Array, Array], chunk):
         total, dhead = carry
         x, targets, mask = chunk
-        found = _tokens(x, head, targets, split.vocab)
+        found = token_logits(x, head, targets, split.vocab)
         scale = jnp.where(mask, 1 + 2 * options.z_loss * found.log_z, 0)[:, None]
         p = jnp.exp(found.logits - found.log_z[:, None])
         gradient = jnp.where(mask[:, None], scale * p - found.hit, 0).astype(x.dtype)
@@ -184,32 +134,10 @@ def _gradients(x, head, targets, mask, options: LossOptions, split: TableSplit):
         dhead += dot(x, (((0,), (0,)), ((), ())))
         return (total + _sum_of(found, mask, options.z_loss), dhead), dx
 
-    chunks = _cut(options.chunk, head.shape[0], x, targets, mask)
+    chunks = cut(options.chunk, head.shape[0], x, targets, mask)
     start = jnp.zeros(2, dtype), jnp.zeros(head.shape, dtype)
-    (total, dhead), dx = _loop(add, start, chunks)
-    dx = dx.reshape(-1, x.shape[-1])[: math.prod(x.shape[:-1])].reshape(x.shape)
+    (total, dhead), dx = loop(add, start, chunks)
+    dx = restore(dx, x.shape)
     total = sum_over(total, split.owners)
     dhead = sum_over_tokens(dhead, split, options.reduce)
     return total[0], total[1], sum_over(dx, split.vocab), dhead
-
-
-def _cut(chunk: int | None, vocab: int, x: Array, targets: Array, mask: Array):
-    """x, targets and mask as chunks [n, tokens, ...]; tokens that fill the last are masked."""
-    tokens = math.prod(targets.shape)
-    number = chunks_of(tokens, vocab, chunk)
-    size = math.ceil(tokens / number)
-
-    def cut(array: Array) -> Array:
-        array = array.reshape(tokens, *array.shape[2:])
-        fill = [(0, number * size - tokens)] + [(0, 0)] * (array.ndim - 1)
-        return jnp.pad(array, fill).reshape(number, size, *array.shape[1:])
-
-    return cut(x), cut(targets), cut(mask)
-
-
-def _loop(body: Callable[..., Any], start: Any, chunks: Any) -> Any:
-    """`lax.scan`, without a loop for one chunk."""
-    if chunks[1].shape[0] > 1:
-        return jax.lax.scan(body, start, chunks)
-    carry, out = body(start, jax.tree.map(lambda x: x[0], chunks))
-    return carry, out

@@ -11,14 +11,17 @@ from miras.train.accuracy import evaluate_answers, make_answers_step
 
 
 class Fixed(nnx.Module):
-    """Answers every batch with the same logits."""
+    """Answers every batch with the same logits, which are its features."""
 
     def __init__(self, logits):
         self.logits = nnx.Param(jnp.asarray(logits))
 
-    def __call__(self, tokens, *, segment_ids, segments_at_chunks):
+    def features(self, tokens, *, segment_ids, segments_at_chunks):
         del tokens, segment_ids, segments_at_chunks
-        return self.logits[...], None
+        return self.logits[...]
+
+    def head_rows(self):
+        return jnp.eye(self.logits.shape[-1])
 
 
 def test_answers_are_counted_by_token_and_by_row():

@@ -1,5 +1,6 @@
 """The chunked loss: the value and the gradient of the whole, on one device and on meshes."""
 
+import functools
 import json
 import os
 import subprocess
@@ -11,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from miras.train.loss import LossOptions, chunks_of, cross_entropy
+from miras.train.loss import LossOptions, cross_entropy
+from miras.train.predictions import predictions
+from miras.train.token_chunks import chunks_of
 from tests.tolerances import tolerance
 
 B, T, WIDTH, VOCAB = 4, 12, 6, 16
@@ -112,6 +115,9 @@ def _on_meshes():
     x, head, targets, mask = inputs()
     options = LossOptions(4, Z)
     want = found(x, head, targets, mask, options, jnp.float32)
+    likely, right = predictions(
+        jnp.float32(x), jnp.float32(head), jnp.asarray(targets), candidates=9
+    )
     report = {}
     for sizes in [(2, 2, 1, 2), (1, 2, 2, 2), (1, 8, 1, 1), (1, 1, 1, 8), (1, 1, 8, 1)]:
         names = ("data", "fsdp", "seq", "tensor")
@@ -135,6 +141,8 @@ def _on_meshes():
             compiled = step.lower(*arrays).compile()
             sums, gradients = compiled(*arrays)
             alone = jax.jit(loss)(*arrays)
+            predict = functools.partial(predictions, candidates=9, chunk=4)
+            nats, correct = jax.jit(predict)(*arrays[:3])
         near = tolerance(np.float32, B * T * VOCAB, 4)
         close = [
             np.allclose(a, b, atol=near * np.max(np.abs(b)), rtol=0)
@@ -145,6 +153,8 @@ def _on_meshes():
         gathers = [line for line in text.splitlines() if "all-gather(" in line]
         report[str(sizes)] = {
             "close": all(close),
+            "predictions": np.array_equal(correct, right)
+            and np.allclose(nats, likely, atol=tolerance(np.float32, VOCAB, 16), rtol=0),
             "gathered logits": any(whole in line.split("all-gather(")[0] for line in gathers),
             "exchanges": "all-to-all(" in text or "collective-permute(" in text,
         }
@@ -166,4 +176,5 @@ def test_meshes_have_the_value_and_the_gradient_of_one_device():
     report = json.loads(done.stdout.splitlines()[-1])
     assert len(report) == 5
     for sizes, line in report.items():
-        assert line == {"close": True, "gathered logits": False, "exchanges": False}, sizes
+        agree = {"close": True, "predictions": True}
+        assert line == agree | {"gathered logits": False, "exchanges": False}, sizes
