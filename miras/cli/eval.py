@@ -1,6 +1,7 @@
 """The command `miras eval`: measures a run on held-out text, or on a task."""
 
 import argparse
+import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from miras.config import override, require, to_dict
 from miras.config.choices import shown
 from miras.errors import ConfigError
 from miras.runtime import signals
-from miras.runtime.files import expand_home
+from miras.runtime.paths import local_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,8 +99,8 @@ def _evaluate_task(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"--data does not apply to task {args.task!r}, which has no text: leave it out."
         )
-    folder = pathlib.Path(args.folder, "eval") if args.out is None else pathlib.Path(args.out)
-    path = expand_home(folder) / f"{to_dict(task)['kind']}.json"
+    folder = local_path(os.path.join(args.folder, "eval") if args.out is None else args.out)
+    path = folder / f"{to_dict(task)['kind']}.json"
     check_target(path)
     console = Console()
     total = len(set(depths)) * examples * sum(set(lengths))

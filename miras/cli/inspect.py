@@ -10,7 +10,7 @@ from miras.cli.output import print_line
 from miras.cli.runs import load_run
 from miras.config import require
 from miras.errors import ConfigError
-from miras.runtime.files import expand_home
+from miras.runtime.paths import local_path
 
 if TYPE_CHECKING:
     from miras.data import Tokenizer
@@ -55,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
 
     require(args.limit >= 1, f"--limit {args.limit} must be at least 1.")
     require(args.text != "", "the text is empty: give one with --text or --file.")
-    out = expand_home(args.out or pathlib.Path(args.folder) / "inspect.html")
+    out = local_path(args.out or os.path.join(args.folder, "inspect.html"))
     require(
         not os.path.isdir(out),
         f"{out} is a folder: give the name of a file, such as {out}/page.html.",

@@ -12,7 +12,7 @@ from miras.cli.output import print_line
 from miras.cli.runs import load_run, run_config, with_source
 from miras.config import override, require
 from miras.errors import ConfigError
-from miras.runtime.files import expand_home
+from miras.runtime.paths import local_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,7 +113,7 @@ def _request(args: argparse.Namespace) -> _Request:
     else:
         config = run_config(args.model, args.overrides, args.data)
     make_plan(config.model, chunks, refines)
-    out = expand_home(args.out or folder or f"runs/staleness-{args.model}")
+    out = local_path(args.out or folder or f"runs/staleness-{args.model}")
     _check_folder(out)
     check_target(out / "staleness.json")
     return _Request(

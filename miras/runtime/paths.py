@@ -57,6 +57,19 @@ def open_path(path: str | os.PathLike[str]) -> epath.Path:
     return epath.Path(text)
 
 
+def local_path(path: str | os.PathLike[str]) -> pathlib.Path:
+    """A local path with `~` expanded, where something is written that a store cannot hold.
+
+    Raises:
+        ConfigError: the path is a URL, or the ~name is of no user.
+    """
+    if is_remote(path):
+        raise ConfigError(
+            f"{os.fspath(path)!r} is on an object store: give a local path with --out."
+        )
+    return expand_home(path)
+
+
 def read(path: epath.Path) -> bytes:
     """The content of a file, on an object store as it was last written.
 
@@ -83,6 +96,54 @@ def write(path: epath.Path, content: bytes | str) -> None:
             file_system(path).pipe_file(os.fspath(path), content)
     else:
         write_atomically(pathlib.Path(path), content)
+
+
+def create(path: epath.Path, content: bytes | str) -> bool:
+    """Write an object unless it exists, which the store decides atomically.
+
+    Returns:
+        Whether it was written.
+
+    Raises:
+        ConfigError: the store cannot be reached, or refuses.
+    """
+    content = content.encode() if isinstance(content, str) else content
+    with reaching(path):
+        try:
+            # `If-None-Match: *` on S3, `ifGenerationMatch=0` on Google Cloud Storage
+            file_system(path).pipe_file(os.fspath(path), content, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+
+def entries(path: epath.Path) -> dict[str, bool]:
+    """The names below a path on an object store, and whether each is a folder.
+
+    Raises:
+        ConfigError: the store cannot be reached, or refuses.
+    """
+    with reaching(path):
+        try:
+            found = file_system(path).ls(os.fspath(path), detail=True, refresh=True)
+        except FileNotFoundError:
+            return {}
+    own = os.fspath(path).partition("://")[2].strip("/")
+    return {
+        entry["name"].rstrip("/").rpartition("/")[2]: entry["type"] == "directory"
+        for entry in found
+        if entry["name"].strip("/") != own  # the empty object that stands for a folder
+    }
+
+
+def remove(path: epath.Path) -> None:
+    """Remove an object, or all objects below a path; nothing if there are none.
+
+    Raises:
+        ConfigError: the store cannot be reached, or refuses.
+    """
+    with reaching(path), contextlib.suppress(FileNotFoundError):
+        file_system(path).rm(os.fspath(path), recursive=True)
 
 
 def upload(local: str | os.PathLike[str], path: epath.Path) -> None:

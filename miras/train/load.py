@@ -57,7 +57,7 @@ def load_run(
     folder = RunFolder(out)
     with trusting(trust_plugins):
         config = folder.read_relocated_config()
-    empty = ConfigError(f"{folder.path} holds no checkpoint yet: train the run first.")
+    empty = ConfigError(f"{folder.shown} holds no checkpoint yet: train the run first.")
     if not checkpointer.saved_steps(folder.checkpoints):
         raise empty
     # A run is read where it may not have been trained.
@@ -68,7 +68,9 @@ def load_run(
     like = jax.eval_shape(
         lambda: create(config.model, optimizer, config.train.seed, config.train.master)
     )
-    restored = checkpointer.restore(folder.checkpoints, abstract(like), step=step)
+    restored = checkpointer.restore(
+        folder.checkpoints, abstract(like), step=step, fetch=folder.fetch
+    )
     if restored is None:
         raise empty
     model = nnx.merge(graphdef, restored.state.params)

@@ -16,7 +16,7 @@ from miras.train.checkpoints import checkpointer
 from miras.train.config import RunConfig
 from miras.train.runs import provenance
 from miras.train.runs.run_folder import RunFolder
-from miras.train.runs.shared_folder import check_agreement, check_seen
+from miras.train.runs.shared_folder import check_agreement
 from miras.train.trainer import Result, Trainer
 
 
@@ -53,7 +53,7 @@ def train(
     folder = RunFolder(out)
     console = console or Console(quiet=not processes.first())
     with processes.collective(), contextlib.ExitStack() as stack:
-        check_seen(folder.path)
+        folder.check_processes()
         with trusting(trust_plugins):
             config = processes.together(lambda: folder.check(config))
             digest = None if folder.config.exists() else provenance.tokenizer_hash(config)
@@ -76,7 +76,7 @@ def train(
             return result
         except OSError as error:
             raise ConfigError(
-                f"the run in {folder.path} stopped at a disk error ({error}); "
+                f"the run in {folder.shown} stopped at a disk error ({error}); "
                 f"{checkpointer.last_good(folder.checkpoints)}: free space or make the folder "
                 "writable, and repeat the command to resume."
             ) from error

@@ -1,7 +1,7 @@
 """The lines that a run prints first: model, size, tokens, device and folder."""
 
 import math
-import pathlib
+import os
 from collections.abc import Iterator
 
 import jax
@@ -14,7 +14,7 @@ from miras.train.config import RunConfig
 from miras.train.state import Params
 
 
-def summary_lines(config: RunConfig, params: Params, folder: pathlib.Path) -> Iterator[str]:
+def summary_lines(config: RunConfig, params: Params, folder: os.PathLike[str]) -> Iterator[str]:
     """The summary of a run, line by line.
 
     Args:

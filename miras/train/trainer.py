@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax import nnx
 from rich.console import Console
 
@@ -65,7 +66,7 @@ class Result(NamedTuple):
         held_out: the evaluation on held-out data after the last step.
     """
 
-    folder: pathlib.Path
+    folder: pathlib.Path | epath.Path
     state: TrainState
     resumed_from: int | None
     held_out: HeldOut | Answers
@@ -119,7 +120,7 @@ class Trainer:
         self.mesh = make_mesh(config.mesh)
         self.program = Program(config, self.mesh)
         self.graphdef, params = self.program.graphdef, self.program.params
-        self.summary = list(summary_lines(config, params, folder.path))
+        self.summary = list(summary_lines(config, params, folder.shown))
         self.initial = self._initial_parameters(nnx.to_pure_dict(params))
         self.schedule = schedule(self.recipe)
         align = config.model.align
@@ -139,12 +140,12 @@ class Trainer:
         folder, total, program = self.folder, self.recipe.steps, self.program
         make = jax.jit(program.create, out_shardings=program.shardings)
         like = abstract(program.shapes, program.shardings)
-        restored = checkpointer.restore(folder.checkpoints, like, self.data)
+        restored = checkpointer.restore(folder.checkpoints, like, self.data, fetch=folder.fetch)
         start = 0 if restored is None else restored.step
         with contextlib.ExitStack() as stack:
             reporter = stack.enter_context(Reporter(self.console, total, start, folder.log))
             self.watchdog = stack.enter_context(
-                Watchdog(self.recipe.watchdog_minutes, folder.stacks, f"the run in {folder.path}")
+                Watchdog(self.recipe.watchdog_minutes, folder.stacks, f"the run in {folder.shown}")
             )
             if restored is not None and restored.damaged:
                 damaged = restored.damaged
@@ -152,7 +153,7 @@ class Trainer:
                     lambda: checkpointer.rename_damaged(folder.checkpoints, damaged)
                 )
                 reporter.warn(f"warning: {renamed}; resuming from step {start}.")
-            checkpoints = Checkpoints(folder.checkpoints, self.recipe.keep)
+            checkpoints = Checkpoints(folder.checkpoints, self.recipe.keep, folder.check_writer)
             stack.callback(checkpoints.close)
             context = LoggerContext(folder.path, to_dict(self.config), start)
             loggers = Loggers(self.logger_classes, context, reporter.warn)
@@ -166,9 +167,9 @@ class Trainer:
                 state = restored.state
                 log_seconds(folder.checkpoints, "restore", start, restored.seconds)
                 reporter.print_line(
-                    f"the run in {folder.path} is finished: {total} of {total} steps."
+                    f"the run in {folder.shown} is finished: {total} of {total} steps."
                     if start == total
-                    else f"resuming from step {start} of {total} in {folder.path}."
+                    else f"resuming from step {start} of {total} in {folder.shown}."
                 )
             if processes.decide(lambda: self._evaluation_is_missing(start)):
                 self._evaluate(start, state.params, loggers, reporter)
@@ -178,7 +179,7 @@ class Trainer:
         if processes.first():
             self._plot(reporter)
         return Result(
-            folder=folder.path,
+            folder=folder.shown,
             state=state,
             resumed_from=None if restored is None else start,
             held_out=self.evaluate(state.params, self.held_out),
@@ -316,7 +317,7 @@ class Trainer:
     def _exit_if_interrupted(self, saved: int) -> None:
         """Raise `Interrupted` after a signal; `saved` is the current step, which is saved."""
         signals.check(
-            f" after step {saved} of {self.recipe.steps}, which is saved in {self.folder.path}: "
+            f" after step {saved} of {self.recipe.steps}, which is saved in {self.folder.shown}: "
             "repeat the command to resume from there"
         )
 

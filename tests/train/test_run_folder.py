@@ -51,10 +51,11 @@ def test_a_folder_of_something_else_is_refused(tiny, tmp_path):
         RunFolder(tmp_path).check(tiny())
 
 
-@pytest.mark.parametrize("url", ["gs://bucket/run", "s3://bucket/run"])
-def test_an_object_store_holds_no_run(url):
-    with pytest.raises(ConfigError, match="no lock and no rename"):
-        RunFolder(url)
+def test_a_store_needs_its_library(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for url, extra in (("gs://bucket/run", "gcs"), ("s3://bucket/run", "s3")):
+        with pytest.raises(ConfigError, match=rf"pip install 'miras-jax\[{extra}\]'"):
+            RunFolder(url)
 
 
 def test_a_folder_is_one_process_at_a_time(tmp_path):

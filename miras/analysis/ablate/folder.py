@@ -17,17 +17,22 @@ from typing import Any
 from miras.analysis.ablate.grid import AblationGrid
 from miras.config import difference_of, plugins
 from miras.errors import ConfigError
-from miras.runtime.files import expand_home, is_leftover, write_atomically
+from miras.runtime.files import is_leftover, write_atomically
+from miras.runtime.paths import local_path
 from miras.train.runs.run_folder import RunFolder, cannot_write
 
 _OURS_BEFORE_GRID = {"lock", "grid.json.new", "plugins"}
 
 
 class GridFolder:
-    """The paths in a grid's folder. Creating the object does not touch the disk."""
+    """The paths in a grid's folder. Creating the object does not touch the disk.
+
+    Raises:
+        ConfigError: the path is a URL.
+    """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = expand_home(path)
+        self.path = local_path(path)
         self.grid = self.path / "grid.json"
         self.results = self.path / "results.jsonl"
         self.table = self.path / "table.csv"

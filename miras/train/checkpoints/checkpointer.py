@@ -6,6 +6,7 @@ once it is complete. Every load compares the state with the digests in the check
 """
 
 import contextlib
+import functools
 import os
 import pathlib
 import re
@@ -55,7 +56,11 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
 
 
 def restore(
-    folder: pathlib.Path, like: TrainState, data: Any = None, step: int | None = None
+    folder: pathlib.Path,
+    like: TrainState,
+    data: Any = None,
+    step: int | None = None,
+    fetch: Callable[[int], None] | None = None,
 ) -> Restored | None:
     """Restore the newest checkpoint that can be read; None if there are no checkpoints.
 
@@ -64,6 +69,7 @@ def restore(
         like: the abstract state, see `state.abstract`.
         data: iterator whose position is set to the saved one; None ignores the position.
         step: of the checkpoint; the newest by default.
+        fetch: makes a checkpoint be in the folder, and raises DamagedError if it is incomplete.
 
     Raises:
         ConfigError: no checkpoint can be read, there is none of `step`, or the position was saved
@@ -77,7 +83,8 @@ def restore(
         raise ConfigError(f"{folder} has no checkpoint of step {step}: the steps are {existing}.")
     for number in reversed(steps) if step is None else [step]:
         with silence_orbax():
-            found = _read(str(folder.absolute() / str(number)), like, data)
+            path = str(folder.absolute() / str(number))
+            found = _read(path, like, data, functools.partial(fetch, number) if fetch else None)
             if isinstance(found, str):
                 drain_callbacks()
         if not isinstance(found, str):
@@ -91,9 +98,11 @@ def restore(
     return None
 
 
-def _read(path: str, like: TrainState, data: Any) -> TrainState | str:
+def _read(
+    path: str, like: TrainState, data: Any, fetch: Callable[[], None] | None
+) -> TrainState | str:
     """The state of a checkpoint, or the reason why it cannot be read; the same in all processes."""
-    found = _try(lambda: _load(path, like, data))
+    found = _try(lambda: _load(path, like, data, fetch))
     reasons = processes.gather(found if isinstance(found, str) else "")
     for number, reason in enumerate(reasons):
         if reason:
@@ -104,7 +113,11 @@ def _read(path: str, like: TrainState, data: Any) -> TrainState | str:
     return multi_steps.current_form(state) if damage is None else damage
 
 
-def _load(path: str, like: TrainState, data: Any) -> tuple[TrainState, Manifest]:
+def _load(
+    path: str, like: TrainState, data: Any, fetch: Callable[[], None] | None
+) -> tuple[TrainState, Manifest]:
+    if fetch is not None:
+        fetch()
     manifest = Manifest()
     # By default Orbax waits for all processes after it has read, and so for one that cannot read.
     own = processes.index()
@@ -172,10 +185,13 @@ class Checkpoints:
     Args:
         folder: of the checkpoints; created if it does not exist.
         keep: how many to keep. An older one is deleted only after a newer one is complete.
+        check_writer: called before each save; raises ConfigError if this process must not write.
     """
 
-    def __init__(self, folder: pathlib.Path, keep: int):
-        self.folder = folder
+    def __init__(
+        self, folder: pathlib.Path, keep: int, check_writer: Callable[[], None] = lambda: None
+    ):
+        self.folder, self._check_writer = folder, check_writer
         policies: Any = ocp.training
         with contextlib.ExitStack() as stack:
             stack.enter_context(silence_orbax())
@@ -200,6 +216,7 @@ class Checkpoints:
         Raises:
             ConfigError: this checkpoint or the previous one cannot be written.
         """
+        self._check_writer()
         try:
             self._finish()
             jax.block_until_ready(state)

@@ -11,6 +11,7 @@ from rich.table import Table
 from miras.config import require
 from miras.errors import ConfigError
 from miras.runtime.files import expand_home
+from miras.runtime.paths import is_remote
 from miras.train.config import Parent
 from miras.train.load import load_run
 from miras.train.state import Params
@@ -51,7 +52,7 @@ class ParameterFit(NamedTuple):
 
 
 def parse_source(text: str) -> tuple[str, int | None]:
-    """The absolute path of the folder and the step, if any, of "RUN[@STEP]".
+    """The absolute path or URL of the folder and the step, if any, of "RUN[@STEP]".
 
     Raises:
         ConfigError: the text is empty, the step is not an integer, or a ~name is of no user.
@@ -59,6 +60,8 @@ def parse_source(text: str) -> tuple[str, int | None]:
     require(text != "", "--from is empty: give the folder of a run.")
     run, at, step = text.rpartition("@")
     digits = re.fullmatch("[0-9]{1,18}", step) is not None
+    if is_remote(text):
+        return (run, int(step)) if at and digits else (text, None)
     if not at or os.path.exists(text) or not (digits or os.path.exists(expand_home(run))):
         return str(expand_home(text).absolute()), None
     require(digits, f"--from {run}@{step[:20]}: the step is not a whole number, as in {run}@100.")

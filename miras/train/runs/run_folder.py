@@ -6,7 +6,8 @@
 
 Process 0 writes them. Process I of several has only a log_process_I.txt and a stacks_process_I.txt.
 
-The files are written by `loggers`, `checkpoints`, `plot` and `provenance`.
+The files are written by `loggers`, `checkpoints`, `plot` and `provenance`. A folder on an object
+store is a local copy that `mirror` uploads; `lease` says how one writer is sure of it.
 """
 
 import contextlib
@@ -14,7 +15,6 @@ import errno
 import fcntl
 import os
 import pathlib
-import re
 import time
 from collections.abc import Iterator
 
@@ -22,13 +22,14 @@ from miras.config import config_hash, from_json, plugins, to_json
 from miras.errors import ConfigError
 from miras.runtime import processes
 from miras.runtime.files import check_target, expand_home, is_leftover, write_atomically
+from miras.runtime.paths import is_remote
 from miras.train.checkpoints.checkpointer import saved_steps
 from miras.train.config import RunConfig
 from miras.train.runs import provenance
+from miras.train.runs.mirror import Mirror
 from miras.train.runs.mutable_fields import resumed_config, short_hash
-from miras.train.runs.shared_folder import TOKEN
+from miras.train.runs.shared_folder import TOKEN, check_seen
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 _WRITTEN_BEFORE_CONFIG = {
     "lock",
     TOKEN,
@@ -42,18 +43,19 @@ _WRITTEN_BEFORE_CONFIG = {
 class RunFolder:
     """The paths in the folder of a run. The constructor does not access the disk.
 
+    Of a folder on an object store, the constructor makes a local copy, in which the paths lie.
+
+    Attributes:
+        shown: the folder as the user knows it: its path, or its URL.
+
     Raises:
-        ConfigError: the path is a URL, or of a home folder that does not exist.
+        ConfigError: the home folder of a ~name does not exist, or an object store cannot be used.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        if _URL.match(os.fspath(path)):
-            raise ConfigError(
-                f"{os.fspath(path)} cannot be the folder of a run: an object store has no lock and "
-                "no rename, by which one writer is sure of a folder. Give a folder on a file "
-                "system that all hosts share; data may be read from URLs."
-            )
-        self.path = expand_home(path)
+        self._mirror = Mirror(os.fspath(path)) if is_remote(path) else None
+        self.path = expand_home(path) if self._mirror is None else self._mirror.local
+        self.shown = self.path if self._mirror is None else self._mirror.url
         self.config = self.path / "config.json"
         self.hash = self.path / "config_hash"
         self.data = self.path / "data.json"
@@ -97,7 +99,7 @@ class RunFolder:
         """
         if not self.holds_run():
             raise ConfigError(
-                f"{self.path} is not the folder of a run, since it has no config.json: give a "
+                f"{self.shown} is not the folder of a run, since it has no config.json: give a "
                 "folder that `miras train` wrote."
             )
         self.load_plugins()
@@ -130,23 +132,62 @@ class RunFolder:
             saved = self.read_config()
             provenance.check_tokenizer(self.path, saved)
             done = max(saved_steps(self.checkpoints), default=0)
-            return resumed_config(saved, config, done, str(self.path))
+            return resumed_config(saved, config, done, str(self.shown))
         if self.path.is_dir() and not all(map(_is_ours, self.path.iterdir())):
             raise ConfigError(
-                f"{self.path} is not empty and holds no run: give another folder with --out."
+                f"{self.shown} is not empty and holds no run: give another folder with --out."
             )
         return config
+
+    def check_processes(self) -> None:
+        """Check that all processes of the run see the folder; process 0 creates it.
+
+        Raises:
+            ConfigError: some process does not.
+        """
+        if self._mirror is None:
+            check_seen(self.path)
+        elif processes.count() > 1:
+            raise ConfigError(
+                f"{self.shown} cannot be the folder of a run of {processes.count()} processes: "
+                "give a folder on a file system that all hosts share with --out."
+            )
+
+    def fetch(self, step: int) -> None:
+        """Download a checkpoint, if the folder is on an object store and it is not here yet.
+
+        Raises:
+            DamagedError: it is incomplete.
+            ConfigError: the store cannot be reached.
+        """
+        if self._mirror is not None:
+            self._mirror.fetch(step)
+
+    def check_writer(self) -> None:
+        """Check that no other process has taken over a locked folder.
+
+        Raises:
+            ConfigError: one has, on an object store.
+        """
+        if self._mirror is not None:
+            self._mirror.check()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the folder for this process; the folder is created if it does not exist.
 
         The operating system releases the lock when the process ends for any reason, so that a
-        killed run leaves no lock behind.
+        killed run leaves no lock behind. On an object store the lock is a lease (`lease`), and at
+        the end what has changed is uploaded.
 
         Raises:
             ConfigError: another process holds the lock, or the folder cannot be written.
         """
+        with self._locked() if self._mirror is None else self._mirror.written():
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             check_target(self.lock)
