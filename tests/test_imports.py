@@ -36,6 +36,7 @@ presets
 data
 tasks
 train
+recipes
 analysis
 testing
 cli

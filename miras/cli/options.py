@@ -34,6 +34,21 @@ def add_data(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--data", metavar="PATH|tfds:NAME", help=text)
 
 
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Add `--recipe` and `--on`: a named run that overrides change, and the slice for its mesh."""
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="size, data, batch, steps and optimiser of a named run, see `miras recipes`",
+    )
+    parser.add_argument(
+        "--on",
+        metavar="SLICE",
+        help="the mesh for a slice of accelerators: v5e-256, v5p-128, v5e:16x16, 2xv5e-256 for "
+        "two, h100-16 (default: fsdp over all devices)",
+    )
+
+
 def add_rates(parser: argparse.ArgumentParser) -> None:
     """Add `--rates`: inner rates after a swap of a part."""
     parser.add_argument(

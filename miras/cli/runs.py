@@ -19,10 +19,13 @@ def run_config(
     *,
     rates: Literal["matched", "raw", "default"] = "default",
     saved: "RunConfig | None" = None,
+    recipe: str | None = None,
+    on: str | None = None,
+    with_data: bool = True,
 ) -> "RunConfig":
     """The config of a run from a preset, overrides and a data source.
 
-    The vocabulary size is that of the data's tokenizer, unless an override sets it.
+    The vocabulary size is that of the data's tokenizer, unless an override or a recipe sets it.
 
     Args:
         name: the preset.
@@ -31,6 +34,9 @@ def run_config(
         resumed: folder of a run to resume, whose own copy of the tokenizer is then read.
         rates: inner rates after a swap; see `miras.analysis.strength.swap.settle`.
         saved: config of a run to resume, whose inner rates are then taken.
+        recipe: named run that the overrides change, in place of the defaults of a run.
+        on: the slice whose mesh the run has, but for what overrides say of it.
+        with_data: whether the data is here, so that its tokenizer can be read.
 
     Raises:
         ConfigError: for an invalid override, or a tokenizer that cannot be read.
@@ -43,14 +49,21 @@ def run_config(
 
     overrides, target = split_strength(overrides)
     base = RunConfig(model=preset(name))
+    if recipe is not None:
+        from miras.recipes import find
+
+        base = find(recipe).build(base.model)
     config = override(base, *overrides)
+    if on is not None:
+        config = with_mesh(config, on, overrides)
     require(
         source is None or not config.data.mix,
         "--data and data.mix are both given: add the source to data.mix with a weight, or leave "
         "one of the two out.",
     )
     config = with_source(config, source)
-    if not any(word.partition("=")[0].strip() in ("vocab", "model.vocab") for word in overrides):
+    given = any(word.partition("=")[0].strip() in ("vocab", "model.vocab") for word in overrides)
+    if with_data and recipe is None and not given:
         data = config.data if resumed is None else provenance.relocate(resumed, config).data
         config = override(config, f"model.vocab={vocabulary(data)}")
     return with_settled_rates(config, base, overrides, rates, saved=saved, target=target)
@@ -78,6 +91,19 @@ def with_settled_rates(
         target=target,
     )
     return dataclasses.replace(config, model=model)
+
+
+def with_mesh(config: "RunConfig", on: str, overrides: list[str]) -> "RunConfig":
+    """The config of a run with the mesh of a slice, but for the axes that overrides give.
+
+    Raises:
+        ConfigError: for an unknown slice, or one that does not divide the rows of a batch.
+    """
+    from miras.parallel.slices import mesh_of, parse_slice
+
+    mesh = mesh_of(parse_slice(on), config.data.batch)
+    own = [word for word in overrides if word.strip().startswith("mesh.")]
+    return override(dataclasses.replace(config, mesh=mesh), *own)
 
 
 def with_source(config: "RunConfig", source: str | None) -> "RunConfig":

@@ -12,10 +12,11 @@ from miras.cli.options import (
     add_data,
     add_preset_and_overrides,
     add_rates,
+    add_recipe,
     split_preset,
 )
 from miras.cli.output import print_line
-from miras.cli.runs import run_config, with_settled_rates, with_source
+from miras.cli.runs import run_config, with_mesh, with_settled_rates, with_source
 from miras.config import override, require
 from miras.errors import fail
 from miras.runtime import processes
@@ -36,6 +37,7 @@ def add_parser(commands: Any) -> None:
         "to resume, `miras train --from runs/mine --data other_texts` to fine-tune.",
     )
     add_preset_and_overrides(parser, RUN_FIELDS)
+    add_recipe(parser)
     add_data(parser, TRAINING_TEXT)
     add_rates(parser)
     parser.add_argument(
@@ -57,6 +59,12 @@ def add_parser(commands: Any) -> None:
         "--logger",
         metavar="NAME,...",
         help="where to log measurements: jsonl, tensorboard, wandb, trackio, FILE.py:CLASS",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what the run would be, and take one step of one group of its layers, in full "
+        "width, on random tokens; read no data and write nothing",
     )
     parser.add_argument(
         "--resume",
@@ -88,6 +96,8 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.dry_run:
+        return _dry_run(args)
     with failures_end_the_process():
         connect(args.coordinator, args.processes, args.process, args.time_limit)
         return _train(args)
@@ -108,12 +118,53 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
+def _dry_run(args: argparse.Namespace) -> int:
+    from miras.analysis.dry_run import dry_run
+    from miras.parallel.slices import parse_slice
+
+    on = None if args.on is None else parse_slice(args.on)
+    for line in dry_run(planned_config(args, with_data=True), on):
+        print(line, flush=True)
+    return 0
+
+
+def planned_config(args: argparse.Namespace, *, with_data: bool) -> "RunConfig":
+    """The config of a new run, whose text and folder need not be here.
+
+    Args:
+        args: of `miras train`.
+        with_data: whether the tokenizer is here; otherwise its vocabulary is not read.
+
+    Raises:
+        ConfigError: it is not valid, or is that of another run (`--from` without a preset).
+    """
+    name, overrides = split_preset(args.overrides)
+    require(
+        args.source is None or name is not None,
+        "--from RUN takes the config of another run, which is not read here: give a preset or "
+        "leave out --from.",
+    )
+    return run_config(
+        name or DEFAULT_PRESET,
+        overrides,
+        args.data,
+        rates=args.rates,
+        recipe=args.recipe,
+        on=args.on,
+        with_data=with_data,
+    )
+
+
 def _config_and_folder(args: argparse.Namespace) -> "tuple[RunConfig, str]":
     """The run's config and its folder."""
     from miras.train.loggers.registry import load_files
     from miras.train.runs.run_folder import RunFolder, default_folder
 
     require(args.source is not None or not args.partial, "--partial needs --from RUN.")
+    require(
+        args.source is None or args.recipe is None or any("=" not in w for w in args.overrides),
+        "--from RUN without a preset takes the config of RUN: give a preset with --recipe.",
+    )
     name, overrides = split_preset(args.overrides)
     if args.logger is not None:
         names = load_files([part.strip() for part in args.logger.split(",")])
@@ -123,12 +174,22 @@ def _config_and_folder(args: argparse.Namespace) -> "tuple[RunConfig, str]":
         saved = own.read_config()
     if args.source is not None:
         name, config = _config_from_run(args, name, overrides, saved)
-    elif name is None and saved is not None:
+    elif name is None and args.recipe is None and saved is not None:
         config = with_source(override(saved, *overrides), args.data)
+        config = config if args.on is None else with_mesh(config, args.on, overrides)
     else:
         name = name or DEFAULT_PRESET
         resumed = own.path if own is not None and saved is not None else None
-        config = run_config(name, overrides, args.data, resumed, rates=args.rates, saved=saved)
+        config = run_config(
+            name,
+            overrides,
+            args.data,
+            resumed,
+            rates=args.rates,
+            saved=saved,
+            recipe=args.recipe,
+            on=args.on,
+        )
     return config, args.out or default_folder(str(name), config)
 
 
@@ -149,8 +210,17 @@ def _config_from_run(
         base = dataclasses.replace(folder.read_relocated_config(), parent=None)
         name, config = folder.path.name, with_source(override(base, *overrides), args.data)
         config = with_settled_rates(config, base, overrides, args.rates, saved=saved)
+        config = config if args.on is None else with_mesh(config, args.on, overrides)
     else:
-        config = run_config(name, overrides, args.data, rates=args.rates, saved=saved)
+        config = run_config(
+            name,
+            overrides,
+            args.data,
+            rates=args.rates,
+            saved=saved,
+            recipe=args.recipe,
+            on=args.on,
+        )
     if step is None:
         steps = saved_steps(folder.checkpoints) if folder.holds_run() else []
         require(bool(steps), f"--from {args.source} has no checkpoint: give a run's folder.")

@@ -11,10 +11,11 @@ import re
 
 from miras.config.choices import shown, unknown
 from miras.errors import ConfigError
+from miras.parallel.config import MeshConfig
 
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
-_LARGE_CUBES = (*_CUBES, "8x8x16", "8x16x16")
+_LARGE_CUBES = (*_CUBES, "8x8x12", "8x8x16", "8x16x16", "16x16x16", "16x16x24")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,12 +112,13 @@ def parse_slice(name: str) -> Slice:
     """The slice, or slices, of a name.
 
     Args:
-        name: "v5e-256" or "v5litepod-256", "v5e:16x16", "h100-16"; "2xv5e-256" for two.
+        name: "v5e-256" or "v5litepod-256", "v5e:16x16", "h100-16"; "2xv5e-256" or
+            "2*v5e-256" for two.
 
     Raises:
         ConfigError: no such slice is offered; the message names those of its generation.
     """
-    found = re.fullmatch(r"(?:(\d{1,4})x)?([a-z]\w*)([-:])([\dx]+)", name.strip().lower())
+    found = re.fullmatch(r"(?:(\d{1,4})[x*])?([a-z]\w*)([-:])([\dx]+)", name.strip().lower())
     if found is None:
         raise ConfigError(
             f"slice {shown(name)} is not of the form v5e-256, v5e:16x16 or 2xv5e-256."
@@ -141,6 +143,27 @@ def parse_slice(name: str) -> Slice:
             f"multiple of 8, as in {kind}-16."
         )
     return Slice(generation, (int(size),))
+
+
+def mesh_of(found: Slice, rows: int) -> MeshConfig:
+    """The mesh of a run: each slice has a copy of the state, which its chips split.
+
+    `fsdp` is the largest number of chips of a slice that share its rows equally, and `tensor` has
+    the others.
+
+    Args:
+        found: the slice, or slices.
+        rows: of a batch, of which each slice has the same number.
+
+    Raises:
+        ConfigError: the slices do not divide the rows.
+    """
+    if rows % found.count:
+        raise ConfigError(
+            f"data.batch={rows} must be a multiple of the {found.count} slices of {found.name}."
+        )
+    fsdp = math.gcd(found.chips, rows // found.count)
+    return MeshConfig(data=found.count, fsdp=fsdp, tensor=found.chips // fsdp, slices=found.count)
 
 
 def slices_of(generation: Generation) -> list[Slice]:

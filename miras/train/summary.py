@@ -25,7 +25,7 @@ def summary_lines(config: RunConfig, params: Params, folder: os.PathLike[str]) -
     recipe, data, devices = config.train, config.data, jax.devices()
     batch = recipe.accumulate * data.batch
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-    yield f"model: {_model(config.model)}"
+    yield f"model: {model_line(config.model)}"
     yield f"parameters: {count:,}"
     yield (
         f"tokens: {recipe.steps * batch * data.sequence:,} "
@@ -35,7 +35,8 @@ def summary_lines(config: RunConfig, params: Params, folder: os.PathLike[str]) -
     yield f"folder: {folder}"
 
 
-def _model(config: LanguageModelConfig) -> str:
+def model_line(config: LanguageModelConfig) -> str:
+    """The layers, rules and sizes of a model in one line."""
     names = {entry.build().rule: name for name, entry in reversed(PRESETS.items())}
     told = {x: _block(config.block(x), names) for x in dict.fromkeys(config.letters)}
     model = "; ".join(f"{letter}: {block}" for letter, block in told.items())

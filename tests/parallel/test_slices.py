@@ -3,7 +3,7 @@
 import pytest
 
 from miras.errors import ConfigError
-from miras.parallel.slices import GENERATIONS, parse_slice, slices_of
+from miras.parallel.slices import GENERATIONS, mesh_of, parse_slice, slices_of
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,7 @@ def test_a_slice_of_tpus(name, shape, hosts, accelerator, topology):
 def test_several_slices_and_hosts_of_gpus():
     two = parse_slice("2xv5e-256")
     assert (two.count, two.chips, two.devices, two.name) == (2, 256, 512, "2xv5e-256")
+    assert parse_slice("2*v5e:16x16") == two
     gpus = parse_slice("h200-16")
     assert (gpus.hosts, gpus.chips_per_host, gpus.name) == (2, 8, "h200-16")
     assert parse_slice("a100-1").hosts == 1
@@ -58,3 +59,25 @@ def test_what_is_no_slice(name, words):
         parse_slice(name)
     for word in words:
         assert word in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "sizes"),
+    [
+        ("v5e-16", 128, (1, 16, 1, 1)),
+        ("v5e-256", 128, (1, 128, 1, 2)),
+        ("2xv5e-256", 128, (2, 64, 1, 4)),
+        ("v5p-128", 48, (1, 16, 1, 4)),  # 16 of the 64 chips have 3 rows each
+        ("h100-16", 16, (1, 16, 1, 1)),
+    ],
+)
+def test_the_mesh_of_a_slice(name, rows, sizes):
+    found = parse_slice(name)
+    mesh = mesh_of(found, rows)
+    assert tuple(mesh.sizes(found.devices).values()) == sizes
+    assert mesh.slices == found.count
+
+
+def test_slices_have_the_same_rows():
+    with pytest.raises(ConfigError, match=r"data\.batch=127 must be a multiple of the 2 slices"):
+        mesh_of(parse_slice("2xv5e-16"), 127)
