@@ -36,6 +36,8 @@ class TrainConfig(Config):
             parameters that are not matrices.
         beta2: decay of Adam's second moment, in [0, 1); as `beta1`.
         clip: largest global norm of the gradient, > 0.
+        skip_spikes: an update whose gradient norm is over this many times its running median is
+            skipped, > 1; None skips none. See `miras.train.spikes`.
         accumulate: batches of `data.batch` rows per update, >= 1.
         loss_chunk: most tokens of a device whose logits exist at once, >= 1; None chooses 1024, or
             as many as have 2**25 logits. No value depends on it, up to rounding.
@@ -79,6 +81,7 @@ class TrainConfig(Config):
     beta1: float = 0.9
     beta2: float = 0.95
     clip: float = 1.0
+    skip_spikes: float | None = added(None)
     accumulate: int = 1
     loss_chunk: int | None = without_effect(None)
     z_loss: float = added(0.0)
@@ -123,6 +126,10 @@ class TrainConfig(Config):
         for name in ("weight_decay", "z_loss"):
             value = getattr(self, name)
             require(value >= 0, f"train.{name}={value} must be at least 0.")
+        require(
+            self.skip_spikes is None or self.skip_spikes > 1,
+            f"train.skip_spikes={self.skip_spikes} must be greater than 1, or none.",
+        )
         require(
             self.loss_chunk is None or self.loss_chunk >= 1,
             f"train.loss_chunk={self.loss_chunk} must be at least 1, or none.",

@@ -15,6 +15,7 @@ from miras.train.config import TrainConfig
 from miras.train.optimizers import AxisNames, Setting
 from miras.train.schedule import schedule
 from miras.train.spans import Masked, by_span, spans_of
+from miras.train.spikes import watched
 from miras.train.state import Params
 
 
@@ -131,7 +132,8 @@ def make_optimizer(
         updates, after = inner.update(mean, state.inner, wide(params))
         return updates, MeanState(optax.tree.norm(mean), after)
 
-    return optax.GradientTransformation(init, update)  # pyright: ignore
+    transform = optax.GradientTransformation(init, update)  # pyright: ignore
+    return watched(transform, config.skip_spikes)
 
 
 def gradient_norm(state: optax.OptState) -> Array:

@@ -18,6 +18,7 @@ from miras.array_typing import Array
 from miras.models import Health
 from miras.train.loss import PLAIN_LOSS, LossOptions, cross_entropy
 from miras.train.optimizer import Gradient, gradient_norm
+from miras.train.spikes import Window, window_of, with_window
 from miras.train.state import Params, TrainState
 
 Batch = Mapping[str, Any]  # numpy or jax arrays
@@ -45,12 +46,15 @@ class StepMetrics(NamedTuple):
         gradient_norm: of the mean gradient, before clipping; with the z-loss, if there is one.
         finite: whether losses, gradients and updates are, of this step and all previous ones.
         tokens: number of tokens in the batches, int32.
+        window: of gradient norms, by which the update was skipped or not; None without
+            `train.skip_spikes`.
     """
 
     totals: Totals
     gradient_norm: Array
     finite: Array
     tokens: Array
+    window: Window | None = None
 
 
 def nats_per_target(totals: Totals) -> float:
@@ -90,7 +94,8 @@ def make_train_step(
     The leading axis of `batches` is that of the batches whose gradients make one update. The
     state's buffers are donated. The state is returned unchanged if anything is not finite, or if
     `alive` is false: passing the `finite` of each step to the next one stops a run at its first
-    non-finite step, without waiting for a step before the next is dispatched.
+    non-finite step, without waiting for a step before the next is dispatched. Of an update that is
+    a spike, only the number of the step and the window change, see `spikes`.
 
     `step.lower(state, batches, alive).compile()` compiles it ahead, from arrays or their
     `jax.ShapeDtypeStruct` with shardings.
@@ -166,6 +171,8 @@ def _updated(
     norm = gradient_norm(after)
     norms = jnp.stack([totals.nats, norm, optax.tree.norm(updates)])
     finite = metrics.finite & jnp.all(jnp.isfinite(norms))
+    window = window_of(after)
+    applied = finite if window is None else finite & ~window.spike
 
     def apply(gradient: Gradient, updates: Params, state: TrainState) -> TrainState:
         _, opt_state = optimizer.update(gradient, state.opt_state, state.params)
@@ -173,10 +180,13 @@ def _updated(
         return TrainState(params, opt_state, state.step + 1, state.key)
 
     def keep(_: Gradient, __: Params, state: TrainState) -> TrainState:
-        return state
+        if window is None:
+            return state
+        opt_state = with_window(state.opt_state, window, finite)
+        return state._replace(opt_state=opt_state, step=state.step + finite)
 
-    after = jax.lax.cond(finite, apply, keep, gradient, updates, state)
-    return after, metrics._replace(gradient_norm=norm, finite=finite)
+    after = jax.lax.cond(applied, apply, keep, gradient, updates, state)
+    return after, metrics._replace(gradient_norm=norm, finite=finite, window=window)
 
 
 def make_eval_step(graphdef: nnx.GraphDef) -> Callable[[Params, Batch], Totals]:

@@ -38,15 +38,10 @@ from miras.train.prefetch import Prefetch
 from miras.train.program import Program
 from miras.train.progress import Reporter
 from miras.train.runs import initial_parameters
-from miras.train.runs.initial_parameters import ParameterFit
 from miras.train.runs.run_folder import RunFolder
 from miras.train.schedule import schedule
-from miras.train.state import (
-    Params,
-    TrainState,
-    abstract,
-    create_from,
-)
+from miras.train.spikes import skipped_warning
+from miras.train.state import Params, TrainState, abstract
 from miras.train.step import (
     Batch,
     StepMetrics,
@@ -121,7 +116,8 @@ class Trainer:
         self.program = Program(config, self.mesh)
         self.graphdef, params = self.program.graphdef, self.program.params
         self.summary = list(summary_lines(config, params, folder.shown))
-        self.initial = self._initial_parameters(nnx.to_pure_dict(params))
+        like = nnx.to_pure_dict(params)
+        self.initial = initial_parameters.of_parent(config, folder.checkpoints, like, console)
         self.schedule = schedule(self.recipe)
         align = config.model.align
         with read_report.collect_reports() as self.read_reports:
@@ -161,7 +157,10 @@ class Trainer:
             for line in self.summary:
                 reporter.print_line(line)
             if restored is None:
-                state = make() if self.initial is None else self._fine_tune(make(), reporter)
+                state = make()
+                if self.initial is not None:
+                    reporter.print_line(self.initial.summary)
+                    state = self.initial.state(program, state)
                 checkpoints.save(0, state, self.data)
             else:
                 state = restored.state
@@ -184,39 +183,6 @@ class Trainer:
             resumed_from=None if restored is None else start,
             held_out=self.evaluate(state.params, self.held_out),
         )
-
-    def _initial_parameters(self, like: Params) -> tuple[Params, ParameterFit] | None:
-        """The parameters of the parent run, and how they fit; None without a parent.
-
-        Raises:
-            ConfigError: the parameters do not fit; a table of the differences is printed first.
-        """
-        source = self.config.parent
-        if source is None or checkpointer.saved_steps(self.folder.checkpoints):
-            return None
-        found = initial_parameters.load_parameters(source)
-        fit = initial_parameters.compare(found, like)
-        if not fit.whole:
-            self.console.print(initial_parameters.mismatch_table(fit))
-        initial_parameters.check_fit(fit, source)
-        return found, fit
-
-    def _fine_tune(self, own: TrainState, reporter: Reporter) -> TrainState:
-        """The state before the first step of a run that starts from another run."""
-        assert self.initial is not None
-        assert self.config.parent is not None
-        found, fit = self.initial
-        source = self.config.parent
-        text = f"starting with {len(fit.taken)} parameters of {source.run} at step {source.step}"
-        reporter.print_line(f"{text}." if fit.whole else f"{text}; not taken: {fit.summary}.")
-        program = self.program
-        make = jax.jit(
-            lambda params: create_from(
-                params, program.optimizer, self.recipe.seed, self.recipe.master
-            ),
-            out_shardings=program.shardings,
-        )
-        return make(initial_parameters.merge(found, own.params, fit))
 
     def _prefetch(self, updates: int) -> Prefetch:
         batch, accumulate = self.config.data.batch, self.recipe.accumulate
@@ -242,7 +208,11 @@ class Trainer:
         saved = start
 
         def finish(done: DispatchedStep) -> None:
-            self._finish_step(done, state.params, checkpoints, means)
+            metrics = self._finish_step(done, state.params, checkpoints)
+            means.add(metrics, int(metrics.tokens))
+            norm = float(metrics.gradient_norm)
+            if warning := skipped_warning(done.step, norm, metrics.window):
+                reporter.warn(warning)
             self.watchdog.beat()
             reporter.step(done.step)
             if done.rate is not None:
@@ -261,7 +231,7 @@ class Trainer:
                 finish(previous)
             due = self._due(step, checkpoints)
             # The rate is computed on the device, so it is dispatched before the next step.
-            rate = jnp.asarray(self.schedule(step - 1)) if due.log else None
+            rate = self._rate(step, metrics) if due.log else None
             previous = DispatchedStep(step, batches, metrics, rate)
             if not due.now and not (due.log and self._asks_process_0()):
                 continue
@@ -278,6 +248,11 @@ class Trainer:
             means.restart_clock()
         self._exit_if_interrupted(self.recipe.steps)
         return state
+
+    def _rate(self, step: int, metrics: StepMetrics) -> Array:
+        """The learning rate of an update, to which skipped ones do not count."""
+        skipped = 0 if metrics.window is None else metrics.window.skipped
+        return jnp.asarray(self.schedule(step - 1 - skipped))
 
     def _due(self, step: int, checkpoints: Checkpoints) -> Due:
         recipe = self.recipe
@@ -344,17 +319,16 @@ class Trainer:
         reporter.print_line(f"step {step}: {found.summary}")
 
     def _finish_step(
-        self, done: DispatchedStep, params: Params, checkpoints: Checkpoints, means: IntervalMeans
-    ) -> None:
-        """Wait for a step and add its metrics to the means.
+        self, done: DispatchedStep, params: Params, checkpoints: Checkpoints
+    ) -> StepMetrics:
+        """Wait for a step; its metrics, on the host.
 
         Raises:
             NonFiniteError: the step was not finite.
         """
         metrics = jax.device_get(done.metrics)
         if metrics.finite:
-            means.add(metrics, int(metrics.tokens))
-            return
+            return metrics
         checkpoints.wait()
         model = self.config.model
         places = (

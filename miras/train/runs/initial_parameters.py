@@ -1,20 +1,24 @@
 """Initial parameters from a checkpoint of another run, for fine-tuning."""
 
 import os
+import pathlib
 import re
 from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
+from rich.console import Console
 from rich.table import Table
 
 from miras.config import require
 from miras.errors import ConfigError
 from miras.runtime.files import expand_home
 from miras.runtime.paths import is_remote
-from miras.train.config import Parent
+from miras.train.checkpoints.checkpointer import saved_steps
+from miras.train.config import Parent, RunConfig
 from miras.train.load import load_run
-from miras.train.state import Params
+from miras.train.program import Program
+from miras.train.state import Params, TrainState, create_from
 
 
 class ParameterFit(NamedTuple):
@@ -49,6 +53,66 @@ class ParameterFit(NamedTuple):
             )
         ]
         return ", ".join(f"{count} {what}" for count, what in counts if count)
+
+
+class InitialParameters(NamedTuple):
+    """The parameters of a parent run for a new one.
+
+    Attributes:
+        parent: the run that they are of.
+        found: nested dict of NumPy arrays.
+        fit: how they fit the new model.
+    """
+
+    parent: Parent
+    found: Params
+    fit: ParameterFit
+
+    @property
+    def summary(self) -> str:
+        """One line for the log."""
+        parent, fit = self.parent, self.fit
+        text = f"starting with {len(fit.taken)} parameters of {parent.run} at step {parent.step}"
+        return f"{text}." if fit.whole else f"{text}; not taken: {fit.summary}."
+
+    def state(self, program: Program, own: TrainState) -> TrainState:
+        """The state before the first step.
+
+        Args:
+            program: of the new run.
+            own: its state with parameters of its seed, which remain where none are taken.
+        """
+        recipe = program.config.train
+        make = jax.jit(
+            lambda params: create_from(params, program.optimizer, recipe.seed, recipe.master),
+            out_shardings=program.shardings,
+        )
+        return make(merge(self.found, own.params, self.fit))
+
+
+def of_parent(
+    config: RunConfig, checkpoints: pathlib.Path, like: Params, console: Console
+) -> InitialParameters | None:
+    """The parameters of a run's parent; None without a parent, or if the run has checkpoints.
+
+    Args:
+        config: of the new run.
+        checkpoints: its folder of checkpoints.
+        like: its parameters, which may be abstract.
+        console: where a table of differences is printed if the parameters do not fit.
+
+    Raises:
+        ConfigError: the parameters do not fit.
+    """
+    parent = config.parent
+    if parent is None or saved_steps(checkpoints):
+        return None
+    found = load_parameters(parent)
+    fit = compare(found, like)
+    if not fit.whole:
+        console.print(mismatch_table(fit))
+    check_fit(fit, parent)
+    return InitialParameters(parent, found, fit)
 
 
 def parse_source(text: str) -> tuple[str, int | None]:
