@@ -41,6 +41,10 @@ class TileTokens(NamedTuple):
 class ProjectionMemories(nnx.Module):
     """The memories M_k, M_v, M_eta and M_alpha, or some of them, side by side as heads.
 
+    The memories of one head lie next to each other, [M_k, M_v, ... of head 0, M_k, ... of head 1],
+    so that devices that split the heads exchange nothing to write and read them. In parameters and
+    in the state between calls, all heads of M_k come first (`by_memory`).
+
     Args:
         memory: the rule and the options of the scan.
         mixer: which projections are memories, and whether they make their targets.
@@ -70,8 +74,9 @@ class ProjectionMemories(nnx.Module):
         )
 
     def initial_weights(self) -> Weights:
-        """The learned starts, primal, leaves [memories * H, ...]."""
-        return self.rule.constrain({n: leaf[...] for n, leaf in self.initial.items()})
+        """The learned starts, primal, leaves [H * memories, ...]."""
+        raw = {n: self._by_head(leaf[...], 0) for n, leaf in self.initial.items()}
+        return self.rule.constrain(raw)
 
     def init_state(self, batch: int, dtype) -> State:
         """The initial state; `dtype` is that of the tokens."""
@@ -83,14 +88,25 @@ class ProjectionMemories(nnx.Module):
         )
 
     def snapshot(self, state: State) -> Weights:
-        """The weights before the current chunk, primal, leaves [B, memories * H, ...]."""
+        """The weights before the current chunk, primal, leaves [B, H * memories, ...]."""
         return snapshot(self.rule, state)
+
+    def by_head(self, state: State) -> State:
+        """A state of `by_memory` with the memories of a head next to each other."""
+        moved = jax.tree.map(lambda x: self._by_head(x, 1), state.of_heads())
+        return moved.replace(position=state.position, segment=state.segment, made=state.made)
+
+    def by_memory(self, state: State) -> State:
+        """A state with all heads of a memory next to each other, as it is kept between calls."""
+        moved = jax.tree.map(lambda x: _swapped(x, 1, -1, len(self.names)), state.of_heads())
+        return moved.replace(position=state.position, segment=state.segment, made=state.made)
 
     def read(self, W: Weights, u: Array | None) -> dict[str, Array]:
         """Each memory's answer to u [B, T, H, D], by its name."""
         assert u is not None
         answers = answer_of_weights(self.rule, self.initial_weights(), self._each(u), W, {})
-        return dict(zip(self.names, jnp.split(answers, len(self.names), axis=2)))
+        each = answers.reshape(*u.shape[:3], len(self.names), -1)
+        return {name: each[..., n, :] for n, name in enumerate(self.names)}
 
     def write(
         self,
@@ -115,8 +131,11 @@ class ProjectionMemories(nnx.Module):
         return after
 
     def _each(self, x: Array) -> Array:
-        """[B, T, H, ...] for every memory, [B, T, memories * H, ...]."""
-        return jnp.concatenate([x] * len(self.names), axis=2)
+        """[B, T, H, ...] for every memory, [B, T, H * memories, ...]."""
+        return jnp.repeat(x, len(self.names), axis=2)
+
+    def _by_head(self, x: Array, axis: int) -> Array:
+        return _swapped(x, axis, len(self.names), -1)
 
 
 def snapshot(rule: Rule, state: State) -> Weights:
@@ -184,6 +203,12 @@ def in_chunks(
         return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :width]
 
     return state, jax.tree.map(whole, found)
+
+
+def _swapped(x: Array, axis: int, rows: int, columns: int) -> Array:
+    """x, whose axis is a matrix [rows, columns] row by row, with that axis column by column."""
+    matrix = x.reshape(*x.shape[:axis], rows, columns, *x.shape[axis + 1 :])
+    return jnp.swapaxes(matrix, axis, axis + 1).reshape(x.shape)
 
 
 def _started(key: Array, leaf: Array) -> Array:

@@ -28,13 +28,16 @@ The sources leave open, and this mixer decides:
 - The starts of M_k, ... are random where the memory's own start would be 0: a memory of zeros would
   make keys of 0, and nothing could be learned.
 
+On a mesh that splits heads (`mesh.tensor`, `mesh.seq`) the memories of a head are on one device.
+Only the vectors of all heads, from which eta and alpha are read, are gathered in every chunk.
+
 A document begins with the learned starts. Calls may begin and end anywhere in a chunk; several
 documents of one call that begin elsewhere than at multiples of `projections_chunk` are computed
 token by token.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from miras.config import require
 from miras.mixers.base import MixerConfig, TokenMixer, register
@@ -54,6 +57,8 @@ _WITHOUT = ("rope", "decay_by_depth", "lr_by_position")
 @dataclasses.dataclass(frozen=True)
 class SelfModifyingMixer(Projecting, TokenMixer):
     """Memories that make their own keys, values and gates: `miras.mixers.self_modifying`."""
+
+    loops: ClassVar[bool] = True
 
     def build(self, config: MixerConfig, width: int, heads: int, rngs: "nnx.Rngs") -> Any:
         """The layer."""

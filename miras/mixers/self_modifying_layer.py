@@ -100,10 +100,16 @@ class SelfModifyingLayer(nnx.Module):
         origin = self._origin(batch, dtype)
         return SelfModifyingState(
             memory=origin.memory,
-            projections=origin.projections,
+            projections=self._kept(origin.projections),
             position=jnp.zeros(batch, jnp.int32),
             conv=self.qkv.init_state(batch, dtype),
             inputs=None if self.conv is None else self.conv.init_state(batch, dtype),
+        )
+
+    def _kept(self, projections: State | None) -> State | None:
+        """The state of the other memories as it is kept between calls."""
+        return (
+            None if self.made is None or projections is None else self.made.by_memory(projections)
         )
 
     def _origin(self, batch: int, dtype) -> Memories:
@@ -147,7 +153,8 @@ class SelfModifyingLayer(nnx.Module):
             streams = Associations(tokens.q, found.k, found.v, None)
             call = MemoryCall(streams, found.gates, start.memory, after.memory, found.loss, mask)
             measured = with_output(self.fast.measured(health, call), y, mask)
-        after = SelfModifyingState(after.memory, after.projections, end, conv, inputs)
+        kept = self._kept(after.projections)
+        after = SelfModifyingState(after.memory, kept, end, conv, inputs)
         return y if rows is None else rows.spread(y), after, measured
 
     def _tokens(
@@ -180,7 +187,10 @@ class SelfModifyingLayer(nnx.Module):
     ) -> tuple["Found", Memories, Array]:
         """In tiles of the projections' chunk where they hold the call, else token by token."""
         length = tokens.q.shape[1]
-        begin = Memories(start.memory, start.projections), start.position
+        projections = start.projections
+        if self.made is not None and projections is not None:
+            projections = self.made.by_head(projections)
+        begin = Memories(start.memory, projections), start.position
         count = tiles_at_most(length, self.span, continued=not new)
         call = tokens, ids, mask
 

@@ -15,6 +15,7 @@ _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$")
 _OP = re.compile(r"= (.+?) (" + "|".join(KINDS) + r")(?:-start)?\(")
 _WHILE = re.compile(r"\bwhile\(.*body=%?([\w.-]+)")
 _CALLED = re.compile(r"(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.-]+)")
+_ALONE = re.compile(r"replica_groups=(?:\{\{\d+\}(?:,\{\d+\})*\}|\[\d+,1\]<)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"?known_trip_count"?:\{"n":"(\d+)"\}')
 _SHAPE = re.compile(r"\b(pred|[suf]\d+|bf16|f8\w*)\[([\d,]*)\]")
@@ -51,7 +52,7 @@ class Collective(NamedTuple):
 
 
 def collectives(text: str) -> list[Collective]:
-    """All collectives of a compiled program, from its text."""
+    """All collectives of a compiled program, from its text, but those of each device alone."""
     bodies, entry = _computations(text)
     return list(_within(bodies, entry, 0, 1))
 
@@ -71,7 +72,7 @@ def between_slices(text: str) -> list[tuple[str, int]]:
 
 def _within(bodies: dict[str, list[str]], name: str, loops: int, runs: int) -> Iterator[Collective]:
     for line in bodies.get(name, ()):
-        if found := _OP.search(line):
+        if (found := _OP.search(line)) and not _ALONE.search(line):
             source = _NAME.search(line)
             size = max((_bytes(*shape) for shape in _SHAPE.findall(found[1])), default=0)
             yield Collective(found[2], size, loops, runs, source[1] if source else "")

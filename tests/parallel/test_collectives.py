@@ -18,7 +18,9 @@ metadata={op_name="jit(f)/while/body/dot"}
 ENTRY %main (p: f32[8]) -> f32[8] {
   %w = (s32[], f32[8]) while(%t), condition=%cond, body=%body, \
 backend_config={"known_trip_count":{"n":"3"}}
-  %r = (f32[8]{0}, f32[2]{0}) all-reduce-start(%z, %v), to_apply=%add
+  %r = (f32[8]{0}, f32[2]{0}) all-reduce-start(%z, %v), replica_groups={{0,1}}, to_apply=%add
+  %o = f32[8]{0} all-reduce(%v), channel_id=1, replica_groups={{0},{1}}, to_apply=%add
+  %i = f32[8]{0} all-reduce(%v), channel_id=2, replica_groups=[2,1]<=[2], to_apply=%add
   %s = (f32[4,128]{1,0:T(4,128)}, u32[], token[]) send(%r, %after), is_host_transfer=true, \
 frontend_attributes={_xla_megascale_reduce_operation="SUM",_xla_megascale_transfer_type="ALL_REDUCE"}
 }
