@@ -1,5 +1,7 @@
 """FLOPs and bytes of a token in memories and in attention, from shapes alone."""
 
+from typing import NamedTuple
+
 import jax
 
 from miras.array_typing import Weights
@@ -21,6 +23,18 @@ def cached_bytes(width: int, itemsize: int) -> int:
 def weights_of(rule: Rule, head: int) -> Weights:
     """The shapes of the weights of one head of this width."""
     return jax.eval_shape(lambda: rule.memory.init(jax.random.key(0), head, head))
+
+
+class MemoryFlops(NamedTuple):
+    """FLOPs of one layer's memories for one token.
+
+    Attributes:
+        update: of the gradients and of the chunk's writes.
+        read: of the read.
+    """
+
+    update: float
+    read: float
 
 
 def memory_flops(
@@ -49,17 +63,24 @@ def memory_flops(
         heads: H memories, each of width / heads.
         context: number of tokens before it.
     """
-    chunk = options.chunk
     cache = rule.memory.token_cache
     if cache is not None:
         seen = min(context, cache.window or context) + cache.persistent
         return attention_flops(width, seen)
+    return sum(update_and_read_flops(rule, options, layer, width, heads))
+
+
+def update_and_read_flops(
+    rule: Rule, options: ScanOptions, layer: LayerConfig, width: int, heads: int
+) -> MemoryFlops:
+    """The two parts of `memory_flops`, for a rule that is no attention."""
+    chunk = options.chunk
     weights = weights_of(rule, width // heads)
     written = {name: leaf for name, leaf in weights.items() if name not in rule.memory.fixed}
     terms = (layer.terms(rule) or rule.algorithm.terms) * rule.association_count
     window = (chunk + rule.algorithm.window - 1) / chunk  # tokens whose gradients are taken anew
     momentum = "S" in rule.algorithm.keeps
-    flops = 2.0 * chunk**2 if momentum else 0.0
+    update, read = 2.0 * chunk**2 if momentum else 0.0, 0.0
     for i, leaf in enumerate(sorted(written.values(), key=lambda leaf: -leaf.ndim)):
         size, sides = leaf.size, sum(leaf.shape)
         products = 2 * chunk * sides * terms
@@ -68,10 +89,11 @@ def memory_flops(
             gradient = (
                 2 * size * terms + products + _triangular(rule, chunk * terms, leaf.shape) / chunk
             )
-        flops += gradient * (options.refine + 1) * window
-        flops += _read_and_write(rule, size, products * (options.refine + 1))
-        flops += rule.algorithm.flops(leaf.shape, chunk)
-    return heads * flops
+        writes, answered = _write_and_read(rule, size, products * (options.refine + 1))
+        update += gradient * (options.refine + 1) * window + writes
+        update += rule.algorithm.flops(leaf.shape, chunk)
+        read += answered
+    return MemoryFlops(heads * update, heads * read)
 
 
 def _triangular(rule: Rule, size: int, shape: tuple[int, ...]) -> float:
@@ -81,11 +103,11 @@ def _triangular(rule: Rule, size: int, shape: tuple[int, ...]) -> float:
     return product if by_column else product + 4.0 * size**3 * max(0, (size - 1).bit_length() - 1)
 
 
-def _read_and_write(rule: Rule, size: int, products: float) -> float:
+def _write_and_read(rule: Rule, size: int, products: float) -> tuple[float, float]:
     if rule.forms_weights:
-        return 4.0 * size
+        return 2.0 * size, 2.0 * size
     momentum = "S" in rule.algorithm.keeps
     states = 1 + momentum + rule.reads_linearly
     if rule.read == "snapshot":
-        return 2.0 * size * (1 + states)
-    return 2.0 * size * (1 + momentum) + products + 2.0 * size * states
+        return 2.0 * size * states, 2.0 * size
+    return 2.0 * size * states, 2.0 * size * (1 + momentum) + products

@@ -1,0 +1,149 @@
+"""Job: a run on a slice, with the shapes of its state and what of them each chip has."""
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import AbstractMesh, AxisType
+
+from miras.analysis.plan.slices import Slice
+from miras.mixers import MixerConfig
+from miras.models.block_config import BlockConfig
+from miras.parallel.config import AXES
+from miras.train.config import RunConfig, TrainConfig
+from miras.train.optimizer import axis_names, optimizer_of
+from miras.train.sharding import check_fits, check_replicated, state_shardings
+from miras.train.state import TrainState, create, structure
+
+
+class Leaf(NamedTuple):
+    """An array of the training state.
+
+    Attributes:
+        path: its names, "params" or "opt_state" first.
+        size: number of elements.
+        bytes: of all of it.
+        local: bytes that a chip has.
+        split: the mesh axes that split it.
+    """
+
+    path: tuple[str, ...]
+    size: int
+    bytes: int
+    local: int
+    split: tuple[str, ...]
+
+
+class Job:
+    """A run on a slice. Nothing is computed, and no device is needed.
+
+    Attributes:
+        config: the run.
+        slice: the chips.
+        sizes: of the axes of the mesh.
+        leaves: the training state.
+
+    Raises:
+        ConfigError: the mesh does not fit the chips or does not divide the run.
+    """
+
+    def __init__(self, config: RunConfig, on: Slice):
+        self.config, self.slice = config, on
+        self.sizes = config.mesh.sizes(on.chips)
+        axis_types = (AxisType.Auto,) * len(AXES)
+        mesh: Any = AbstractMesh(tuple(self.sizes.values()), AXES, axis_types=axis_types)
+        check_fits(config, mesh)
+        state, axes = _state(config)
+        shardings = state_shardings(mesh, axes, state)
+        check_replicated(config.mesh, mesh, state, shardings)
+        self.leaves = tuple(_leaves(state, shardings, self.sizes))
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number of the activations."""
+        return 2 if self.config.model.dtype == "bfloat16" else 4
+
+    @property
+    def rows(self) -> int:
+        """Rows of a batch that a chip has."""
+        return self.config.data.batch // (self.sizes["data"] * self.sizes["fsdp"])
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a batch that a chip has, between memories."""
+        return self.rows * self.config.data.sequence // self.sizes["seq"]
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of a step, of all chips."""
+        data = self.config.data
+        return data.batch * data.sequence * self.config.train.accumulate
+
+    @property
+    def groups(self) -> int:
+        """Turns of the loop over layers."""
+        return self.config.model.layers // len(self.config.model.letters)
+
+    @property
+    def remat(self) -> str:
+        """The policy of rematerialisation by its name."""
+        kind = self.config.model.remat
+        return {True: "full", False: "none"}.get(kind, kind) if isinstance(kind, bool) else kind
+
+    def blocks(self) -> Iterator[tuple[BlockConfig, int]]:
+        """The blocks of the pattern and the heads of each."""
+        model = self.config.model
+        for letter in model.letters:
+            block = model.block(letter)
+            yield block, block.heads or model.heads
+
+    def local(self, *kind: str) -> int:
+        """Bytes of the state on a chip whose path begins so."""
+        return sum(leaf.local for leaf in self.leaves if leaf.path[: len(kind)] == kind)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return sum(leaf.size for leaf in self.leaves if leaf.path[0] == "params")
+
+    @property
+    def layer_leaves(self) -> tuple[Leaf, ...]:
+        """The parameters that are stacked over layers."""
+        return tuple(leaf for leaf in self.leaves if leaf.path[:2] == ("params", "groups"))
+
+
+def mixers(config: MixerConfig, width: int, heads: int) -> Iterator[tuple[MixerConfig, int, int]]:
+    """The mixers that hold no others, of a block; with their widths and heads."""
+    held = list(config.mixer.holds(config, width, heads))
+    if not held or "rule" in config.mixer.uses:
+        yield config, width, heads
+        return
+    for inner in held:
+        yield from mixers(inner.config, inner.width, inner.heads)
+
+
+def _state(config: RunConfig) -> tuple[TrainState, Any]:
+    tokens = config.data.batch * config.data.sequence
+    return _state_of(config.model, config.train, tokens)
+
+
+@functools.lru_cache(maxsize=32)
+def _state_of(model: Any, train: TrainConfig, tokens: int) -> tuple[TrainState, Any]:
+    _, params = structure(model)
+    optimizer = optimizer_of(train, params, tokens)
+    state = jax.eval_shape(lambda: create(model, optimizer, train.seed, train.master))
+    return state, axis_names(params)
+
+
+def _leaves(state: TrainState, shardings: Any, sizes: dict[str, int]) -> Iterator[Leaf]:
+    placed = jax.tree.leaves(shardings)
+    for (path, x), sharding in zip(jax.tree_util.tree_leaves_with_path(state), placed, strict=True):
+        names = tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+        split = tuple(axis for axis in sharding.spec if axis is not None)
+        size = math.prod(x.shape)
+        is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        itemsize = 8 if is_key else x.dtype.itemsize
+        parts = math.prod(sizes[axis] for axis in split)
+        yield Leaf(names, size, size * itemsize, size * itemsize // parts, split)
