@@ -1,5 +1,6 @@
 """FLOPs and bytes of a token in memories and in attention, from shapes alone."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -71,25 +72,48 @@ def memory_flops(
 
 
 def update_and_read_flops(
-    rule: Rule, options: ScanOptions, layer: LayerConfig, width: int, heads: int
+    rule: Rule,
+    options: ScanOptions,
+    layer: LayerConfig,
+    width: int,
+    heads: int,
+    *,
+    multiple: int = 1,
 ) -> MemoryFlops:
-    """The two parts of `memory_flops`, for a rule that is no attention."""
-    chunk = options.chunk
+    """The two parts of `memory_flops`, for a rule that is no attention.
+
+    Args:
+        rule: as for `memory_flops`, and so on.
+        options: chunk, refine and exact.
+        layer: how tokens become keys.
+        width: of the tokens.
+        heads: H.
+        multiple: to which every dimension of a product is rounded up, as matrix units do.
+    """
+
+    def up(size: int) -> int:
+        return -(-size // multiple) * multiple
+
+    chunk = up(options.chunk)
     weights = weights_of(rule, width // heads)
     written = {name: leaf for name, leaf in weights.items() if name not in rule.memory.fixed}
     terms = (layer.terms(rule) or rule.algorithm.terms) * rule.association_count
-    window = (chunk + rule.algorithm.window - 1) / chunk  # tokens whose gradients are taken anew
+    window = (
+        1 + (rule.algorithm.window - 1) / options.chunk
+    )  # tokens whose gradients are taken anew
     momentum = "S" in rule.algorithm.keeps
     update, read = 2.0 * chunk**2 if momentum else 0.0, 0.0
     for i, leaf in enumerate(sorted(written.values(), key=lambda leaf: -leaf.ndim)):
-        size, sides = leaf.size, sum(leaf.shape)
+        shape = tuple(map(up, leaf.shape)) if leaf.ndim > 1 else leaf.shape
+        size, sides = math.prod(shape), sum(shape)
         products = 2 * chunk * sides * terms
         gradient = 2 * size * (1 if i == 0 else 2) * terms
         if options.exact:
-            gradient = (
-                2 * size * terms + products + _triangular(rule, chunk * terms, leaf.shape) / chunk
-            )
+            gradient = 2 * size * terms + products + _triangular(rule, chunk * terms, shape) / chunk
         writes, answered = _write_and_read(rule, size, products * (options.refine + 1))
+        # X^T E contracts over the tokens of a chunk, and has the rows of its smaller form.
+        smaller = min(size // up(n) * n for n in leaf.shape) if leaf.ndim > 1 else size
+        writes *= smaller / size * chunk / options.chunk
         update += gradient * (options.refine + 1) * window + writes
         update += rule.algorithm.flops(leaf.shape, chunk)
         read += answered

@@ -40,6 +40,8 @@ class Chip(Config):
         cores: TensorCores of a chip.
         units: of a core; None for chips whose kernels are bounded by FLOP/s alone.
         efficiency: share of `flops` that large products reach, in (0, 1].
+        small: share that the small products of memories reach where no schedule of a kernel says
+            it, in (0, 1].
         kind: "tpu", "gpu" or "cpu".
         source: where the figures are published.
     """
@@ -55,6 +57,7 @@ class Chip(Config):
     cores: int = 1
     units: MatrixUnits | None = None
     efficiency: float = 0.7
+    small: float = 0.1
     kind: Literal["tpu", "gpu", "cpu"] = "cpu"
     source: str = ""
 
@@ -63,9 +66,7 @@ class Chip(Config):
         for name in ("flops", "hbm", "bandwidth", "link", "network", "cores"):
             value = getattr(self, name)
             require(value > 0, f"chip.{name}={value} must be positive.")
-        require(
-            0 < self.efficiency <= 1, f"chip.efficiency={self.efficiency} must lie in (0, 1]."
-        )
+        require(0 < self.efficiency <= 1, f"chip.efficiency={self.efficiency} must lie in (0, 1].")
 
     @property
     def clock(self) -> float:

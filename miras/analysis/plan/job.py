@@ -1,21 +1,25 @@
 """Job: a run on a slice, with the shapes of its state and what of them each chip has."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from flax import nnx
 from jax.sharding import AbstractMesh, AxisType
 
 from miras.analysis.plan.slices import Slice
 from miras.mixers import MixerConfig
+from miras.models import LanguageModelConfig
 from miras.models.block_config import BlockConfig
 from miras.parallel.config import AXES
 from miras.train.config import RunConfig, TrainConfig
 from miras.train.optimizer import axis_names, optimizer_of
 from miras.train.sharding import check_fits, check_replicated, state_shardings
-from miras.train.state import TrainState, create, structure
+from miras.train.state import TrainState, create_from, structure
 
 
 class Leaf(NamedTuple):
@@ -90,7 +94,7 @@ class Job:
     def remat(self) -> str:
         """The policy of rematerialisation by its name."""
         kind = self.config.model.remat
-        return {True: "full", False: "none"}.get(kind, kind) if isinstance(kind, bool) else kind
+        return {True: "full", False: "none"}[kind] if isinstance(kind, bool) else kind
 
     def blocks(self) -> Iterator[tuple[BlockConfig, int]]:
         """The blocks of the pattern and the heads of each."""
@@ -125,16 +129,28 @@ def mixers(config: MixerConfig, width: int, heads: int) -> Iterator[tuple[MixerC
 
 
 def _state(config: RunConfig) -> tuple[TrainState, Any]:
-    tokens = config.data.batch * config.data.sequence
-    return _state_of(config.model, config.train, tokens)
+    """The state's shapes, which depend neither on `remat` nor on how a step is cut into batches."""
+    model = dataclasses.replace(config.model, remat=True)
+    train = dataclasses.replace(config.train, accumulate=1, loss_chunk=None)
+    tokens = config.data.batch * config.data.sequence * config.train.accumulate
+    return _state_of(model, train, tokens)
 
 
 @functools.lru_cache(maxsize=32)
-def _state_of(model: Any, train: TrainConfig, tokens: int) -> tuple[TrainState, Any]:
-    _, params = structure(model)
+def _structure(model: LanguageModelConfig) -> Any:
+    return structure(model)[1]
+
+
+@functools.lru_cache(maxsize=64)
+def _state_of(model: LanguageModelConfig, train: TrainConfig, tokens: int):
+    params = _structure(model)
     optimizer = optimizer_of(train, params, tokens)
-    state = jax.eval_shape(lambda: create(model, optimizer, train.seed, train.master))
-    return state, axis_names(params)
+
+    def make() -> TrainState:
+        arrays = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), nnx.to_pure_dict(params))
+        return create_from(arrays, optimizer, train.seed, train.master)
+
+    return jax.eval_shape(make), axis_names(params)
 
 
 def _leaves(state: TrainState, shardings: Any, sizes: dict[str, int]) -> Iterator[Leaf]:
@@ -143,7 +159,7 @@ def _leaves(state: TrainState, shardings: Any, sizes: dict[str, int]) -> Iterato
         names = tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
         split = tuple(axis for axis in sharding.spec if axis is not None)
         size = math.prod(x.shape)
-        is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
         itemsize = 8 if is_key else x.dtype.itemsize
         parts = math.prod(sizes[axis] for axis in split)
         yield Leaf(names, size, size * itemsize, size * itemsize // parts, split)

@@ -1,0 +1,213 @@
+"""The command `miras plan`: what a run needs and how long its steps take on chips elsewhere."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from miras.cli.options import DEFAULT_PRESET, RUN_FIELDS, add_preset_and_overrides, split_preset
+from miras.cli.output import print_line
+from miras.config import require
+from miras.errors import ConfigError
+
+if TYPE_CHECKING:
+    from miras.analysis.plan.chips import Chip
+    from miras.analysis.plan.predict import Prediction
+    from miras.analysis.plan.slices import Slice
+    from miras.train import RunConfig
+
+_TOKENS = "tokens_per_step"
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to a parser's `add_subparsers()`."""
+    parser = commands.add_parser(
+        "plan",
+        help="predict memory, time and cost of a run on TPUs and GPUs that you do not have",
+        description="Predict what each chip of a slice holds at the peak of a train step, what "
+        "the chips send each other, how long a step takes and what bounds it, without the chips.",
+        epilog="Example: `miras plan yaad layers=24 width=2048 heads=16 vocab=32000 sequence=4096 "
+        "dtype=bfloat16 tokens_per_step=0.5M --on v5e-256 --on v6e-64 --tokens 100B`.",
+    )
+    add_preset_and_overrides(
+        parser,
+        f"{RUN_FIELDS}; {_TOKENS}=0.5M sets data.batch; without mesh.*, a mesh that fits is chosen",
+    )
+    parser.add_argument(
+        "--on",
+        action="append",
+        required=True,
+        metavar="SLICE",
+        help="v5e-256, v6e-64, v5p-128 (TensorCores, two a chip), v5e:16x16, 2*v5e-256 for two "
+        "slices, h200-8, or cpu, which is measured; may be repeated",
+    )
+    parser.add_argument("--tokens", metavar="N", help="tokens to train on, as in 100B, for hours")
+    parser.add_argument(
+        "--price",
+        action="append",
+        metavar="[CHIP=]PRICE",
+        help="of a chip-hour, for the price of --tokens; may be repeated for several chips",
+    )
+    parser.add_argument(
+        "--chip", action="append", metavar="FILE.json", help="describes a chip for --on, by name"
+    )
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help="rank meshes, accumulated batches and remat with the same tokens a step",
+    )
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from miras.analysis.plan.job import Job
+    from miras.analysis.plan.predict import predict
+
+    config, tokens, mesh_given = _config(args)
+    slices = _slices(args)
+    trained = _number(args.tokens, "--tokens")
+    prices = [_price(args.price or [], on) for on in slices]
+    plans: list[Prediction] = []
+    wrong: list[str] = []
+    kept_prices = []
+    for on, price in zip(slices, prices, strict=True):
+        try:
+            fit = _fitted(config, on, tokens, mesh_given)
+            plans.append(predict(Job(fit, on)))
+            kept_prices.append(price)
+        except ConfigError as error:
+            if len(slices) == 1:
+                raise
+            wrong.append(f"{on.name}: {error}")
+    require(bool(plans), " ".join(wrong))
+    if args.search:
+        return _search(args, plans)
+    if args.json:
+        from miras.analysis.plan.record import as_dict
+
+        found = [as_dict(plan, trained, price) for plan, price in zip(plans, kept_prices)]
+        print(json.dumps({"plans": found, "invalid": wrong}, indent=1))
+        return 0
+    _print(plans, trained, kept_prices, wrong)
+    return 0
+
+
+def _print(
+    plans: "list[Prediction]", tokens: int | None, prices: list[float | None], wrong: list[str]
+) -> None:
+    from rich.console import Console
+
+    from miras.analysis.plan import tables
+
+    console = Console()
+    console.print(tables.table(plans, tokens, prices))
+    console.print()
+    console.print(tables.flops_table(plans[0]))
+    if any(plan.traffic for plan in plans):
+        console.print()
+        console.print(tables.traffic_table(plans))
+    console.print()
+    for line in [*wrong, *tables.notes(plans)]:
+        print_line(console, line)
+
+
+def _search(args: argparse.Namespace, plans: "list[Prediction]") -> int:
+    from rich.console import Console
+
+    from miras.analysis.plan import tables
+    from miras.analysis.plan.record import as_dict
+    from miras.analysis.plan.search import search
+
+    for plan in plans:
+        found = search(plan.job.config, plan.job.slice)
+        if args.json:
+            rows = [
+                {"run": c.overrides, "verdict": c.verdict}
+                | ({} if c.prediction is None else {"plan": as_dict(c.prediction)})
+                for c in found
+            ]
+            print(json.dumps({"slice": plan.job.slice.name, "candidates": rows}, indent=1))
+        else:
+            console = Console()
+            console.print(plan.job.slice.name, style="bold")
+            console.print(tables.search_table(found))
+    return 0
+
+
+def _config(args: argparse.Namespace) -> "tuple[RunConfig, int | None, bool]":
+    """The run, the tokens of a step, and whether the mesh is given."""
+    from miras.cli.runs import run_config
+
+    name, words = split_preset(args.overrides)
+    given = [word for word in words if word.partition("=")[0] == _TOKENS]
+    words = [word for word in words if word not in given]
+    keys = [word.partition("=")[0] for word in words]
+    tokens = _number(given[-1].partition("=")[2], _TOKENS) if given else None
+    require(
+        tokens is None or not {"batch", "data.batch"} & set(keys),
+        f"{_TOKENS} and data.batch are both given: leave one of them out.",
+    )
+    config = run_config(name or DEFAULT_PRESET, words, None, rates="matched")
+    return config, tokens, any(key.startswith("mesh") for key in keys)
+
+
+def _fitted(config: "RunConfig", on: "Slice", tokens: int | None, mesh_given: bool) -> "RunConfig":
+    from miras.analysis.plan.fitting import fitted
+
+    return fitted(config, on, tokens, mesh_given=mesh_given)
+
+
+def _slices(args: argparse.Namespace) -> "list[Slice]":
+    from miras.analysis.plan.slices import parse_slice
+
+    described = _described(args.chip or [])
+    if any(name.partition("-")[0] == "cpu" for name in args.on) and "cpu" not in described:
+        from miras.analysis.plan.cpu import measured
+
+        described["cpu"] = measured()
+    return [parse_slice(name, described) for name in args.on]
+
+
+def _described(files: list[str]) -> "dict[str, Chip]":
+    from pathlib import Path
+
+    from miras.analysis.plan.chips import Chip
+    from miras.config import from_dict
+
+    found: dict[str, Chip] = {}
+    for file in files:
+        try:
+            values = json.loads(Path(file).read_text())
+        except ValueError as error:
+            raise ConfigError(f"--chip {file} is not JSON: {error}.") from None
+        units = values.pop("units", None) if isinstance(values, dict) else None
+        chip = from_dict(Chip, values)
+        require(units is None, f"--chip {file} has units: give flops, and leave units out.")
+        found[chip.name] = chip
+    return found
+
+
+def _number(text: str | None, named: str) -> int | None:
+    from miras.analysis.match import parse_size
+
+    if text is None:
+        return None
+    try:
+        return parse_size(text)
+    except ConfigError:
+        raise ConfigError(
+            f"{named}={text} is not a number of tokens: write it as 0.5M, 100B or 524288."
+        ) from None
+
+
+def _price(given: list[str], on: "Slice") -> float | None:
+    found = None
+    for word in given:
+        chip, equals, price = word.rpartition("=")
+        try:
+            value = float(price)
+        except ValueError:
+            raise ConfigError(f"--price {word} is not a price: write 1.2, or v5e=1.2.") from None
+        if not equals or chip == on.chip.name:
+            found = value
+    return found
