@@ -12,7 +12,7 @@ from miras.errors import ConfigError
 if TYPE_CHECKING:
     from miras.analysis.plan.chips import Chip
     from miras.analysis.plan.predict import Prediction
-    from miras.analysis.plan.slices import Slice
+    from miras.analysis.plan.slices import PlannedSlice
     from miras.train import RunConfig
 
 _TOKENS = "tokens_per_step"
@@ -33,11 +33,14 @@ def add_parser(commands: Any) -> None:
         f"{RUN_FIELDS}; {_TOKENS}=0.5M sets data.batch; without mesh.*, a mesh that fits is chosen",
     )
     parser.add_argument(
+        "--recipe", metavar="NAME", help="a named run that the fields change, see `miras recipes`"
+    )
+    parser.add_argument(
         "--on",
         action="append",
         required=True,
         metavar="SLICE",
-        help="v5e-256, v6e-64, v5p-128 (TensorCores, two a chip), v5e:16x16, 2*v5e-256 for two "
+        help="v5e-256, v6e-64, v5p-128 (TensorCores, two a chip), v5e:16x16, 2xv5e-256 for two "
         "slices, h200-8, or cpu, which is measured; may be repeated",
     )
     parser.add_argument("--tokens", metavar="N", help="tokens to train on, as in 100B, for hours")
@@ -147,25 +150,27 @@ def _config(args: argparse.Namespace) -> "tuple[RunConfig, int | None, bool]":
         tokens is None or not {"batch", "data.batch"} & set(keys),
         f"{_TOKENS} and data.batch are both given: leave one of them out.",
     )
-    config = run_config(name or DEFAULT_PRESET, words, None, rates="matched")
+    config = run_config(name or DEFAULT_PRESET, words, None, rates="matched", recipe=args.recipe)
     return config, tokens, any(key.startswith("mesh") for key in keys)
 
 
-def _fitted(config: "RunConfig", on: "Slice", tokens: int | None, mesh_given: bool) -> "RunConfig":
+def _fitted(
+    config: "RunConfig", on: "PlannedSlice", tokens: int | None, mesh_given: bool
+) -> "RunConfig":
     from miras.analysis.plan.fitting import fitted
 
     return fitted(config, on, tokens, mesh_given=mesh_given)
 
 
-def _slices(args: argparse.Namespace) -> "list[Slice]":
-    from miras.analysis.plan.slices import parse_slice
+def _slices(args: argparse.Namespace) -> "list[PlannedSlice]":
+    from miras.analysis.plan.slices import planned_slice
 
     described = _described(args.chip or [])
     if any(name.partition("-")[0] == "cpu" for name in args.on) and "cpu" not in described:
         from miras.analysis.plan.cpu import measured
 
         described["cpu"] = measured()
-    return [parse_slice(name, described) for name in args.on]
+    return [planned_slice(name, described) for name in args.on]
 
 
 def _described(files: list[str]) -> "dict[str, Chip]":
@@ -200,7 +205,7 @@ def _number(text: str | None, named: str) -> int | None:
         ) from None
 
 
-def _price(given: list[str], on: "Slice") -> float | None:
+def _price(given: list[str], on: "PlannedSlice") -> float | None:
     found = None
     for word in given:
         chip, equals, price = word.rpartition("=")

@@ -56,7 +56,7 @@ def test_search_lists_every_candidate(capsys):
     [
         (["tokens_per_step=many", "--on", "v5e-4"], "tokens_per_step=many"),
         (["tokens_per_step=1k", "data.batch=4", "--on", "v5e-4"], "both given"),
-        (["--on", "v5e-5"], "no slice of v5e"),
+        (["--on", "v5e-5"], "v5e-4"),
         (["--on", "v5e-4", "--tokens", "x"], "--tokens=x"),
         (["--on", "v5e-4", "--price", "cheap"], "--price cheap"),
         (["tokens_per_step=64", "mesh.fsdp=4", "--on", "v5e-4"], "raise tokens_per_step"),

@@ -97,8 +97,8 @@ _CLOUD = "https://cloud.google.com/tpu/docs/"
 # network is that of its host's cards). Usable HBM is what the compiler names when a program does
 # not fit. Matrix units: the same pages, and `get_tpu_info` of jax.experimental.pallas.tpu. The two
 # units of a v6e would need 3.5 GHz with a row a cycle; two rows at 1.75 GHz is an assumption.
-# GPUs: NVIDIA's data sheets of the SXM modules, dense bfloat16; one 400 Gbit/s card a GPU is that
-# of a DGX.
+# GPUs: NVIDIA's data sheets of the SXM modules, dense bfloat16; the network is one
+# card a GPU, as in a DGX.
 CHIPS = {
     chip.name: chip
     for chip in (
@@ -157,6 +157,17 @@ CHIPS = {
             source=_CLOUD + "v6e",
         ),
         Chip(
+            name="a100",
+            flops=312e12,
+            hbm=79 * GIB,
+            bandwidth=2039e9,
+            link=300e9,
+            network=25e9,
+            efficiency=0.6,
+            kind="gpu",
+            source="https://www.nvidia.com/en-us/data-center/a100/",
+        ),
+        Chip(
             name="h100",
             flops=989e12,
             hbm=79 * GIB,
@@ -177,6 +188,17 @@ CHIPS = {
             efficiency=0.6,
             kind="gpu",
             source="https://www.nvidia.com/en-us/data-center/h200/",
+        ),
+        Chip(
+            name="b200",
+            flops=2250e12,
+            hbm=178 * GIB,
+            bandwidth=7700e9,
+            link=900e9,
+            network=50e9,
+            efficiency=0.6,
+            kind="gpu",
+            source="https://www.nvidia.com/en-us/data-center/dgx-b200/",
         ),
     )
 }

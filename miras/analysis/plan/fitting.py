@@ -2,13 +2,15 @@
 
 import dataclasses
 
-from miras.analysis.plan.slices import Slice
+from miras.analysis.plan.slices import PlannedSlice
 from miras.config import require
 from miras.parallel import MeshConfig
 from miras.train.config import RunConfig
 
 
-def fitted(config: RunConfig, on: Slice, tokens: int | None, *, mesh_given: bool) -> RunConfig:
+def fitted(
+    config: RunConfig, on: PlannedSlice, tokens: int | None, *, mesh_given: bool
+) -> RunConfig:
     """The run on the slice.
 
     Args:
@@ -40,7 +42,7 @@ def fitted(config: RunConfig, on: Slice, tokens: int | None, *, mesh_given: bool
     return dataclasses.replace(config, data=dataclasses.replace(data, batch=rows))
 
 
-def _mesh(config: RunConfig, on: Slice, rows: float) -> MeshConfig:
+def _mesh(config: RunConfig, on: PlannedSlice, rows: float) -> MeshConfig:
     base = dataclasses.replace(config.mesh, slices=on.slices, data=on.slices, fsdp=-1)
     heads = {config.model.block(x).heads or config.model.heads for x in config.model.letters}
     inside, tensor = on.chips // on.slices, 1

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import AbstractMesh, AxisType
 
-from miras.analysis.plan.slices import Slice
+from miras.analysis.plan.slices import PlannedSlice
 from miras.mixers import MixerConfig
 from miras.models import LanguageModelConfig
 from miras.models.block_config import BlockConfig
@@ -53,7 +53,7 @@ class Job:
         ConfigError: the mesh does not fit the chips or does not divide the run.
     """
 
-    def __init__(self, config: RunConfig, on: Slice):
+    def __init__(self, config: RunConfig, on: PlannedSlice):
         self.config, self.slice = config, on
         self.sizes = config.mesh.sizes(on.chips)
         axis_types = (AxisType.Auto,) * len(AXES)

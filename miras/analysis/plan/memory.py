@@ -22,7 +22,7 @@ from miras.backends.xla.loop import checkpoint_interval
 from miras.config.base import Config
 from miras.engine.state import initial_state
 from miras.mixers.base import MixerConfig
-from miras.train.loss import chunks_of
+from miras.train.token_chunks import chunks_of
 
 _LANES = 128
 # Arrays of a block of the size of its input, that are live when a memory's backward pass begins:
@@ -171,6 +171,8 @@ def _hidden(job: Job) -> float:
 
 def _activations(job: Job, block: MixerConfig, heads: int) -> int:
     """Of one block in its backward pass."""
+    if block.mixer.loops:
+        return _of_segments(job, block, heads)
     width, split = job.config.model.width, job.sizes["tensor"]
     stream = job.tokens * width * job.itemsize
     whole = _STREAMS * stream + 3 * _hidden(job) * stream
@@ -183,6 +185,21 @@ def _activations(job: Job, block: MixerConfig, heads: int) -> int:
         read = padded * of_heads * 4 / job.itemsize  # the cotangent of the read, float32
         whole += projected + kernel + read
     return round(whole)
+
+
+def _of_segments(job: Job, block: MixerConfig, heads: int) -> int:
+    """Of a block whose mixer loops over segments: the loop keeps what every segment computes.
+
+    The numbers are read from one compiled step (titans_mac of `benchmarks/results/meshes.md`).
+    """
+    width, attention = job.config.model.width, block.attention
+    head = width // heads
+    padded = math.ceil(head / _LANES) * _LANES / head
+    streams = 60 * padded * job.tokens * width * job.itemsize / job.sizes["tensor"]
+    seen = 2 * min(attention.window, attention.segment) + attention.persistent
+    columns = math.ceil(seen / _LANES) * _LANES
+    scores = job.tokens * heads * columns * (4 + job.itemsize) / job.sizes["tensor"]
+    return round(streams + scores + 4 * _states(job, block, heads))
 
 
 def _gathered(job: Job) -> int:

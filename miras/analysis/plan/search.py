@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from miras.analysis.plan.job import Job
 from miras.analysis.plan.predict import Prediction, predict
-from miras.analysis.plan.slices import Slice
+from miras.analysis.plan.slices import PlannedSlice
 from miras.errors import ConfigError
 from miras.models.remat import canonical
 from miras.train.config import RunConfig
@@ -41,7 +41,7 @@ class Candidate(NamedTuple):
         )
 
 
-def search(config: RunConfig, on: Slice) -> list[Candidate]:
+def search(config: RunConfig, on: PlannedSlice) -> list[Candidate]:
     """All candidates with the tokens a step of the config: those that fit first, fastest first."""
     found = [_judged(candidate, on) for candidate in _candidates(config, on)]
 
@@ -52,7 +52,7 @@ def search(config: RunConfig, on: Slice) -> list[Candidate]:
     return sorted(found, key=order)
 
 
-def _candidates(config: RunConfig, on: Slice) -> Iterator[RunConfig]:
+def _candidates(config: RunConfig, on: PlannedSlice) -> Iterator[RunConfig]:
     rows = config.data.batch * config.train.accumulate
     inside = on.chips // on.slices
     for tensor in _TENSOR:
@@ -78,7 +78,7 @@ def _candidates(config: RunConfig, on: Slice) -> Iterator[RunConfig]:
                         )
 
 
-def _judged(config: RunConfig, on: Slice) -> Candidate:
+def _judged(config: RunConfig, on: PlannedSlice) -> Candidate:
     try:
         plan = predict(Job(config, on))
     except ConfigError as error:

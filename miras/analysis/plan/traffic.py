@@ -9,7 +9,7 @@ import math
 from typing import NamedTuple
 
 from miras.analysis.plan.job import Job
-from miras.analysis.plan.slices import Slice
+from miras.analysis.plan.slices import PlannedSlice
 
 _HOST = 8  # GPUs that share a switch
 
@@ -78,7 +78,7 @@ def step_traffic(job: Job) -> list[Exchange]:
     return found
 
 
-def bandwidth(on: Slice, sizes: dict[str, int], axis: str) -> float:
+def bandwidth(on: PlannedSlice, sizes: dict[str, int], axis: str) -> float:
     """Bytes/s of a chip along a mesh axis."""
     chip = on.chip
     if chip.torus == 0:
@@ -88,7 +88,7 @@ def bandwidth(on: Slice, sizes: dict[str, int], axis: str) -> float:
     return chip.link * _links(on, sizes)[axis]
 
 
-def _links(on: Slice, sizes: dict[str, int]) -> dict[str, int]:
+def _links(on: PlannedSlice, sizes: dict[str, int]) -> dict[str, int]:
     """Directed links that each axis uses; the innermost axis takes its dimensions first."""
     free, links = list(on.shape), {}
     for axis in ("tensor", "seq", "fsdp", "data"):

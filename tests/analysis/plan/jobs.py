@@ -2,7 +2,7 @@
 
 from miras.analysis.plan.chips import Chip
 from miras.analysis.plan.job import Job
-from miras.analysis.plan.slices import parse_slice
+from miras.analysis.plan.slices import planned_slice
 from miras.config import override
 from miras.presets import preset
 from miras.train import RunConfig
@@ -13,4 +13,4 @@ CHIP = Chip(name="cpu", flops=1e12, hbm=2.0**30, bandwidth=1e11, efficiency=0.5)
 def job(name: str, *overrides: str, on: str = "cpu") -> Job:
     """A preset with overrides on a slice."""
     config = override(RunConfig(model=preset(name)), *overrides)
-    return Job(config, parse_slice(on, {"cpu": CHIP}))
+    return Job(config, planned_slice(on, {"cpu": CHIP}))

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.meshes import CASES, RESULTS, key
 from miras.analysis.plan.job import Job
 from miras.analysis.plan.memory import state_bytes, step_memory
-from miras.analysis.plan.slices import parse_slice
+from miras.analysis.plan.slices import planned_slice
 from miras.cli.runs import run_config
 from miras.presets import preset
 from tests.analysis.plan.jobs import job
@@ -19,7 +19,7 @@ CHECKED = [case for case in CASES if key(case) in ROWS]
 def compared(case) -> float:
     """Analytic over compiled."""
     config = run_config(case.preset, [*case.run, *case.changes], None, rates="raw")
-    found = step_memory(Job(config, parse_slice(case.topology)))
+    found = step_memory(Job(config, planned_slice(case.topology)))
     return found.peak / 2**30 / ROWS[key(case)]["peak"]
 
 

@@ -69,7 +69,7 @@ def test_collectives_of_weights_gradients_and_activations():
 
 def test_slices_exchange_gradients_over_the_network():
     words = ("data.batch=8", "mesh.slices=2", "mesh.data=2")
-    found = job("yaad", *WORDS, *words, on="2*v5e-4")
+    found = job("yaad", *WORDS, *words, on="2xv5e-4")
     (between,) = (x for x in step_traffic(found) if x.axis == "slices")
     local = sum(x.local for x in found.leaves if x.path[0] == "params")
     assert between.bytes == local
