@@ -1,7 +1,8 @@
 """The glossary of shapes as jaxtyping aliases, and `typed`, which checks a function against them.
 
 B batch, T time, H heads, K heads of keys and values (H, but a divisor of it in attention with
-grouped heads), R associations per token (an axis that only some rules have), C tokens of a chunk,
+grouped heads), R associations per token (an axis that only some rules have), N reads per token (an
+axis that only some calls have), C tokens of a chunk,
 Dk key and query width, Dv value width, V vocabulary. Fast weights are dicts from a
 weight's name to [in, out] or [out]; `scan` takes them with a leading [H] or [B, H].
 """
@@ -18,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer, jaxtyped
 
 from miras.errors import ConfigError
 
-Queries = Float[Array, "B T H Dk"]
+Queries = Float[Array, "B T H *N Dk"]
 Keys = Float[Array, "B T K *R Dk"]
 Values = Float[Array, "B T K *R Dv"]
 Gates = dict[str, Float[Array, "B T H ..."]]  # per head, or per channel or association of a head

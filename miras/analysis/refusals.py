@@ -209,9 +209,6 @@ REFUSALS: dict[str, tuple[Refusal, ...]] = {
     "Several associations per token": (
         _when({"algorithm": "gd"}, {"terms": 2}, algorithm=_OMEGA),
         _when({"algorithm": "gd"}, {"terms": 2}, algorithm="muon"),
-        _when({"retention": {"kind": "l2", "discretised": False}}, {"terms": 2},
-              retention={"kind": "l2", "discretised": True}),
-        _when({"retention": "l2"}, {"terms": 2}, retention="elastic_net"),
         _when({"terms": None}, {"terms": 2}, memory="slots", bias="dot"),
         _when({"terms": None}, {"terms": 2}, retention={**_KEY, "tied": True}),
         _when({"terms": None}, {"terms": 2}, algorithm="preconditioned"),

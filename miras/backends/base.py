@@ -31,7 +31,7 @@ class ScanInputs(NamedTuple):
 
     Attributes:
         W0: initial primal weights, leaves [H, in, out] or [H, out].
-        q: [B, T, H, Dk].
+        q: [B, T, H, Dk], or [B, T, H, N, Dk] with N reads a token.
         k: [B, T, H, Dk], or [B, T, H, R, Dk] with R associations a token.
         v: [B, T, H, Dv], or [B, T, H, R, Dv].
         gates: by name, [B, T, H, ...]; backends get every gate of the rule.
@@ -53,6 +53,11 @@ class ScanInputs(NamedTuple):
     mask: Mask | None = None
     average: Array | None = None
 
+    @property
+    def terms(self) -> int | None:
+        """R where keys have an axis of associations, else None."""
+        return self.k.shape[3] if self.k.ndim == 5 else None
+
 
 class Alignment(NamedTuple):
     """What the caller promises about chunk edges, so that no other layout is compiled.
@@ -73,7 +78,7 @@ class ScanResult(NamedTuple):
     """What a backend returns.
 
     Attributes:
-        y: [B, T, H, Dv] in the dtype of q.
+        y: [B, T, H, Dv], or [B, T, H, N, Dv], in the dtype of q.
         state: the state after the last token.
         loss: inner loss of each token where its gradient was taken, [B, T, H].
     """

@@ -18,7 +18,7 @@ from miras.backends.base import Alignment, Backend, ScanInputs, ScanResult, Supp
 from miras.engine.decay import decay_of
 from miras.engine.iterate import Iterate
 from miras.engine.layout import positions
-from miras.engine.readers import FixedWeightsReader
+from miras.engine.readers import FixedWeightsReader, apply
 from miras.engine.state import State, initial_state, split_fixed
 from miras.engine.systems import inverse_positive
 from miras.engine.tokens import Tokens, Window, tokens_of
@@ -62,7 +62,8 @@ def scan_tokens(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> ScanRes
     start = state
     if start is None:
         widths = k.shape[-1], v.shape[-1]
-        start = initial_state(rule, W0, batch, *widths, refine=options.refine, dtype=dtype)
+        kept = {"refine": options.refine, "dtype": dtype, "terms": inputs.terms}
+        start = initial_state(rule, W0, batch, *widths, **kept)
     if options.exact or rule.algorithm.online:  # online: chunks are counted from here
         start = start.replace(position=jnp.zeros_like(start.position))
     at = positions(segment_ids, start.position, start.segment, length, chunk, mask)
@@ -182,9 +183,8 @@ def _token(rule, options, fixed, segment_start, memory: State, streams, reset, p
         A = _choose(is_last, near, A)
     W = _link(rule, A) if L is None else L
     W = snapshot if rule.read == "snapshot" else W
-    y = rule.memory.apply(
-        FixedWeightsReader(W, fixed, gates=rule.memory.own_gates(tokens.gates)), q
-    )[0]
+    own = rule.memory.own_gates(tokens.gates)
+    y = apply(rule.memory, FixedWeightsReader(W, fixed, gates=own), q)[0]
     window = jax.tree.map(lambda x: x[1:], now)
     after = memory.replace(A=A, S=S, V=V, R=R, L=L, window=window, sweeps=tuple(moved))
     return after, (y, loss)

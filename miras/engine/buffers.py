@@ -35,17 +35,23 @@ class ChunkBuffers(Buffers):
 
     def previous(self, name: str, x: Array) -> Array:
         """x of the last written token before each; the carried one where there is none."""
-        flat, start = x.reshape(x.shape[0], -1), self.before[name].reshape(1, -1)
+        if x.ndim == 3:  # one by one, as kernels do not reshape matrices to rows
+            each = [self._previous(x[:, j], self.before[name][j]) for j in range(x.shape[1])]
+            found, ends = zip(*each)
+            self.after[name] = jnp.stack(ends)
+            return jnp.stack(found, axis=1)
+        found, self.after[name] = self._previous(x, self.before[name])
+        return found
+
+    def _previous(self, x: Array, start: Array) -> tuple[Array, Array]:
+        """x [C, D] of the token before each, and of the last one [D]."""
         count = rank(self.write)
         earlier = count - self.write  # written tokens before each
         ranked = jnp.where(self.write > 0, count, -1.0)
         pick = (ranked[None, :] == earlier[:, None]).astype(x.dtype)
-        found = pick @ flat + jnp.where(earlier[:, None] == 0, start, 0.0)
-        end = (ranked == count[-1]).astype(x.dtype) @ flat + jnp.where(
-            count[-1] == 0, start[0], 0.0
-        )
-        self.after[name] = end.reshape(x.shape[1:])
-        return found.reshape(x.shape)
+        found = pick @ x + jnp.where(earlier[:, None] == 0, start[None, :], 0.0)
+        end = (ranked == count[-1]).astype(x.dtype) @ x + jnp.where(count[-1] == 0, start, 0.0)
+        return found, end
 
 
 def rank(weight: Array) -> Array:

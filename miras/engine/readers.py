@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from miras.array_typing import Array, Leaf, Weights
 from miras.engine.decay import Decay, Sums, read_writes
-from miras.memory import Reader
+from miras.memory import Memory, Reader
 from miras.optim.coefficients import Coefficients
 
 # How a weight enters a read: x @ W, x @ W^T, x * W or x + W.
@@ -92,6 +92,16 @@ class FixedWeightsReader:
 
     def _scaled(self, name: str, y: Array) -> Array:
         return y if self.decays is None else self.decays[name].of_output(y)
+
+
+def apply(memory: Memory, reader: Reader, q: Array) -> Array:
+    """M(W, q_t) of each query [C, dk], or of each of N queries a token [C, N, dk]; as q, [.., dv].
+
+    The N reads of a token see the same weights.
+    """
+    if q.ndim == 2:
+        return memory.apply(reader, q)
+    return jnp.stack([memory.apply(reader, q[:, n]) for n in range(q.shape[1])], axis=1)
 
 
 class Trail(NamedTuple):

@@ -92,6 +92,7 @@ def initial_state(
     refine: int = 0,
     dtype=jnp.float32,
     made: str | None = None,
+    terms: int | None = None,
 ) -> State:
     """The state before the first token.
 
@@ -104,6 +105,7 @@ def initial_state(
         refine: as it will be given to `miras.scan`.
         dtype: of the state.
         made: see `State`.
+        terms: R, associations a token, where keys have an axis of them.
     """
     fast, _ = split_fixed(rule, W0)
     fast = {name: leaf.astype(dtype) for name, leaf in fast.items()}
@@ -118,7 +120,7 @@ def initial_state(
     kept = rule.algorithm.carried
     memory = Iterate(A, zeros if "S" in kept else None, zeros if "V" in kept else None)
     heads = next(iter(fast.values())).shape[0]
-    shapes = rule.carries(dk, dv)
+    shapes = rule.carries(dk, dv, terms)
     carried = {name: jnp.zeros((batch, heads, *shape), dtype) for name, shape in shapes.items()}
     size = rule.algorithm.window - 1
     window = None

@@ -20,7 +20,7 @@ from miras.engine.exact import exact_gradients
 from miras.engine.gradients import Gradients, associated, gradients
 from miras.engine.iterate import Iterate, Steps, last, link
 from miras.engine.linear import DualTrajectory
-from miras.engine.readers import FixedWeightsReader
+from miras.engine.readers import FixedWeightsReader, apply
 from miras.engine.state import State
 from miras.engine.tokens import Tokens, band, next_window, tokens_of, with_window
 from miras.engine.trajectory import Trajectory, trajectory
@@ -34,7 +34,7 @@ class Tile(NamedTuple):
     """A run of C tokens of one head that lie in one chunk.
 
     Attributes:
-        q: [C, dk].
+        q: [C, dk], or [C, N, dk] with N reads a token.
         k: [C, dk], or [C, R, dk] with R terms a token.
         v: [C, dv], or [C, R, dv].
         k_write: as k; None where keys are written along themselves.
@@ -90,8 +90,8 @@ def chunk_step(
         tile: the tokens.
 
     Returns:
-        The memory after the run, y [C, dv], the inner loss of each token where its gradient was
-        taken [C].
+        The memory after the run, y [C, dv] or [C, N, dv], the inner loss of each token where its
+        gradient was taken [C].
     """
     return advance(rule, fixed, learn(rule, options, fixed, memory, tile), tile)
 
@@ -263,13 +263,13 @@ def _at(rule: Rule, reader: Reader, tokens: Tokens) -> Gradients:
 def _read(
     rule: Rule, fixed: Weights, memory: State, path: Trajectory, steps: Steps, q: Array
 ) -> Array:
-    """y [C, dv]."""
+    """y [C, dv], or [C, N, dv]."""
     if rule.read == "snapshot":
-        return rule.memory.apply(_fixed_weights(rule, memory.R, fixed, steps), q)
+        return apply(rule.memory, _fixed_weights(rule, memory.R, fixed, steps), q)
     if rule.reads_linearly:
         assert memory.L is not None
         path = trajectory(rule, Iterate(memory.L, memory.S, memory.V), steps, fixed)
-    return rule.memory.apply(path.after(), q)
+    return apply(rule.memory, path.after(), q)
 
 
 def _fixed_weights(rule: Rule, W: Weights, fixed: Weights, steps: Steps) -> FixedWeightsReader:
@@ -281,8 +281,8 @@ def _last_read(rule: Rule, fixed: Weights, W: Weights, steps: Steps, tile: Tile,
     """y, where the run's last token reads the memory after the per-chunk action, if any."""
     if rule.read == "snapshot":
         return y
-    true_read = rule.memory.apply(_fixed_weights(rule, W, fixed, steps), tile.q)
-    is_last = (jnp.arange(y.shape[0]) == y.shape[0] - 1)[:, None]
+    true_read = apply(rule.memory, _fixed_weights(rule, W, fixed, steps), tile.q)
+    is_last = (jnp.arange(y.shape[0]) == y.shape[0] - 1).reshape(-1, *[1] * (y.ndim - 1))
     return jnp.where(is_last & tile.chunk_end, true_read, y)
 
 

@@ -65,7 +65,8 @@ def tokens_of(
 ) -> Tokens:
     """The tokens of a tile; arguments as its fields, and the buffers that parts carry."""
     gates = rule.retention.effective(_clamped(rule, gates))
-    rates_by_term = k.ndim == 3
+    given = k.shape[1] if k.ndim == 3 else 1
+    rates_by_term = k.ndim == 3 and _has_terms(rule, gates)
     made = Association(k, k_write, v)
     for mapping in rule.associating_parts:
         made = mapping.associate(made, gates, buffers)
@@ -77,6 +78,8 @@ def tokens_of(
     at_gradient = rule.algorithm.lr_at == "gradient"
     at_term = at_gradient and rule.algorithm.window == 1  # else it scales a window: see `band`
     lrs = _rate(rule, gates)
+    if rates_by_term and count > given:
+        lrs = jnp.concatenate([lrs] * (count // given), axis=1)
     lrs = lrs if rates_by_term or not several else jnp.repeat(lrs[:, None], count, axis=1)
     side = rule.algorithm.granularity
 
@@ -117,6 +120,12 @@ def tokens_of(
 def _rate(rule: Rule, gates: dict[str, Array]) -> Array:
     assert rule.rate is not None
     return gates[rule.rate.name]
+
+
+def _has_terms(rule: Rule, gates: dict[str, Array]) -> bool:
+    """Whether each association of a token has a rate of its own."""
+    assert rule.rate is not None
+    return gates[rule.rate.name].ndim == (2 if rule.rate.side == "head" else 3)
 
 
 def _masked(gate: Gate, gates: dict[str, Array], write: Array) -> Array:

@@ -49,6 +49,9 @@ class LayerConfig(Config):
         gates: how learned gates are computed from the token. "plain": each has a projection of its
             own. "angle": an angle from the rate divides 1 between the update's rate and the decay
             (Momentum DeltaNet, 2605.05838); see `AngleGates`.
+        mimo: R >= 1, keys, values and queries of a token (multiple inputs, multiple outputs;
+            Mamba-3, 2603.15569); see `miras.layers.mimo`. One rate serves all R. With more than 1
+            the layer takes plain keys. 1 for a single input and output.
         rope: rotary embedding of q and k (2104.09864), for attention. With a memory that is not
             attention it rotates the keys that are written and the queries that are read.
         rope_base: its largest wavelength over 2 pi, > 1.
@@ -77,6 +80,7 @@ class LayerConfig(Config):
     qk_bias: bool = added(False)
     keys: Literal["plain", "product", "rwkv7", "comba", "corrected"] = "plain"
     gates: Literal["plain", "angle"] = added("plain")
+    mimo: int = added(1)
     rope: bool = False
     rope_base: float = 10000.0
     rope_angles: Literal["position", "cumulative"] = added("position")
@@ -91,6 +95,12 @@ class LayerConfig(Config):
     def validate(self) -> None:
         """Check ranges."""
         require(self.conv >= 0, f"layer.conv={self.conv} must not be negative.")
+        require(self.mimo >= 1, f"layer.mimo={self.mimo} must be at least 1.")
+        require(
+            self.mimo == 1 or self.keys == "plain",
+            f"layer.mimo={self.mimo} gives a token that many keys, which layer.keys={self.keys!r} "
+            "makes by itself: use layer.keys='plain', or layer.mimo=1.",
+        )
         require(self.gate_rank >= 1, f"layer.gate_rank={self.gate_rank} must be at least 1.")
         require(self.rope_base > 1, f"layer.rope_base={self.rope_base} must be above 1.")
         _check_kv_heads("layer", self.kv_heads)
@@ -116,11 +126,17 @@ class LayerConfig(Config):
                 rule.algorithm.sequential,
                 "layer.keys='product' has one key per step: use algorithm 'multi_step'.",
             )
-        if self.keys in ("product", "rwkv7", "comba"):
-            k_write = self.keys != "product"
+        if self.keys in ("product", "rwkv7", "comba") or self.mimo > 1:
+            k_write = self.keys in ("rwkv7", "comba")
+            option = f"layer.mimo={self.mimo}" if self.mimo > 1 else f"layer.keys={self.keys!r}"
             for condition in legality.of_call(rule, self.terms(rule), k_write):
-                why = f"layer.keys={self.keys!r} cannot be used here: {condition.reason}"
-                require(condition.legal, why)
+                require(condition.legal, f"{option} cannot be used here: {condition.reason}")
+        require(
+            self.rates(rule) is None or not rule.retention.uses_rate,
+            f"layer.keys={self.keys!r} gives each association an lr of its own, and retention "
+            f"{kinds['retention']!r} here is computed from one lr a token: use keys 'plain', or a "
+            "retention that is not computed from lr, such as 'l2' with discretised=False.",
+        )
         if self.gates == "angle":
             for role in ("rate", "update", "decay"):
                 found = [gate for gate in rule.gates_of(role) if gate.learned]
@@ -133,14 +149,14 @@ class LayerConfig(Config):
         if self.rope and self.rope_angles == "cumulative":
             rate = rule.rate
             require(
-                rate is not None and rate.side == "head" and self.terms(rule) is None,
+                rate is not None and rate.side == "head" and self.rates(rule) is None,
                 "layer.rope_angles='cumulative' turns by the rate of a token, one per head, which "
                 f"layer.keys={self.keys!r} with {kinds} does not have: use "
                 "layer.rope_angles='position', or keys 'plain' with a rate per head.",
             )
         if self.skip:
             require(
-                self.terms(rule) is None,
+                self.rates(rule) is None,
                 f"layer.skip=true adds the value of a token, of which layer.keys={self.keys!r} "
                 "has several: use keys 'plain', or skip=false.",
             )
@@ -163,6 +179,10 @@ class LayerConfig(Config):
 
     def terms(self, rule: Rule) -> int | None:
         """The size of the keys' axis of associations; None without that axis."""
+        return self.mimo if self.mimo > 1 else self.rates(rule)
+
+    def rates(self, rule: Rule) -> int | None:
+        """The number of rates of a token, one for each association; None for one that all share."""
         return {"product": rule.algorithm.terms, "rwkv7": 2}.get(self.keys)
 
 

@@ -96,7 +96,7 @@ class FastWeights(nnx.Module):
         self.memory, self.config, self.heads = memory, config, heads
         self.head, self.doubled = width // heads, doubled
         rule = memory.rule
-        terms = config.terms(rule)
+        terms = config.rates(rule)
         coupled = AngleGates(rule, heads) if config.gates == "angle" else None
         self.gates = GateProjections(
             rule, width, heads, rank=config.gate_rank, terms=terms, rngs=rngs, coupled=coupled
@@ -130,7 +130,10 @@ class FastWeights(nnx.Module):
         chunk = self.memory.chunk
         made = made_by(rule, chunk, self.memory.exact)
         refine = min(self.memory.refine, chunk)
-        return initial_state(rule, W0, batch, *widths, refine=refine, dtype=kept, made=made)
+        terms = self.config.terms(rule)
+        return initial_state(
+            rule, W0, batch, *widths, refine=refine, dtype=kept, made=made, terms=terms
+        )
 
     def recall(self, q: Array, A: Weights, x: Array) -> Array:
         """Read memories with dual states A, leaves [B, H, ...], at q [B, T, H, D].

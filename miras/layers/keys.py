@@ -16,7 +16,7 @@ from miras.rule.rule import Rule
 
 
 class Associations(NamedTuple):
-    """The inputs of `miras.scan`; k and v may have an axis of associations."""
+    """The inputs of `miras.scan`; k and v may have an axis of associations, and q of reads."""
 
     q: Array
     k: Array
@@ -43,7 +43,9 @@ class Keys(nnx.Module):
             if config.qk_norm == "rms":
                 self.norms[name] = RMSNorm((count, head), ("heads", None), eps=1e-5)
             if config.qk_bias:
-                self.biases[name] = param(jnp.ones((count, head)), ("heads", None))
+                several = () if config.mimo == 1 else (config.mimo,)
+                axes = (*[None] * len(several), "heads", None)
+                self.biases[name] = param(jnp.ones((*several, count, head)), axes)
         if config.keys == "rwkv7":
             self.erase = param(jnp.ones((heads, head)), ("heads", None))  # the paper's xi
             self.mix = param(jnp.ones((heads, head)), ("heads", None))  # its alpha
@@ -58,16 +60,23 @@ class Keys(nnx.Module):
     @property
     def streams(self) -> int:
         """Number of projections of head width per token."""
+        if self.config.mimo > 1:
+            return 2 * self.config.mimo + 1
         return 1 + 2 * self.terms if self.config.keys == "product" else 3
 
     def __call__(self, mixed: Array | Grouped, x: Array) -> Associations:
         """Map projections [B, T, streams, H, D] of tokens x [B, T, width] to associations.
 
+        With `mimo` the value is still that of all R; see `miras.layers.mimo`.
         Those of grouped heads are q [B, T, 1, H, D] and kv [B, T, 2, K, D].
         """
         if isinstance(mixed, Grouped):
             k = self._normalised("k", mixed.kv[:, :, 0])
             return Associations(self.query(mixed.q[:, :, 0]), k, mixed.kv[:, :, 1], None)
+        if self.config.mimo > 1:
+            rank = self.config.mimo
+            q, k = self.query(mixed[:, :, :rank]), self._normalised("k", mixed[:, :, rank:-1])
+            return Associations(jnp.moveaxis(q, 2, 3), jnp.moveaxis(k, 2, 3), mixed[:, :, -1], None)
         q = mixed[:, :, 0]
         if self.config.keys == "corrected":
             share = jnp.exp(self.log_correction[...])[:, None].astype(q.dtype)
@@ -86,7 +95,7 @@ class Keys(nnx.Module):
         return Associations(q, k, v, None)
 
     def query(self, q: Array) -> Array:
-        """Normalise queries [B, T, H, D], and add their bias."""
+        """Normalise queries [B, T, H, D], or [B, T, R, H, D], and add their bias."""
         return self._normalised("q", q)
 
     def _normalised(self, name: str, x: Array) -> Array:

@@ -22,6 +22,7 @@ from miras.layers.fast_weights import (
     with_output,
 )
 from miras.layers.keys import Associations, Keys
+from miras.layers.mimo import MimoProjections
 from miras.layers.norm import RMSNorm
 from miras.layers.param import LinearGeneral, param
 from miras.layers.projections import Grouped, GroupedProjections, Projections, flat
@@ -98,6 +99,8 @@ class MemoryLayer(nnx.Module):
         norm, gate = config.output_norm, config.output_gate
         self.norm = RMSNorm((heads, head), ("heads", None), eps=1e-3) if norm else None
         self.gate = LinearGeneral((width, width), ("embed", "heads"), rngs) if gate else None
+        rank = config.mimo
+        self.mimo = MimoProjections(rank, heads, head, gate=gate) if rank > 1 else None
         self.out = LinearGeneral((width, width), ("heads", "embed"), rngs)
 
     @property
@@ -152,6 +155,8 @@ class MemoryLayer(nnx.Module):
         inputs: Any = None if state is None else state.conv
         mixed, tail = self.qkv(x, segments, count, inputs)
         streams = self.keys(mixed, x)
+        if self.mimo is not None:
+            streams = streams._replace(v=self.mimo.values(streams.v))
         position = angles = None
         if self.angles is not None:
             start = self.init_state(x.shape[0], x.dtype) if state is None else state
@@ -182,16 +187,24 @@ class MemoryLayer(nnx.Module):
             depth=depth,
             health=health,
         )
-        if self.skip is not None:
-            values = for_queries(streams.v, y.shape[2])
-            y = y + self.skip[...][:, None].astype(y.dtype) * values
-        y = flat(y if self.norm is None else self.norm(y))
-        if self.gate is not None:
-            y = y * jax.nn.silu(self.gate(x))
-        y = self.out(y)
+        y = self._output(y, streams.v, x)
         measured = with_output(measured, y, mask)
         after = LayerState(memory, tail, position, angles)
         return y if rows is None else rows.spread(y), after, measured
+
+    def _output(self, y: Array, v: Array, x: Array) -> Array:
+        """The layer's output [B, T, width] from reads y, with the values v that were written."""
+        if self.skip is not None:
+            share = self.skip[...].reshape(-1, *[1] * (y.ndim - 3))
+            y = y + share.astype(y.dtype) * for_queries(v, y.shape[2])
+        z = None if self.gate is None else self.gate(x)
+        if self.mimo is not None:
+            y = jnp.moveaxis(y, 3, 2)
+            y = y if self.norm is None else self.norm(y)
+            z = None if z is None else z.reshape(*z.shape[:2], *y.shape[3:])
+            return self.out(flat(self.mimo.combined(y, z)))
+        y = flat(y if self.norm is None else self.norm(y))
+        return self.out(y if z is None else y * jax.nn.silu(z))
 
 
 def _turned(streams: Associations, angles: Array) -> Associations:

@@ -5,14 +5,14 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-from miras.array_typing import Array, Floats, HeadVectors, Positions, typed
+from miras.array_typing import Array, Floats, Positions, typed
 from miras.config import require
 
 _BASE, _DIGITS = 64, 5  # positions below 2^30
 
 
 @typed
-def rotate(x: HeadVectors, position: Positions, base: float) -> HeadVectors:
+def rotate(x: Floats, position: Positions, base: float) -> Floats:
     """Rotate pairs of channels by angles that grow with the position (RoPE, arXiv 2104.09864).
 
     In float32, position times frequency is wrong by a tenth of a radian after a million tokens. So
@@ -20,7 +20,7 @@ def rotate(x: HeadVectors, position: Positions, base: float) -> HeadVectors:
     computed in float64. It is exact up to rounding at any position.
 
     Args:
-        x: [B, T, H, D], D even.
+        x: [B, T, ..., D], D even, such as [B, T, H, D].
         position: [B, T], in [0, 2^30).
         base: the largest wavelength over 2 pi.
 
@@ -35,18 +35,20 @@ def rotate(x: HeadVectors, position: Positions, base: float) -> HeadVectors:
         digit = position // _BASE**n % _BASE
         dc, ds = cos[n][digit], sin[n][digit]
         c, s = c * dc - s * ds, s * dc + c * ds
-    return _turned(x, *(y[:, :, None] for y in (c, s)))
+    ones = [1] * (x.ndim - 3)
+    return _turned(x, *(y.reshape(*y.shape[:2], *ones, half) for y in (c, s)))
 
 
 @typed
-def turn(x: HeadVectors, angle: Floats) -> HeadVectors:
+def turn(x: Floats, angle: Floats) -> Floats:
     """Rotate pairs of channels by given angles.
 
     Args:
-        x: [B, T, H, D], D even; channel i is paired with D / 2 + i.
+        x: [B, T, H, D], or [B, T, H, R, D], D even; channel i is paired with D / 2 + i.
         angle: [B, T, H, D / 2].
     """
     _pairs(x)
+    angle = angle if x.ndim == angle.ndim else angle[..., None, :]
     return _turned(x, jnp.cos(angle), jnp.sin(angle))
 
 

@@ -125,6 +125,7 @@ class MAGMixer(_WithAttention):
 
     module: ClassVar[tuple[str, str]] = ("miras.mixers.titans", "MAG")
     role: ClassVar[str] = "as a gate"
+    takes_mimo: ClassVar[bool] = True
 
 
 @register("mal")
@@ -134,3 +135,4 @@ class MALMixer(_WithAttention):
 
     module: ClassVar[tuple[str, str]] = ("miras.mixers.titans", "MAL")
     role: ClassVar[str] = "as a layer"
+    takes_mimo: ClassVar[bool] = True

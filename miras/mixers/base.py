@@ -44,6 +44,7 @@ class TokenMixer(Config):
         rotates: whether it rotates pairs of channels, so that the width of a head must be even.
         loops: whether the module uses its projections inside a loop over segments, so that devices
             that split them gather them before the loop.
+        takes_mimo: whether `layer.mimo` may be above 1, as in a plain `MemoryLayer`.
     """
 
     registry: ClassVar[Registry["TokenMixer"]] = Registry(
@@ -54,6 +55,7 @@ class TokenMixer(Config):
     measures: ClassVar[bool] = True
     rotates: ClassVar[bool] = False
     loops: ClassVar[bool] = False
+    takes_mimo: ClassVar[bool] = False
 
     def instead(self, name: str) -> str:
         """The mixer's own options that contain the name, or to leave the field out."""
@@ -248,6 +250,12 @@ class MixerConfig(ScanOptions):
 
     def check(self, where: str) -> None:
         """Raise `ConfigError` if the mixer does not support the config; see `TokenMixer.check`."""
+        several = "layer" in self.mixer.uses and self.layer.mimo > 1
+        require(
+            not several or self.mixer.takes_mimo,
+            f"{where}layer.mimo={self.layer.mimo} reads a memory several times a token, which "
+            f"mixer {self.mixer.kind!r} does not: use layer.mimo=1, or mixer 'memory'.",
+        )
         self.mixer.check(self, where)
 
     def build(self, width: int, heads: int, rngs: "nnx.Rngs") -> Any:

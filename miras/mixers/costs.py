@@ -51,7 +51,8 @@ def memory_flops(
         2 C (in + out)  the read's product with the chunk's own writes, (x X^T) E
         2 in out        X^T E, the sum of the chunk's writes; again for each further state
 
-    Each sweep of `refine` repeats the first two; each term of a token repeats all of them.
+    Each sweep of `refine` repeats the first two; each term of a token repeats all of them, and each
+    of its reads those of the read.
     `exact` replaces them by the products of a read and a triangular system. Momentum's coefficients
     add 2 C^2 per head. If W_t is formed for every token, the products of the read and of the sum
     cost 2 in out each. Attention reads `context` tokens, or its window.
@@ -116,7 +117,7 @@ def update_and_read_flops(
         writes *= smaller / size * chunk / options.chunk
         update += gradient * (options.refine + 1) * window + writes
         update += rule.algorithm.flops(leaf.shape, chunk)
-        read += answered
+        read += layer.mimo * answered
     return MemoryFlops(heads * update, heads * read)
 
 

@@ -1,6 +1,7 @@
 """The mixer `memory`: a memory alone."""
 
 import dataclasses
+from typing import ClassVar
 
 from miras.mixers.base import TokenMixer, register
 
@@ -9,6 +10,8 @@ from miras.mixers.base import TokenMixer, register
 @dataclasses.dataclass(frozen=True)
 class MemoryMixer(TokenMixer):
     """A memory with its projections, gates and output norm: `miras.layers.MemoryLayer`."""
+
+    takes_mimo: ClassVar[bool] = True
 
     def build(self, config, width, heads, rngs):
         """The layer."""

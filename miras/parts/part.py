@@ -79,12 +79,16 @@ class Part(Config):
             residual, depends on entry j of the values alone. False is always safe.
         reach: the field to raise where writes cannot move answers far enough at any rate; None
             where no field bounds them.
-        association_count: how many associations `associate` makes of one.
+        association_count: how many associations `associate` makes of one. Of R it makes a multiple
+            of R: first one of each, in their order, then a second of each, and so on.
+        carried_by_term: names of buffers that hold one value for each of a token's associations, of
+            the shape that `carries` says, with an axis of R before it where tokens have R.
     """
 
     kind: ClassVar[str]
     separable: ClassVar[bool] = False
     association_count: ClassVar[int] = 1
+    carried_by_term: ClassVar[tuple[str, ...]] = ()
     reach: ClassVar[str | None] = None
 
     @property

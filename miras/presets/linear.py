@@ -80,10 +80,12 @@ def mamba3() -> LanguageModelConfig:
     with a_t = e^(eta_t A_t), A_t = -softplus(.): the gate `log_decay` is A_t, `lr` is the step
     length eta_t, `trapezoid` is lambda_t. Keys and queries are normalised by their root mean
     square, have biases, and are rotated by pi tanh(.) eta_t further at each token. One input and
-    one output a head (SISO). The paper's eta_t is softplus(.), here it is below
-    `algorithm.max_lr`; its keys and queries are shared by heads, here each head has its own, as in
-    `mamba2`; it rotates the first half of the channels, here all; and it adds a multiple of the
-    value to the read, without a norm.
+    one output a head (SISO); `layer.mimo=4` for the paper's four of each (MIMO), where q_t, k_t and
+    v_t have as many rows, see `miras.layers.mimo`.
+
+    The paper's eta_t is softplus(.), here it is below `algorithm.max_lr`; its keys and queries are
+    shared by heads, here each head has its own, as in `mamba2`; it rotates the first half of the
+    channels, here all; and it adds a multiple of the value to the read, without a norm.
     """
     layer = LayerConfig(
         conv=0,

@@ -24,13 +24,15 @@ class Trapezoidal(L2):
     U'_t the step of the same rate for the association of the token before, whose error is read at
     the same weights as that of U_t. U' is written at the beginning of the step from one token to
     the next, so it decays over the step. In a segment's first token U' is 0. With lambda_t = 1 it
-    is `l2` retention. A token has two associations, each with its scale of the rate. With a matrix
-    memory, dot bias and gd of rate eta, of which Mamba-3 also makes alpha (`discretised`),
+    is `l2` retention. A token has two associations for each of its own, each with its scale of the
+    rate. With a matrix memory, dot bias and gd of rate eta, of which Mamba-3 also makes alpha
+    (`discretised`),
 
         W_t = alpha_t W_{t-1} + eta_t lambda_t k_t^T v_t
               + eta_t (1 - lambda_t) alpha_t k_{t-1}^T v_{t-1}
 
-    Decays are per head.
+    with sums over r of k_r^T v_r in place of k^T v where a token has R associations (MIMO). Decays
+    are per head.
 
     Attributes:
         trapezoid: lambda where it is not given per token, and where a learned one starts; in
@@ -38,6 +40,7 @@ class Trapezoidal(L2):
     """
 
     association_count: ClassVar[int] = 2
+    carried_by_term: ClassVar[tuple[str, ...]] = ("previous_key", "previous_value")
 
     trapezoid: float = 0.5
 
@@ -60,11 +63,6 @@ class Trapezoidal(L2):
             f"has none: leave it at {L2.min_log_decay:g}.",
         )
 
-    @property
-    def one_association(self) -> bool:
-        """The token before has one."""
-        return True
-
     def gates(self) -> tuple[Gate, ...]:
         """log alpha_t and lambda_t."""
         learned = self.data_dependent
@@ -72,24 +70,26 @@ class Trapezoidal(L2):
         return (*super().gates(), own)
 
     def carries(self, dk: int, dv: int) -> dict[str, tuple[int, ...]]:
-        """The key and the value of the token before, and whether there is one."""
+        """The keys and the values of the token before, and whether there is one."""
         return {"previous_key": (dk,), "previous_value": (dv,), "has_previous": (1,)}
 
     def associate(
         self, tokens: Association, gates: Mapping[str, Array], buffers: Buffers
     ) -> Association:
-        """The token's own association, and that of the token before."""
+        """The token's own associations, and those of the token before."""
         k, v, own = tokens.k, tokens.v, gates["trapezoid"]
         k_before, v_before = (
             buffers.previous(name, x) for name, x in (("previous_key", k), ("previous_value", v))
         )
-        there = buffers.previous("has_previous", jnp.ones_like(k[:, :1]))[:, 0]
+        there = buffers.previous("has_previous", jnp.ones_like(own)[:, None])[:, 0]
         earlier = there * (1 - own) * jnp.exp(gates["log_decay"])
+        each = k.shape[1] if k.ndim == 3 else 1
+        join = jnp.stack if k.ndim == 2 else jnp.concatenate
         return Association(
-            k=jnp.stack([k, k_before], axis=1),
+            k=join([k, k_before], axis=1),
             k_write=None,
-            v=jnp.stack([v, v_before], axis=1),
-            scale=jnp.stack([own, earlier], axis=1),
+            v=join([v, v_before], axis=1),
+            scale=jnp.stack([own] * each + [earlier] * each, axis=1),
         )
 
     def formula(self, gates) -> RetentionFormula:

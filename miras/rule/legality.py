@@ -66,11 +66,9 @@ def of_call(rule: RuleView, terms: int | None, k_write: bool) -> Iterator[Condit
     if terms is not None:
         takes = algorithm.takes_terms and algorithm.window == 1 and algorithm.lr_at == "gradient"
         yield Condition(
-            takes and not memory.keeps_tokens and not retention.uses_rate,
-            f"k has {terms} terms a token, each with its lr, which {algorithm.kind!r} with "
-            f"{retention.kind!r} does not take",
-            "use gd, momentum, nesterov or multi_step, and a retention that is not "
-            "computed from lr, such as 'l2' with discretised=False",
+            takes and not memory.keeps_tokens,
+            f"k has {terms} terms a token, which {algorithm.kind!r} does not take",
+            "use gd, momentum, nesterov or multi_step",
         )
         yield Condition(
             not memory.associates and not any(part.one_association for part in parts),

@@ -105,10 +105,16 @@ class Rule(Config):
         """How many associations the parts make of one."""
         return math.prod(part.association_count for part in self.associating_parts)
 
-    def carries(self, dk: int, dv: int) -> dict[str, tuple[int, ...]]:
-        """The shapes of the buffers that parts carry from token to token, by name."""
+    def carries(self, dk: int, dv: int, terms: int | None = None) -> dict[str, tuple[int, ...]]:
+        """The shapes of the buffers that parts carry from token to token, by name.
+
+        Args:
+            dk: width of keys.
+            dv: width of values.
+            terms: R, associations a token, where keys have an axis of them.
+        """
         return {
-            name: shape
+            name: shape if terms is None or name not in part.carried_by_term else (terms, *shape)
             for part in self.associating_parts
             for name, shape in part.carries(dk, dv).items()
         }

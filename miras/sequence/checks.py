@@ -43,21 +43,25 @@ def check_types(rule: object, inputs: ScanInputs) -> None:
     )
 
 
-def terms_of(inputs: ScanInputs) -> int | None:
-    """R where keys have an axis of terms, else None."""
-    return inputs.k.shape[3] if inputs.k.ndim == 5 else None
-
-
 def gate_shape(rule: Rule, gate: Gate, inputs: ScanInputs) -> tuple[int, ...]:
     """The shape of a gate in a call."""
     shape = inputs.q.shape[:3]
-    terms = terms_of(inputs)
-    if gate.role == "rate" and terms is not None:
-        shape += (terms,)
+    if gate.role == "rate" and inputs.terms is not None and _rate_by_term(rule, gate, inputs):
+        shape += (inputs.terms,)
     if gate.side == "head":
         return shape
     widths = {"key": inputs.k.shape[-1], "value": inputs.v.shape[-1], "slot": rule.memory.slots}
     return (*shape, widths[gate.side])
+
+
+def _rate_by_term(rule: Rule, rate: Gate, inputs: ScanInputs) -> bool:
+    """Whether each of a token's associations has a rate of its own, and not all of them one.
+
+    A retention that is computed from the rate needs one.
+    """
+    given = (inputs.gates or {}).get(rate.name)
+    one = 3 if rate.side == "head" else 4
+    return not rule.retention.uses_rate and (given is None or given.ndim != one)
 
 
 def check(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> None:
@@ -67,7 +71,7 @@ def check(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> None:
     for condition in legality.of_semantics(rule, options.refine, options.exact):
         require(condition.legal, condition.reason)
     _check_streams(rule, inputs)
-    for condition in legality.of_call(rule, terms_of(inputs), inputs.k_write is not None):
+    for condition in legality.of_call(rule, inputs.terms, inputs.k_write is not None):
         require(condition.legal, condition.reason)
     _check_ids_and_mask(inputs)
     _check_values(inputs)
@@ -91,7 +95,11 @@ def _check_backend(rule: Rule, options: ScanOptions) -> None:
 
 def _check_streams(rule: Rule, inputs: ScanInputs) -> None:
     q, k, v = inputs.q, inputs.k, inputs.v
-    require(q.ndim == 4, f"q has shape {q.shape}: it must be [B, T, H, D].")
+    require(
+        q.ndim == 4 or (q.ndim == 5 and not rule.memory.keeps_tokens),
+        f"q has shape {q.shape}: it must be [B, T, H, D]"
+        + ("." if rule.memory.keeps_tokens else ", or [B, T, H, R, D] with R reads a token."),
+    )
     for name, x in {"k": k, "v": v}.items():
         require(
             x.ndim in (4, 5) and x.ndim == k.ndim,
@@ -121,6 +129,8 @@ def _check_streams(rule: Rule, inputs: ScanInputs) -> None:
     )
     require(q.shape[1] >= 1, f"q has shape {q.shape}: T must be at least 1.")
     require(q.shape[0] >= 1, f"q has shape {q.shape}: B must be at least 1.")
+    for name, x in {"q": q, "k": k}.items():
+        require(x.ndim == 4 or x.shape[3], f"{name} has shape {x.shape}: R must be at least 1.")
     if inputs.k_write is not None:
         require(
             inputs.k_write.shape == k.shape,
@@ -249,7 +259,8 @@ def _check_memory(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> None:
             "which it was made.",
         )
     sweeps = min(options.refine, chunk)
-    wanted = jax.eval_shape(lambda: initial_state(rule, inputs.W0, batch, dk, dv, refine=sweeps))
+    kept = {"refine": sweeps, "terms": inputs.terms}
+    wanted = jax.eval_shape(lambda: initial_state(rule, inputs.W0, batch, dk, dv, **kept))
     told, needed = _shapes(inputs.state), _shapes(wanted)
     require(
         told == needed,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from miras.array_typing import Array, Gates, Queries, Weights, typed
 from miras.config import require, unknown
-from miras.engine.readers import FixedWeightsReader
+from miras.engine.readers import FixedWeightsReader, apply
 from miras.engine.state import State, split_fixed
 from miras.engine.trajectory import at_rest
 from miras.memory import Reader
@@ -28,14 +28,14 @@ def read(rule: Rule, W0: Weights, q: Queries, state: State, gates: Gates | None 
         rule: the four parts; any memory but kv, which has no weights to read.
         W0: initial primal weights, leaves [H, ...], of which only those are read that the memory
             never writes.
-        q: queries [B, T, H, Dk], any T >= 1.
+        q: queries [B, T, H, Dk], any T >= 1; or [B, T, H, N, Dk].
         state: of `miras.scan` with the same rule.
         gates: values of the gates that the memory reads with (`rule.memory.gates()`), each
             [B, T, H], or [B, T, H, D] where it is one per channel; one that is not given is held at
             its config's value.
 
     Returns:
-        [B, T, H, Dv] in the dtype of q.
+        [B, T, H, Dv], or [B, T, H, N, Dv], in the dtype of q.
 
     Raises:
         ConfigError: for a kv memory, for queries or gates that are no numbers or not finite, and
@@ -104,7 +104,7 @@ def _answer(
     fixed = {name: leaf.astype(dtype) for name, leaf in fixed.items()}
 
     def of_head(A: Weights, fixed: Weights, q: Array, gates: dict[str, Array]) -> Array:
-        return rule.memory.apply(reader(A, fixed, gates=gates), q)
+        return apply(rule.memory, reader(A, fixed, gates=gates), q)
 
     of_row = jax.vmap(of_head, in_axes=(0, 0, 1, 1), out_axes=1)
     of_rows = jax.vmap(of_row, in_axes=(0, None, 0, 0))

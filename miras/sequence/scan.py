@@ -61,7 +61,9 @@ def scan(
         rule: the four parts and their order.
         W0: initial primal weights, leaves [H, in, out] or [H, out], as from `rule.init`; of a kv
             memory with grouped heads [K, ...].
-        q: queries [B, T, H, Dk], float32, bfloat16 or float64; any T >= 1.
+        q: queries [B, T, H, Dk], float32, bfloat16 or float64; any T >= 1. Or
+            [B, T, H, N, Dk] where a token reads N times (Mamba-3's MIMO), each time after all that
+            it writes; not for a kv memory.
         k: keys [B, T, H, Dk]; or [B, T, H, R, Dk] where a token writes R associations (RWKV-7,
             DeltaProduct): at the same weights under gd and momentum, one after another under
             multi_step. For a kv memory the number of heads may be a divisor K of H: each serves
@@ -69,9 +71,10 @@ def scan(
         v: values [B, T, H, Dv], heads as k, or [B, T, H, R, Dv].
         gates: values of the rule's gates (`rule.gates`), each [B, T, H], or [B, T, H, D] for a gate
             per channel: `lr` > 0, `log_decay` <= 0, `log_momentum` <= 0, `threshold` > 0 and so on;
-            with R associations lr is [B, T, H, R] or [B, T, H, R, D]. Every data-dependent gate
-            must be given; one that a config holds constant may be. With no gates at all, each
-            takes the value of its part's config.
+            with R associations lr is [B, T, H, R] or [B, T, H, R, D], or of the shape without R for
+            one rate that all of them share, which a retention computed from lr needs. Every
+            data-dependent gate must be given; one that a config holds constant may be. With no
+            gates at all, each takes the value of its part's config.
         k_write: the keys along which errors are written, shaped as k, where they differ from those
             at which they are read (RWKV-7, Comba); for linear memories.
         state: the state to continue from, of the same rule, shapes and chunk; a new memory if not
@@ -99,8 +102,8 @@ def scan(
             supports the call, else "xla".
 
     Returns:
-        y [B, T, H, Dv] in the dtype of q, and the state after the last token, in that of
-        `precision.state`: float32 (float64 for float64 inputs) or bfloat16.
+        y [B, T, H, Dv], or [B, T, H, N, Dv], in the dtype of q, and the state after the last token,
+        in that of `precision.state`: float32 (float64 for float64 inputs) or bfloat16.
 
     Raises:
         ConfigError: for shapes, dtypes, names, values or a state that do not fit, and for NaN or

@@ -45,6 +45,7 @@ def random_inputs(
     dk: int = 2,
     dv: int | None = None,
     terms: int | None = None,
+    reads: int | None = None,
     seed: int = 0,
     dtype: npt.DTypeLike = np.float64,
     spans: Mapping[str, tuple[float, float]] | None = None,
@@ -59,14 +60,15 @@ def random_inputs(
         dk: width of keys.
         dv: width of values; dk if not given.
         terms: associations a token, where keys have an axis for them.
+        reads: queries a token, where queries have an axis for them.
         seed: of the draw.
         dtype: of all arrays.
         spans: for gates by their name, the lowest and the highest value; others as `span` says.
     """
     rng, own = np.random.default_rng(seed), spans or {}
     dv = dk if dv is None else dv
-    several = () if terms is None else (terms,)
-    shapes = ((B, T, H, dk), (B, T, H, *several, dk), (B, T, H, *several, dv))
+    asked, several = (() if n is None else (n,) for n in (reads, terms))
+    shapes = ((B, T, H, *asked, dk), (B, T, H, *several, dk), (B, T, H, *several, dv))
     q, k, v = (rng.normal(size=shape).astype(dtype) for shape in shapes)
     k /= np.linalg.norm(k, axis=-1, keepdims=True)
     call = ScanInputs({}, q, k, v)  # pyright: ignore[reportArgumentType]

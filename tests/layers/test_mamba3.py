@@ -41,8 +41,15 @@ def tokens(seed=1):
 
 
 def published(made: MemoryLayer, x: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The layer one token at a time: `mamba_ssm/modules/mamba3.py` with states of H heads."""
+    """The layer one token at a time: `mamba_ssm/modules/mamba3.py` with states of H heads.
+
+    The R inputs and outputs of MIMO; with one there are no maps between one and R.
+    """
     a = lambda p: np.asarray(p[...], np.float64)  # noqa: E731
+    R, head = made.config.mimo, WIDTH // H
+    up = down = gated = np.ones((R, H, head))
+    if R > 1:
+        up, down, gated = (a(p) for p in (made.mimo.value, made.mimo.output, made.mimo.gate))
     gates, y = made.fast.gates, np.zeros(x.shape)
 
     def logit(name, token):
@@ -57,7 +64,7 @@ def published(made: MemoryLayer, x: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
     def rotated(z, angle):  # (first, second) as the real and the imaginary part
         half = z.shape[-1] // 2
-        turned = (z[:, :half] + 1j * z[:, half:]) * np.exp(1j * angle)
+        turned = (z[..., :half] + 1j * z[..., half:]) * np.exp(1j * angle)
         return np.concatenate([turned.real, turned.imag], axis=-1)
 
     for b in range(B):
@@ -66,19 +73,20 @@ def published(made: MemoryLayer, x: np.ndarray, ids: np.ndarray) -> np.ndarray:
             if t == 0 or ids[b, t] != ids[b, t - 1]:
                 h = a(made.fast.initial["w1"])
                 angle, before = 0.0, np.zeros_like(h)
-            C, Bt, X = np.einsum("i,ishd->shd", token, a(made.qkv.linear.kernel))
+            made_of = np.einsum("i,ishd->shd", token, a(made.qkv.linear.kernel))
+            C, Bt, X = made_of[:R], made_of[R : 2 * R], made_of[2 * R] * up  # [R, H, D]
             dt, lam = sigmoid(logit("lr", token)), sigmoid(logit("trapezoid", token))
             decay = np.exp(-dt * np.logaddexp(0, -logit("log_decay", token)))[:, None, None]
             turn = np.pi * np.tanh(token @ a(made.angles.kernel.kernel))
             angle = angle + turn[None] * dt[:, None]
             C, Bt = rotated(normed(C, "q"), angle), rotated(normed(Bt, "k"), angle)
-            now = Bt[:, :, None] * X[:, None, :]
+            now = np.einsum("rhi,rho->hio", Bt, X)
             dt, lam = dt[:, None, None], lam[:, None, None]
             h = decay * h + (1 - lam) * dt * decay * before + lam * dt * now
             before = now
-            read = np.einsum("hi,hio->ho", C, h) + a(made.skip)[:, None] * X
-            z = token @ a(made.gate.kernel)
-            y[b, t] = (read.reshape(-1) * z * sigmoid(z)) @ a(made.out.kernel)
+            read = np.einsum("rhi,hio->rho", C, h) + a(made.skip)[:, None] * X
+            z = (token @ a(made.gate.kernel)).reshape(H, head) * gated
+            y[b, t] = np.sum(read * z * sigmoid(z) * down, axis=0).reshape(-1) @ a(made.out.kernel)
     return y
 
 
@@ -87,11 +95,13 @@ def close(got, want, tolerance=1e-10):
 
 
 @pytest.mark.parametrize(
-    "chunk", [4, *(pytest.param(c, marks=pytest.mark.exhaustive) for c in (1, 16, 64))]
+    ("chunk", "mimo"),
+    [(4, 1), (4, 3)]
+    + [pytest.param(c, r, marks=pytest.mark.exhaustive) for c in (1, 16, 64) for r in (1, 3)],
 )
-def test_packed_documents_and_cuts_are_the_recurrence(chunk):
+def test_packed_documents_and_cuts_are_the_recurrence(chunk, mimo):
     """Also a document alone: angles and the token before begin anew with each."""
-    made, x, cut = layer(chunk), tokens(), 9
+    made, x, cut = layer(chunk, mimo=mimo), tokens(), 9
     want = published(made, x, IDS)
     call, ids = called(made), jnp.asarray(IDS)
     whole, end, _ = call(jnp.asarray(x), segment_ids=ids)
@@ -117,8 +127,8 @@ def test_padding_turns_nothing():
 
 
 def test_gradients_of_the_layer_are_finite_differences():
-    """By the tokens and by every parameter, through documents and two chunks."""
-    made = layer()
+    """By the tokens and by every parameter, through documents and two chunks, with MIMO."""
+    made = layer(mimo=2)
     graph, params = nnx.split(made)
     x, rng = jnp.asarray(tokens()), np.random.default_rng(2)
     weight = rng.normal(size=x.shape)
@@ -179,5 +189,14 @@ def test_what_cannot_turn_is_refused():
         miras.override(miras.preset("mamba3"), "architecture=mac")
     with pytest.raises(miras.ConfigError, match="also writes that of the token before"):
         miras.override(miras.preset("mamba3"), "blocks.M.mixer=log_linear")
+    mimo = miras.override(miras.preset("mamba3"), "mimo=2")
+    with pytest.raises(miras.ConfigError, match="several times a token, which mixer 'mac'"):
+        miras.override(mimo, "architecture=mac", "layer.skip=false", "layer.rope=false")
+    with pytest.raises(miras.ConfigError, match="writes one association a token"):
+        miras.override(miras.preset("hgrn2"), "layer.mimo=2")
+    with pytest.raises(miras.ConfigError, match=r"layer\.keys='comba' makes by itself"):
+        miras.override(miras.preset("comba"), "layer.mimo=2")
+    with pytest.raises(miras.ConfigError, match="computed from one lr a token"):
+        miras.override(miras.preset("deltaproduct"), "retention.discretised=true")
     with pytest.raises(miras.ConfigError, match="makes 2 associations of a token's"):
         miras.override(miras.preset("mamba3"), "algorithm=muon")

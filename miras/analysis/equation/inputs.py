@@ -89,6 +89,8 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
     lines, many = [], ""
     if layer.keys == "product":
         many = f", with {setting.rule.algorithm.terms} keys and values a token"
+    elif layer.mimo > 1:
+        many = f", q and k with {layer.mimo} rows a token"
     elif layer.keys == "rwkv7":
         lines = [
             Line(r"\kappa_t", r"\frac{k_t \odot \xi}{\|k_t \odot \xi\|_2}", when="xi learned"),
@@ -138,12 +140,20 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
         sentence += f"; q and k are rotated by position (RoPE, base {layer.rope_base:g})"
     notes = [f"{sentence}."]
     after = []
+    if layer.mimo > 1:
+        notes.append(
+            "v_t: row r is v times u_r, which is learned per head and channel, 1 / "
+            f"{layer.mimo} at the start; products of k_t and v_t sum over rows."
+        )
     if layer.skip:
         after.append("plus D v_t, D learned per head, 1 at the start")
     if layer.output_norm:
         after.append("RMSNorm per head")
     if layer.output_gate:
-        after.append("times SiLU(x W_g)")
+        after.append(f"times SiLU({'z_r ' if layer.mimo > 1 else ''}x W_g)")
+    if layer.mimo > 1:
+        z = ", z_r and o_r" if layer.output_gate else " and o_r"
+        after.append(f"summed over rows r times o_r (u_r{z} learned per head and channel)")
     if not setting.is_mac:  # which gates by itself
         notes.append(f"y: {', '.join([*after, 'a projection'])}.")
     if layer.gates == "angle":

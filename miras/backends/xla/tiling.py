@@ -52,7 +52,8 @@ def prepare(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> Prepared:
     start = inputs.state
     if start is None:
         widths = inputs.k.shape[-1], inputs.v.shape[-1]
-        start = initial_state(rule, inputs.W0, batch, *widths, refine=options.refine, dtype=dtype)
+        kept = {"refine": options.refine, "dtype": dtype, "terms": inputs.terms}
+        start = initial_state(rule, inputs.W0, batch, *widths, **kept)
     start = _cast(start, options.precision.kept(dtype))
     if is_online(rule, options):  # chunks are tiles only: one begins here
         start = start.replace(position=jnp.zeros_like(start.position))

@@ -40,6 +40,13 @@ def erasing(memory: str, **sizes: int) -> tuple[dict[str, Any], Any]:
     return {"rule": rule, "exact": False}, {"inputs": random_inputs(rule, **sizes)}
 
 
+def mimo(**sizes: Any) -> tuple[dict[str, Any], Any]:
+    """As `call`, of Mamba-3's rule with two inputs and three outputs of a token."""
+    rule = miras.preset("mamba3").rule
+    inputs = random_inputs(rule, terms=2, reads=3, **sizes)
+    return {"rule": rule, "exact": False}, {"inputs": inputs}
+
+
 def value_and_gradients(static: dict[str, Any], arrays: Any, **options: Any) -> Any:
     """Everything that a call gives, and the gradients of a scalar of all of it by all arrays."""
 

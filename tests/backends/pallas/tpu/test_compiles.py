@@ -9,7 +9,7 @@ from miras.backends.pallas.tpu.plan import TpuLimits
 from miras.config import ConfigError
 from miras.testing import random_inputs
 from tests import selection
-from tests.backends.pallas.calls import NAMES, call, erasing, gradient, kernels, shapes
+from tests.backends.pallas.calls import NAMES, call, erasing, gradient, kernels, mimo, shapes
 from tests.contract import space
 from tests.rules import labels
 
@@ -63,6 +63,14 @@ def test_a_preset_that_needs_more_vmem_than_the_chip_has_is_told(name, chip):
 def test_delta_gradient_descent(memory):
     static, arrays = erasing(memory, T=64, dk=32, dtype=np.float32)
     text = compiled(static, arrays, "v5e", chunk=32)
+    assert "miras_forward" in text
+    assert "miras_backward" in text
+
+
+@pytest.mark.slow
+def test_several_inputs_and_outputs_of_a_token():
+    static, arrays = mimo(T=32, H=1, dk=32, dtype=np.float32)
+    text = compiled(static, arrays, "v5e", chunk=16)
     assert "miras_forward" in text
     assert "miras_backward" in text
 

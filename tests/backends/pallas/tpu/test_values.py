@@ -14,7 +14,15 @@ from miras.backends.pallas.trace.jaxprs import equations
 from miras.testing.expect import expect_close
 from miras.testing.inputs import scan_with_loss
 from tests import selection
-from tests.backends.pallas.calls import NAMES, agree, call, erasing, kernels, value_and_gradients
+from tests.backends.pallas.calls import (
+    NAMES,
+    agree,
+    call,
+    erasing,
+    kernels,
+    mimo,
+    value_and_gradients,
+)
 from tests.rules import labels
 
 SIZES = {"T": 19, "dk": 4}
@@ -89,6 +97,13 @@ def test_tiles_smaller_than_a_chunk(name):
 def test_delta_gradient_descent(memory):
     """The errors of a tile solve a system: two tiles, forward and backward."""
     compare(*erasing(memory, B=1, T=2 * CHUNK, H=1, dk=4))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("everywhere")
+def test_several_inputs_and_outputs_of_a_token():
+    """Reads of their own number, and buffers of several keys: two tiles, forward and backward."""
+    compare(*mimo(B=1, T=CHUNK + 3, H=1, dk=4, dv=3))
 
 
 @pytest.mark.usefixtures("everywhere")
