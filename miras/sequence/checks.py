@@ -130,7 +130,7 @@ def _check_streams(rule: Rule, inputs: ScanInputs) -> None:
     require(q.shape[1] >= 1, f"q has shape {q.shape}: T must be at least 1.")
     require(q.shape[0] >= 1, f"q has shape {q.shape}: B must be at least 1.")
     for name, x in {"q": q, "k": k}.items():
-        require(x.ndim == 4 or x.shape[3], f"{name} has shape {x.shape}: R must be at least 1.")
+        require(x.ndim == 4 or x.shape[3] > 0, f"{name} has shape {x.shape}: R must be at least 1.")
     if inputs.k_write is not None:
         require(
             inputs.k_write.shape == k.shape,
