@@ -36,7 +36,7 @@ presets
 data
 tasks
 train
-recipes
+recipes launch
 analysis
 testing
 cli

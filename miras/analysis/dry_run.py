@@ -8,12 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh
 
 from miras.analysis.costs import costs
 from miras.config import to_dict, to_json
 from miras.parallel import make_mesh
-from miras.parallel.config import AXES, MeshConfig
+from miras.parallel.config import MeshConfig
 from miras.parallel.slices import Slice
 from miras.train.config import RunConfig
 from miras.train.program import Program
@@ -36,7 +35,7 @@ def dry_run(config: RunConfig, on: Slice | None = None) -> Iterator[str]:
     """
     devices = jax.device_count() if on is None else on.devices
     sizes = config.mesh.sizes(devices)
-    check_fits(config, AbstractMesh(tuple(sizes.values()), AXES))  # pyright: ignore[reportArgumentType]
+    check_fits(config, sizes)
     yield to_json(config)
     yield from _sizes(config)
     yield from _batch(config, sizes, on, devices)

@@ -33,6 +33,11 @@ class Parser(argparse.ArgumentParser):
         return [name for name in self._option_string_actions if name.startswith("--")]
 
     @property
+    def takes_command(self) -> bool:
+        """Whether it takes another command after `--`."""
+        return any(action.dest == "command" for action in self._actions)
+
+    @property
     def takes_overrides(self) -> bool:
         """Whether it takes arguments `KEY=VALUE`."""
         return any(action.dest == "overrides" for action in self._actions)
@@ -61,13 +66,22 @@ def parse(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
     for word in itertools.takewhile(lambda word: word != "--", argv[index + 1 :]):
         if word.startswith("--") and not _is_option(word, command.options):
             raise _unknown_option(word, command, argv)
+    argv, after = _split(argv) if command.takes_command else (argv, None)
     args, rest = parser.parse_known_args(argv)
+    if after is not None:
+        args.command = after
     for word in rest:  # argparse does not parse positional arguments after options
         if word.startswith("-") or not command.takes_overrides:
             raise _unknown_argument(word, command)
         args.overrides.append(word)
     _check_spaces(getattr(args, "overrides", []))
     return args
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words before and after `--`."""
+    index = argv.index("--") if "--" in argv else len(argv)
+    return list(argv[:index]), list(argv[index + 1 :])
 
 
 def _check_encoding(word: str) -> None:

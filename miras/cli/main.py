@@ -13,6 +13,7 @@ from miras.cli import (
     describe,
     generate,
     inspect,
+    launch,
     legality,
     match,
     models,
@@ -37,6 +38,7 @@ from miras.runtime.terminal import tolerant_output
 
 COMMANDS = (
     train,
+    launch,
     prepare,
     evaluate,
     presets,

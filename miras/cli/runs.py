@@ -61,6 +61,8 @@ def run_config(
         "--data and data.mix are both given: add the source to data.mix with a weight, or leave "
         "one of the two out.",
     )
+    if recipe is not None and source is not None:
+        config = _with_tokenizer_of(config, source)
     config = with_source(config, source)
     given = any(word.partition("=")[0].strip() in ("vocab", "model.vocab") for word in overrides)
     if with_data and recipe is None and not given:
@@ -91,6 +93,14 @@ def with_settled_rates(
         target=target,
     )
     return dataclasses.replace(config, model=model)
+
+
+def _with_tokenizer_of(config: "RunConfig", source: str) -> "RunConfig":
+    """The config with the tokenizer of another copy of the prepared set that a recipe names."""
+    folder, slash, name = config.data.tokenizer.rpartition("/")
+    if not slash or folder != config.data.source:
+        return config
+    return override(config, f"data.tokenizer={source.rstrip('/')}/{name}")
 
 
 def with_mesh(config: "RunConfig", on: str, overrides: list[str]) -> "RunConfig":

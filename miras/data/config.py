@@ -26,7 +26,7 @@ class DataConfig(Config):
             ``"tfds:lm1b:1.1.0"``, ``"tfds:pg19#book_text"``; or the folder of a set that `miras
             prepare` wrote, whose tokenizer and held-out rows are then used.
         tokenizer: ``"byte"``, the path of a SentencePiece ``.model``, or the path of a Hugging Face
-            ``tokenizer.json``.
+            ``tokenizer.json``, on disk or at ``gs://`` or ``s3://``.
         field: the field of the text in rows of JSON lines and Parquet, and in records of TFDS.
         task: a task whose rows are read instead of text; ``source`` is then the background text
             and ``tokenizer`` the tokenizer of tasks that use them.

@@ -48,7 +48,7 @@ class Program:
 
     def __init__(self, config: RunConfig, mesh: Mesh):
         self.config, self.mesh = config, mesh
-        check_fits(config, mesh)
+        check_fits(config, mesh.shape)
         recipe, data = config.train, config.data
         self.graphdef, self.params = structure_of(config.model)
         self.optimizer = optimizer_of(recipe, self.params, data.batch * data.sequence)

@@ -5,7 +5,7 @@ has its shape is split as the parameter is.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -24,13 +24,17 @@ from miras.train.state import Params, TrainState
 LARGE = 10_000_000  # parameters, from which too many replicated bytes are an error
 
 
-def check_fits(config: RunConfig, mesh: Mesh) -> None:
+def check_fits(config: RunConfig, sizes: Mapping[str, int]) -> None:
     """Check that a mesh divides the rows, tokens and heads of a run.
+
+    Args:
+        config: the run.
+        sizes: of the axes of the mesh, as `Mesh.shape` or `MeshConfig.sizes` gives them.
 
     Raises:
         ConfigError: it does not; the message names the sizes that do.
     """
-    sizes, data = mesh.shape, config.data
+    data = config.data
     rows = sizes["data"] * sizes["fsdp"]
     check_divides("data.batch", data.batch, "mesh.data x mesh.fsdp", rows)
     check_divides("data.sequence", data.sequence, "mesh.seq", sizes["seq"], most=256)

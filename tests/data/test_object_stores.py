@@ -13,8 +13,12 @@ from miras.data.prepared.prepare import prepare
 from miras.data.prepared.verify import verify
 from miras.data.text import read_report
 from miras.data.text.corpus import open_documents
+from miras.data.tokenizers.make_tokenizer import make_tokenizer
 from miras.errors import ConfigError
+from miras.presets import preset
 from miras.runtime.paths import file_system
+from miras.train.config import RunConfig
+from miras.train.runs import provenance
 
 moto_server = pytest.importorskip("moto.server")
 pytest.importorskip("s3fs")
@@ -137,13 +141,32 @@ def test_a_set_is_written_verified_and_read(remote, local, store, tmp_path):
         list(make_loader(config, "train", align=8, epochs=1))
 
 
+def test_a_tokenizer_is_read_from_its_object(remote, local, store, tmp_path, monkeypatch):
+    tokenizers = pytest.importorskip("tokenizers")
+    monkeypatch.setenv("MIRAS_CACHE", str(tmp_path / "cache"))
+    words = tokenizers.models.WordLevel({"[UNK]": 0, "text": 1}, unk_token="[UNK]")
+    path = tmp_path / "tokenizer.json"
+    tokenizers.Tokenizer(words).save(str(path))
+    store.put_file(path, f"{BUCKET}/tokenizer.json")
+    found = make_tokenizer(f"{BUCKET}/tokenizer.json")
+    assert found.fingerprint == make_tokenizer(str(path)).fingerprint
+    there = RunConfig(preset("yaad"), override(remote, f"tokenizer={BUCKET}/tokenizer.json"))
+    here = RunConfig(preset("yaad"), override(local, f"tokenizer={path}"))
+    run = tmp_path / "run"
+    run.mkdir()
+    provenance.save(run, there, provenance.tokenizer_hash(here))
+    store.rm_file(f"{BUCKET}/tokenizer.json")
+    provenance.check_tokenizer(run, there)
+    assert provenance.relocate(run, there).data.tokenizer == str(run / "tokenizer.json")
+
+
 def test_what_is_not_there(remote, store):
     for source in (f"{BUCKET}/none", f"{BUCKET}/none/*.txt", "s3://nobody/texts"):
         with pytest.raises(ConfigError, match=r"does not exist|cannot be reached"):
             make_loader(override(remote, f"source={source}"), "train", align=8)
     with pytest.raises(ConfigError, match=r"data\.cache='s3://.*must be a local folder"):
         DataConfig(cache="s3://bucket/cache")
-    with pytest.raises(ConfigError, match=r"tokenizer file 's3://.*must be a local file"):
+    with pytest.raises(ConfigError, match=r"tokenizer file 's3://.* does not exist"):
         make_loader(override(remote, f"tokenizer={BUCKET}/tokenizer.json"), "train", align=8)
 
 

@@ -120,7 +120,7 @@ def test_parameters_are_split_by_their_names(shape, names, matrix, spec):
 def test_what_a_mesh_does_not_divide_is_named(sizes, overrides, words):
     config = run_config("yaad", list(overrides), None, rates="raw")
     with pytest.raises(ConfigError, match=words):
-        check_fits(config, abstract_mesh(**sizes))
+        check_fits(config, abstract_mesh(**sizes).shape)
 
 
 def test_the_commands_of_the_page_fit_eight_devices():
@@ -130,7 +130,7 @@ def test_the_commands_of_the_page_fit_eight_devices():
     assert len(commands) == 4
     for preset, overrides in commands:
         config = run_config(preset, overrides.split(), None, rates="raw")
-        check_fits(config, abstract_mesh(**config.mesh.sizes(8)))
+        check_fits(config, config.mesh.sizes(8))
 
 
 def test_optimiser_state_is_split_as_its_parameters_and_replicated_bytes_are_bounded(monkeypatch):

@@ -3,14 +3,12 @@
 import json
 import pathlib
 
-import jax
 import pytest
 
 from miras.analysis.costs import costs
 from miras.cli.main import main
 from miras.cli.runs import run_config
 from miras.errors import ConfigError
-from miras.parallel.config import AXES
 from miras.parallel.slices import mesh_of, parse_slice
 from miras.presets import PRESETS, preset
 from miras.recipes import find, register
@@ -49,7 +47,7 @@ def test_the_mesh_of_each_slice_divides_the_run(name):
     for each in find(name).slices:
         found = parse_slice(each)
         sizes = mesh_of(found, config.data.batch).sizes(found.devices)
-        check_fits(config, jax.sharding.AbstractMesh(tuple(sizes.values()), AXES))
+        check_fits(config, sizes)
 
 
 def test_the_rates_are_those_of_the_papers():
@@ -77,6 +75,14 @@ def test_overrides_come_after_a_recipe_and_the_mesh_after_both():
     plain = run_config("moneta", [], None, recipe="miras-340m-15b", on="v5e-256")
     assert (plain.mesh.fsdp, plain.mesh.tensor) == (128, 2)
     assert plain.model.vocab == 32_000  # the tokenizer is not here
+
+
+def test_another_copy_of_the_data_brings_its_tokenizer():
+    config = run_config("yaad", [], "gs://bucket/copy", recipe=OWN[1])
+    assert config.data.source == "gs://bucket/copy"
+    assert config.data.tokenizer == "gs://bucket/copy/tokenizer.model"
+    own = run_config("yaad", ["tokenizer=mine.json"], "gs://bucket/copy", recipe=OWN[1])
+    assert own.data.tokenizer == "mine.json"
 
 
 def test_a_slice_needs_no_recipe():

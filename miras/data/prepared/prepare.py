@@ -28,9 +28,10 @@ from miras.data.text.corpus import open_documents
 from miras.data.text.documents import SPLITS, DocumentSource
 from miras.data.text.read_report import printable
 from miras.data.tokenizers.make_tokenizer import make_tokenizer
+from miras.data.tokenizers.tokenizer_file import tokenizer_file
 from miras.errors import ConfigError
 from miras.runtime import paths
-from miras.runtime.files import expand_home, is_leftover
+from miras.runtime.files import is_leftover
 
 SHARD_BYTES = 64 * 2**20
 _SAMPLE = 256  # documents whose mean size is taken for that of all
@@ -174,7 +175,7 @@ def _begin(folder: epath.Path, plan: Plan, config: DataConfig) -> None:
             "give another --out, or remove that folder."
         )
     if plan.tokenizer_file != "byte":
-        content = expand_home(config.tokenizer).read_bytes()
+        content = tokenizer_file(config.tokenizer).read_bytes()
         paths.write(folder / plan.tokenizer_file, content)
     if found is None:
         if not paths.is_remote(folder):

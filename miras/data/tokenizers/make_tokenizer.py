@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pathlib
+
 from miras.data.tokenizers.base import Tokenizer
 from miras.data.tokenizers.byte import ByteTokenizer
 from miras.data.tokenizers.hugging_face import HuggingFaceTokenizer
 from miras.data.tokenizers.sentence_piece import SentencePieceTokenizer
+from miras.data.tokenizers.tokenizer_file import tokenizer_file
 from miras.errors import ConfigError
-from miras.runtime.files import expand_home
-from miras.runtime.paths import is_remote
 
 
 def make_tokenizer(spec: str) -> Tokenizer:
@@ -16,7 +17,7 @@ def make_tokenizer(spec: str) -> Tokenizer:
 
     Args:
         spec: ``"byte"``, the path of a SentencePiece ``.model``, or the path of a Hugging Face
-            ``tokenizer.json``.
+            ``tokenizer.json``, on disk or at ``gs://`` or ``s3://``.
 
     Raises:
         ConfigError: the file is missing, is of another format or cannot be read, or its library is
@@ -24,21 +25,17 @@ def make_tokenizer(spec: str) -> Tokenizer:
     """
     if spec == "byte":
         return ByteTokenizer()
-    if is_remote(spec):
-        raise ConfigError(
-            f"tokenizer file {spec!r} must be a local file: copy it to this machine, and give the "
-            "path of the copy."
-        )
-    path = expand_home(spec)
     classes = {
         ".model": SentencePieceTokenizer,
         ".json": HuggingFaceTokenizer,
     }
-    if path.suffix not in classes:
+    suffix = pathlib.PurePosixPath(spec).suffix
+    if suffix not in classes:
         raise ConfigError(
             f"tokenizer {spec!r} is unknown: give 'byte', the path of a SentencePiece '.model' "
             "file, or the path of a Hugging Face tokenizers '.json' file."
         )
+    path = tokenizer_file(spec)
     if not path.is_file():
         raise ConfigError(f"tokenizer file {spec!r} does not exist: check the path, or use 'byte'.")
-    return classes[path.suffix](path)
+    return classes[suffix](path)

@@ -18,8 +18,10 @@ import pathlib
 from typing import Any
 
 from miras.config import Config, FrozenMapping
+from miras.data.tokenizers.tokenizer_file import tokenizer_file
 from miras.errors import ConfigError
 from miras.runtime.files import write_atomically
+from miras.runtime.paths import is_remote
 from miras.train.config import RunConfig
 
 FILES = ("origin.json", "tokenizer.model", "tokenizer.json")
@@ -100,7 +102,7 @@ def relocate(folder: pathlib.Path, config: RunConfig) -> RunConfig:
     if isinstance(start, str) and start != os.getcwd():
         data = _with_absolute_paths(data, start)
     if data.tokenizer != _BUILT_IN:
-        name = _kept_name(_tokenizer(config))
+        name = _kept_name(pathlib.PurePath(data.tokenizer))
         expected = found.get("sha256", {}).get(name)
         if expected is not None:
             copy = folder / name
@@ -124,11 +126,11 @@ def check_tokenizer(folder: pathlib.Path, config: RunConfig) -> None:
     """
     if config.data.tokenizer == _BUILT_IN:
         return
-    path = _tokenizer(config)
+    path = pathlib.PurePath(config.data.tokenizer)
     expected = _read(folder).get("sha256", {}).get(_kept_name(path))
     try:
-        found = _digest(path.read_bytes())
-    except (OSError, ValueError):
+        found = _digest(_tokenizer(config).read_bytes())
+    except (OSError, ValueError, ConfigError):
         return  # the copy in the folder is used
     if expected is not None and found != expected:
         raise ConfigError(
@@ -176,12 +178,13 @@ def _damaged(path: pathlib.Path, why: object) -> ConfigError:
 
 def _tokenizer(config: RunConfig) -> pathlib.Path:
     try:
-        return pathlib.Path(config.data.tokenizer).expanduser()
+        path = config.data.tokenizer
+        return tokenizer_file(path) if is_remote(path) else pathlib.Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigError(f"tokenizer {config.data.tokenizer!r}: {error}; give a path.") from error
 
 
-def _kept_name(path: pathlib.Path) -> str:
+def _kept_name(path: pathlib.PurePath) -> str:
     return f"tokenizer{path.suffix}"
 
 

@@ -1,0 +1,19 @@
+"""Writes what an existing launcher reads, so that it starts `miras train` on a slice or a cluster.
+
+Nothing here talks to a cluster: `miras launch TOOL -- train ...` writes files, and prints the
+commands of the tool that submit them. A tool is a module with a function from a `Job` to a
+`Launch`.
+"""
+
+from miras.launch import gcloud, ray, sky, slurm, xpk
+from miras.launch.job import Job, Launch
+
+TOOLS = {
+    "sky": sky.launch,
+    "xpk": xpk.launch,
+    "gcloud": gcloud.launch,
+    "slurm": slurm.launch,
+    "ray": ray.launch,
+}
+
+__all__ = ["TOOLS", "Job", "Launch"]
