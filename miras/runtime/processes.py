@@ -21,6 +21,7 @@ T = TypeVar("T")
 _COLLECTIVE = re.compile(
     "gloo|nccl|barrier|coordination|heartbeat|unavailable|deadline_exceeded|connection", re.I
 )
+_PUBLISHED = 600.0  # seconds; process 0 publishes before the others read
 _lost = False
 
 
@@ -116,6 +117,43 @@ def check_equal(found: Mapping[str, str], advice: str) -> None:
                 )
 
 
+class Board:
+    """Short texts that process 0 publishes, and all read without a collective.
+
+    They are in the key-value store of the coordination service. All processes must create their
+    boards in the same order, and read the texts in the order in which they are published.
+    """
+
+    _count = 0
+    _KEPT = 8  # more than the texts by which a process can lag
+
+    def __init__(self) -> None:
+        Board._count += 1
+        self._name = f"miras/board/{Board._count}"
+        self._published: list[int] = []
+
+    def publish(self, key: int, text: str) -> None:
+        """Publish a text in process 0; texts published long before are deleted.
+
+        Raises:
+            jax.errors.JaxRuntimeError: the coordination service does not answer.
+        """
+        client = _client()
+        client.key_value_set(f"{self._name}/{key}", text + ".")  # no value is empty
+        self._published.append(key)
+        while len(self._published) > self._KEPT:
+            client.key_value_delete(f"{self._name}/{self._published.pop(0)}")
+
+    def read(self, key: int) -> str:
+        """The text of a key, once it is published.
+
+        Raises:
+            jax.errors.JaxRuntimeError: process 0 has ended, or hangs.
+        """
+        limit = int(1000 * _PUBLISHED)
+        return _client().blocking_key_value_get(f"{self._name}/{key}", limit)[:-1]
+
+
 _ERROR = "miras error"
 
 
@@ -186,6 +224,13 @@ def is_lost() -> bool:
 def _connected() -> bool:
     jax = sys.modules.get("jax")
     return jax is not None and jax.distributed.is_initialized()
+
+
+def _client() -> Any:
+    """The client of the coordination service, for which jax has no public name."""
+    from jax._src.distributed import global_state
+
+    return global_state.client
 
 
 def _jax() -> Any:

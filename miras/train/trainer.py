@@ -26,6 +26,7 @@ from miras.train.checkpoints import checkpointer
 from miras.train.checkpoints.checkpointer import Checkpoints
 from miras.train.checkpoints.times import log_seconds
 from miras.train.config import RunConfig
+from miras.train.due import Timetable
 from miras.train.evaluate import HeldOut, make_evaluator, sample
 from miras.train.interval_means import IntervalMeans
 from miras.train.loggers.base import LoggerContext
@@ -74,20 +75,6 @@ class DispatchedStep(NamedTuple):
     batches: Batch
     metrics: StepMetrics
     rate: Array | None  # the learning rate, if the means up to this step are logged
-
-
-class Due(NamedTuple):
-    """What is due after a step."""
-
-    log: bool
-    held_out: bool
-    health: bool
-    save: bool
-
-    @property
-    def now(self) -> bool:
-        """Whether something needs the state after the step, before the next one."""
-        return self.held_out or self.health or self.save
 
 
 class Trainer:
@@ -206,6 +193,8 @@ class Trainer:
         means = IntervalMeans(compile_seconds=compile_seconds)
         previous: DispatchedStep | None = None
         saved = start
+        timetable = Timetable(self.recipe, checkpoints.age)
+        timetable.announce(start + 1)
 
         def finish(done: DispatchedStep) -> None:
             metrics = self._finish_step(done, state.params, checkpoints)
@@ -223,21 +212,22 @@ class Trainer:
             if saved == step - 1:
                 self._exit_if_interrupted(saved)
             batches = next(data)
+            timetable.announce(step + 1)
             state, metrics = run(state, batches, alive)
             alive = metrics.finite
             # The host waits for a step, and logs it, only after it has dispatched the next one, so
             # that the devices always have work; it waits for the last one only for what needs it.
             if previous is not None:
                 finish(previous)
-            due = self._due(step, checkpoints)
+            due = timetable.due(step)
+            due = due._replace(save=due.save or signals.poll() is not None)
             # The rate is computed on the device, so it is dispatched before the next step.
             rate = self._rate(step, metrics) if due.log else None
             previous = DispatchedStep(step, batches, metrics, rate)
-            if not due.now and not (due.log and self._asks_process_0()):
+            if not due.now:
                 continue
             finish(previous)
             previous = None
-            due = self._with_clock_of_process_0(due, checkpoints)
             if due.health:
                 health = self.health_step(state.params, _batch(batches, 0))
                 loggers.write(step, "health", _by_layer(jax.device_get(health)._asdict()))
@@ -253,33 +243,6 @@ class Trainer:
         """The learning rate of an update, to which skipped ones do not count."""
         skipped = 0 if metrics.window is None else metrics.window.skipped
         return jnp.asarray(self.schedule(step - 1 - skipped))
-
-    def _due(self, step: int, checkpoints: Checkpoints) -> Due:
-        recipe = self.recipe
-        last = step == recipe.steps
-        due = Due(
-            log=last or step % recipe.log_every == 0,
-            held_out=last or step % recipe.eval_every == 0,
-            health=last or step % recipe.health_every == 0,
-            save=last or step % recipe.checkpoint_every == 0,
-        )
-        late = processes.count() == 1 and self._is_late(checkpoints)
-        return due._replace(save=due.save or late or signals.poll() is not None)
-
-    def _is_late(self, checkpoints: Checkpoints) -> bool:
-        minutes = self.recipe.checkpoint_minutes
-        return minutes is not None and checkpoints.age() >= 60 * minutes
-
-    def _asks_process_0(self) -> bool:
-        """Whether the processes agree by a collective, which waits for the step, when to save."""
-        return processes.count() > 1 and self.recipe.checkpoint_minutes is not None
-
-    def _with_clock_of_process_0(self, due: Due, checkpoints: Checkpoints) -> Due:
-        """Save by the clock also in several processes, where they wait for the step anyway."""
-        if not self._asks_process_0():
-            return due
-        late = processes.decide(lambda: self._is_late(checkpoints))
-        return due._replace(save=due.save or late)
 
     def _log(
         self, step: int, rate: float, means: IntervalMeans, loggers: Loggers, reporter: Reporter

@@ -1,7 +1,7 @@
 """Runs of several real processes of two virtual CPU devices each, over Gloo.
 
 Each process records the rows of every step that its devices hold, may send itself a signal in a
-given step, and is slow enough that the others can notice a signal.
+given step or while it compiles, and is slow enough that the others can notice a signal.
 """
 
 import json
@@ -18,6 +18,7 @@ from miras.data import make_loader
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 DEVICES = 2
+COMPILING = -2  # in place of the step of a signal
 
 # argv: config, run folder, file of records, step of the signal, its number; then of `connect`
 SCRIPT = """
@@ -36,6 +37,9 @@ with failures_end_the_process():
     compile_step = program.Program.compile
 
     def compile_recording(self):
+        if int(at) == -2:
+            os.kill(os.getpid(), int(number))
+            time.sleep(1.5)  # the thread of jax looks for signals once a second
         step = compile_step(self)
 
         def recording(state, batches, alive):
@@ -95,7 +99,7 @@ class Ended:
 
 
 def run(configs, outs, folder, *, at=-1, who=0, number=signal.SIGTERM, sleep=0.0, by_slurm=False,
-        limit=240, within=None):  # fmt: skip
+        limit=600, within=None):  # fmt: skip
     """Start a process for each config, `within` these folders; `who` signals itself in step `at`.
 
     Returns:
@@ -124,7 +128,7 @@ def run(configs, outs, folder, *, at=-1, who=0, number=signal.SIGTERM, sleep=0.0
             )
     end = time.monotonic() + limit
     try:
-        for process in started:
+        for process in [p for i, p in enumerate(started) if i != who or number != signal.SIGSTOP]:
             process.wait(max(0.1, end - time.monotonic()))
     finally:
         for process in started:

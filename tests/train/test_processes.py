@@ -14,7 +14,7 @@ from miras.train import train
 from miras.train.checkpoints.checkpointer import saved_steps
 from miras.train.config import Parent
 from miras.train.loggers.jsonl import read_metrics
-from tests.train.processes_run import ROOT, rows_of, rows_of_the_loader, run
+from tests.train.processes_run import COMPILING, ROOT, rows_of, rows_of_the_loader, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 STEPS = 12
@@ -96,6 +96,53 @@ def test_a_stopped_run_resumes_with_another_number(
     assert [process.code for process in ended] == [0] * after, ended
     check_same(out, undisturbed)
     assert rows_of(tmp_path / "before", tmp_path / "after") == rows_of_the_loader(config)
+
+
+@pytest.mark.exhaustive
+def test_ctrl_c_and_a_signal_during_compilation_save_the_same_step(config, undisturbed, tmp_path):
+    out = tmp_path / "run"
+    ended = run(
+        [config] * 2, [out] * 2, tmp_path / "a", at=2, who=1, number=signal.SIGINT, sleep=0.3
+    )
+    saved = saved_steps(out / "checkpoints")[-1]
+    assert 2 < saved < STEPS
+    assert [process.code for process in ended] == [143, 130], ended  # told by jax, and by Ctrl-C
+    for process in ended:
+        assert f"after step {saved} of {STEPS}" in process.said[-1]
+    ended = run([config] * 2, [out] * 2, tmp_path / "b", at=COMPILING, who=1, sleep=0.3)
+    assert [process.code for process in ended] == [143, 143], ended
+    again = saved_steps(out / "checkpoints")[-1]
+    assert saved < again < STEPS
+    for process in ended:
+        assert process.said[-1].startswith(f"stopped by SIGTERM after step {again} of {STEPS}")
+    assert train(config, out).resumed_from == again
+    check_same(out, undisturbed)
+
+
+@pytest.mark.exhaustive
+def test_the_watchdog_ends_a_run_that_waits_for_a_process_that_hangs(config, tmp_path):
+    recipe = dataclasses.replace(config.train, watchdog_minutes=0.1)
+    watched = dataclasses.replace(config, train=recipe)
+    out = tmp_path / "run"
+    ended = run([watched] * 2, [out] * 2, tmp_path / "a", at=2, who=1, number=signal.SIGSTOP)
+    assert ended[0].code == 75, ended
+    line = "has ended within 0.1 minutes (train.watchdog_minutes)"
+    assert line in ended[0].err
+    stacks = (out / "stacks.txt").read_text()
+    assert line in stacks
+    assert "trainer.py" in stacks
+
+
+@pytest.mark.exhaustive
+def test_the_clock_of_process_0_saves_in_all(config, undisturbed, tmp_path):
+    """Age 0 is late after every step, and a step after one that saves does not save again."""
+    recipe = dataclasses.replace(config.train, checkpoint_minutes=1e-9, keep=9)
+    often = dataclasses.replace(config, train=recipe)
+    out = tmp_path / "run"
+    ended = run([often] * 2, [out] * 2, tmp_path / "a")
+    assert [process.code for process in ended] == [0, 0], ended
+    assert saved_steps(out / "checkpoints") == [0, 2, 4, 6, 8, 10, 12]
+    check_same(out, undisturbed)
 
 
 @pytest.mark.exhaustive
