@@ -18,7 +18,10 @@ from miras.array_typing import Array
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def product(x: Array, kernel: Array, dtype: str) -> Array:
-    """x [..., in] @ kernel [in, *out], in the dtype of x, with the kernel's gradient in `dtype`."""
+    """x [..., in] @ kernel [in, *out], in the dtype of x, with the kernel's gradient in `dtype`.
+
+    It has no forward-mode derivative.
+    """
     del dtype
     return jnp.tensordot(x, kernel.astype(x.dtype), axes=1)
 

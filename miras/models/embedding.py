@@ -21,7 +21,10 @@ from miras.parallel.table import TableSplit, split_table, sum_over, sum_over_tok
 
 
 def lookup(table: Array, tokens: Array, dtype: DTypeLike) -> Array:
-    """The vectors [B, T, width], of a dtype, of tokens [B, T] int in a table [V, width]."""
+    """The vectors [B, T, width], of a dtype, of tokens [B, T] int in a table [V, width].
+
+    On a mesh the gradient is written out, so that `jax.jvp` and `jax.jacfwd` raise a TypeError.
+    """
     if math.prod(automatic_axes().values()) == 1:
         return table[tokens].astype(dtype)
     return _on_mesh(table, tokens, dtype)

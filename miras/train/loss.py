@@ -57,7 +57,9 @@ def cross_entropy(
 ) -> tuple[Array, Array]:
     """The objective and the negative log likelihood, both summed over the targets.
 
-    Only the objective has a gradient; that of the negative log likelihood is dropped.
+    Only the objective has a gradient; that of the negative log likelihood is dropped. There is no
+    forward-mode derivative: `jax.jvp` and `jax.jacfwd` raise a TypeError, as for every function
+    whose gradient is written out (`jax.custom_vjp`).
 
     Args:
         x: features [B, T, width], float; the products with the head are in this dtype.

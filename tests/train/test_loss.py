@@ -101,6 +101,12 @@ def test_logits_exist_for_one_chunk_only():
     assert temporary(64) < logits / 4
 
 
+def test_forward_mode_is_an_error():
+    x, head, targets, mask = map(jnp.asarray, inputs())
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(lambda x: cross_entropy(x, head, targets, mask), (x,), (x,))
+
+
 def test_small_losses_are_not_cut():
     assert chunks_of(32 * 1024, 257, None) == 1
     assert chunks_of(32 * 1024, 32000, None) == 32
