@@ -8,6 +8,7 @@ from flax import nnx
 from miras.array_typing import Array
 from miras.engine.masking import take_tokens
 from miras.layers.param import Axes, normal
+from miras.layers.weight_gradients import spread
 
 
 class ConvState(NamedTuple):
@@ -57,12 +58,12 @@ class CausalConv(nnx.Module):
         inputs = jnp.concatenate([state.inputs.astype(x.dtype), x], axis=1)
         ids = jnp.concatenate([state.segments, segments.astype(jnp.int32)], axis=1)
         length, tail = x.shape[1], self.width - 1
-        kernel = self.kernel[...].astype(x.dtype)
-        y = kernel[0] * x
+        kernel = self.kernel[...]
+        y = spread(kernel[0], x) * x
         for lag in range(1, self.width):
             past = slice(tail - lag, tail - lag + length)
             same = (ids[:, past] == segments)[per_token]
-            y = y + jnp.where(same, kernel[lag] * inputs[:, past], 0)
+            y = y + jnp.where(same, spread(kernel[lag], x) * inputs[:, past], 0)
         if count is None:
             return y, ConvState(inputs[:, length:], ids[:, length:])
         last = count[:, None] + jnp.arange(tail)  # the last inputs, after the previous ones

@@ -12,6 +12,7 @@ from miras.layers.coupled_gates import middles
 from miras.layers.norm import RMSNorm, l2_normalise
 from miras.layers.param import LowRank, param
 from miras.layers.projections import Grouped
+from miras.layers.weight_gradients import spread
 from miras.rule.rule import Rule
 
 
@@ -79,8 +80,8 @@ class Keys(nnx.Module):
             return Associations(jnp.moveaxis(q, 2, 3), jnp.moveaxis(k, 2, 3), mixed[:, :, -1], None)
         q = mixed[:, :, 0]
         if self.config.keys == "corrected":
-            share = jnp.exp(self.log_correction[...])[:, None].astype(q.dtype)
-            q = q - share * mixed[:, :, 1]
+            share = jnp.exp(self.log_correction[...])[:, None]
+            q = q - spread(share, q) * mixed[:, :, 1]
         q = self.query(q)
         if self.config.keys == "product":
             k = jnp.moveaxis(self._normalised("k", mixed[:, :, 1 : 1 + self.terms]), 2, 3)
@@ -89,8 +90,8 @@ class Keys(nnx.Module):
         if self.config.keys == "rwkv7":
             return self._rwkv7(q, k, v, x)
         if self.config.keys == "comba":
-            p = jax.nn.sigmoid(self.shrink[...])[:, None].astype(k.dtype) * k
-            q = q - self.correction[...][:, None].astype(k.dtype) * p
+            p = spread(jax.nn.sigmoid(self.shrink[...])[:, None], k) * k
+            q = q - spread(self.correction[...][:, None], p) * p
             return Associations(q, p, v, k)
         return Associations(q, k, v, None)
 
@@ -104,13 +105,13 @@ class Keys(nnx.Module):
             x = l2_normalise(x)
         elif self.config.qk_norm == "rms":
             x = self.norms[name](x)
-        return x + self.biases[name][...].astype(x.dtype) if self.config.qk_bias else x
+        return x + spread(self.biases[name][...], x) if self.config.qk_bias else x
 
     def _rwkv7(self, q: Array, k: Array, v: Array, x: Array) -> Associations:
         """W + ... - (a * kap)^T (kap W) + ktilde^T v: two terms, one of value 0, one of key 0."""
-        kap = l2_normalise(k * self.erase[...].astype(k.dtype))
+        kap = l2_normalise(k * spread(self.erase[...], k))
         a = jax.nn.sigmoid(self.rate(x) + self.rate_bias[...]).astype(k.dtype)
-        ktilde = k * (1 + (a - 1) * self.mix[...].astype(k.dtype))
+        ktilde = k * (1 + (a - 1) * spread(self.mix[...], k))
         stack = lambda *parts: jnp.stack(parts, axis=3)  # noqa: E731
         zero = jnp.zeros_like(k)
         return Associations(

@@ -28,6 +28,7 @@ from miras.layers.param import LinearGeneral, param
 from miras.layers.projections import Grouped, GroupedProjections, Projections, flat
 from miras.layers.rope import rotate, turn
 from miras.layers.turning import CumulativeAngles
+from miras.layers.weight_gradients import spread
 from miras.sequence.arrays import check_float
 from miras.sequence.checks import AnyState
 
@@ -196,7 +197,7 @@ class MemoryLayer(nnx.Module):
         """The layer's output [B, T, width] from reads y, with the values v that were written."""
         if self.skip is not None:
             share = self.skip[...].reshape(-1, *[1] * (y.ndim - 3))
-            y = y + share.astype(y.dtype) * for_queries(v, y.shape[2])
+            y = y + spread(share, y) * for_queries(v, y.shape[2])
         z = None if self.gate is None else self.gate(x)
         if self.mimo is not None:
             y = jnp.moveaxis(y, 3, 2)

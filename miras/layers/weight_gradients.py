@@ -4,6 +4,9 @@ The gradient of the kernel W of y = x W is x^T dy, a sum over tokens. Where devi
 tokens, XLA's partitioner computes each device's part of the sum and then sums the parts over
 devices in the dtype of the product. A cast after the product would come too late: the product
 itself is computed in that dtype here. By default it is the dtype of x.
+
+Weights that are added to tokens, or multiply them channel by channel, are few: `spread` sums their
+gradients in float32.
 """
 
 import functools
@@ -42,6 +45,19 @@ def _backward(dtype: str, kept: tuple[Array, Array], dy: Array):
 
 
 product.defvjp(_forward, _backward)
+
+
+def spread(weight: Array, x: Array) -> Array:
+    """A weight for each token: in the shape and the dtype of x, with a gradient summed in float32.
+
+    JAX sums the gradient of a broadcast in its dtype, so the cast to that of x comes after it.
+
+    Args:
+        weight: [*shape], or with axes of size 1.
+        x: tokens [..., *shape], float.
+    """
+    wide = jnp.promote_types(jnp.promote_types(jnp.float32, x.dtype), weight.dtype)
+    return jnp.broadcast_to(weight.astype(wide), x.shape).astype(x.dtype)
 
 
 def summed_in(graphdef: nnx.GraphDef, params: nnx.State, dtype: str) -> nnx.GraphDef:

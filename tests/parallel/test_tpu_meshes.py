@@ -54,6 +54,10 @@ def reduced(text, shape):
 def test_a_step_on_16_chips():
     _, text = checked(Case("yaad", "v5e:4x4", TINY, ROWS))
     assert not between_slices(text)
+    # Gradients are summed over chips in float32, whatever the model's dtype.
+    sums = re.findall(r"= (.*) (?:all-reduce|reduce-scatter)(?:-start)?\(", text)
+    assert sums
+    assert not any("bf16" in types for types in sums)
     # W0's gradient: the rows of a chip are added before, and the layers' loop is not unrolled.
     for shape in ("4,64,256", "4,256,64"):
         assert reduced(text, shape) == [f"f32[{shape}]"]
