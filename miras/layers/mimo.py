@@ -16,6 +16,7 @@ from flax import nnx
 
 from miras.array_typing import Array
 from miras.layers.param import param
+from miras.layers.weight_gradients import spread
 
 
 class MimoProjections(nnx.Module):
@@ -38,11 +39,13 @@ class MimoProjections(nnx.Module):
 
     def values(self, x: Array) -> Array:
         """The values [B, T, H, R, D] of x [B, T, H, D]."""
-        return jnp.moveaxis(x[:, :, None] * self.value[...].astype(x.dtype), 2, 3)
+        x = x[:, :, None]
+        return jnp.moveaxis(x * spread(self.value[...], x), 2, 3)
 
     def combined(self, y: Array, z: Array | None) -> Array:
         """The output [B, T, H, D] of reads [B, T, R, H, D] and the gate z [B, T, H, D], or None."""
         if z is not None:
             assert self.gate is not None
-            y = y * jax.nn.silu(z[:, :, None] * self.gate[...].astype(z.dtype))
-        return jnp.sum(y * self.output[...].astype(y.dtype), axis=2)
+            z = z[:, :, None]
+            y = y * jax.nn.silu(z * spread(self.gate[...], z))
+        return jnp.sum(y * spread(self.output[...], y), axis=2)

@@ -48,16 +48,17 @@ product.defvjp(_forward, _backward)
 
 
 def spread(weight: Array, x: Array) -> Array:
-    """A weight for each token: in the shape and the dtype of x, with a gradient summed in float32.
+    """A weight for each token: broadcast to x, in its dtype, with a gradient summed in float32.
 
     JAX sums the gradient of a broadcast in its dtype, so the cast to that of x comes after it.
 
     Args:
-        weight: [*shape], or with axes of size 1.
+        weight: [*shape]; axes of size 1 of weight and x broadcast.
         x: tokens [..., *shape], float.
     """
     wide = jnp.promote_types(jnp.promote_types(jnp.float32, x.dtype), weight.dtype)
-    return jnp.broadcast_to(weight.astype(wide), x.shape).astype(x.dtype)
+    shape = jnp.broadcast_shapes(weight.shape, x.shape)
+    return jnp.broadcast_to(weight.astype(wide), shape).astype(x.dtype)
 
 
 def summed_in(graphdef: nnx.GraphDef, params: nnx.State, dtype: str) -> nnx.GraphDef:
