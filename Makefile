@@ -30,10 +30,10 @@ quick: $(VENV)/.installed  ## Run a fast selection of the tests of every subsyst
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m quick $(PYTEST)
 
 test: $(VENV)/.installed $(TPU) $(BROWSER)  ## Run the tests (about 40 minutes on two cores)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not exhaustive" --durations=40 $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not interop and not exhaustive" --durations=40 $(PYTEST)
 
 exhaustive: $(VENV)/.installed $(TPU) $(BROWSER)  ## Run what `make test` runs a sample of (hours)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "exhaustive and not gpu" $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "exhaustive and not gpu and not interop" $(PYTEST)
 
 wheel-smoke:  ## Train, evaluate and generate with the wheel alone, in a clean environment
 	tests/wheel_smoke.sh $(PYTHON)

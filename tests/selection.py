@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 # Marks of tests that take long or need something that an edit loop does without.
-NOT_QUICK = frozenset({"slow", "multiprocess", "tpu_aot", "gpu", "exhaustive"})
+NOT_QUICK = frozenset({"slow", "multiprocess", "tpu_aot", "gpu", "interop", "exhaustive"})
 
 
 def rank(name: str) -> float:
@@ -90,8 +90,8 @@ def count_quick(items: Iterable[pytest.Item]) -> Counter[str]:
 
 
 def leave_out(config: pytest.Config, items: list[Any]) -> None:
-    """Deselect `exhaustive` and `gpu` tests, unless `-m` or a test's own name asks for them."""
-    for mark in ("exhaustive", "gpu"):
+    """Deselect `exhaustive`, `gpu` and `interop`, unless `-m` or a test's name asks for them."""
+    for mark in ("exhaustive", "gpu", "interop"):
         if mark in (config.option.markexpr or ""):
             continue
         out = {

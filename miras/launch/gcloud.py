@@ -19,7 +19,7 @@ def launch(job: Job) -> Launch:
     """
     needs_tpus(job, "gcloud")
     script, name = f"{job.name}.startup.sh", f"{job.name}.gcloud.sh"
-    zone = job.zone or "MY_ZONE"
+    zone = job.zone or "my-zone"
     where = {"zone": zone, **({"project": job.project} if job.project else {})}
     options = {
         **where,

@@ -19,7 +19,7 @@ def launch(job: Job) -> Launch:
     """
     needs_tpus(job, "xpk")
     options = {
-        "cluster": job.cluster or "MY_CLUSTER",
+        "cluster": job.cluster or "my-cluster",
         "workload": job.name,
         "tpu-type": job.on.accelerator,
         "num-slices": str(job.on.count),
