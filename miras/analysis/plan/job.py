@@ -58,7 +58,7 @@ class Job:
         self.sizes = config.mesh.sizes(on.chips)
         axis_types = (AxisType.Auto,) * len(AXES)
         mesh: Any = AbstractMesh(tuple(self.sizes.values()), AXES, axis_types=axis_types)
-        check_fits(config, mesh)
+        check_fits(config, mesh.shape)
         state, axes = _state(config)
         shardings = state_shardings(mesh, axes, state)
         check_replicated(config.mesh, mesh, state, shardings)
