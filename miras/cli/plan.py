@@ -11,11 +11,13 @@ from miras.errors import ConfigError
 
 if TYPE_CHECKING:
     from miras.analysis.plan.chips import Chip
+    from miras.analysis.plan.compiled import Compiled
     from miras.analysis.plan.predict import Prediction
     from miras.analysis.plan.slices import PlannedSlice
     from miras.train import RunConfig
 
 _TOKENS = "tokens_per_step"
+_BEST = 2  # candidates of a search that are compiled
 
 
 def add_parser(commands: Any) -> None:
@@ -58,6 +60,11 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="rank meshes, accumulated batches and remat with the same tokens a step",
     )
+    parser.add_argument(
+        "--no-compile",
+        action="store_true",
+        help="answer in seconds, without the TPU's compiler (minutes a slice; needs the extra tpu)",
+    )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.set_defaults(run=_run)
 
@@ -85,18 +92,50 @@ def _run(args: argparse.Namespace) -> int:
     require(bool(plans), " ".join(wrong))
     if args.search:
         return _search(args, plans)
+    found, told = _compiled(args, plans)
     if args.json:
         from miras.analysis.plan.record import as_dict
 
-        found = [as_dict(plan, trained, price) for plan, price in zip(plans, kept_prices)]
-        print(json.dumps({"plans": found, "invalid": wrong}, indent=1))
+        rows = [as_dict(plan, trained, price) for plan, price in zip(plans, kept_prices)]
+        for row, compiled in zip(rows, found, strict=True):
+            row["compiled"] = None if compiled is None else compiled._asdict()
+        print(json.dumps({"plans": rows, "invalid": wrong, "notes": told}, indent=1))
         return 0
-    _print(plans, trained, kept_prices, wrong)
+    _print(plans, found, trained, kept_prices, [*wrong, *told])
     return 0
 
 
+def _compiled(
+    args: argparse.Namespace, plans: "list[Prediction]"
+) -> "tuple[list[Compiled | None], list[str]]":
+    """What the compiler says of each plan, and what it cannot say."""
+    from rich.console import Console
+
+    from miras.analysis.plan.compiled import compiled, why_not
+
+    found: list[Compiled | None] = []
+    told: list[str] = []
+    for plan in plans:
+        reason = why_not(plan.job)
+        if args.no_compile and plan.job.slice.chip.kind == "tpu":
+            reason = "not compiled"
+        if reason:
+            told.append(reason)
+            found.append(None)
+            continue
+        with Console(stderr=True).status(f"compiling for {plan.job.slice.name}"):
+            found.append(compiled(plan.job, args.plugin or ()))
+        if found[-1] and found[-1].error:
+            told.append(f"{plan.job.slice.name}: the compiler says: {found[-1].error}")
+    return found, list(dict.fromkeys(told))
+
+
 def _print(
-    plans: "list[Prediction]", tokens: int | None, prices: list[float | None], wrong: list[str]
+    plans: "list[Prediction]",
+    found: "list[Compiled | None]",
+    tokens: int | None,
+    prices: list[float | None],
+    told: list[str],
 ) -> None:
     from rich.console import Console
 
@@ -109,8 +148,12 @@ def _print(
     if any(plan.traffic for plan in plans):
         console.print()
         console.print(tables.traffic_table(plans))
+    both = [(plan, x) for plan, x in zip(plans, found, strict=True) if x is not None]
+    if both:
+        console.print()
+        console.print(tables.compiled_table(*zip(*both, strict=True)))
     console.print()
-    for line in [*wrong, *tables.notes(plans)]:
+    for line in [*told, *tables.notes(plans)]:
         print_line(console, line)
 
 
@@ -121,19 +164,30 @@ def _search(args: argparse.Namespace, plans: "list[Prediction]") -> int:
     from miras.analysis.plan.record import as_dict
     from miras.analysis.plan.search import search
 
+    console = Console()
     for plan in plans:
         found = search(plan.job.config, plan.job.slice)
+        best = [x.prediction for x in found if x.prediction and x.prediction.fits][:_BEST]
+        compiled, told = _compiled(args, best)
         if args.json:
-            rows = [
+            rows: list[dict[str, Any]] = [
                 {"run": c.overrides, "verdict": c.verdict}
                 | ({} if c.prediction is None else {"plan": as_dict(c.prediction)})
                 for c in found
             ]
-            print(json.dumps({"slice": plan.job.slice.name, "candidates": rows}, indent=1))
-        else:
-            console = Console()
-            console.print(plan.job.slice.name, style="bold")
-            console.print(tables.search_table(found))
+            for row, x in zip(rows, compiled):
+                row["compiled"] = None if x is None else x._asdict()
+            name = plan.job.slice.name
+            print(json.dumps({"slice": name, "candidates": rows, "notes": told}, indent=1))
+            continue
+        console.print(plan.job.slice.name, style="bold")
+        console.print(tables.search_table(found))
+        both = [(plan, x) for plan, x in zip(best, compiled, strict=True) if x is not None]
+        if both:
+            console.print()
+            console.print(tables.compiled_table(*zip(*both, strict=True)))
+        for line in told:
+            print_line(console, line)
     return 0
 
 

@@ -5,6 +5,9 @@ from typing import Any
 
 from rich.table import Table
 
+from miras.analysis.plan.compiled import Compiled
+from miras.analysis.plan.kinds import KINDS
+from miras.analysis.plan.memory import Memory
 from miras.analysis.plan.predict import Prediction
 from miras.analysis.plan.record import as_dict, replicated
 from miras.analysis.plan.search import Candidate, advice
@@ -82,6 +85,45 @@ def traffic_table(plans: Sequence[Prediction]) -> Table:
     return made
 
 
+def compiled_table(plans: Sequence[Prediction], found: Sequence[Compiled]) -> Table:
+    """HBM of the compiled steps by kind beside the analytic figures, and their collectives."""
+    made = Table(title="Compiled", title_justify="left", box=None, pad_edge=False)
+    made.add_column("", no_wrap=True)
+    for plan in plans:
+        made.add_column(plan.job.slice.name, justify="right")
+
+    def row(name: str, of: Callable[[Prediction, Compiled], str], style: str = "") -> None:
+        cells = ("" if x.error else of(plan, x) for plan, x in zip(plans, found, strict=True))
+        made.add_row(name, *cells, style=style)
+
+    made.add_row("HBM a chip at the peak, GiB (analytic)", style="bold")
+    for kind in KINDS:
+        row(f"  {kind}", lambda p, x, kind=kind: _beside(x.kinds[kind], p.memory, kind))
+    row("  in all", lambda p, x: f"{x.peak / GIB:.2f} ({p.memory.peak / GIB:.2f})", "bold")
+    row("  fits", lambda p, x: "yes" if x.peak <= p.job.slice.chip.hbm else "no", "bold")
+    made.add_section()
+    made.add_row("Collectives: number, GiB a chip", style="bold")
+    names = {(c["in_layers"], c["kind"]): None for x in found for c in x.collectives}
+    for in_layers, kind in sorted(names):
+        where = "in the layers" if in_layers else "outside"
+        row(f"  {kind}, {where}", lambda _, x, key=(in_layers, kind): _collectives(x, key))
+    made.add_section()
+    row("seconds to compile", lambda _, x: f"{x.seconds:.0f}")
+    return made
+
+
+def _beside(size: int, memory: Memory, kind: str) -> str:
+    analytic = getattr(memory, kind, None)
+    return f"{size / GIB:.2f}" + ("" if analytic is None else f" ({analytic / GIB:.2f})")
+
+
+def _collectives(found: Compiled, key: tuple[bool, str]) -> str:
+    for x in found.collectives:
+        if (x["in_layers"], x["kind"]) == key:
+            return f"{x['count']}, {x['bytes'] / GIB:.2f}"
+    return ""
+
+
 def flops_table(plan: Prediction) -> Table:
     """Model FLOPs of a step by part."""
     made = Table(title="FLOPs of a step, forward", title_justify="left", box=None, pad_edge=False)
@@ -130,8 +172,6 @@ def notes(plans: Sequence[Prediction]) -> list[str]:
                 f"{name}: {size / 2**20:.2g} MiB of the state are whole on every chip, most of all "
                 f"{largest}."
             )
-        if plan.job.slice.chip.kind == "gpu":
-            lines.append(f"{name}: analytic only; no compiler for GPUs is asked.")
     assumed = dict.fromkeys(text for plan in plans for text in plan.assumptions)
     return [*lines, "Assumed:", *(f"  {text}" for text in assumed)]
 
