@@ -56,6 +56,11 @@ def add_parser(commands: Any) -> None:
         "--chip", action="append", metavar="FILE.json", help="describes a chip for --on, by name"
     )
     parser.add_argument(
+        "--measured",
+        metavar="RUN",
+        help="plan the run of this folder, and print what it measured and the factor between",
+    )
+    parser.add_argument(
         "--search",
         action="store_true",
         help="rank meshes, accumulated batches and remat with the same tokens a step",
@@ -93,6 +98,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.search:
         return _search(args, plans)
     found, told = _compiled(args, plans)
+    told += _measured(args.measured, plans)
     if args.json:
         from miras.analysis.plan.record import as_dict
 
@@ -103,6 +109,22 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     _print(plans, found, trained, kept_prices, [*wrong, *told])
     return 0
+
+
+def _measured(run: str | None, plans: "list[Prediction]") -> list[str]:
+    """What a run measured beside each prediction."""
+    from miras.analysis.plan.measured import measured
+
+    if run is None:
+        return []
+    found = measured(run)
+    return [
+        f"measured: {1e3 * found.step(plan.job.step_tokens):.4g} ms a step "
+        f"({found.tokens_per_second:,.0f} tokens/s, median of {found.intervals} intervals); "
+        f"predicted on {plan.job.slice.name}: {1e3 * plan.step:.4g} ms; measured / predicted: "
+        f"{found.step(plan.job.step_tokens) / plan.step:.2f}"
+        for plan in plans
+    ]
 
 
 def _compiled(
@@ -142,6 +164,8 @@ def _print(
     from miras.analysis.plan import tables
 
     console = Console()
+    print_line(console, tables.heading(plans[0]))
+    console.print()
     console.print(tables.table(plans, tokens, prices))
     console.print()
     console.print(tables.flops_table(plans[0]))
@@ -193,7 +217,9 @@ def _search(args: argparse.Namespace, plans: "list[Prediction]") -> int:
 
 def _config(args: argparse.Namespace) -> "tuple[RunConfig, int | None, bool]":
     """The run, the tokens of a step, and whether the mesh is given."""
+    from miras.analysis.plan.measured import measured
     from miras.cli.runs import run_config
+    from miras.config import override
 
     name, words = split_preset(args.overrides)
     given = [word for word in words if word.partition("=")[0] == _TOKENS]
@@ -204,6 +230,13 @@ def _config(args: argparse.Namespace) -> "tuple[RunConfig, int | None, bool]":
         tokens is None or not {"batch", "data.batch"} & set(keys),
         f"{_TOKENS} and data.batch are both given: leave one of them out.",
     )
+    if args.measured is not None:
+        require(
+            name is None and args.recipe is None,
+            f"--measured {args.measured} plans that run: leave out {name or '--recipe'}.",
+        )
+        config = override(measured(args.measured).config, *words)
+        return config, tokens, True
     config = run_config(name or DEFAULT_PRESET, words, None, rates="matched", recipe=args.recipe)
     return config, tokens, any(key.startswith("mesh") for key in keys)
 

@@ -52,9 +52,9 @@ class _Shapes:
 
     def __init__(self, job: Job):
         model = job.config.model
-        self.groups, self.width, self.vocab = job.groups, model.width, model.vocab
+        row = job.config.data.sequence // job.sizes["seq"]
+        self.stacked, self.width = (job.groups, job.rows, row), model.width
         self.vocabularies = {model.vocab, model.vocab // job.sizes["tensor"]}
-        self.tokens = job.tokens
         # Parameters of a layer or of all, whole or split: as numbers of elements, since the
         # compiler transposes and reshapes them.
         self.sizes: set[int] = set()
@@ -73,16 +73,17 @@ class _Shapes:
 
     def kind(self, buffer: Buffer) -> str:
         """The kind of a temporary."""
-        shape, size = buffer.shape, math.prod(buffer.shape)
-        if shape[:1] == (self.groups,) and size >= self.groups * self.tokens * self.width:
+        shape, matrix = buffer.shape, buffer.shape[-2:]
+        if shape[:3] == self.stacked:
             return "inputs"
+        of_memory = matrix in self.memories or matrix[::-1] in self.memories
+        loops = "miras_forward" in buffer.source or "while" in buffer.source
+        if len(shape) >= 5 and of_memory and loops and buffer.dtype == "f32":
+            return "memories"
         if len(shape) == 2 and self.vocabularies & set(shape) and self.width not in shape:
             return "loss"
-        if size in self.sizes:
+        if math.prod(shape) in self.sizes:
             return "gradients" if buffer.dtype == "f32" else "weights"
-        if len(shape) >= 5 and (shape[-2:] in self.memories or shape[-2:][::-1] in self.memories):
-            kernel = "miras_forward" in buffer.source or "while" in buffer.source
-            return "memories" if buffer.dtype == "f32" and kernel else "activations"
         return "activations"
 
 

@@ -1,7 +1,7 @@
 """The tables that `miras plan` prints: a column a slice."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -15,11 +15,26 @@ from miras.analysis.plan.search import Candidate, advice
 GIB = 2**30
 
 
+class _Unit(NamedTuple):
+    """Of bytes in a table: GiB, or MiB for small runs."""
+
+    name: str
+    bytes: int
+
+    def show(self, size: float) -> str:
+        return f"{size / self.bytes:.2f}"
+
+
+def _unit(plans: Sequence[Prediction]) -> _Unit:
+    large = max(plan.memory.peak for plan in plans) >= GIB / 2
+    return _Unit("GiB", GIB) if large else _Unit("MiB", 2**20)
+
+
 def table(
     plans: Sequence[Prediction], tokens: int | None = None, prices: Sequence[float | None] = ()
 ) -> Table:
     """HBM, time and cost of a step, by slice."""
-    made = Table(title=_title(plans[0]), title_justify="left", pad_edge=False, box=None)
+    made = Table(title="A step", title_justify="left", pad_edge=False, box=None)
     made.add_column("", no_wrap=True)
     for plan in plans:
         made.add_column(plan.job.slice.name, justify="right")
@@ -27,16 +42,17 @@ def table(
     def row(name: str, of: Callable[[Prediction], Any], style: str = "") -> None:
         made.add_row(name, *(str(of(plan)) for plan in plans), style=style)
 
+    unit = _unit(plans)
     row("chips", lambda p: p.job.slice.chips)
     row("mesh", _mesh)
     row("rows a chip x batches a step", lambda p: f"{p.job.rows} x {_accumulate(p)}")
     row("tokens a step", lambda p: f"{p.job.step_tokens:,}")
     made.add_section()
-    made.add_row("HBM a chip at the peak, GiB", style="bold")
+    made.add_row(f"HBM a chip at the peak, {unit.name}", style="bold")
     for name in plans[0].memory._fields:
-        row(f"  {name}", lambda p, name=name: f"{getattr(p.memory, name) / GIB:.2f}")
-    row("  in all", lambda p: f"{p.memory.peak / GIB:.2f}", "bold")
-    row("  of", lambda p: f"{p.job.slice.chip.hbm / GIB:.2f}")
+        row(f"  {name}", lambda p, name=name: unit.show(getattr(p.memory, name)))
+    row("  in all", lambda p: unit.show(p.memory.peak), "bold")
+    row("  of", lambda p: unit.show(p.job.slice.chip.hbm))
     row("  fits", lambda p: "yes" if p.fits else "no", "bold")
     made.add_section()
     made.add_row("Time of a step, ms", style="bold")
@@ -73,12 +89,13 @@ def traffic_table(plans: Sequence[Prediction]) -> Table:
     made = Table(title="Collectives of a step", title_justify="left", box=None, pad_edge=False)
     for name in ("on", "collective", "of", "axis"):
         made.add_column(name)
-    for name in ("number", "GiB a chip", "ms", "overlaps"):
+    unit = _unit(plans)
+    for name in ("number", f"{unit.name} a chip", "ms", "overlaps"):
         made.add_column(name, justify="right")
     for plan in plans:
         for n, x in enumerate(plan.traffic):
             name = "" if n else plan.job.slice.name
-            size, overlaps = f"{x.bytes / GIB:.2f}", "yes" if x.hidden else "no"
+            size, overlaps = unit.show(x.bytes), "yes" if x.hidden else "no"
             made.add_row(
                 name, x.kind, x.what, x.axis, str(x.count), size, _milliseconds(x.seconds), overlaps
             )
@@ -96,31 +113,32 @@ def compiled_table(plans: Sequence[Prediction], found: Sequence[Compiled]) -> Ta
         cells = ("" if x.error else of(plan, x) for plan, x in zip(plans, found, strict=True))
         made.add_row(name, *cells, style=style)
 
-    made.add_row("HBM a chip at the peak, GiB (analytic)", style="bold")
+    unit = _unit(plans)
+    made.add_row(f"HBM a chip at the peak, {unit.name} (analytic)", style="bold")
     for kind in KINDS:
-        row(f"  {kind}", lambda p, x, kind=kind: _beside(x.kinds[kind], p.memory, kind))
-    row("  in all", lambda p, x: f"{x.peak / GIB:.2f} ({p.memory.peak / GIB:.2f})", "bold")
+        row(f"  {kind}", lambda p, x, kind=kind: _beside(unit, x.kinds[kind], p.memory, kind))
+    row("  in all", lambda p, x: f"{unit.show(x.peak)} ({unit.show(p.memory.peak)})", "bold")
     row("  fits", lambda p, x: "yes" if x.peak <= p.job.slice.chip.hbm else "no", "bold")
     made.add_section()
-    made.add_row("Collectives: number, GiB a chip", style="bold")
+    made.add_row(f"Collectives: number, {unit.name} a chip", style="bold")
     names = {(c["in_layers"], c["kind"]): None for x in found for c in x.collectives}
     for in_layers, kind in sorted(names):
         where = "in the layers" if in_layers else "outside"
-        row(f"  {kind}, {where}", lambda _, x, key=(in_layers, kind): _collectives(x, key))
+        row(f"  {kind}, {where}", lambda _, x, key=(in_layers, kind): _collectives(unit, x, key))
     made.add_section()
     row("seconds to compile", lambda _, x: f"{x.seconds:.0f}")
     return made
 
 
-def _beside(size: int, memory: Memory, kind: str) -> str:
+def _beside(unit: _Unit, size: int, memory: Memory, kind: str) -> str:
     analytic = getattr(memory, kind, None)
-    return f"{size / GIB:.2f}" + ("" if analytic is None else f" ({analytic / GIB:.2f})")
+    return unit.show(size) + ("" if analytic is None else f" ({unit.show(analytic)})")
 
 
-def _collectives(found: Compiled, key: tuple[bool, str]) -> str:
+def _collectives(unit: _Unit, found: Compiled, key: tuple[bool, str]) -> str:
     for x in found.collectives:
         if (x["in_layers"], x["kind"]) == key:
-            return f"{x['count']}, {x['bytes'] / GIB:.2f}"
+            return f"{x['count']}, {unit.show(x['bytes'])}"
     return ""
 
 
@@ -184,7 +202,8 @@ def short(number: float) -> str:
     return f"{number:.4g}"
 
 
-def _title(plan: Prediction) -> str:
+def heading(plan: Prediction) -> str:
+    """The model of a plan, in a line."""
     model = plan.job.config.model
     return (
         f"{short(plan.job.parameters)} parameters, {model.layers} layers of {model.width}, "
