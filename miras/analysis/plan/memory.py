@@ -127,9 +127,12 @@ def _in_update(job: Job) -> Memory:
 
 
 def block_bytes(job: Job) -> float:
-    """Bytes of the arrays that a block makes on a chip, on average over the pattern."""
-    blocks = [_activations(job, block, heads) for block, heads in job.blocks()]
-    return sum(blocks) / len(blocks)
+    """Bytes of the arrays that one pass of a block makes on a chip, on average over the pattern."""
+    whole = 0.0
+    for block, heads in job.blocks():
+        # What a loop over segments keeps is written in one pass and read in another, of four.
+        whole += _activations(job, block, heads) / (4 if block.mixer.loops else 1)
+    return whole / len(job.config.model.letters)
 
 
 def saved_bytes(job: Job) -> int:

@@ -61,7 +61,7 @@ def test_bytes_that_are_shared_count_once(tmp_path):
         (Buffer(1, "bf16", (64, 168), "convert", False), "weights"),
         (Buffer(1, "f32", (128, 512), "dot", False), "loss"),
         (Buffer(1, "f32", (4, 2, 4, 16, 64), "miras_forward/pallas_call", False), "memories"),
-        (Buffer(1, "bf16", (2, 64, 3, 4, 16), "add", False), "activations"),
+        (Buffer(1, "bf16", (2, 64, 3, 4, 17), "add", False), "activations"),
     ],
 )
 def test_kinds(buffer, kind):
