@@ -56,7 +56,7 @@ def miras_340m(model: LanguageModelConfig) -> RunConfig:
     parameters=760e6,
     tokens=30e9,
     source=_PAPER,
-    slices=("v5e-64", "v5e-256", "v6e-64", "v5p-32", "v5p-128", "2xv5e-64"),
+    slices=("v5e-16", "v5e-64", "v5e-256", "v6e-64", "v5p-32", "v5p-128", "2xv5e-64"),
 )
 def miras_760m(model: LanguageModelConfig) -> RunConfig:
     """24 layers of width 1536."""

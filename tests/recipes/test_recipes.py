@@ -1,11 +1,15 @@
 """Recipes: sizes, tokens and meshes are what their names say, and they train any preset."""
 
+import dataclasses
 import json
 import pathlib
 
 import pytest
 
 from miras.analysis.costs import costs
+from miras.analysis.plan.job import Job
+from miras.analysis.plan.memory import step_memory
+from miras.analysis.plan.slices import planned_slice
 from miras.cli.main import main
 from miras.cli.runs import run_config
 from miras.errors import ConfigError
@@ -48,6 +52,19 @@ def test_the_mesh_of_each_slice_divides_the_run(name):
         found = parse_slice(each)
         sizes = mesh_of(found, config.data.batch).sizes(found.devices)
         check_fits(config, sizes)
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("other", ["yaad", "gated_deltanet"])
+def test_the_plan_says_that_a_step_fits_on_the_smallest_slices(name, other):
+    config = find(name).build(preset(other))
+    slices = [parse_slice(each) for each in find(name).slices]
+    for generation in {found.generation for found in slices}:
+        own = [found for found in slices if found.generation == generation]
+        least = min(own, key=lambda found: found.devices)
+        run = dataclasses.replace(config, mesh=mesh_of(least, config.data.batch))
+        on = planned_slice(least.name)
+        assert step_memory(Job(run, on)).peak < 0.8 * on.chip.hbm
 
 
 def test_the_rates_are_those_of_the_papers():
