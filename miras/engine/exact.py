@@ -6,25 +6,44 @@ of DeltaNet (2406.06484, section 3.2), here with whatever coefficients, terms an
 
     E_i = eta_i (a (x_i W_0' - sum_{s < i} c'[i, s] (x_i . X_s) E_s) - v_i)
 
-c', W_0' those of the state at which the error is read, a the bias's slope.
+c', W_0' those of the state at which the error is read, a the bias's slope. A memory that fits
+several things, each linear in a weight of its own, has one system for each weight.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from miras.array_typing import Array, Weights
 from miras.engine.decay import Sums, ratios, scores
-from miras.engine.gradients import Gradients, Term
-from miras.engine.readers import DualForm, Trail, Write
+from miras.engine.gradients import Gradients, Tapped, Term
+from miras.engine.readers import DualForm, ReadKind, Trail, Write, Writes
 from miras.engine.systems import solve_by_column, solve_unit_lower
 from miras.rule.rule import Rule
 
 
+class LinearFit(NamedTuple):
+    """One thing that an association fits, as the read of one weight by a known input.
+
+    Attributes:
+        weight: its name.
+        kind: how it is read, "linear" or "transposed".
+        x: the input [C, in].
+        base: the read, without what the chunk has written [C, out].
+        target: [C, out].
+    """
+
+    weight: str
+    kind: ReadKind
+    x: Array
+    base: Array
+    target: Array
+
+
 def exact_gradients(
     rule: Rule,
-    name: str,
-    trail: Trail,
+    trails: Mapping[str, Trail],
     terms: tuple[Term, ...],
     fixed: Weights,
     gates: Mapping[str, Array],
@@ -32,22 +51,52 @@ def exact_gradients(
     """The gradients of C tokens, each at the weights just before it.
 
     Args:
-        rule: with a linear memory, whose one weight is `name`.
-        name: of the weight.
-        trail: how that weight stands before each token; its writes are not looked at.
+        rule: whose memory fits linearly.
+        trails: by weight, how it stands before each token; its writes are not looked at.
         terms: of the tokens.
         fixed: weights that only the outer loop trains.
         gates: those that gradients depend on, by name [C, ...].
     """
-    of_bias = rule.bias.own_gates(gates)
+    own = rule.memory.own_gates(gates)
+    reader = DualForm({n: trail._replace(writes=()) for n, trail in trails.items()}, fixed, own)
+    by_term = [_linear_fits(rule, reader, term) for term in terms]
+    writes: Writes = {}
+    kinds: dict[str, ReadKind] = {}
+    losses = []
+    for fits in zip(*by_term, strict=True):  # of one weight, of all terms
+        name, kind = fits[0].weight, fits[0].kind
+        turned = kind == "transposed"
+        trail = trails[name].turned if turned else trails[name]
+        solved, own_losses = _solved(rule, reader, trail, fits, terms, gates)
+        writes[name] = tuple(write.turned for write in solved) if turned else solved
+        kinds[name] = kind
+        losses += own_losses
+    return Gradients(writes, kinds, sum(losses[1:], losses[0]))
+
+
+def _linear_fits(rule: Rule, reader: DualForm, term: Term) -> list[LinearFit]:
+    """What a term fits: each the read of one weight, in the order in which weights are read."""
+    recorded = Tapped(reader, None)
+    fits = rule.memory.fits(recorded, term.k, term.v)
+    return [
+        LinearFit(name, kind, recorded.inputs[name], recorded.outputs[name], fit.target)
+        for (name, kind), fit in zip(recorded.kinds.items(), fits, strict=True)
+    ]
+
+
+def _solved(
+    rule: Rule,
+    reader: DualForm,
+    trail: Trail,
+    fits: tuple[LinearFit, ...],
+    terms: tuple[Term, ...],
+    gates: Mapping[str, Array],
+) -> tuple[tuple[Write, ...], list[Array]]:
+    """The writes of one weight, one per term, and the loss of each."""
     slope = rule.bias.slope
     assert slope is not None
-    own = rule.memory.own_gates(gates)
-    reader = DualForm({name: trail._replace(writes=())}, fixed, own)
-    reads = [rule.memory.features(reader, term.k) for term in terms]
+    reads = [fit.x for fit in fits]
     keys = [_write_key(rule, reader, term, read) for term, read in zip(terms, reads)]
-    free = [reader.linear(name, x) for x in reads]
-
     size, count = terms[0].k.shape[0], len(terms)
     rows = []
     for i, x in enumerate(reads):
@@ -61,7 +110,7 @@ def exact_gradients(
         rows.append(jnp.stack(blocks, axis=-1))  # [C, C, terms]
     matrix = jnp.stack(rows, axis=1).reshape(size * count, size * count)  # tokens, terms in them
 
-    V, base = _by_token([t.v for t in terms]), _by_token(free)
+    V, base = _by_token([fit.target for fit in fits]), _by_token([fit.base for fit in fits])
     rate = _by_token([t.rate for t in terms])
     target = rate * (slope * base - V)
     if slope == 0:
@@ -78,9 +127,9 @@ def exact_gradients(
 
     E = E.reshape(size, count, -1)
     pred = pred.reshape(size, count, -1)
-    writes = tuple(Write(X, E[:, j]) for j, X in enumerate(keys))
-    losses = [rule.bias.loss(pred[:, j], term.v, of_bias) for j, term in enumerate(terms)]
-    return Gradients({name: writes}, {name: "linear"}, sum(losses[1:], losses[0]))
+    of_bias = rule.bias.own_gates(gates)
+    losses = [rule.bias.loss(pred[:, j], fit.target, of_bias) for j, fit in enumerate(fits)]
+    return tuple(Write(X, E[:, j]) for j, X in enumerate(keys)), losses
 
 
 def reads_of_earlier(trail: Trail, x: Array, X: Array) -> Array:

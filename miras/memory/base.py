@@ -156,6 +156,15 @@ class Memory(Part):
         """Whether M(W, x) = features(x) @ w1, the memory that closed forms are known for."""
         return False
 
+    @property
+    def fits_linearly(self) -> bool:
+        """Whether each pred of `fits` is the read of one weight by an input without weights.
+
+        With a quadratic bias the gradients of a chunk then have a closed form. `fits` reads the
+        weights in the order of its pairs.
+        """
+        return self.is_linear
+
     def features(self, read: Reader, x: Array) -> Array:
         """What the first weight multiplies: x itself but for feature maps."""
         del read

@@ -35,10 +35,14 @@ class CompressedSlots(Memory):
     A query that is like a key so answers with the values of the tokens whose codes are like that
     key's. Both passes share the rate gamma and the decay beta; neither depends on the other.
 
+    The errors u_t depend on the weights through phi and J, so the update is not affine in the
+    weights: a chunk has no closed form, and takes its gradients at its start (`chunk=1` is the
+    recurrence, to which `refine` comes closer).
+
     Published descriptions differ in what phi is where the memory is written: with
     `linear_writes` it is the identity there, which makes both passes delta rules, and stands in the
-    read alone (the paper's ablation). They also differ in whether phi is applied to y_t as well; it
-    is not here.
+    read alone (the paper's ablation). These are affine: `exact=True` solves a system for each pass.
+    They also differ in whether phi is applied to y_t as well; it is not here.
 
     Attributes:
         count: slots, >= 1.
@@ -80,6 +84,11 @@ class CompressedSlots(Memory):
     def gates(self) -> tuple[Gate, ...]:
         """The code a_t of a token, 0 where it is not given."""
         return (Gate("target", 0.0, "real", True, side="slot", symbol="a", drawn=True),)
+
+    @property
+    def fits_linearly(self) -> bool:
+        """`linear_writes`."""
+        return self.linear_writes
 
     def apply(self, read: Reader, x: Array) -> Array:
         """phi(x @ w1) @ w2."""

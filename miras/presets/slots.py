@@ -14,7 +14,8 @@ def trellis() -> LanguageModelConfig:
         w2_t = beta_t w2_{t-1} - gamma_t ((phi(v_t w2^T) - a_t) J)^T v_t
         y_t = phi(q_t w1_t) w2_t                                phi(z) = LN(SiLU(z))
 
-    `miras.memory.CompressedSlots` has the update in full. Where published descriptions differ or
+    `miras.memory.CompressedSlots` has the update in full, and says why it has no exact chunk form:
+    phi makes it non-linear in the slots. Where published descriptions differ or
     say nothing, this takes: phi in both passes and in the read, not on y; a_t linear in the token,
     the same for both passes; gamma_t and beta_t per head, from the token, shared by the passes;
     gradients before the decay, at the chunk's start; queries and keys of unit norm without a factor

@@ -135,7 +135,7 @@ def _refine(rule: RuleView, refine: int) -> Iterator[Condition]:
 def _exact(rule: RuleView) -> Iterator[Condition]:
     memory, algorithm, retention = rule.memory, rule.algorithm, rule.retention
     yield Condition(
-        memory.is_linear and rule.bias.slope is not None,
+        memory.fits_linearly and rule.bias.slope is not None,
         "exact=True has a closed form for a linear memory with a quadratic bias, not for "
         f"{memory.kind!r} with {rule.bias.kind!r}",
         "use memory 'matrix' with bias 'l2' or 'dot', or refine=n",

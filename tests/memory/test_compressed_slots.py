@@ -97,6 +97,27 @@ def test_linear_writes_are_two_gated_delta_rules(order, algorithm, chunk):
     close(state.A["w2"], jnp.swapaxes(of_values.A["w1"], -1, -2))
 
 
+@pytest.mark.parametrize("retention", ["l2", '{"kind": "l2", "granularity": "slot"}'])
+def test_linear_writes_have_a_closed_form(retention):
+    """A system for each pass: the tokens one by one, in packed documents and across a cut."""
+    changes = "memory.linear_writes=true", f"retention={retention}", "order=decay_first"
+    rule = miras.override(RULE, *changes)
+    W0, *streams = inputs(11, rule=rule)
+    ids = np.repeat([[0, 1]], [3, 8], axis=1)
+    want, last = miras.scan(rule, W0, *streams, chunk=1, segment_ids=ids)
+    state, parts = None, []
+    for part in (slice(0, 6), slice(6, 11)):
+        own = piece((*streams, ids), part)
+        y, state = miras.scan(
+            rule, W0, *own[:-1], chunk=4, exact=True, state=state, segment_ids=own[-1]
+        )
+        parts.append(y)
+    close(np.concatenate(parts, axis=1), want)
+    jax.tree.map(close, state.A, last.A)
+    with pytest.raises(miras.ConfigError, match="closed form for a linear memory"):
+        miras.scan(RULE, W0, *streams, exact=True)
+
+
 def test_sweeps_lead_to_the_online_rule():
     """After n sweeps the first n + 1 tokens of a chunk are online, so C - 1 sweeps suffice."""
     W0, *streams = inputs(8)
