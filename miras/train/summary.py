@@ -1,4 +1,4 @@
-"""The lines that a run prints first: model, size, tokens, device and folder."""
+"""The lines that a run prints first: model, size, tokens, devices and folder."""
 
 import math
 import os
@@ -31,7 +31,10 @@ def summary_lines(config: RunConfig, params: Params, folder: os.PathLike[str]) -
         f"tokens: {recipe.steps * batch * data.sequence:,} "
         f"({recipe.steps} steps of {batch} rows of {data.sequence})"
     )
-    yield f"device: {devices[0].device_kind}" + (f" (1 of {len(devices)})" if devices[1:] else "")
+    sizes = config.mesh.sizes(len(devices)).items()
+    axes = " x ".join(f"{axis}={size}" for axis, size in sizes if size > 1)
+    kind = devices[0].device_kind
+    yield f"devices: {len(devices)} x {kind}, {axes}" if axes else f"device: {kind}"
     yield f"folder: {folder}"
 
 

@@ -5,8 +5,15 @@ Runs in a process of its own, since the number of devices is fixed when jax star
 """
 
 import json
+import os
+import subprocess
 import sys
 
+FLAGS = (
+    "--xla_force_host_platform_device_count=8",
+    "--xla_backend_optimization_level=0",  # compiling takes longer than the step
+    "--xla_llvm_disable_expensive_passes=true",
+)
 MESHES = {
     "data": {"data": 8, "fsdp": 1},
     "fsdp": {"fsdp": 8},
@@ -42,6 +49,19 @@ MODELS = {
         "blocks.N.heads=8",
     ),
 }
+
+
+def in_a_process(model, meshes):
+    """`differences`, measured in a process of eight virtual devices."""
+    flags = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.parallel.mesh_cases", model, *meshes],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def run_of(model, mesh=None):

@@ -1,20 +1,13 @@
 """Models on meshes of eight virtual devices have the loss and gradient of one device."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.parallel.mesh_cases import MESHES, MODELS
+from benchmarks.mesh_values import RESULTS, table
+from tests.parallel.mesh_cases import MESHES, MODELS, in_a_process
 
 EPS = 2.0**-23
-FLAGS = (
-    "--xla_force_host_platform_device_count=8",
-    "--xla_backend_optimization_level=0",  # compiling takes longer than the step
-    "--xla_llvm_disable_expensive_passes=true",
-)
 DEFAULT = {
     "yaad": ("fsdp_tensor", "fsdp_seq_tensor"),
     "gated_deltanet": ("data_fsdp_tensor",),
@@ -25,20 +18,8 @@ INNER = {"hope": {"all-gather", "all-reduce"}}
 REST = [(model, mesh) for model in MODELS for mesh in MESHES if mesh not in DEFAULT.get(model, ())]
 
 
-def _differences(model, meshes):
-    flags = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.parallel.mesh_cases", model, *meshes],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def _check(model, meshes):
-    differences = _differences(model, meshes)
+def _check(model, differences):
+    differences = dict(differences)
     rounding = differences.pop("rounding")  # what one rounding of every parameter changes
     for mesh, found in differences.items():
         # Sums over 256 tokens in another order: sqrt(256) roundings.
@@ -53,10 +34,19 @@ def _check(model, meshes):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", DEFAULT)
 def test_a_mesh_has_the_loss_and_gradient_of_one_device(model):
-    _check(model, DEFAULT[model])
+    _check(model, in_a_process(model, DEFAULT[model]))
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("model", "mesh"), REST)
 def test_any_mesh_has_the_loss_and_gradient_of_one_device(model, mesh):
-    _check(model, [mesh])
+    _check(model, in_a_process(model, [mesh]))
+
+
+def test_the_kept_differences_are_within_the_same_bounds():
+    kept = json.loads(RESULTS.read_text())
+    assert set(kept) <= set(MODELS)
+    for model, differences in kept.items():
+        assert set(differences) == {*MESHES, "rounding"}
+        _check(model, differences)
+    assert table(kept) in RESULTS.with_suffix(".md").read_text()
