@@ -18,6 +18,8 @@ from miras.analysis.plan.job import Job, mixers
 from miras.analysis.plan.memory import Memory, block_bytes, saved_bytes, step_memory
 from miras.analysis.plan.traffic import Exchange, step_traffic
 
+# Arrays that one pass of a block writes and reads, over those that are live at the peak.
+_TOUCHED = 0.75
 ATTENTION = 0.5  # share of the efficiency of large products that attention's kernels reach
 
 
@@ -138,7 +140,7 @@ def _hbm_bytes(job: Job) -> float:
     """That a chip reads and writes in a step."""
     batches, layers = job.config.train.accumulate, job.config.model.layers
     again = 2 if job.remat == "full" else 1
-    blocks = block_bytes(job) * layers * 2 * (again + 2)  # each array is written and read
+    blocks = _TOUCHED * block_bytes(job) * layers * 2 * (again + 2)  # written and read
     states = saved_bytes(job) * job.groups * (again + 1)
     vocab = job.config.model.vocab / job.sizes["tensor"]
     logits = job.tokens * vocab * 4 * 3
