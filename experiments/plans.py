@@ -188,7 +188,7 @@ def write(rows: dict[str, dict[str, Any]]) -> None:
 
 def main() -> None:
     """Plan what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--compile", action="store_true", help="one slice a size, minutes each")
     parser.add_argument("--only", default="", help="part of the names of rows to plan again")
     args = parser.parse_args()
