@@ -44,6 +44,14 @@ def sampled(names: Iterable[str], sample: Collection[str]) -> list[Any]:
     ]
 
 
+def sampled_values(cases: Mapping[str, tuple[Any, ...]], sample: Collection[str]) -> list[Any]:
+    """As `sampled`, for a test of several parameters: their values by the name of a case."""
+    return [
+        pytest.param(*values, id=name, marks=[pytest.mark.exhaustive] * (name not in sample))
+        for name, values in cases.items()
+    ]
+
+
 def mark_exhaustive(items: Iterable[pytest.Item]) -> None:
     """Mark as `exhaustive` all but a share of the cases of tests marked `sample(share)`.
 

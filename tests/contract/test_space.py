@@ -25,7 +25,7 @@ SAMPLE = selection.covering({name: space.labels(case) for name, case in COVER.it
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", selection.sampled(COVER, SAMPLE))
-@pytest.mark.sample(0.3)
+@pytest.mark.sample(0.1)
 def test_every_pair_of_members(name):
     rule, options = space.build(COVER[name])
     contracts.backends_agree(rule, options)
@@ -43,7 +43,7 @@ def places():
 @pytest.mark.slow
 @given(st.data())
 @settings(
-    max_examples=int(EXAMPLES or 3),
+    max_examples=int(EXAMPLES or 2),
     derandomize=EXAMPLES is None,
     database=None,
     deadline=None,

@@ -62,7 +62,7 @@ def alone(model, x, row):
     return forward(model, x[row : row + 1, : LENGTHS[row]])[0][:, -1]
 
 
-@pytest.mark.sample(0.15)
+@pytest.mark.sample(0.05)
 def test_rows_of_different_lengths_are_read_as_if_alone(model):
     x = tokens(12, B=3)
     logits, state = prefill(model, x, mask=mask(12))
@@ -78,7 +78,7 @@ def test_rows_of_different_lengths_are_read_as_if_alone(model):
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["new", "going on"])
-@pytest.mark.sample(0.15)
+@pytest.mark.sample(0.05)
 def test_rows_of_any_length_are_scored_in_one_program(model, known):
     """As a loop over rows and their tokens does, from a text's beginning and behind others."""
     x, state, logits = tokens(9, B=3), None, None
@@ -104,7 +104,7 @@ def test_rows_of_any_length_are_scored_in_one_program(model, known):
     assert _score._cache_size() - programs <= 1
 
 
-@pytest.mark.sample(0.15)
+@pytest.mark.sample(0.05)
 def test_a_row_that_begins_in_a_later_call_is_scored_as_alone(model):
     """Its first token is taken as given, whether the calls before had none of it or were not."""
     x = tokens(6, B=3)
@@ -120,7 +120,7 @@ def _row(logits, row):
     return None if logits is None else logits[row : row + 1]
 
 
-@pytest.mark.sample(0.15)
+@pytest.mark.sample(0.05)
 def test_inactive_rows_keep_their_state_and_reset_rows_begin_anew(model):
     x = tokens(6, B=2)
     _, state = prefill(model, x[:, :4])
@@ -135,7 +135,7 @@ def test_inactive_rows_keep_their_state_and_reset_rows_begin_anew(model):
     close(logits[1], forward(model, x[1:, 5:])[0][0, -1])
 
 
-@pytest.mark.sample(0.15)
+@pytest.mark.sample(0.05)
 def test_forks_go_their_own_ways_and_leave_their_past_alone(model):
     x = tokens(9, B=2)
     _, state = prefill(model, x[:, :5])
@@ -148,7 +148,7 @@ def test_forks_go_their_own_ways_and_leave_their_past_alone(model):
     jax.tree.map(np.testing.assert_array_equal, state, before)
 
 
-@pytest.mark.sample(0.15)
+@pytest.mark.sample(0.05)
 def test_sessions_of_any_length_are_joined_into_a_batch(model):
     x = tokens(12, B=3)
     read = [prefill(model, x[row : row + 1, :n])[1] for row, n in enumerate(LENGTHS)]
@@ -161,7 +161,7 @@ def test_sessions_of_any_length_are_joined_into_a_batch(model):
     close(logits[0], forward(model, whole)[0][0, -1])
 
 
-@pytest.mark.sample(0.15)
+@pytest.mark.sample(0.05)
 def test_rows_are_put_and_reset_at_any_length(model):
     x = tokens(12, B=3)
     _, state = prefill(model, x[:2, :5])
@@ -175,7 +175,7 @@ def test_rows_are_put_and_reset_at_any_length(model):
     close(logits[1], forward(model, jnp.append(x[1, :5], x[1, 11])[None])[0][0, -1])
 
 
-@pytest.mark.sample(0.15)
+@pytest.mark.sample(0.05)
 def test_a_draft_is_scored_and_rolled_back_to_any_token(model):
     x = tokens(14, B=2)
     whole, _ = forward(model, x)
@@ -190,7 +190,7 @@ def test_a_draft_is_scored_and_rolled_back_to_any_token(model):
     close(logits, jnp.stack([whole[0, 7], whole[1, 10]]))
 
 
-@pytest.mark.sample(0.15)
+@pytest.mark.sample(0.05)
 def test_a_session_goes_on_from_disk(model, tmp_path):
     x, path = tokens(13, B=2), tmp_path / "text.session"
     whole, _ = forward(model, x)

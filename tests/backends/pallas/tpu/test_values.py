@@ -39,7 +39,7 @@ SAMPLE = selection.covering({name: labels(name) for name in NAMES}, share=0.1)
 @pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("name", selection.sampled(NAMES, SAMPLE))
-@pytest.mark.sample(0.3)
+@pytest.mark.sample(0.1)
 def test_every_preset_equals_the_reference(name):
     """Three tiles of a chunk, two of them in one grid step, in which memories are recomputed."""
     compare(*call(name, **SIZES), TpuLimits(tokens=2 * CHUNK))
@@ -138,7 +138,7 @@ def test_two_chunks_at_once(length, labels, in_pairs):
 @pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("name", SOME)
-@pytest.mark.sample(0.3)
+@pytest.mark.sample(0.0)
 def test_no_races(name):
     static, arrays = call(name, **SIZES)
     with interpreted(detect_races=True):
@@ -150,7 +150,7 @@ def test_no_races(name):
 @pytest.mark.slow
 @pytest.mark.usefixtures("everywhere", "optimised")
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("name", selection.sampled(SOME, ["gated_deltanet", "titans_lmm"]))
+@pytest.mark.parametrize("name", selection.sampled(SOME, ["gated_deltanet"]))
 @pytest.mark.sample(0.0)
 def test_rounding_is_that_of_the_xla_backend(name, dtype):
     """Against float64: errors at most four times those of XLA, or a few units in the last place."""
