@@ -49,7 +49,7 @@ def test_grouped_heads_are_those_of_the_oracle_whole_and_in_pieces(window):
 
 @DEVICES
 @pytest.mark.parametrize("persists", [True, False], ids=["persistent", "alone"])
-@pytest.mark.sample(0.5)
+@pytest.mark.sample(0.25)
 def test_kernels_take_grouped_heads(persists, device, monkeypatch):
     """Values and gradients are those of the softmax as written over repeated keys and values."""
     q, k, v = (x[:1, :128] for x in streams())

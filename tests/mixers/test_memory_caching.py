@@ -81,7 +81,13 @@ def test_the_equations_at_other_chunks(name, chunk):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", [[6, 2, 11], [2, 1, 3, 2, 11]], ids=["tiles", "by_token"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param([6, 2, 11], id="tiles", marks=pytest.mark.exhaustive),
+        pytest.param([2, 1, 3, 2, 11], id="by_token"),
+    ],
+)
 @pytest.mark.parametrize("name", ["residual_fresh", *others("residual_fresh")])
 def test_documents_and_masked_tokens(name, first):
     """Documents at segments' starts and inside them, few enough for tiles or not."""

@@ -22,7 +22,7 @@ CASES = {
     "static_keys": ({"span": 2, "static": ("k", "eta"), "self_values": False}, MATRIX),
     "projection": ({"span": 6, "static": ("v", "alpha"), "form": "projection"}, MLP),
 }
-QUICK = ("mlp", "static_keys")
+QUICK = ("mlp",)
 SAMPLE = [
     pytest.param(name, id=name, marks=[pytest.mark.exhaustive] * (name not in QUICK))
     for name in CASES

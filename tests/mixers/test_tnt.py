@@ -80,8 +80,10 @@ def wanted(rule, tnt, params, document):
 @pytest.mark.parametrize(
     ("rule", "tnt"),
     [
-        ("titans_lmm", dataclasses.replace(SMALL, local_chunks=(4,))),
-        ("yaad", dataclasses.replace(SMALL, local_chunks=(1,), qk_projection=False)),
+        ("titans_lmm", dataclasses.replace(SMALL, local_chunks=(4,), qk_projection=False)),
+        pytest.param(
+            "yaad", dataclasses.replace(SMALL, local_chunks=(1,)), marks=pytest.mark.exhaustive
+        ),
         ("deltanet", dataclasses.replace(SMALL, local_chunks=(2, 4, 4), shard=4)),
     ],
 )

@@ -54,11 +54,11 @@ def call(rule, **sizes):
 @pytest.mark.parametrize(
     ("rule", "options"),
     [
-        # Both of these are compared with the reference in a kernel, below.
+        # The first two are compared with the reference in a kernel, below.
         pytest.param(WHOLE, {}, id="whole", marks=pytest.mark.exhaustive),
         pytest.param(LINEAR, REFINED, id="linear", marks=pytest.mark.exhaustive),
         pytest.param(BY_TOKEN, {"mask": MASK}, id="by token"),
-        pytest.param(WINDOWED, {"mask": MASK}, id="windowed"),
+        pytest.param(WINDOWED, {"mask": MASK}, id="windowed", marks=pytest.mark.exhaustive),
     ],
 )
 def test_xla_equals_the_reference_in_values_and_gradients(rule, options):
@@ -112,7 +112,7 @@ def test_a_query_reads_with_its_own_gates():
 @pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 def test_in_the_tpu_interpreter():
-    agree("tpu", *call(WHOLE, T=19, dk=4), chunk=8)
+    agree("tpu", *call(WHOLE, B=1, T=11, H=1, dk=4), chunk=8)
 
 
 @pytest.mark.slow
@@ -171,7 +171,7 @@ def test_a_run_is_trained_and_inspected(tmp_path, capsys):
     assert "leak" in page.read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # tests/analysis/ablate/test_killed.py has a grid with a plugin
 @pytest.mark.multiprocess
 def test_a_grid_of_them_is_trained(tmp_path, capsys):
     folder, text = tmp_path / "grid", tmp_path / "text.txt"

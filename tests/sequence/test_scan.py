@@ -38,7 +38,7 @@ def cut(tree, start, stop):
 @by_rule
 @pytest.mark.parametrize("cuts", [(3, 5, 6, 10), (4, 8)])
 @pytest.mark.usefixtures("float64")
-@pytest.mark.sample(0.5)
+@pytest.mark.sample(0.2)
 def test_any_split_gives_the_whole(rule, cuts):
     W0, *streams = rules.inputs(rule)
     whole, end = miras.scan(rule, W0, *streams, chunk=4)
@@ -84,7 +84,7 @@ def test_segments_anywhere_equal_separate_documents(name, chunk, starts):
 
 @by_rule
 @pytest.mark.usefixtures("float64")
-@pytest.mark.sample(0.4)
+@pytest.mark.sample(0.2)
 def test_a_segment_that_goes_on_in_the_next_call_is_not_reset(rule):
     W0, *streams = rules.inputs(rule)
     ids = jnp.asarray([[0, 0, 0, 5, 5, 5, 5, 5, 7, 7, 7]] * 2)
@@ -98,7 +98,7 @@ def test_a_segment_that_goes_on_in_the_next_call_is_not_reset(rule):
 
 @by_rule
 @pytest.mark.usefixtures("float64")
-@pytest.mark.sample(0.4)
+@pytest.mark.sample(0.2)
 def test_the_promise_of_aligned_segments_changes_nothing_when_kept(rule):
     W0, *streams = rules.inputs(rule)
     ids = jnp.asarray([[0] * 4 + [1] * 4 + [2] * 3, [5] * 8 + [6] * 3])
@@ -125,7 +125,7 @@ def compilations():
 
 
 @by_rule
-@pytest.mark.sample(0.4)
+@pytest.mark.sample(0.2)
 def test_nothing_is_compiled_for_a_second_call(rule, compilations):
     W0, *streams = jax.tree.map(jnp.asarray, rules.inputs(rule, dtype=np.float32))
     state = None
@@ -137,7 +137,7 @@ def test_nothing_is_compiled_for_a_second_call(rule, compilations):
 
 
 @by_rule
-@pytest.mark.sample(0.4)
+@pytest.mark.sample(0.2)
 def test_bfloat16_inputs_keep_a_float32_state(rule):
     W0, q, k, v, gates = rules.inputs(rule, dtype=np.float32)
     exact, _ = miras.scan(rule, W0, q, k, v, gates, chunk=4)

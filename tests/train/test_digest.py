@@ -1,6 +1,5 @@
 """The digest of an array: which changes it notices, and what it does not depend on."""
 
-import os
 import subprocess
 import sys
 
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miras.train.checkpoints.digest import digest
+from tests.devices import environment
 
 DTYPES = ["float32", "bfloat16", "float16", "int32", "uint32", "int8", "uint8", "bool", "complex64"]
 
@@ -94,10 +94,9 @@ print(digest([x] + [jax.device_put(x, NamedSharding(mesh, spec)) for spec in spe
 
 @pytest.mark.multiprocess
 def test_the_mesh_does_not_matter():
-    flags = "--xla_force_host_platform_device_count=4"
     found = subprocess.run(
         [sys.executable, "-c", MESH],
-        env={**os.environ, "XLA_FLAGS": flags},
+        env=environment(4),
         capture_output=True,
         text=True,
         check=True,

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import subprocess
 import sys
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from miras.train.loss import LossOptions, cross_entropy
 from miras.train.predictions import predictions
 from miras.train.token_chunks import chunks_of
+from tests.devices import environment
 from tests.tolerances import tolerance
 
 B, T, WIDTH, VOCAB = 4, 12, 6, 16
@@ -172,11 +172,13 @@ def test_meshes_have_the_value_and_the_gradient_of_one_device():
 
     Meshes of 8 do not divide the rows, or the time, which all devices then compute alike.
     """
-    flags = "--xla_force_host_platform_device_count=8"
     code = "import json; from tests.train.test_loss import _on_meshes as f; print(json.dumps(f()))"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        env=environment(8),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(done.stdout.splitlines()[-1])

@@ -84,6 +84,7 @@ def test_the_recipe_before_optimisers_had_names_is_unchanged():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.sample(0.0)
 def test_muon_orthogonalises_every_matrix_by_itself(name):
     """Layers and heads are axes: each slice is what optax's muon makes of it as a 2-D array."""
     _, abstract = structure(small(name, "tie=false"))
@@ -192,7 +193,7 @@ def test_all_descend_and_decay_matrices_only(name):
     assert all(float(jnp.vdot(u, p)) < 0 for u, p in zip(*map(jax.tree.leaves, (updates, params))))
 
 
-@pytest.mark.parametrize("name", ["muon", pytest.param("adafactor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["muon", pytest.param("adafactor", marks=pytest.mark.exhaustive)])
 def test_a_run_goes_on_with_the_optimisers_state(tiny, tmp_path, monkeypatch, console, name):
     config = tiny(f"optimizer={name}", "accumulate=2", steps=4)
     whole = train(config, tmp_path / "whole", console=console)

@@ -1,6 +1,5 @@
 """Kernels under jax's transformations, against the XLA backend under the same."""
 
-import os
 import subprocess
 import sys
 
@@ -14,6 +13,7 @@ from miras.backends.pallas.interpreter import interpreted
 from miras.backends.pallas.tpu.plan import TpuLimits
 from miras.testing.expect import expect_close
 from tests.backends.pallas.calls import call, kernels
+from tests.devices import environment
 
 
 def total(static, arrays, backend):
@@ -84,7 +84,5 @@ expect_close(got, want, "pallas", 2e-5)
 @pytest.mark.multiprocess
 def test_shard_map():
     """Rows on two devices, the weights on both; in a process of its own, which has two."""
-    flags = "--xla_force_host_platform_device_count=2"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", SHARDED]
-    subprocess.run(command, check=True, env=environment, timeout=300)
+    subprocess.run(command, check=True, env=environment(2), timeout=300)
