@@ -35,7 +35,7 @@ test: $(VENV)/.installed $(TPU) $(BROWSER)  ## Run the tests (about 40 minutes o
 exhaustive: $(VENV)/.installed $(TPU) $(BROWSER)  ## Run what `make test` runs a sample of (hours)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "exhaustive and not gpu and not interop" $(PYTEST)
 
-wheel-smoke:  ## Train, evaluate and generate with the wheel alone, in a clean environment
+wheel-smoke:  ## Train, evaluate and generate with the wheel alone, in clean environments
 	tests/wheel_smoke.sh $(PYTHON)
 
 tpu: $(TPU)  ## Install the TPU's compiler (210 MB), which needs no TPU

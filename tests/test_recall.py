@@ -12,6 +12,7 @@ from miras.tasks import seeded
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", recall.TASKS)
+@pytest.mark.sample(0.0)
 def test_every_run_has_rows_and_as_many_parameters(task, tmp_path):
     configs = {name: recall.configured(name, task, 0, tmp_path) for name in recall.MODELS}
     sizes = [costs(config.model).parameters for config in configs.values()]

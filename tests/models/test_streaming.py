@@ -77,13 +77,15 @@ def test_rows_of_different_lengths_are_read_as_if_alone(model):
         close(logits[row], forward(model, whole)[0][0, -1])
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["new", "going on"])
 @pytest.mark.sample(0.05)
-def test_rows_of_any_length_are_scored_in_one_program(model, known):
+def test_rows_of_any_length_are_scored_in_one_program(model):
     """As a loop over rows and their tokens does, from a text's beginning and behind others."""
-    x, state, logits = tokens(9, B=3), None, None
-    if known:
-        logits, state = prefill(model, tokens(3, B=3, seed=1))
+    _check_scores(model, None, None)
+    _check_scores(model, *prefill(model, tokens(3, B=3, seed=1)))
+
+
+def _check_scores(model, logits, state):
+    x = tokens(9, B=3)
     programs = _score._cache_size()
     for lengths in ((3, 9, 6), (0, 1, 9)):
         behind = jnp.where(jnp.arange(9) < jnp.asarray(lengths)[:, None], x, 99)
