@@ -133,7 +133,7 @@ def test_models_of_packed_documents_attend_in_the_kernel(preset, device, monkeyp
 @pytest.mark.sample(0.0)
 def test_mac_attends_in_the_kernel(persists, monkeypatch):
     """To what it recalls and what it reads, [h || x]: on TPUs in whole segments of 128 tokens."""
-    words = ("layers=1", "width=8", "heads=1", "vocab=16", f"attention.persistent={persists}")
+    words = ("layers=1", "width=16", "heads=1", "vocab=16", f"attention.persistent={persists}")
     words += ("attention.segment=128", "attention.window=100")
     model = LanguageModel(miras.override(miras.preset("titans_mac"), *words), nnx.Rngs(0))
     tokens = jax.random.randint(jax.random.key(0), (1, T + 20), 0, 16)

@@ -155,7 +155,7 @@ def test_no_races(name):
 @pytest.mark.sample(0.0)
 def test_rounding_is_that_of_the_xla_backend(name, dtype):
     """Against float64: errors at most four times those of XLA, or a few units in the last place."""
-    static, arrays = call(name, **SHORT)
+    static, arrays = call(name, **SIZES)
     narrow = lambda x, to: jnp.asarray(x, dtype).astype(to)  # noqa: E731
     inputs = jax.tree.map(lambda x: narrow(x, jnp.float32), arrays["inputs"])
     streams = {n: narrow(getattr(inputs, n), dtype) for n in "qkv"}
