@@ -1,8 +1,9 @@
 """Checks of written files by the tools that read them; each runs in the environment of its tool.
 
-    python interop.py TOOL FOLDER
+    python interop.py TOOL FOLDER [COMMAND ...]
 
-It imports neither miras nor pytest, which these environments lack.
+Commands are those of the documentation. Imports neither miras nor pytest, which these environments
+lack.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import pathlib
 import shlex
 import sys
 import time
+from typing import Any
 
 
 def words_of(script: pathlib.Path) -> list[str]:
@@ -19,9 +21,25 @@ def words_of(script: pathlib.Path) -> list[str]:
     return shlex.split(lines[-1].removeprefix("exec "))
 
 
-def sky(folder: pathlib.Path) -> None:
+def parse_click(group: Any, words: list[str]) -> None:
+    """Parse the words of a command of click, without running it."""
+    context = group.make_context(words[0], list(words[1:]))
+    while context.protected_args or context.args:
+        left = [*context.protected_args, *context.args]
+        if not hasattr(context.command, "resolve_command"):
+            return  # what is left are its arguments
+        name, command, rest = context.command.resolve_command(context, left)
+        context = command.make_context(name, rest, parent=context)
+
+
+def sky(folder: pathlib.Path, commands: list[list[str]]) -> None:
     """SkyPilot's own task loader, which knows accelerators by their names."""
     from sky import Task
+    from sky.client.cli.command import cli
+
+    os.chdir(folder)
+    for words in commands:
+        parse_click(cli, words)
 
     for path in sorted(folder.glob("*.sky.yaml")):
         task = Task.from_yaml(str(path))
@@ -34,13 +52,15 @@ def sky(folder: pathlib.Path) -> None:
         assert str(found.cloud) == "GCP" if tpu else found.accelerators == {"H100": 8}
 
 
-def xpk(folder: pathlib.Path) -> None:
+def xpk(folder: pathlib.Path, commands: list[list[str]]) -> None:
     """xpk's argument parser, and what it knows of the slice."""
     from xpk.core.system_characteristics import get_system_characteristics
     from xpk.parser.core import set_parser
 
     parser = argparse.ArgumentParser()
     set_parser(parser)
+    for words in commands:
+        parser.parse_args(words[1:])
     for path in sorted(folder.glob("*.xpk.sh")):
         program, *words = words_of(path)
         assert program == "xpk"
@@ -53,7 +73,7 @@ def xpk(folder: pathlib.Path) -> None:
         assert f"{system.topology}/{system.vms_per_slice}" in path.name.replace("_", "/")
 
 
-def gcloud(folder: pathlib.Path) -> None:
+def gcloud(folder: pathlib.Path, _: list[list[str]]) -> None:
     """The options as the messages of Cloud TPU's API, which is what gcloud sends."""
     from google.cloud import tpu_v2
 
@@ -87,11 +107,14 @@ def gcloud(folder: pathlib.Path) -> None:
         print(path.name, node.accelerator_type, spec.multislice_params.node_count)
 
 
-def ray(folder: pathlib.Path) -> None:
+def ray(folder: pathlib.Path, commands: list[list[str]]) -> None:
     """A job on a cluster of two nodes, whose first attempt is lost on one of them."""
     from ray.cluster_utils import Cluster
     from ray.job_submission import JobStatus, JobSubmissionClient
+    from ray.scripts.scripts import cli
 
+    for words in commands:
+        parse_click(cli, words)
     stub = folder / "bin" / "miras"
     stub.parent.mkdir()
     stub.write_text(
@@ -124,4 +147,6 @@ def ray(folder: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    {"sky": sky, "xpk": xpk, "gcloud": gcloud, "ray": ray}[sys.argv[1]](pathlib.Path(sys.argv[2]))
+    {"sky": sky, "xpk": xpk, "gcloud": gcloud, "ray": ray}[sys.argv[1]](
+        pathlib.Path(sys.argv[2]), [shlex.split(line) for line in sys.argv[3:]]
+    )

@@ -7,6 +7,7 @@ The environments are in $MIRAS_INTEROP, or beside this one, and are kept. They t
 
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from miras.cli.main import main
 from miras.parallel.slices import parse_slice
+from tests.launch.test_pages import commands
 
 pytestmark = pytest.mark.interop
 
@@ -63,7 +65,7 @@ def test_the_tool_reads_what_is_written_for_it(tool, tmp_path):
     environment = {"HOME": str(home), "PATH": os.environ["PATH"], "RAY_USAGE_STATS_ENABLED": "0"}
     environment |= {"SKYPILOT_DISABLE_USAGE_COLLECTION": "1"}
     done = subprocess.run(
-        [python(tool), CHECKS, tool, folder],
+        [python(tool), CHECKS, tool, folder, *commands("tpu.md", tool)],
         env=environment | {"PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,
@@ -75,19 +77,22 @@ def test_the_tool_reads_what_is_written_for_it(tool, tmp_path):
 
 
 def test_gcloud_has_the_options(tmp_path):
-    gcloud = shutil.which("gcloud")
-    if gcloud is None:
+    if shutil.which("gcloud") is None:
         pytest.skip("gcloud is not installed")
     argv = ["launch", "gcloud", "--on", "2xv5e-16", "--name", "job", "--out", str(tmp_path)]
     argv += ["--shared", "10.0.0.9:/vol", "--spot", "--zone", "us-west4-a", "--project", "p"]
     assert main([*argv, *TRAIN, "--out", "/shared/run"]) == 0
-    script = (tmp_path / "job.gcloud.sh").read_text()
-    command = ["compute", "tpus", "queued-resources", "create"]
-    page = subprocess.run(
-        [gcloud, *command, "--help"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PAGER": "cat"},
-    )
-    for option in (word.partition("=")[0] for word in script.split() if word.startswith("--")):
-        assert option in page.stdout, option
+    lines = (tmp_path / "job.gcloud.sh").read_text().replace("\\\n", " ").splitlines()
+    for line in [lines[-1].removeprefix("exec "), *commands("tpu.md", "gcloud")]:
+        words = shlex.split(line)
+        end = next(
+            n for n, word in enumerate(words) if word in ("create", "describe", "ssh", "delete")
+        )
+        page = subprocess.run(
+            [*words[: end + 1], "--help"],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PAGER": "cat"},
+        )
+        for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+            assert option in page.stdout, f"{option} of {line}"

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -247,3 +248,57 @@ def test_a_word_with_spaces_stays_one(tmp_path):
     assert main([*argv, "train", "yaad", mix, "data.batch=8", "--out", "gs://b/run"]) == 0
     words = train_words((tmp_path / "mix.startup.sh").read_text())
     assert json.loads(words[3].partition("=")[2]) == {"gs://b/one": 0.5, "gs://b/two": 0.5}
+
+
+FAKE_RAY = """
+import json, os, sys, types
+
+class Remote:
+    def __init__(self, function): self.function = function
+    def options(self, **_): return self
+    def remote(self, *args): return self.function(*args)
+
+def remote(**_): return Remote
+def init(): pass
+def get(x): return x
+ray = sys.modules[__name__]
+exceptions = types.SimpleNamespace(RayError=RuntimeError)
+util = types.ModuleType("ray.util")
+util.get_node_ip_address = lambda: "10.0.0.1"
+group = types.ModuleType("ray.util.placement_group")
+group.placement_group = lambda *a, **k: types.SimpleNamespace(ready=lambda: None)
+group.remove_placement_group = lambda group: None
+strategies = types.ModuleType("ray.util.scheduling_strategies")
+strategies.PlacementGroupSchedulingStrategy = lambda group, n: n
+for module in (util, group, strategies):
+    sys.modules[module.__name__] = module
+__path__ = []
+"""
+
+
+@pytest.mark.parametrize(
+    ("attempts", "end"),
+    [
+        ([[0, 0]], 0),
+        ([[0, 75], [-15, -9], [143, 134], [0, 0]], 0),
+        ([[75, 75], [75, 2]], 2),  # the config is wrong on one host
+        ([[1, 134]], 1),
+        ([[75, 0]] * 4, 75),  # four, of which three are restarts
+    ],
+)
+def test_the_driver_of_ray_repeats_what_asks_for_it(attempts, end, tmp_path):
+    text = launch("ray", "h100-16", tmp_path, "--restarts", "3")["job.ray.py"]
+    (tmp_path / "ray.py").write_text(FAKE_RAY)
+    calls = [f"--coordinator 10.0.0.1:8476 --processes 2 --process {n}" for n in range(2)]
+    program = f"""
+import itertools, subprocess
+codes = iter({[code for codes in attempts for code in codes]})
+subprocess.call = lambda words: print(*words[-6:]) or next(codes)
+exec(compile(open("job.ray.py").read(), "job.ray.py", "exec"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == end, done.stderr
+    assert done.stdout.splitlines() == calls * len(attempts)
+    assert "import ray\n" in text
