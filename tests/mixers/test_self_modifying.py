@@ -62,6 +62,21 @@ def test_the_equations_in_one_call_and_in_pieces(name):
     check_pieces(graph, params, x, (0, 5, 6, 13, 15), expected(name, params, x[0]))
 
 
+def test_the_kept_state_has_all_heads_of_a_memory_first():
+    """As parameters have, and as sessions were saved: on the way, heads come first."""
+    layer = nnx.merge(*made("matrix"))
+    state = layer.init_state(3, "float64").projections
+    for name, W0 in layer.made.initial.items():
+        for row in state.A[name]:
+            np.testing.assert_array_equal(row, W0[...])
+        inside = layer.made.by_head(state).A[name]
+        heads, count = layer.heads, len(layer.made.names)
+        np.testing.assert_array_equal(inside[:, :count], state.A[name][:, ::heads])
+        np.testing.assert_array_equal(
+            layer.made.by_memory(layer.made.by_head(state)).A[name][0], row
+        )
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("chunk", [1, 16, 64])
 @pytest.mark.parametrize("name", CASES)
