@@ -20,6 +20,7 @@ from miras.cli import (
     plan,
     prepare,
     presets,
+    profile,
     recipes,
     staleness,
     stream,
@@ -32,6 +33,7 @@ from miras.cli.options import add_plugins
 from miras.config import plugins
 from miras.config.trust import trusting
 from miras.errors import ConfigError, fail
+from miras.runtime import compilation_cache
 from miras.runtime.notices import notices
 from miras.runtime.signals import Interrupted
 from miras.runtime.terminal import tolerant_output
@@ -54,6 +56,7 @@ COMMANDS = (
     strength,
     staleness,
     inspect,
+    profile,
 )
 
 
@@ -67,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 after NaN or infinity in a run, or an error of the operating system; 2
         after an error that the user can correct; 130 after SIGINT; 143 after SIGTERM.
     """
+    if argv is None:  # a process of its own, whose environment is that of no other code
+        compilation_cache.enable()
     with tolerant_output():
         return _run(sys.argv[1:] if argv is None else argv)
 

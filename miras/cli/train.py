@@ -106,12 +106,13 @@ def _run(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from miras.analysis.utilization import utilization
     from miras.train import NonFiniteError, train
 
     config, out = _config_and_folder(args)
     console = Console(quiet=not processes.first())
     try:
-        result = train(config, out, console=console)
+        result = train(config, out, console=console, utilization=utilization(config))
     except NonFiniteError as error:
         return fail(error, 1)
     print_line(console, f"{result.held_out.summary}; run folder: {result.folder}")

@@ -155,7 +155,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 def _parse(text: str, hint: Any) -> Any:
     """A value on the command line: text for a string field, otherwise JSON if it is valid."""
-    arms = typing.get_args(hint)
+    arms = () if typing.get_origin(hint) is FrozenMapping else typing.get_args(hint)
     if hint is str or (str in arms and text.lower() not in ("none", "null")):
         return text
     word = text.lower()

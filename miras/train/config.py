@@ -6,13 +6,14 @@ The fields of the model are in `miras.models`, those of the data in `miras.data`
 import dataclasses
 from typing import Literal
 
-from miras.config import Config, added, require, without_effect
+from miras.config import Config, FrozenMapping, added, require, without_effect
 from miras.config.choices import shown
 from miras.data import DataConfig
 from miras.models import LanguageModelConfig
 from miras.parallel import MeshConfig
 from miras.train.loggers.registry import check_name
 from miras.train.optimizers import AdamW, Optimizer
+from miras.train.profiling import parse_profile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,10 @@ class TrainConfig(Config):
             step; a batch of an evaluation and a checkpoint count as steps.
         logger: jsonl, tensorboard, wandb, trackio or FILE.py:CLASS; None is jsonl, and tensorboard
             if it is installed; see `loggers`.
+        profile: steps of which the run writes a trace, as "100:103" for four steps; None for none.
+            See `miras.train.profiling`.
+        compiler_options: of XLA by name, which are added to those of `miras.train.compiler_options`
+            or replace them; the value "" removes one.
         keep: how many of the newest checkpoints are kept, >= 1; with 1, a damaged checkpoint has
             no predecessor.
         seed: of the initial parameters, in [0, 2**32).
@@ -96,6 +101,8 @@ class TrainConfig(Config):
     checkpoint_minutes: float | None = added(15.0)
     watchdog_minutes: float | None = added(30.0)
     logger: tuple[str, ...] | None = added(None)
+    profile: str | None = added(None)
+    compiler_options: FrozenMapping[str] = without_effect(FrozenMapping())
     keep: int = 3
     seed: int = 0
 
@@ -147,6 +154,8 @@ class TrainConfig(Config):
         )
         for name in self.logger or ():
             check_name(name)
+        if self.profile is not None:
+            parse_profile(self.profile, self.steps)
         require(0 <= self.seed < 2**32, f"train.seed={shown(self.seed)} must lie in [0, 2**32).")
 
     @property

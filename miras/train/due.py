@@ -20,11 +20,12 @@ class Due(NamedTuple):
     held_out: bool
     health: bool
     save: bool
+    profile: bool = False  # a trace begins or ends, which waits for the devices
 
     @property
     def now(self) -> bool:
         """Whether something needs the state after the step, before the next one."""
-        return self.held_out or self.health or self.save
+        return self.held_out or self.health or self.save or self.profile
 
 
 class Timetable:

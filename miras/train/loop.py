@@ -14,6 +14,7 @@ from miras.runtime.files import write_atomically
 from miras.runtime.terminal import tolerant
 from miras.train.checkpoints import checkpointer
 from miras.train.config import RunConfig
+from miras.train.interval_means import Utilization
 from miras.train.runs import provenance
 from miras.train.runs.run_folder import RunFolder
 from miras.train.runs.shared_folder import check_agreement
@@ -26,6 +27,7 @@ def train(
     *,
     console: Console | None = None,
     trust_plugins: bool = False,
+    utilization: Utilization | None = None,
 ) -> Result:
     """Train a model, or resume the run in a folder.
 
@@ -41,6 +43,8 @@ def train(
         console: where progress is printed; the standard output by default.
         trust_plugins: execute the code in the folder's `plugins/` even if this user has not trained
             with it.
+        utilization: what the model FLOPs utilisation is computed from, see
+            `miras.analysis.utilization`; None leaves it out of the log.
 
     Raises:
         ConfigError: the text cannot be used, the folder belongs to another run or is in use, or the
@@ -58,7 +62,7 @@ def train(
             config = processes.together(lambda: folder.check(config))
             digest = None if folder.config.exists() else provenance.tokenizer_hash(config)
             trainer = processes.together(
-                lambda: Trainer(_with_kept_tokenizer(folder, config), folder, console)
+                lambda: Trainer(_with_kept_tokenizer(folder, config), folder, console, utilization)
             )
         check_agreement(config, trainer.data.get_state())
         # Process 0 alone writes; it does so after all others have read.

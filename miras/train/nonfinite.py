@@ -103,13 +103,25 @@ def advice(model: LanguageModelConfig, place: Place, step: int) -> str:
         layer = model.memory_layers[0]
     if layer is None:
         return f"{outer}."
+    rate = lower_inner_rate(model, layer)
+    if rate is None:
+        return f"{outer}."
+    return (
+        f"the inner rate of layer {layer} is too high: set {rate}, or strength=0.05, at which "
+        "`miras train` finds both, in another folder."
+    )
+
+
+def lower_inner_rate(model: LanguageModelConfig, layer: int) -> str | None:
+    """What to set so that the memory of a layer is written more weakly; None if nothing writes.
+
+    Args:
+        model: the model.
+        layer: its index, in [0, layers).
+    """
     block = model.block(model.letters[layer % len(model.letters)])
     written = [rule for rule in block.mixer.rules(block) if rule.rate is not None]
     if not written:
-        return f"{outer}."
+        return None
     algorithm = written[0].algorithm
-    return (
-        f"the inner rate of layer {layer} is too high: set algorithm.lr below {algorithm.lr:g} and "
-        f"algorithm.max_lr below {algorithm.max_lr:g}, or strength=0.05, at which `miras train` "
-        "finds both, in another folder."
-    )
+    return f"algorithm.lr below {algorithm.lr:g} and algorithm.max_lr below {algorithm.max_lr:g}"

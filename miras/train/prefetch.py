@@ -2,6 +2,8 @@
 
 import queue
 import threading
+import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +11,20 @@ from jax.sharding import Mesh
 
 from miras.parallel.batches import to_devices
 from miras.train.step import Batch
+
+_LOOK = 0.005  # seconds between looks at the devices, while the next batches are awaited
+
+
+class Waited(NamedTuple):
+    """How long the next batches took.
+
+    Attributes:
+        seconds: for which `next` waited for them.
+        idle: of these, the seconds in which the devices had nothing to do.
+    """
+
+    seconds: float
+    idle: float
 
 
 class _Read(NamedTuple):
@@ -32,6 +48,9 @@ class Prefetch:
         accumulate: batches of an update.
         updates: how many to read at most.
         depth: how many updates are read before they are asked for, >= 1.
+
+    Attributes:
+        waited: of the last `get`.
     """
 
     def __init__(
@@ -41,6 +60,7 @@ class Prefetch:
         self._accumulate, self._updates = accumulate, updates
         self._position = loader.get_state()
         self._end: BaseException | None = None
+        self.waited = Waited(0.0, 0.0)
         self._read: queue.SimpleQueue[_Read | BaseException] = queue.SimpleQueue()
         self._free = threading.Semaphore(depth)
         self._closed = False
@@ -58,15 +78,37 @@ class Prefetch:
 
     def __next__(self) -> Batch:
         """The batches of the next update, [accumulate, batch, sequence]."""
+        return self.get(lambda: True)
+
+    def get(self, idle: Callable[[], bool]) -> Batch:
+        """As `next`, with `waited`.
+
+        Args:
+            idle: whether the devices have nothing to do; it must not wait for them.
+        """
         if self._end is not None:
             raise self._end
-        found = self._read.get()
+        found = self._await(idle)
         if isinstance(found, BaseException):
             self._end = found
             raise found
         self._free.release()
         self._position = found.position
         return found.batches
+
+    def _await(self, idle: Callable[[], bool]) -> _Read | BaseException:
+        """What the thread has read next."""
+        start, found, free = time.monotonic(), None, None
+        while found is None:
+            if free is None and idle():
+                free = time.monotonic()
+            try:
+                found = self._read.get(timeout=None if free is not None else _LOOK)
+            except queue.Empty:
+                continue
+        now = time.monotonic()
+        self.waited = Waited(now - start, 0.0 if free is None else now - free)
+        return found
 
     def get_state(self) -> dict[str, Any]:
         """The position of the loader after the last update that `next` has returned."""

@@ -1,5 +1,6 @@
 """The compiled program of a run: its model, optimiser, mesh and step, without data or files."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +9,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from miras.array_typing import Array
+from miras.errors import ConfigError
 from miras.layers.weight_gradients import summed_in
 from miras.parallel.batches import batch_sharding
+from miras.train.compiler_options import compiler_options
 from miras.train.config import RunConfig
 from miras.train.loss import LossOptions
 from miras.train.optimizer import axis_names, optimizer_of
@@ -18,6 +21,7 @@ from miras.train.state import TrainState, abstract, create
 from miras.train.state import structure as structure_of
 from miras.train.step import Batch, StepMetrics, make_train_step
 
+_UNKNOWN_OPTION = re.compile("No such compile option: '([^']*)'")
 _BATCH = {
     "inputs": jnp.int32,
     "targets": jnp.int32,
@@ -90,5 +94,20 @@ class Program:
             return traced.lower(lowering_platforms=(platform,) if absent else None)
 
     def compile(self) -> Callable[[TrainState, Batch, Array], tuple[TrainState, StepMetrics]]:
-        """The compiled step. It never compiles again: other shapes or shardings are an error."""
-        return self.lower().compile()
+        """The compiled step. It never compiles again: other shapes or shardings are an error.
+
+        Raises:
+            ConfigError: `train.compiler_options` has a name that the compiler does not know.
+        """
+        options = compiler_options(
+            self.mesh, self.config.mesh.slices, self.config.train.compiler_options
+        )
+        try:
+            return self.lower().compile(compiler_options=options)
+        except jax.errors.JaxRuntimeError as error:
+            if found := _UNKNOWN_OPTION.search(str(error)):
+                raise ConfigError(
+                    f"the compiler of this device has no option {found[1]!r}: correct it in "
+                    'train.compiler_options, or remove it by the value "".'
+                ) from error
+            raise

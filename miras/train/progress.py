@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import pathlib
 import time
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
 from rich.progress import (
@@ -66,12 +67,15 @@ class Reporter:
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
 
-    def print_means(
-        self, step: int, loss: float, bits: float | None, tokens_per_second: float
-    ) -> None:
-        """Print means: nats per target, bits per byte of text, and speed."""
-        text = "" if bits is None else f"bits/byte {bits:.3f}  "
-        measures = f"loss {loss:.3f}  {text}{_count(tokens_per_second)} tokens/s"
+    def print_means(self, step: int, values: Mapping[str, float], bits: bool) -> None:
+        """Print the means of an interval.
+
+        Args:
+            step: updates done.
+            values: as `IntervalMeans.means` gives them, and `goodput`.
+            bits: whether bits per byte mean anything.
+        """
+        measures = "  ".join(_measures(values, bits))
         if self._bar is not None:
             self._bar.update(self._task, measures=measures)
         else:
@@ -101,6 +105,24 @@ class Reporter:
             return "unknown"
         per_step = (time.monotonic() - self._first[1]) / (step - self._first[0])
         return str(datetime.timedelta(seconds=round(per_step * (self._total - step))))
+
+
+def _measures(values: Mapping[str, float], bits: bool) -> Iterator[str]:
+    """The measures of an interval, in words; those that are as they should be are left out."""
+    yield f"loss {values['loss']:.3f}"
+    if bits:
+        yield f"bits/byte {values['bits_per_byte']:.3f}"
+    yield f"{_count(values['tokens_per_second'])} tokens/s"
+    if seconds := values.get("step_seconds"):
+        yield f"step {seconds:.3g} s"
+        if (waited := values["data_wait_seconds"] / max(values["steps"], 1)) > 0.05 * seconds:
+            yield f"data wait {waited:.2g} s"
+    if "model_flops_utilization" in values:
+        yield f"mfu {values['model_flops_utilization']:.1%}"
+    if "peak_memory_bytes" in values:
+        yield f"peak {values['peak_memory_bytes'] / 2**30:.1f} GiB"
+    if "goodput" in values:
+        yield f"goodput {values['goodput']:.0%}"
 
 
 def _count(number: float) -> str:

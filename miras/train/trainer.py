@@ -22,26 +22,29 @@ from miras.runtime import processes, signals
 from miras.runtime.figures import write_figure
 from miras.runtime.watchdog import Watchdog
 from miras.train.accuracy import Answers
+from miras.train.alarms import Alarms
 from miras.train.checkpoints import checkpointer
 from miras.train.checkpoints.checkpointer import Checkpoints
 from miras.train.checkpoints.times import log_seconds
 from miras.train.config import RunConfig
 from miras.train.due import Timetable
 from miras.train.evaluate import HeldOut, make_evaluator, sample
-from miras.train.interval_means import IntervalMeans
+from miras.train.goodput import WallTime, carried
+from miras.train.interval_means import IntervalMeans, Utilization
 from miras.train.loggers.base import LoggerContext
 from miras.train.loggers.jsonl import read_metrics
 from miras.train.loggers.loggers import Loggers
 from miras.train.loggers.registry import find
+from miras.train.meter import Meter
 from miras.train.nonfinite import NonFiniteError, Place, advice, locate
 from miras.train.plot import loss_curves
 from miras.train.prefetch import Prefetch
+from miras.train.profiling import Profile
 from miras.train.program import Program
 from miras.train.progress import Reporter
 from miras.train.runs import initial_parameters
 from miras.train.runs.run_folder import RunFolder
 from miras.train.schedule import schedule
-from miras.train.spikes import skipped_warning
 from miras.train.state import Params, TrainState, abstract
 from miras.train.step import (
     Batch,
@@ -86,6 +89,7 @@ class Trainer:
         config: the run.
         folder: of the run.
         console: where progress is printed.
+        utilization: what the model FLOPs utilisation is computed from; None leaves it out.
 
     Attributes:
         read_reports: which files the data was read from.
@@ -94,8 +98,15 @@ class Trainer:
         ConfigError: the text or the tokenizer cannot be used, or the vocabulary is too small.
     """
 
-    def __init__(self, config: RunConfig, folder: RunFolder, console: Console):
-        self.config, self.recipe = config, config.train
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        console: Console,
+        utilization: Utilization | None = None,
+    ):
+        self.began, self.wall = time.time(), WallTime()
+        self.config, self.recipe, self.utilization = config, config.train, utilization
         self.folder, self.console = folder, console
         _check_vocabulary(config)
         self.logger_classes = find(self.recipe.logger)
@@ -136,11 +147,18 @@ class Trainer:
                     lambda: checkpointer.rename_damaged(folder.checkpoints, damaged)
                 )
                 reporter.warn(f"warning: {renamed}; resuming from step {start}.")
+            if processes.first():
+                self.wall.carry(carried(read_metrics(folder.metrics), start, self.began))
+            self.profile = Profile(self.recipe.profile, total, start, folder.path)
+            stack.enter_context(self.profile)
             checkpoints = Checkpoints(folder.checkpoints, self.recipe.keep, folder.check_writer)
             stack.callback(checkpoints.close)
             context = LoggerContext(folder.path, to_dict(self.config), start)
             loggers = Loggers(self.logger_classes, context, reporter.warn)
             stack.callback(loggers.close)
+            if start < total:
+                devices = self.mesh.devices.size
+                loggers.write(start, "start", {"devices": devices, "seconds": self.wall.seconds()})
             for line in self.summary:
                 reporter.print_line(line)
             if restored is None:
@@ -148,7 +166,8 @@ class Trainer:
                 if self.initial is not None:
                     reporter.print_line(self.initial.summary)
                     state = self.initial.state(program, state)
-                checkpoints.save(0, state, self.data)
+                with self.wall.spending("checkpoint"):
+                    checkpoints.save(0, state, self.data)
             else:
                 state = restored.state
                 log_seconds(folder.checkpoints, "restore", start, restored.seconds)
@@ -186,33 +205,36 @@ class Trainer:
     ) -> TrainState:
         """The state after the steps from `start` on, with what is due after each of them."""
         clock = time.monotonic()
-        run = self.program.compile()
+        with self.wall.spending("compile"):
+            run = self.program.compile()
         compile_seconds = time.monotonic() - clock
         reporter.print_line(f"compiled the step in {compile_seconds:.1f} s.")
         alive = jax.device_put(np.True_, self.program.replicated)
-        means = IntervalMeans(compile_seconds=compile_seconds)
+        devices, bits = self.mesh.devices.size, self.config.data.task is None
+        means = IntervalMeans(devices, self.utilization, compile_seconds=compile_seconds)
+        alarms = Alarms(self.config.model, read_metrics(self.folder.metrics))
+        meter = Meter(means, self.wall, alarms, loggers, reporter, bits)
         previous: DispatchedStep | None = None
         saved = start
         timetable = Timetable(self.recipe, checkpoints.age)
         timetable.announce(start + 1)
+        self.wall.switch("steps")
 
         def finish(done: DispatchedStep) -> None:
+            clock = time.monotonic()
             metrics = self._finish_step(done, state.params, checkpoints)
-            means.add(metrics, int(metrics.tokens))
-            norm = float(metrics.gradient_norm)
-            if warning := skipped_warning(done.step, norm, metrics.window):
-                reporter.warn(warning)
+            meter.step(done.step, metrics, time.monotonic() - clock)
             self.watchdog.beat()
-            reporter.step(done.step)
             if done.rate is not None:
-                self._log(done.step, float(done.rate), means, loggers, reporter)
-                means.restart()
+                meter.log(done.step, float(done.rate))
 
         for step in range(start + 1, self.recipe.steps + 1):
             if saved == step - 1:
                 self._exit_if_interrupted(saved)
-            batches = next(data)
+            batches = data.get(alive.is_ready)
+            meter.data(data.waited)
             timetable.announce(step + 1)
+            self.profile.before(step, run)
             state, metrics = run(state, batches, alive)
             alive = metrics.finite
             # The host waits for a step, and logs it, only after it has dispatched the next one, so
@@ -220,7 +242,8 @@ class Trainer:
             if previous is not None:
                 finish(previous)
             due = timetable.due(step)
-            due = due._replace(save=due.save or signals.poll() is not None)
+            save, profile = due.save or signals.poll() is not None, self.profile.bounds(step)
+            due = due._replace(save=save, profile=profile)
             # The rate is computed on the device, so it is dispatched before the next step.
             rate = self._rate(step, metrics) if due.log else None
             previous = DispatchedStep(step, batches, metrics, rate)
@@ -228,14 +251,17 @@ class Trainer:
                 continue
             finish(previous)
             previous = None
+            if profiled := self.profile.after(step):
+                reporter.print_line(profiled)
             if due.health:
-                health = self.health_step(state.params, _batch(batches, 0))
-                loggers.write(step, "health", _by_layer(jax.device_get(health)._asdict()))
+                health = self._measure_health(state.params, _batch(batches, 0))
+                meter.health(step, health)
             interrupted = due.held_out and not self._try_evaluate(step, state, loggers, reporter)
             if due.save or interrupted:
-                checkpoints.save(step, state, data)
+                with meter.checkpoint():
+                    checkpoints.save(step, state, data)
                 saved = step
-            means.restart_clock()
+            meter.resume()
         self._exit_if_interrupted(self.recipe.steps)
         return state
 
@@ -243,14 +269,6 @@ class Trainer:
         """The learning rate of an update, to which skipped ones do not count."""
         skipped = 0 if metrics.window is None else metrics.window.skipped
         return jnp.asarray(self.schedule(step - 1 - skipped))
-
-    def _log(
-        self, step: int, rate: float, means: IntervalMeans, loggers: Loggers, reporter: Reporter
-    ) -> None:
-        values = means.means() | {"learning_rate": rate}
-        loggers.write(step, "train", values)
-        bits = values["bits_per_byte"] if self.config.data.task is None else None
-        reporter.print_means(step, values["loss"], bits, values["tokens_per_second"])
 
     def _exit_if_interrupted(self, saved: int) -> None:
         """Raise `Interrupted` after a signal; `saved` is the current step, which is saved."""
@@ -276,8 +294,13 @@ class Trainer:
             return False
         return True
 
+    def _measure_health(self, params: Params, batch: Batch) -> dict[str, Any]:
+        with self.wall.spending("evaluate"):
+            return _by_layer(jax.device_get(self.health_step(params, batch))._asdict())
+
     def _evaluate(self, step: int, params: Params, loggers: Loggers, reporter: Reporter) -> None:
-        found = self.evaluate(params, self.watchdog.over(self.held_out))
+        with self.wall.spending("evaluate"):
+            found = self.evaluate(params, self.watchdog.over(self.held_out))
         loggers.write(step, "held_out", found._asdict())
         reporter.print_line(f"step {step}: {found.summary}")
 

@@ -17,7 +17,7 @@ def test_the_step_is_compiled_once_and_logged_while_the_next_one_runs(
         events.append("compile")
 
         def recorded(state, batches, alive):
-            if events == ["compile"]:
+            if events[-1] == "compile":
                 with pytest.raises(TypeError, match="compiled"):
                     step(state, jax.tree.map(lambda x: x[..., 1:], batches), alive)
             events.append("run")
@@ -33,4 +33,5 @@ def test_the_step_is_compiled_once_and_logged_while_the_next_one_runs(
     monkeypatch.setattr(Metrics, "write", write_recorded)
     train(tiny(steps=4, checkpoint_every=100), tmp_path / "run", console=console)
     last = [(4, "train"), (4, "health"), (4, "held_out")]
-    assert events == ["compile", "run", "run", "run", (2, "train"), "run", *last]
+    first = [(0, "start"), "compile", "run", "run", "run", (2, "train"), "run"]
+    assert events == [*first, *last]

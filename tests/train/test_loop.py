@@ -20,6 +20,11 @@ from miras.train.loggers.jsonl import Metrics, read_metrics
 from miras.train.runs.run_folder import RunFolder
 from miras.train.state import abstract
 
+TIMED = {
+    "tokens_per_second", "tokens_per_second_per_device", "step_seconds", "data_wait_seconds",
+    "checkpoint_seconds", "compile_seconds", "goodput", "seconds", "time",
+}  # fmt: skip
+
 # What the threads of tensorstore log after a failure; see `miras.train.checkpoints.silence`.
 ends_badly = pytest.mark.filterwarnings(
     "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
@@ -84,6 +89,9 @@ def test_a_run_leaves_its_folder(undisturbed, tiny, text):
     trained = [line for line in lines if line["kind"] == "train"]
     assert all(line["gradient_norm"] > 0 and line["tokens_per_second"] > 0 for line in trained)
     assert [line.get("compile_seconds", 0) > 0 for line in trained] == [True] + [False] * 3
+    assert all(line["step_seconds"] > 0 and line["data_wait_seconds"] >= 0 for line in trained)
+    assert [line["steps"] for line in trained] == [2, 2, 2, 2]
+    assert trained[1]["checkpoint_seconds"] > 0
     health = next(line for line in lines if line["kind"] == "health")
     assert len(health["inner_loss"]) == len(health["update_ratio"]) == 1
     assert result.held_out.bits_per_byte == pytest.approx(lines[-1]["bits_per_byte"])
@@ -117,12 +125,21 @@ def test_a_run_that_goes_on_ends_alike(undisturbed, tiny, tmp_path, monkeypatch,
     assert_same(result.state, undisturbed[0].state)
     untimed = [
         [
-            {k: v for k, v in line.items() if k not in ("tokens_per_second", "compile_seconds")}
+            {k: v for k, v in line.items() if k not in TIMED}
             for line in read_metrics(out / "metrics.jsonl")
+            if line["kind"] != "start"
         ]
         for out in (undisturbed[1], tmp_path / "run")
     ]
     assert untimed[0] == untimed[1]
+    begun, *_, ended = [
+        x for x in read_metrics(tmp_path / "run" / "metrics.jsonl") if "seconds" in x
+    ]
+    reasons = {"start", "compile", "steps", "checkpoint", "lost", "stopped"}
+    assert reasons <= {*ended["seconds"]}
+    between = sum(ended["seconds"].values()) - sum(begun["seconds"].values())
+    assert between == pytest.approx(ended["time"] - begun["time"], abs=1.0)
+    assert ended["goodput"] == ended["seconds"]["steps"] / sum(ended["seconds"].values())
 
 
 def test_a_finished_run_says_so_and_takes_no_step(undisturbed, tiny, copy, console):

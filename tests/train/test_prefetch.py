@@ -1,6 +1,7 @@
 """Batches read ahead: the position is that of the last one used; errors come in their turn."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -69,3 +70,19 @@ def test_closing_ends_the_thread_and_the_batches():
     assert not any(thread.name == "prefetch" for thread in threading.enumerate())
     with pytest.raises(StopIteration):
         next(data)
+
+
+def test_the_wait_for_batches_counts_as_idle_once_the_devices_have_nothing_to_do():
+    class Slow(Numbers):
+        def __next__(self):
+            time.sleep(0.3)
+            return super().__next__()
+
+    with ahead(Slow()) as data:
+        begun = time.monotonic()
+        data.get(lambda: time.monotonic() - begun > 0.15)
+        assert data.waited.seconds > 0.25
+        assert 0 < data.waited.idle <= data.waited.seconds - 0.15
+        time.sleep(0.8)
+        data.get(lambda: True)
+        assert data.waited.seconds < 0.1

@@ -45,8 +45,8 @@ def test_every_field_may_change_or_is_named(tiny, schedule):
         with pytest.raises(ConfigError, match=rf"{name}: {value} -> ") as told:
             resumed_config(saved, given, 1, "run")
         assert "\n" not in str(told.value)
-    assert set(MUTABLE_FIELDS) - {"logger"} <= seen
-    given = override(saved, 'logger=["jsonl"]')
+    assert set(MUTABLE_FIELDS) - {"logger", "profile"} <= seen
+    given = override(saved, 'logger=["jsonl"]', "profile=1:2", 'compiler_options={"a": "b"}')
     assert resumed_config(saved, given, 1, "run") == given
 
 

@@ -36,7 +36,8 @@ class Logger(Protocol):
 
         Args:
             step: updates done. A resumed run may write a step twice.
-            kind: "train" (means over the logging interval), "held_out" or "health".
+            kind: "start" (of a process, before its first step), "train" (means over the logging
+                interval), "held_out" or "health".
             values: numbers, lists with one number per layer, or dicts of these.
         """
         ...

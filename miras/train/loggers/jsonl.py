@@ -1,12 +1,13 @@
 """The logger `jsonl`: the measurements of a run in a file, one JSON object per line.
 
-Every line has a `step` and a `kind`: "train" (means over the logging interval), "held_out" or
-"health" (lists with one number per layer).
+Every line has a `step`, a `kind`: "start" (of a process), "train" (means over the logging
+interval), "held_out" or "health" (lists with one number per layer), and the Unix `time`.
 """
 
 import json
 import math
 import pathlib
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,10 +47,10 @@ class Metrics:
 
         Args:
             step: updates done.
-            kind: "train", "held_out" or "health".
+            kind: "start", "train", "held_out" or "health".
             values: numbers, lists with one number per layer, or dicts of these.
         """
-        line = {"step": step, "kind": kind, **_finite(dict(values))}
+        line = {"step": step, "kind": kind, **_finite(dict(values)), "time": round(time.time(), 3)}
         self._jsonl.write(json.dumps(line, allow_nan=False) + "\n")
         self._jsonl.flush()
         if self._events is not None:

@@ -10,9 +10,10 @@ from miras.parallel import MeshConfig
 from miras.train.config import RunConfig, TrainConfig
 from miras.train.schedule import schedule
 
-# Logging, evaluation and checkpoints, which do not affect what a run computes.
+# Logging, profiles, evaluation and checkpoints, which do not affect what a run computes.
 MUTABLE_FIELDS = (
     "logger",
+    "profile",
     "log_every",
     "eval_every",
     "eval_batches",
