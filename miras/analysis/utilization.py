@@ -1,21 +1,25 @@
 """What the model FLOPs utilisation of a run is measured against."""
 
+import dataclasses
+
 import jax
 
-from miras.analysis.costs import costs
+from miras.analysis.plan.chips import CHIPS, Chip
+from miras.analysis.plan.flops import step_flops
+from miras.analysis.plan.job import Job
+from miras.analysis.plan.slices import PlannedSlice
+from miras.parallel import MeshConfig
 from miras.train import RunConfig
 from miras.train.interval_means import Utilization
 
-# Dense bfloat16 FLOP/s of a device, by the start of its name. TPUs: cloud.google.com/tpu/docs, the
-# page of each chip; GPUs: NVIDIA's data sheets of the SXM modules.
-_PEAKS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
+# Chips by the start of what jax calls their devices; the longest that fits counts.
+_NAMES = {
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5": "v5p",
+    "TPU v6 lite": "v6e",
+    "NVIDIA H100 80GB HBM3": "h100",
+    "NVIDIA H200": "h200",
 }
 
 
@@ -25,21 +29,17 @@ def utilization(config: RunConfig) -> Utilization | None:
     Args:
         config: of the run.
     """
-    peak = peak_flops(jax.devices()[0].device_kind)
-    return None if peak is None else Utilization(step_flops(config), peak)
+    chip = chip_of(jax.devices()[0].device_kind)
+    return None if chip is None else Utilization(model_flops(config), chip.flops)
 
 
-def step_flops(config: RunConfig) -> float:
-    """Model FLOPs of an update: three times those of the forward pass of its tokens.
-
-    A token of attention sees half of the others of its row on average.
-    """
-    data = config.data
-    tokens = config.train.accumulate * data.batch * data.sequence
-    return 3 * tokens * costs(config.model, context=data.sequence // 2).flops
+def model_flops(config: RunConfig) -> float:
+    """Model FLOPs of an update, over all devices; see `miras.analysis.plan.flops`."""
+    one = PlannedSlice(CHIPS["v5e"], (1,), 1, "v5e-1")  # the count does not depend on it
+    return step_flops(Job(dataclasses.replace(config, mesh=MeshConfig()), one)).model
 
 
-def peak_flops(device_kind: str) -> float | None:
-    """FLOP/s of a device of this name; None if it is not known."""
-    names = [name for name in _PEAKS if device_kind.startswith(name)]
-    return _PEAKS[max(names, key=len)] if names else None
+def chip_of(device_kind: str) -> Chip | None:
+    """The chip of a device of this name; None if it is not known."""
+    names = [name for name in _NAMES if device_kind.startswith(name)]
+    return CHIPS[_NAMES[max(names, key=len)]] if names else None

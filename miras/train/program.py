@@ -99,7 +99,7 @@ class Program:
         Raises:
             ConfigError: `train.compiler_options` has a name that the compiler does not know.
         """
-        options = compiler_options(
+        options: Any = compiler_options(
             self.mesh, self.config.mesh.slices, self.config.train.compiler_options
         )
         try:

@@ -209,7 +209,7 @@ class Trainer:
             run = self.program.compile()
         compile_seconds = time.monotonic() - clock
         reporter.print_line(f"compiled the step in {compile_seconds:.1f} s.")
-        alive = jax.device_put(np.True_, self.program.replicated)
+        alive: Any = jax.device_put(np.True_, self.program.replicated)
         devices, bits = self.mesh.devices.size, self.config.data.task is None
         means = IntervalMeans(devices, self.utilization, compile_seconds=compile_seconds)
         alarms = Alarms(self.config.model, read_metrics(self.folder.metrics))

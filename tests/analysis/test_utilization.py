@@ -3,7 +3,7 @@
 import pytest
 
 import miras
-from miras.analysis.utilization import peak_flops, step_flops
+from miras.analysis.utilization import chip_of, model_flops
 from miras.config import override
 from miras.train import RunConfig
 from miras.train.interval_means import IntervalMeans, Utilization
@@ -12,12 +12,11 @@ from miras.train.interval_means import IntervalMeans, Utilization
 def test_model_flops_of_a_transformer_by_hand():
     words = "width=64", "heads=4", "layers=3", "vocab=512", "mlp_ratio=4", "sequence=128", "batch=2"
     config = override(RunConfig(model=miras.preset("transformer")), *words, "accumulate=2")
-    hidden = config.model.hidden if hasattr(config.model, "hidden") else 256
-    layer = 4 * 64 * 64 + 3 * 64 * hidden  # queries, keys, values and output; SwiGLU
+    layer = 4 * 64 * 64 + 3 * 64 * 256  # queries, keys, values and output; SwiGLU
     tokens = 2 * 2 * 128
     attention = 3 * 2 * 2 * 64 * (128 // 2)  # scores and sums, of half a row on average
     by_hand = 3 * tokens * (2 * (3 * layer + 64 * 512) + attention)
-    assert step_flops(config) == pytest.approx(by_hand, rel=0.02)
+    assert model_flops(config) == pytest.approx(by_hand, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +25,8 @@ def test_model_flops_of_a_transformer_by_hand():
      ("NVIDIA H200", 989e12), ("cpu", None), ("NVIDIA H100 PCIe", None)],
 )  # fmt: skip
 def test_peaks_are_known_by_the_name_of_a_device(kind, peak):
-    assert peak_flops(kind) == peak
+    chip = chip_of(kind)
+    assert (None if chip is None else chip.flops) == peak
 
 
 def test_utilization_is_the_share_of_all_devices(monkeypatch):

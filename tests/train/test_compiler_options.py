@@ -53,7 +53,7 @@ def test_the_compiler_of_tpus_knows_them(libtpu):
     for topology in ("v5e:2x2", "v6e:2x2"):
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
         chips = Mesh(np.array(found.devices), ("data",))
-        options = compiler_options(chips, 2, {})
+        options: Any = compiler_options(chips, 2, {})
         whole = jax.sharding.NamedSharding(chips, jax.sharding.PartitionSpec("data"))
         x = jax.ShapeDtypeStruct((256, 256), jnp.bfloat16, sharding=whole)
         lowered = jax.jit(lambda x: x @ x).trace(x).lower(lowering_platforms=("tpu",))
