@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from miras import __version__
 from miras.cli import (
     ablate,
+    compare,
     describe,
     generate,
     inspect,
     launch,
     legality,
+    list_runs,
     match,
     models,
     plan,
@@ -57,6 +59,8 @@ COMMANDS = (
     staleness,
     inspect,
     profile,
+    list_runs,
+    compare,
 )
 
 

@@ -48,7 +48,7 @@ def difference(old: Config, new: Config) -> list[str]:
 
 def difference_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """As `difference`, for two configs as dicts."""
-    before, after = _flatten(old), _flatten(new)
+    before, after = flatten(old), flatten(new)
     missing = "(absent)"
     return [
         f"{path}: {before.get(path, missing)} -> {after.get(path, missing)}"
@@ -57,11 +57,12 @@ def difference_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested mappings by dotted path."""
     flat = {}
     for key, value in data.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

@@ -15,7 +15,7 @@ from miras.runtime.terminal import tolerant
 from miras.train.checkpoints import checkpointer
 from miras.train.config import RunConfig
 from miras.train.interval_means import Utilization
-from miras.train.runs import provenance
+from miras.train.runs import provenance, status
 from miras.train.runs.run_folder import RunFolder
 from miras.train.runs.shared_folder import check_agreement
 from miras.train.trainer import Result, Trainer
@@ -73,7 +73,7 @@ def train(
             processes.decide(
                 lambda: write_atomically(folder.data, read_report.to_json(trainer.read_reports))
             )
-            with signals.handled(), tolerant(console):
+            with signals.handled(), tolerant(console), status.recorded(folder.path):
                 result = trainer.run()
             if processes.first() and not folder.origin.exists():  # a run of an earlier version
                 provenance.save(folder.path, config, provenance.tokenizer_hash(config))

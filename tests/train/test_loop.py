@@ -76,6 +76,7 @@ def test_a_run_leaves_its_folder(undisturbed, tiny, text):
     assert {p.name for p in out.iterdir()} == {
         "config.json", "config_hash", "data.json", "metrics.jsonl", "tensorboard", "checkpoints",
         "loss.png", "lock", "origin.json", "checkpoint_times.jsonl",
+        "status.json",
     }  # fmt: skip
     assert checkpoint.saved_steps(out / "checkpoints") == [4, 6, 8]
     (reading,) = json.loads((out / "data.json").read_text())["readings"]

@@ -91,6 +91,7 @@ def test_only_those_that_are_named_write_and_tensorboard_is_imported_when_used(o
         one.close()
         assert (opening.folder / file).exists()
     (line,) = read_metrics(opening.folder / "metrics.jsonl")
+    assert line.pop("time") > 0
     assert line == {"step": 7, "kind": "train", **VALUES}
     events = list(run_folder.read_events(opening.folder / "tensorboard"))
     tags = {value.tag for event in events for value in event.summary.value}

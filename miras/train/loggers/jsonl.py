@@ -75,15 +75,21 @@ def read_metrics(jsonl: pathlib.Path) -> list[Line]:
 
     Lines that are not an object with an integer `step` are skipped.
     """
+    if not jsonl.is_file():
+        return []
+    return parse_metrics(jsonl.read_text(encoding="utf-8", errors="replace"))
+
+
+def parse_metrics(text: str) -> list[Line]:
+    """As `read_metrics`, from the content of the file."""
     lines = []
-    if jsonl.is_file():
-        for text in jsonl.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                line = json.loads(text)
-            except (ValueError, RecursionError):
-                continue  # truncated when a run was killed
-            if isinstance(line, dict) and type(line.get("step")) is int:
-                lines.append(line)
+    for written in text.splitlines():
+        try:
+            line = json.loads(written)
+        except (ValueError, RecursionError):
+            continue  # truncated when a run was killed
+        if isinstance(line, dict) and type(line.get("step")) is int:
+            lines.append(line)
     return lines
 
 

@@ -1,7 +1,7 @@
 """The folder of a run: its paths, its config, and the lock of the process that writes to it.
 
     config.json  config_hash  data.json  metrics.jsonl  tensorboard/  checkpoints/  loss.png
-    checkpoint_times.jsonl  log.txt  stacks.txt  lock  plugins/  origin.json
+    checkpoint_times.jsonl  status.json  log.txt  stacks.txt  lock  plugins/  origin.json
     tokenizer.model or tokenizer.json
 
 Process 0 writes them. Process I of several has only a log_process_I.txt and a stacks_process_I.txt.

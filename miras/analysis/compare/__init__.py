@@ -1,0 +1,1 @@
+"""Learning curves of several runs, in one figure and one page."""

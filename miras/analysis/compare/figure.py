@@ -1,0 +1,76 @@
+"""The learning curves of several runs as a PNG: held-out text, training, and speed."""
+
+import functools
+from typing import TYPE_CHECKING
+
+from miras.analysis.compare.curves import MEASURES, Run
+from miras.runtime.figures import png, printable_line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which people with colour blindness can tell apart; then other dashes.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333")
+_DASHES = ("-", "--", ":", "-.")
+_INK = "#333333"
+
+
+def learning_curves(runs: list[Run]) -> bytes:
+    """The figure of some runs, as a PNG."""
+    return png(functools.partial(_draw, runs), (10, 5.5 + 0.18 * len(runs)))
+
+
+def _draw(runs: list[Run], figure: "Figure") -> None:
+    left, right = figure.subplots(1, 2)
+    text = any(run.curve(*MEASURES["held-out bits per byte"]) for run in runs)
+    what = "bits per byte" if text else "accuracy"
+    name = f"held-out {what}"
+    for number, run in enumerate(runs):
+        color = COLORS[number % len(COLORS)]
+        dash = _DASHES[number // len(COLORS) % len(_DASHES)]
+        _curve(left, run, name, color, dash)
+        _curve(right, run, "training loss", color, dash)
+    _style(left, name)
+    _style(right, "training loss, nats per token")
+    figure.legend(
+        handles=left.get_lines() or right.get_lines(),
+        labels=[printable_line(_label(run)) for run in runs],
+        loc="outside lower left",
+        frameon=False,
+        labelcolor=_INK,
+        fontsize=9,
+    )
+
+
+def _curve(axes: "Axes", run: Run, name: str, color: str, dash: str) -> None:
+    points = run.curve(*MEASURES[name])
+    marker = "o" if len(points) <= 30 else None
+    axes.plot(
+        [step for step, *_ in points],
+        [value for _, value, _ in points],
+        color=color,
+        linestyle=dash,
+        linewidth=1.6,
+        marker=marker,
+        markersize=3.5,
+    )
+
+
+def _label(run: Run) -> str:
+    text = " ".join(run.differences)
+    text = text if len(text) <= 100 else f"{text[:97]}..."
+    return f"{run.name}   {text}" if text else run.name
+
+
+def _style(axes: "Axes", title: str) -> None:
+    axes.set_title(title, loc="left", color=_INK, fontsize=11, fontweight="bold")
+    axes.set_xlabel("step", color=_INK)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.margins(x=0.03, y=0.08)
+    axes.tick_params(colors=_INK, length=3)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#999999")
