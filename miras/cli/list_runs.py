@@ -77,7 +77,7 @@ def _table(runs: "list[RunSummary]") -> Any:
     from rich.text import Text
 
     table = Table(*_COLUMNS[:-1], box=None, pad_edge=False)
-    table.add_column(_COLUMNS[-1], overflow="fold")
+    table.add_column(_COLUMNS[-1], overflow="fold", min_width=24)
     for run in runs:
         table.add_row(*map(Text, _cells(run)))
     return table

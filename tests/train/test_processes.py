@@ -37,7 +37,7 @@ def undisturbed(config, tmp_path_factory):
 
 def measured(out):
     """The measurements of a run by (step, kind), without speeds."""
-    lines = read_metrics(out / "metrics.jsonl")
+    lines = [line for line in read_metrics(out / "metrics.jsonl") if line["kind"] != "start"]
     found = {(line["step"], line["kind"]): line for line in lines}
     assert len(found) == len(lines), "a measurement occurs twice"
     return found

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which people with colour blindness can tell apart; then other dashes.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#888888")
 _DASHES = ("-", "--", ":", "-.")
 _INK = "#333333"
 
@@ -60,7 +60,7 @@ def _curve(axes: "Axes", run: Run, name: str, color: str, dash: str) -> None:
 def _label(run: Run) -> str:
     text = " ".join(run.differences)
     text = text if len(text) <= 100 else f"{text[:97]}..."
-    return f"{run.name}   {text}" if text else run.name
+    return f"{run.name}: {text}" if text else run.name
 
 
 def _style(axes: "Axes", title: str) -> None:

@@ -135,7 +135,7 @@ def _state(folder: Folder, status: Mapping[str, Any], complete: bool, now: float
     if locked:
         return "running"
     state = status.get("state")
-    if state in ("preempted", "failed"):
+    if state in ("finished", "preempted", "failed"):
         return "finished" if complete and state == "preempted" else str(state)
     if state == "running":
         elsewhere = locked is None or status.get("host") != socket.gethostname()
