@@ -93,7 +93,10 @@ def read_profile(run: pathlib.Path) -> RunProfile:
         ConfigError: there is none, or it cannot be read.
     """
     folder = run / "profile"
-    traces = sorted(folder.glob("plugins/profile/*/*.xplane.pb"))
+    try:
+        traces = sorted(folder.glob("plugins/profile/*/*.xplane.pb"))
+    except (OSError, ValueError):  # the path cannot be that of a folder
+        traces = []
     if not traces or not (folder / OPERATIONS).is_file():
         raise ConfigError(
             f"{run} has no profile: train it with train.profile=FIRST:LAST, as in profile=100:103."

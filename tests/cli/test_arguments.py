@@ -11,7 +11,7 @@ from miras.config.registry import Registry
 
 COMMANDS = (
     "train", "eval", "presets", "legality", "describe", "generate", "stream", "match", "ablate",
-    "strength", "staleness", "inspect",
+    "strength", "staleness", "inspect", "profile", "runs", "compare",
 )  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def _summary(folder: Folder, config: Mapping[str, Any], told: list[str], now: fl
     lines, status = read_lines(folder), read_json(folder / NAME)
     trained = [line for line in lines if line.get("kind") == "train"]
     last = trained[-1] if trained else {}
-    steps = config.get("train.steps", 0)
+    steps = given if isinstance(given := config.get("train.steps"), int) else 0
     step = max((line["step"] for line in lines), default=0)
     seen = max(_times(lines, status), default=None)
     return RunSummary(

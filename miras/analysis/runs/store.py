@@ -49,7 +49,7 @@ def read_lines(folder: Folder) -> list[Line]:
     """The lines of a run's `metrics.jsonl`; none if there is none."""
     try:
         return parse_metrics(paths.read(folder / "metrics.jsonl").decode("utf-8", "replace"))
-    except OSError:
+    except (OSError, ValueError):
         return []
 
 
