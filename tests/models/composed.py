@@ -1,6 +1,7 @@
 """A seeded generator of models: blocks of any mixers, rules and channel mixers."""
 
 import random
+from collections.abc import Mapping
 
 import miras
 from miras.errors import ConfigError
@@ -47,6 +48,16 @@ def composed(seed: int) -> LanguageModelConfig:
             return miras.override(miras.preset("yaad"), *_words(draw))
         except ConfigError:
             continue
+
+
+def of_each(mixers: Mapping[str, str]) -> LanguageModelConfig:
+    """A small model with a block of each mixer, by letter, over linear attention."""
+    words = ["width=4", "heads=2", "vocab=7", "remat=false", f"layers={len(mixers)}"]
+    for letter, mixer in mixers.items():
+        words += [f"blocks.{letter}=linear_attention", f"{letter}.heads=none", f"{letter}.chunk=2"]
+        words.append(f"{letter}.mixer={mixer}")
+        words += [f"{letter}.segment=4", f"{letter}.window=2"] if mixer.startswith("ma") else []
+    return miras.override(miras.preset("linear_attention"), *words, f"pattern={''.join(mixers)}")
 
 
 def _words(draw: random.Random) -> list[str]:

@@ -22,7 +22,7 @@ from miras.models import (
 )
 from miras.presets import PRESETS
 from tests import selection
-from tests.models.composed import composed
+from tests.models.composed import composed, of_each
 from tests.tolerances import tolerance
 
 MODELS = {f"model{seed}": seed for seed in range(40)}
@@ -116,6 +116,22 @@ def test_a_model_is_described_steps_streams_and_goes_on_from_a_session(name, tmp
         if t == LENGTH // 2:
             save_session(tmp_path / "session", model, Session(state, logits, t + 1))
             state = load_session(tmp_path / "session", model).state
+
+
+@pytest.mark.slow
+def test_the_other_mixers_stream_as_a_whole_call():
+    """Architectures, levels and grouped heads, in one model: tokens one by one, and causal."""
+    mixers = {"A": "mac", "B": "mag", "C": "mal", "D": '{"kind": "log_linear", "levels": 3}'}
+    mixers["E"] = '{"kind": "attention", "window": 3, "kv_heads": 1}'
+    model, x = LanguageModel(of_each(mixers), nnx.Rngs(0)), tokens()[:, :6]
+    graph, params = nnx.split(model)
+    call = jax.jit(lambda params, x: nnx.merge(graph, params)(x)[0])
+    whole, changed = (call(params, y) for y in (x, x.at[:, 4].set((x[:, 4] + 3) % 7)))
+    np.testing.assert_array_equal(changed[:, :4], whole[:, :4])
+    state = model.init_state(2)
+    for t in range(x.shape[1]):
+        logits, state = decode_step(model, x[:, t], state)
+        close(logits, whole[:, t])
 
 
 def test_names_of_the_same_blocks_load_as_old_ones():
