@@ -125,9 +125,10 @@ def test_a_grid_lets_its_runs_save_themselves(tiny, tmp_path):
     assert process.stderr is not None
 
     def steps():
-        return [read_metrics(path) for path in pathlib.Path(out).glob("runs/*/metrics.jsonl")]
+        found = [read_metrics(path) for path in pathlib.Path(out).glob("runs/*/metrics.jsonl")]
+        return [line["step"] for lines in found for line in lines]
 
-    while not any(steps()):
+    while not any(steps()):  # until a step is logged
         assert process.poll() is None, process.stderr.read().decode()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
