@@ -133,14 +133,19 @@ def _summed(known: dict[str, Any], traces: list[Any]) -> RunProfile:
 Event = tuple[str, float, float]  # name, start, duration, in nanoseconds
 
 
-def _devices(trace: Any) -> Iterator[list[list[Event]]]:
-    """The operations of each device, by line; a CPU is one device."""
-    planes = list(trace.planes)
-    accelerators = [plane for plane in planes if plane.name.startswith("/device:")]
-    for plane in accelerators or [plane for plane in planes if plane.name == "/host:CPU"]:
-        lines = [_events(line) for line in plane.lines if _has_operations(line)]
-        if any(lines):
-            yield lines
+def _devices(trace: Any) -> list[list[list[Event]]]:
+    """The operations of each device, by line; a CPU is one device.
+
+    A host without accelerators may have planes of them, which are then empty.
+    """
+    found: dict[bool, list[list[list[Event]]]] = {True: [], False: []}
+    for plane in trace.planes:
+        accelerator = plane.name.startswith("/device:")
+        if accelerator or plane.name == "/host:CPU":
+            lines = [_events(line) for line in plane.lines if _has_operations(line)]
+            if any(lines):
+                found[accelerator].append(lines)
+    return found[True] or found[False]
 
 
 def _has_operations(line: Any) -> bool:
