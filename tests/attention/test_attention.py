@@ -114,7 +114,10 @@ def test_inside_shard_map_it_is_left_to_the_engine():
 
 @pytest.mark.slow
 @DEVICES
-@pytest.mark.parametrize("preset", ["transformer", "titans_mag", "titans_mal"])
+@pytest.mark.parametrize(
+    "preset",
+    ["transformer", "titans_mag", pytest.param("titans_mal", marks=pytest.mark.exhaustive)],
+)
 @pytest.mark.sample(0.0)
 def test_models_of_packed_documents_attend_in_the_kernel(preset, device, monkeypatch):
     config = miras.override(miras.preset(preset), "layers=1", "width=32", "heads=2", "vocab=16")

@@ -179,6 +179,7 @@ OTHERS = ("moneta", "memora", "atlas", "lact", "comba", "hgrn2", "ttt_mlp")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.sample(0.3)
 def test_links_windows_and_steps_by_chunk_have_finite_traces(name):
     for values in trace(build(name, "layers=1"), IDS[:5]).values.values():
         assert np.isfinite(values).all()

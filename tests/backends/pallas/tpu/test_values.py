@@ -111,7 +111,7 @@ def test_several_inputs_and_outputs_of_a_token():
 @pytest.mark.parametrize(
     ("length", "labels", "in_pairs"),
     [
-        (4 * CHUNK, {}, True),
+        pytest.param(4 * CHUNK, {}, True, marks=pytest.mark.exhaustive),
         (4 * CHUNK - 3, {}, True),
         (3 * CHUNK, {}, False),  # the last would be alone
         (2 * CHUNK, {"segment_ids": jnp.asarray([[0] * CHUNK + [1] * CHUNK])}, False),
@@ -150,7 +150,13 @@ def test_no_races(name):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("everywhere", "optimised")
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param(jnp.float32, id="float32", marks=pytest.mark.exhaustive),
+        pytest.param(jnp.bfloat16, id="bfloat16"),
+    ],
+)
 @pytest.mark.parametrize("name", selection.sampled(SOME, ["gated_deltanet"]))
 @pytest.mark.sample(0.0)
 def test_rounding_is_that_of_the_xla_backend(name, dtype):
