@@ -179,14 +179,17 @@ def _activations(job: Job, block: MixerConfig, heads: int) -> int:
     width, split = job.config.model.width, job.sizes["tensor"]
     stream = job.tokens * width * job.itemsize
     whole = _STREAMS * stream + 3 * _hidden(job) * stream
-    for _, inner, own in mixers(block, width, heads):
+    for config, inner, own in mixers(block, width, heads):
         head = inner // own
         padded = math.ceil(head / _LANES) * _LANES / head
         of_heads = job.tokens * inner * job.itemsize / split
-        projected = 6 * of_heads  # q, k and v before and after the convolution
-        kernel = 6 * padded * of_heads  # q, k, v and their cotangents, a head to a register's lanes
-        read = padded * of_heads * 4 / job.itemsize  # the cotangent of the read, float32
-        whole += projected + kernel + read
+        whole += 3 * of_heads  # q, k and v
+        whole += 6 * padded * of_heads  # in a kernel's layout, with their cotangents
+        if any(rule.memory.token_cache is None for rule in config.mixer.rules(config)):
+            whole += 3 * of_heads  # before the convolution
+            whole += padded * of_heads * 4 / job.itemsize  # cotangent of the read, float32
+        else:
+            whole -= stream  # attention has no output gate
     return round(whole)
 
 

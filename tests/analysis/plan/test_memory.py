@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks.meshes import CASES, RESULTS, key
+from experiments import plans
 from miras.analysis.plan.job import Job
 from miras.analysis.plan.memory import state_bytes, step_memory
 from miras.analysis.plan.slices import planned_slice
@@ -32,6 +33,20 @@ def test_a_compiled_peak():
 @pytest.mark.parametrize("case", CHECKED, ids=key)
 def test_every_compiled_peak(case):
     assert compared(case) == pytest.approx(1, abs=0.15)
+
+
+def test_the_gallery():
+    rows = json.loads(plans.RESULTS.read_text())
+    assert list(rows) == [plans.key(case) for case in plans.CASES]
+    assert plans.table(rows) in plans.RESULTS.with_suffix(".md").read_text()
+    compiled = [
+        row for row in rows.values() if row.get("compiled") and not row["compiled"]["error"]
+    ]
+    assert compiled
+    for row in compiled:
+        kinds, peak = row["compiled"]["kinds"], row["compiled"]["peak"]
+        assert sum(kinds.values()) == pytest.approx(peak, rel=0.03)
+        assert row["memory"]["peak"] == pytest.approx(peak, rel=0.15)
 
 
 def test_the_state_of_a_head():
