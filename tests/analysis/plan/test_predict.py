@@ -65,6 +65,9 @@ def test_collectives_of_weights_gradients_and_activations():
     activations = by_kind["all-reduce", "tensor"]
     assert activations.bytes == 2 * 3 * 2 * (2 * 64 * 64 * 2)  # ends of mixers, passes, layers
     assert not activations.hidden
+    # Twice (n - 1) / n of the bytes: once to add them up, once to give them back.
+    rate = bandwidth(found.slice, found.sizes, "tensor")
+    assert activations.seconds == pytest.approx(2 * activations.bytes / 2 / rate)
 
 
 def test_slices_exchange_gradients_over_the_network():
