@@ -164,8 +164,8 @@ def _assumptions(job: Job) -> Iterator[str]:
             "no compiler is asked"
         )
     yield (
-        f"products on {chip.name}: {chip.efficiency:.0%} of {chip.flops / 1e12:.4g} TFLOP/s in "
-        f"bfloat16, attention {ATTENTION:.0%} of that; HBM at {chip.bandwidth / 1e9:.4g} GB/s"
+        f"products on {chip.name}: {chip.efficiency:.0%} of {chip.flops / 1e12:.4g} TFLOP/s, "
+        f"attention {ATTENTION:.0%} of that; HBM at {chip.bandwidth / 1e9:.4g} GB/s"
     )
     if job.slice.chips > 1:
         yield (f"links of {chip.name}: {chip.link / 1e9:.4g} GB/s in each direction")

@@ -31,12 +31,17 @@ class Candidate(NamedTuple):
     verdict: str
 
     @property
+    def remat(self) -> str:
+        """The policy by its name."""
+        kind = self.config.model.remat
+        return {True: "full", False: "none"}[kind] if isinstance(kind, bool) else kind
+
+    @property
     def overrides(self) -> str:
         """What it sets, as words of the command line."""
         mesh, train = self.config.mesh, self.config.train
-        remat = {True: "full", False: "none"}.get(self.config.model.remat, self.config.model.remat)  # pyright: ignore
         return (
-            f"data.batch={self.config.data.batch} accumulate={train.accumulate} remat={remat} "
+            f"data.batch={self.config.data.batch} accumulate={train.accumulate} remat={self.remat} "
             f"mesh.data={mesh.data} mesh.fsdp={mesh.fsdp} mesh.tensor={mesh.tensor}"
         )
 

@@ -165,15 +165,19 @@ def search_table(found: Sequence[Candidate]) -> Table:
         box=None,
         pad_edge=False,
     )
-    made.add_column("run")
+    for name in ("rows", "batches", "data", "fsdp", "tensor"):
+        made.add_column(name, justify="right")
+    made.add_column("remat")
     for name in ("ms", "GiB"):
         made.add_column(name, justify="right")
     made.add_column("verdict")
     for candidate in found:
-        plan = candidate.prediction
+        plan, config = candidate.prediction, candidate.config
+        mesh = config.mesh
         time = "" if plan is None else _milliseconds(plan.step)
         peak = "" if plan is None else f"{plan.memory.peak / GIB:.1f}"
-        made.add_row(candidate.overrides, time, peak, candidate.verdict)
+        sizes = (config.data.batch, config.train.accumulate, mesh.data, mesh.fsdp, mesh.tensor)
+        made.add_row(*map(str, sizes), candidate.remat, time, peak, candidate.verdict)
     return made
 
 
