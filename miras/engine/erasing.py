@@ -16,7 +16,7 @@ from miras.engine.decay import ratios
 from miras.engine.exact import reads_of_earlier
 from miras.engine.iterate import Iterate, Steps
 from miras.engine.linear import DualTrajectory
-from miras.engine.readers import Trail, Write, read_trail
+from miras.engine.readers import DualWeight, FactoredGradient, read_dual_weight
 from miras.engine.systems import solve_by_column, solve_unit_lower
 from miras.rule.rule import Rule
 
@@ -35,21 +35,21 @@ def with_erasures(rule: Rule, start: Iterate, steps: Steps, fixed: Weights) -> S
     rho = steps.write * rule.algorithm.erasing_rate(steps.for_steps)
     writes = dict(steps.writes)
     for name, (write,) in steps.writes.items():
-        trail = before.trails[name]
+        dual = before.duals[name]
         if steps.kinds[name] == "linear":
-            writes[name] = (_erasing(trail, write, rho),)
+            writes[name] = (_erasing(dual, write, rho),)
         elif steps.kinds[name] == "transposed":
-            writes[name] = (_erasing(trail.turned, write.turned, rho).turned,)
+            writes[name] = (_erasing(dual.turned, write.turned, rho).turned,)
     return steps._replace(writes=writes)
 
 
-def _erasing(trail: Trail, write: Write, rho: Array) -> Write:
+def _erasing(dual: DualWeight, write: FactoredGradient, rho: Array) -> FactoredGradient:
     """The write of one matrix, whose error erases too."""
     x, e = write
     rate = (rho / jnp.maximum(1, jnp.sum(x * x, axis=-1)))[:, None]
-    seen = reads_of_earlier(trail, x, x)
-    target = e + rate * read_trail(trail, x)
-    if trail.column is None:
-        return Write(x, solve_unit_lower(rate * seen, target))
-    by_column = (rate * seen)[:, :, None] * ratios(trail.column)
-    return Write(x, solve_by_column(by_column, target))
+    seen = reads_of_earlier(dual, x, x)
+    target = e + rate * read_dual_weight(dual, x)
+    if dual.column is None:
+        return FactoredGradient(x, solve_unit_lower(rate * seen, target))
+    by_column = (rate * seen)[:, :, None] * ratios(dual.column)
+    return FactoredGradient(x, solve_by_column(by_column, target))

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from miras.array_typing import Array, Weights
 from miras.engine.decay import Sums, ratios, scores
 from miras.engine.gradients import Gradients, Tapped, Term
-from miras.engine.readers import DualForm, ReadKind, Trail, Write, Writes
+from miras.engine.readers import DualForm, DualWeight, FactoredGradient, FactoredGradients, ReadKind
 from miras.engine.systems import solve_by_column, solve_unit_lower
 from miras.rule.rule import Rule
 
@@ -43,7 +43,7 @@ class LinearFit(NamedTuple):
 
 def exact_gradients(
     rule: Rule,
-    trails: Mapping[str, Trail],
+    duals: Mapping[str, DualWeight],
     terms: tuple[Term, ...],
     fixed: Weights,
     gates: Mapping[str, Array],
@@ -52,22 +52,22 @@ def exact_gradients(
 
     Args:
         rule: whose memory fits linearly.
-        trails: by weight, how it stands before each token; its writes are not looked at.
+        duals: by weight, how it stands before each token; its writes are not looked at.
         terms: of the tokens.
         fixed: weights that only the outer loop trains.
         gates: those that gradients depend on, by name [C, ...].
     """
     own = rule.memory.own_gates(gates)
-    reader = DualForm({n: trail._replace(writes=()) for n, trail in trails.items()}, fixed, own)
+    reader = DualForm({n: dual._replace(writes=()) for n, dual in duals.items()}, fixed, own)
     by_term = [_linear_fits(rule, reader, term) for term in terms]
-    writes: Writes = {}
+    writes: FactoredGradients = {}
     kinds: dict[str, ReadKind] = {}
     losses = []
     for fits in zip(*by_term, strict=True):  # of one weight, of all terms
         name, kind = fits[0].weight, fits[0].kind
         turned = kind == "transposed"
-        trail = trails[name].turned if turned else trails[name]
-        solved, own_losses = _solved(rule, reader, trail, fits, terms, gates)
+        dual = duals[name].turned if turned else duals[name]
+        solved, own_losses = _solved(rule, reader, dual, fits, terms, gates)
         writes[name] = tuple(write.turned for write in solved) if turned else solved
         kinds[name] = kind
         losses += own_losses
@@ -87,11 +87,11 @@ def _linear_fits(rule: Rule, reader: DualForm, term: Term) -> list[LinearFit]:
 def _solved(
     rule: Rule,
     reader: DualForm,
-    trail: Trail,
+    dual: DualWeight,
     fits: tuple[LinearFit, ...],
     terms: tuple[Term, ...],
     gates: Mapping[str, Array],
-) -> tuple[tuple[Write, ...], list[Array]]:
+) -> tuple[tuple[FactoredGradient, ...], list[Array]]:
     """The writes of one weight, one per term, and the loss of each."""
     slope = rule.bias.slope
     assert slope is not None
@@ -102,7 +102,7 @@ def _solved(
     for i, x in enumerate(reads):
         blocks = []
         for j, X in enumerate(keys):
-            block = reads_of_earlier(trail, x, X)
+            block = reads_of_earlier(dual, x, X)
             if rule.algorithm.sequential and j < i:
                 own = jnp.sum(x * X, axis=-1, keepdims=True)
                 block = block + own * jnp.eye(size, dtype=own.dtype)
@@ -115,28 +115,28 @@ def _solved(
     target = rate * (slope * base - V)
     if slope == 0:
         E = target
-    elif rate.shape[1] == 1 and trail.column is None:
+    elif rate.shape[1] == 1 and dual.column is None:
         E = solve_unit_lower(slope * rate * matrix, target)
     else:
         by_column = slope * rate[:, None, :] * matrix[:, :, None]  # one system a value channel
-        if trail.column is not None:
-            by_column = by_column * _ratio(trail.column, size, count)
+        if dual.column is not None:
+            by_column = by_column * _ratio(dual.column, size, count)
         by_column = jnp.broadcast_to(by_column, (*matrix.shape, V.shape[1]))
         E = solve_by_column(by_column, target)
-    pred = _pred(matrix, base, E, trail, size, count)
+    pred = _pred(matrix, base, E, dual, size, count)
 
     E = E.reshape(size, count, -1)
     pred = pred.reshape(size, count, -1)
     of_bias = rule.bias.own_gates(gates)
     losses = [rule.bias.loss(pred[:, j], fit.target, of_bias) for j, fit in enumerate(fits)]
-    return tuple(Write(X, E[:, j]) for j, X in enumerate(keys)), losses
+    return tuple(FactoredGradient(X, E[:, j]) for j, X in enumerate(keys)), losses
 
 
-def reads_of_earlier(trail: Trail, x: Array, X: Array) -> Array:
+def reads_of_earlier(dual: DualWeight, x: Array, X: Array) -> Array:
     """What x_i [in] reads of a unit error along X_s, c[i, s] (x_i . X_s) for s < i; [C, C]."""
     size = x.shape[0]
     strict = jnp.arange(size)[:, None] > jnp.arange(size)[None, :]
-    return jnp.where(strict, trail.coefficients.c * scores(x, X, trail.row), 0.0)
+    return jnp.where(strict, dual.coefficients.c * scores(x, X, dual.row), 0.0)
 
 
 def _write_key(rule: Rule, reader: DualForm, term: Term, read: Array) -> Array:
@@ -150,11 +150,11 @@ def _by_token(parts: list[Array]) -> Array:
     return stacked.reshape(-1, stacked.shape[-1])
 
 
-def _pred(matrix: Array, base: Array, E: Array, trail: Trail, size: int, count: int) -> Array:
+def _pred(matrix: Array, base: Array, E: Array, dual: DualWeight, size: int, count: int) -> Array:
     """What the memory answered before each write, for the loss."""
-    if trail.column is None:
+    if dual.column is None:
         return base - matrix @ E
-    ratio = _ratio(trail.column, size, count)
+    ratio = _ratio(dual.column, size, count)
     return base - jnp.einsum("ij,ijo,jo->io", matrix, ratio, E)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from miras.array_typing import Array, Leaf, Weights
 from miras.engine.decay import Decay
 from miras.engine.iterate import Iterate, Steps, link, weighted_sum
-from miras.engine.readers import PerToken, Write
+from miras.engine.readers import FactoredGradient, PerToken
 from miras.memory import Reader
 from miras.rule.rule import Rule
 
@@ -87,6 +87,6 @@ class FormedTrajectory:
             parts = [weighted_sum(band[t], write, kind) for write in writes]
         else:
             one = jnp.ones(1, writes[0].E.dtype)
-            own = [Write(write.X[t][None], write.E[t][None]) for write in writes]
+            own = [FactoredGradient(write.X[t][None], write.E[t][None]) for write in writes]
             parts = [weighted_sum(one, write, kind) for write in own]
         return functools.reduce(jnp.add, parts)

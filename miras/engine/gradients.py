@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from miras.array_typing import Array, Weights
 from miras.bias import Bias
 from miras.engine.devices import varying_alike
-from miras.engine.readers import OwnSteps, ReadKind, Write, Writes
+from miras.engine.readers import FactoredGradient, FactoredGradients, OwnSteps, ReadKind
 from miras.memory import Fit, Memory, Reader
 from miras.parts.gate import Side
 from miras.rule.rule import Rule
@@ -44,7 +44,7 @@ class Gradients(NamedTuple):
         loss: inner loss of each token, summed over its terms, [K].
     """
 
-    writes: Writes
+    writes: FactoredGradients
     kinds: dict[str, ReadKind]
     loss: Array
 
@@ -63,7 +63,7 @@ def gradients(
         gates: those that gradients depend on, by name [K, ...].
     """
     gates = rule.bias.own_gates(gates)
-    writes: Writes = {}
+    writes: FactoredGradients = {}
     kinds: dict[str, ReadKind] = {}
     loss = jnp.zeros(terms[0].k.shape[0], terms[0].v.dtype)
     for j, term in enumerate(terms):
@@ -82,7 +82,7 @@ def gradients(
                 X = rule.memory.features(reader, term.k_write)
             X = X if term.rate_in is None else X * term.rate_in
             E = write.E if _per_token(term) else term.rate * write.E
-            writes[name] = (*writes.get(name, ()), Write(X, E))
+            writes[name] = (*writes.get(name, ()), FactoredGradient(X, E))
     return Gradients(writes, kinds, loss)
 
 
@@ -104,7 +104,7 @@ def _per_token(term: Term) -> bool:
 
 def associated(
     rule: Rule, term: Term, gates: Mapping[str, Array], decays: Mapping[Side, Array]
-) -> tuple[Writes, dict[str, ReadKind]]:
+) -> tuple[FactoredGradients, dict[str, ReadKind]]:
     """Writes of a Hebbian memory; they do not depend on its weights.
 
     Args:
@@ -114,7 +114,9 @@ def associated(
         decays: log decays by side.
     """
     pairs = rule.memory.associations(term.k, term.v, rule.memory.own_gates(gates), decays)
-    writes: Writes = {name: (Write(x, -term.rate * e),) for name, (x, e) in pairs.items()}
+    writes: FactoredGradients = {
+        name: (FactoredGradient(x, -term.rate * e),) for name, (x, e) in pairs.items()
+    }
     return writes, dict.fromkeys(pairs, "linear")
 
 
@@ -182,7 +184,7 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
 
 def factored(
     memory: Memory, reader: Reader, k: Array, v: Array, residual: Callable[[Fit], Array]
-) -> tuple[dict[str, Write], dict[str, ReadKind], tuple[Fit, ...]]:
+) -> tuple[dict[str, FactoredGradient], dict[str, ReadKind], tuple[Fit, ...]]:
     """The gradients of all weights for all tokens, in factored form.
 
     Args:
@@ -208,7 +210,7 @@ def factored(
 
     _, vjp, (fits, inputs) = jax.vjp(forward, taps, has_aux=True)
     (D,) = vjp(tuple(residual(fit) for fit in fits))
-    writes = {name: Write(inputs[name], D[name]) for name in taps}
+    writes = {name: FactoredGradient(inputs[name], D[name]) for name in taps}
     turned = (name for name, kind in recorded.kinds.items() if kind == "transposed")
     return writes | {name: writes[name].turned for name in turned}, recorded.kinds, fits
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from miras.array_typing import Array, Leaf, Weights
 from miras.engine.decay import Decay
-from miras.engine.readers import ReadKind, Write, Writes
+from miras.engine.readers import FactoredGradient, FactoredGradients, ReadKind
 from miras.optim.coefficients import Coefficients
 from miras.rule.rule import Rule
 
@@ -37,7 +37,7 @@ class Steps(NamedTuple):
         gates: all effective gates of the tokens, [C, ...].
     """
 
-    writes: Writes
+    writes: FactoredGradients
     kinds: dict[str, ReadKind]
     decays: dict[str, Decay]
     coefficients: dict[str, Coefficients] | None
@@ -47,7 +47,7 @@ class Steps(NamedTuple):
     gates: dict[str, Array]
 
 
-def weighted_sum(weights: Array, write: Write, kind: ReadKind) -> Leaf:
+def weighted_sum(weights: Array, write: FactoredGradient, kind: ReadKind) -> Leaf:
     """sum_s weights[s] grad_s, with weights [K]: one weight's shape."""
     X, E = write
     outer = kind in ("linear", "transposed")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from miras.array_typing import Array, Leaf, Weights
 from miras.engine.decay import sums_before
 from miras.engine.iterate import Iterate, Steps, last, weighted_sum
-from miras.engine.readers import DualForm, Trail, Write
+from miras.engine.readers import DualForm, DualWeight, FactoredGradient
 from miras.memory import Reader
 from miras.optim.coefficients import Coefficients
 from miras.rule.rule import Rule
@@ -25,22 +25,22 @@ class DualTrajectory:
 
     def after(self) -> Reader:
         """Reads the state after each token's own write."""
-        trails = {name: self.trail(name) for name in self.start.A}
-        return DualForm(trails, self.fixed, self._gates())
+        duals = {name: self.dual(name) for name in self.start.A}
+        return DualForm(duals, self.fixed, self._gates())
 
     def before(self) -> DualForm:
         """Reads the state at which each token's gradient is taken: W_{t-1}, or alpha_t W_{t-1}."""
         decay_first = self.rule.order == "decay_first"
-        trails = {}
+        duals = {}
         for name in self.start.A:
-            trail = self.trail(name)
+            dual = self.dual(name)
             scalar = self.steps.decays[name].scalar if decay_first else None
-            trails[name] = trail._replace(
-                coefficients=coefficients_before(trail.coefficients, scalar),
-                row=sums_before(trail.row, decay_first),
-                column=sums_before(trail.column, decay_first),
+            duals[name] = dual._replace(
+                coefficients=coefficients_before(dual.coefficients, scalar),
+                row=sums_before(dual.row, decay_first),
+                column=sums_before(dual.column, decay_first),
             )
-        return DualForm(trails, self.fixed, self._gates())
+        return DualForm(duals, self.fixed, self._gates())
 
     def end(self) -> Iterate:
         """The iterate after the last token."""
@@ -57,35 +57,35 @@ class DualTrajectory:
     def _gates(self) -> dict[str, Array]:
         return self.rule.memory.own_gates(self.steps.gates)
 
-    def trail(self, name: str) -> Trail:
+    def dual(self, name: str) -> DualWeight:
         """How one weight changes over the tokens."""
         assert self.steps.coefficients is not None
         coefficients = self.steps.coefficients[name]
         momentum = None if self.start.S is None or coefficients.p is None else self.start.S[name]
         row, column = self.steps.decays[name].sums()
-        return Trail(
+        return DualWeight(
             self.start.A[name], momentum, self.steps.writes[name], coefficients, row, column
         )
 
     def _end(self, name: str, start: Leaf) -> Leaf:
-        trail = self.trail(name)
-        c, beta = last(trail.coefficients.c), last(trail.coefficients.beta)
+        dual = self.dual(name)
+        c, beta = last(dual.coefficients.c), last(dual.coefficients.beta)
         state, kind = beta * start, self.steps.kinds[name]
-        row, column = trail.row, trail.column
+        row, column = dual.row, dual.column
         if row is not None:
             state = state * jnp.exp(last(row.since_start))[:, None]
         if column is not None:
             state = state * jnp.exp(last(column.since_start))
-        if trail.momentum is not None:
-            assert trail.coefficients.p is not None
-            state = state + last(trail.coefficients.p) * trail.momentum
-        for write in trail.writes:
+        if dual.momentum is not None:
+            assert dual.coefficients.p is not None
+            state = state + last(dual.coefficients.p) * dual.momentum
+        for write in dual.writes:
             X, E = write
             if row is not None:
                 X = X * jnp.exp(row.rest())
             if column is not None:
                 E = E * jnp.exp(column.rest())
-            state = state + weighted_sum(-c, Write(X, E), kind)
+            state = state + weighted_sum(-c, FactoredGradient(X, E), kind)
         return state
 
     def _averaged(self, name: str, S: Leaf) -> Leaf:

@@ -19,7 +19,7 @@ from miras.optim.coefficients import Coefficients
 ReadKind = Literal["linear", "transposed", "scale", "shift"]
 
 
-class Write(NamedTuple):
+class FactoredGradient(NamedTuple):
     """The factored gradients of one weight over K tokens: inputs X [K, in] and outputs' E [K, out].
 
     For a weight read as x @ W by token s, the gradient of the token's loss is the outer product of
@@ -32,13 +32,13 @@ class Write(NamedTuple):
     E: Array
 
     @property
-    def turned(self) -> "Write":
+    def turned(self) -> "FactoredGradient":
         """The gradients of W^T."""
-        return Write(self.E, self.X)
+        return FactoredGradient(self.E, self.X)
 
 
-# By weight name; a token may have several terms, each a `Write`.
-Writes = dict[str, tuple[Write, ...]]
+# By weight name; a token may have several terms, each a `FactoredGradient`.
+FactoredGradients = dict[str, tuple[FactoredGradient, ...]]
 
 
 @dataclasses.dataclass
@@ -104,7 +104,7 @@ def apply(memory: Memory, reader: Reader, q: Array) -> Array:
     return jnp.stack([memory.apply(reader, q[:, n]) for n in range(q.shape[1])], axis=1)
 
 
-class Trail(NamedTuple):
+class DualWeight(NamedTuple):
     """One weight over the tokens of a chunk, as a linear recursion leaves it.
 
         W_t = beta_t W_0 + p_t S_0 - sum_s c[t, s] X_s^T E_s
@@ -120,14 +120,14 @@ class Trail(NamedTuple):
 
     start: Leaf
     momentum: Leaf | None
-    writes: tuple[Write, ...]
+    writes: tuple[FactoredGradient, ...]
     coefficients: Coefficients
     row: Sums | None
     column: Sums | None
 
     @property
-    def turned(self) -> "Trail":
-        """The trail of W^T."""
+    def turned(self) -> "DualWeight":
+        """The dual weight of W^T."""
         return self._replace(
             start=self.start.T,
             momentum=None if self.momentum is None else self.momentum.T,
@@ -144,30 +144,30 @@ class DualForm:
         beta_t (x_t @ W_0) + p_t (x_t @ S_0) - sum_s c[t, s] (x_t . X_s) E_s
 
     Attributes:
-        trails: by weight name.
+        duals: by weight name.
         constants: weights that the memory declares as fixed.
         gates: that the memory declares, of the tokens that are read, [C, ...].
     """
 
-    trails: dict[str, Trail]
+    duals: dict[str, DualWeight]
     constants: Weights
     gates: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
     def linear(self, name: str, x: Array) -> Array:
         """x_t @ W_t."""
-        return read_trail(self.trails[name], x)
+        return read_dual_weight(self.duals[name], x)
 
     def transposed(self, name: str, x: Array) -> Array:
         """x_t @ W_t^T."""
-        return read_trail(self.trails[name].turned, x)
+        return read_dual_weight(self.duals[name].turned, x)
 
     def scale(self, name: str, x: Array) -> Array:
         """x_t * W_t."""
-        return x * self._vector(name, [write.E * write.X for write in self.trails[name].writes])
+        return x * self._vector(name, [write.E * write.X for write in self.duals[name].writes])
 
     def shift(self, name: str, x: Array) -> Array:
         """x_t + W_t."""
-        return x + self._vector(name, [write.E for write in self.trails[name].writes])
+        return x + self._vector(name, [write.E for write in self.duals[name].writes])
 
     def fixed(self, name: str) -> Array:
         """A fixed weight."""
@@ -179,31 +179,31 @@ class DualForm:
 
     def _vector(self, name: str, gradients: list[Array]) -> Array:
         """W_t of a weight [out], for all tokens: [C, out]."""
-        trail = self.trails[name]
-        y = trail.coefficients.beta[:, None] * trail.start[None, :]
-        if trail.column is not None:
-            y = y * jnp.exp(trail.column.since_start)
-        if trail.momentum is not None:
-            assert trail.coefficients.p is not None
-            y = y + trail.coefficients.p[:, None] * trail.momentum[None, :]
-        one = jnp.ones((trail.coefficients.c.shape[0], 1), trail.coefficients.c.dtype)
+        dual = self.duals[name]
+        y = dual.coefficients.beta[:, None] * dual.start[None, :]
+        if dual.column is not None:
+            y = y * jnp.exp(dual.column.since_start)
+        if dual.momentum is not None:
+            assert dual.coefficients.p is not None
+            y = y + dual.coefficients.p[:, None] * dual.momentum[None, :]
+        one = jnp.ones((dual.coefficients.c.shape[0], 1), dual.coefficients.c.dtype)
         for gradient in gradients:
             X = jnp.ones((gradient.shape[0], 1), gradient.dtype)
-            y = y + read_writes(-trail.coefficients.c, one, X, gradient, None, trail.column)
+            y = y + read_writes(-dual.coefficients.c, one, X, gradient, None, dual.column)
         return y
 
 
-def read_trail(trail: Trail, x: Array) -> Array:
+def read_dual_weight(dual: DualWeight, x: Array) -> Array:
     """x_t @ W_t for x [C, in]: [C, out]."""
-    decayed = x if trail.row is None else x * jnp.exp(trail.row.since_start)
-    y = _weighted(trail.coefficients.beta, decayed, trail.start)
-    if trail.column is not None:
-        y = y * jnp.exp(trail.column.since_start)
-    if trail.momentum is not None:
-        assert trail.coefficients.p is not None
-        y = y + _weighted(trail.coefficients.p, x, trail.momentum)
-    for write in trail.writes:
-        y = y + read_writes(-trail.coefficients.c, x, write.X, write.E, trail.row, trail.column)
+    decayed = x if dual.row is None else x * jnp.exp(dual.row.since_start)
+    y = _weighted(dual.coefficients.beta, decayed, dual.start)
+    if dual.column is not None:
+        y = y * jnp.exp(dual.column.since_start)
+    if dual.momentum is not None:
+        assert dual.coefficients.p is not None
+        y = y + _weighted(dual.coefficients.p, x, dual.momentum)
+    for write in dual.writes:
+        y = y + read_writes(-dual.coefficients.c, x, write.X, write.E, dual.row, dual.column)
     return y
 
 
@@ -263,7 +263,7 @@ class OwnSteps:
     """
 
     base: Reader
-    writes: Writes
+    writes: FactoredGradients
 
     def linear(self, name: str, x: Array) -> Array:
         """x_t @ (W - sum_j X_j^T E_j)."""

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from miras.array_typing import Array, Weights
 from miras.engine.gradients import Gradients
 from miras.engine.linear import DualTrajectory
-from miras.engine.readers import FixedWeightsReader, ReadKind, Write
+from miras.engine.readers import FactoredGradient, FixedWeightsReader, ReadKind
 from miras.engine.systems import inverse_positive
 from miras.engine.tokens import Tokens
 from miras.memory import Reader
@@ -46,7 +46,10 @@ def writes(rule: Rule, snapshot: Weights, tokens: Tokens, fixed: Weights) -> Gra
     reader = solution_at_rest(rule, snapshot, fixed, rule.memory.own_gates(gates))
     x = rule.memory.features(reader, term.k)
     pred = reader.linear("w1", x)
-    found = {"w1": (Write(x, -term.rate * term.v),), "H": (Write(x, -term.rate * x),)}
+    found = {
+        "w1": (FactoredGradient(x, -term.rate * term.v),),
+        "H": (FactoredGradient(x, -term.rate * x),),
+    }
     kinds: dict[str, ReadKind] = {"w1": "linear", "H": "linear"}
     return Gradients(found, kinds, rule.bias.loss(pred, term.v, rule.bias.own_gates(gates)))
 
@@ -115,14 +118,14 @@ class LeastSquaresTrajectory(DualTrajectory):
 
     def _formed(self) -> Array:
         """H_t for every token, [C, D, D]."""
-        trail = self.trail("H")
+        dual = self.dual("H")
 
         def of_token(c, beta):
-            (write,) = trail.writes
+            (write,) = dual.writes
             weighted = c[:, None] * write.E
-            return beta * trail.start - write.X.T @ weighted
+            return beta * dual.start - write.X.T @ weighted
 
-        return jax.vmap(of_token)(trail.coefficients.c, trail.coefficients.beta)
+        return jax.vmap(of_token)(dual.coefficients.c, dual.coefficients.beta)
 
 
 def _conjugate_gradient(product, x: Array, iterations: int) -> Array:

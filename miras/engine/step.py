@@ -222,7 +222,7 @@ def _gradients_by_mode(
         nothing = steps._replace(writes=dict.fromkeys(memory.A, ()))
         start = Iterate(memory.A, memory.S, memory.V)
         before = DualTrajectory(rule, start, nothing, fixed).before()
-        grads = exact_gradients(rule, before.trails, tokens.terms, fixed, tokens.for_gradients)
+        grads = exact_gradients(rule, before.duals, tokens.terms, fixed, tokens.for_gradients)
         return grads, _with_gradients(steps, grads), ()
     decays = steps.decays if rule.order == "decay_first" else None
     tokens = tokens if memory.window is None else with_window(memory.window, tokens)

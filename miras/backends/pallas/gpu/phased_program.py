@@ -31,7 +31,7 @@ from miras.backends.pallas.trace.hidden_blocks import Accumulator, HiddenBlocks,
 from miras.backends.pallas.trace.liveness import peak_live_size
 from miras.backends.pallas.trace.program import Program
 
-Write = Callable[..., None]  # of a value, and of a block's number where it has the dimension
+Sink = Callable[..., None]  # of a value, and of a block's number where it has the dimension
 
 
 class BlockLoop(NamedTuple):
@@ -152,7 +152,7 @@ class PhasedProgram:
         """
         jaxpr = self.program.jaxpr
         values: dict[Any, Any] = dict(zip(jaxpr.invars, jax.tree.leaves(reads), strict=True))
-        sinks: dict[Any, list[Write]] = {}
+        sinks: dict[Any, list[Sink]] = {}
         for atom, write in zip(jaxpr.outvars, jax.tree.leaves(writes), strict=True):
             if isinstance(atom, Literal):
                 write(jnp.asarray(atom.val, atom.aval.dtype))  # pyright: ignore
