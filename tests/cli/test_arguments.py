@@ -11,7 +11,7 @@ from miras.config.registry import Registry
 
 COMMANDS = (
     "train", "eval", "presets", "legality", "describe", "generate", "stream", "match", "ablate",
-    "strength", "staleness", "inspect", "profile", "runs", "compare",
+    "strength", "staleness", "inspect", "profile", "runs", "compare", "recipes", "launch",
 )  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def test_the_hint_stands_first_and_the_choices_are_few(argv, hint, refused):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_tells_of_an_unknown_option(command, refused):
-    folder = [] if command in ("train", "presets", "legality", "describe") else ["here"]
+    folder = [] if command in ("train", "presets", "recipes", "legality", "describe") else ["here"]
     told = refused(command, *folder, "--plugim", "x")
     assert "did you mean --plugin?" in told
     assert len(listed(told)) <= MOST
