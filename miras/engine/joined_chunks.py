@@ -47,6 +47,7 @@ def joined_step(
     """
     before, S, steps, read = memory, None, None, []
     for chunk in chunks:
+        dtype = chunk.q.dtype
         memory, chunk = in_step_dtype(memory, chunk)
         S = memory.S if S is None else S
         pending = learn(rule, options, constants.fixed, memory.replace(S=S), chunk)
@@ -54,7 +55,7 @@ def joined_step(
             pending = pending._replace(steps=_joined(steps, pending.steps))
         steps = pending.steps
         memory, y, loss = advance(rule, constants.fixed, pending, chunk)
-        read.append((y, loss))
+        read.append((y.astype(dtype), loss))
     return in_dtype_of(before, memory), read
 
 

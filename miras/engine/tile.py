@@ -36,7 +36,8 @@ def tile_step(
     """Restart the memory where a segment begins, then take the `chunk_step`.
 
     The step computes in the dtype of `write` and `constants`. The memory enters and leaves in its
-    own dtype, which may be narrower.
+    own dtype, which may be narrower, and y leaves in that of the queries, so that it and its
+    cotangent take no more space than they do.
 
     Args:
         rule: the four parts.
@@ -46,7 +47,7 @@ def tile_step(
         tile: the tokens, of a chunk or of a part of one.
         reset: scalar bool, whether the tile begins a segment; None says that it does not.
     """
-    kept = memory
+    kept, dtype = memory, tile.q.dtype
     memory, tile = in_step_dtype(memory, tile)
     if reset is not None:
         memory = _restart(memory, constants.segment_start, reset)
@@ -61,7 +62,7 @@ def tile_step(
         loss = jnp.where(others, loss, loss_first)
     else:
         memory, y, loss = step(memory, tile)
-    return in_dtype_of(kept, memory), y, loss
+    return in_dtype_of(kept, memory), y.astype(dtype), loss
 
 
 def in_step_dtype(memory: State, tile: Tile) -> tuple[State, Tile]:

@@ -174,6 +174,9 @@ class MAC(nnx.Module):
         count = length // segment
         outputs, measures, carry = [], [], start
 
+        # The backward pass recomputes a segment from the memory before it: what it keeps of all
+        # segments would be many times that. No loop's body is merged with its recomputation.
+        @functools.partial(jax.checkpoint, prevent_cse=False)
         def piece(carry: MACState, token: SegmentTokens):
             after, y, measured = self._piece(token, carry, depth, health, whole=True)
             return after, (y, measured)
@@ -209,10 +212,13 @@ class MAC(nnx.Module):
         x, ids, mask = token
         lengths = None if mask is None else jnp.sum(mask, axis=1, dtype=jnp.int32)
         reset = ids[:, 0] != state.memory.segment
-        begins = reset | (state.count == self.attention.segment) | whole
         before = jax.tree.map(functools.partial(_where, reset), self._origin(), state.memory.A)
-        start = jax.tree.map(functools.partial(_where, begins), before, state.start)
-        count = jnp.where(begins, 0, state.count)
+        if whole:
+            start, count = before, jnp.zeros_like(state.count)
+        else:
+            begins = reset | (state.count == self.attention.segment)
+            start = jax.tree.map(functools.partial(_where, begins), before, state.start)
+            count = jnp.where(begins, 0, state.count)
 
         mixed, query = self.query(x, ids, lengths, state.query)
         q = self.keys.query(mixed[:, :, 0])

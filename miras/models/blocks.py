@@ -7,6 +7,7 @@ from flax import nnx
 
 from miras.array_typing import Array
 from miras.layers import Health, RMSNorm
+from miras.layers.gradient_order import before_those_below
 from miras.models import remat
 from miras.models.config import LanguageModelConfig
 from miras.parallel.shard import ROWS, TIME, constrain, over_rows
@@ -41,7 +42,9 @@ class Block(nnx.Module):
         y, state, measured = self._mixed(self.mixer_norm(x), state, inputs, depth, **call)
         x = x + y
         if self.mlp is not None and self.mlp_norm is not None:
-            x = x + self.mlp(self.mlp_norm(x))
+            graphdef, weights = nnx.split(self.mlp)
+            weights, x = before_those_below(weights, x)
+            x = x + nnx.merge(graphdef, weights)(self.mlp_norm(x))
         return constrain(x, ROWS, TIME, None), state, measured
 
     def _mixed(self, x: Array, state: Any, inputs: BlockInputs, depth: Array, *, health, **call):

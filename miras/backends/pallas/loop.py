@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from miras.array_typing import Array
+from miras.backends.pallas.dead_outputs import with_saved
 from miras.backends.pallas.trace.live_step import live_step, over_rows_and_heads
 from miras.backends.pallas.trace.operands import ScanOperands, scan_operands
 from miras.engine.saved import states
@@ -60,7 +61,8 @@ def _scan(kernels, step, layout, constants, memory, streams, flags):
 
 def _scan_forward(kernels, step, layout, constants, memory, streams, flags):
     operands = ScanOperands(constants, memory, streams, flags)
-    out, saved = kernels.forward(step, layout, operands, save=True)
+    forward = functools.partial(kernels.forward, step, layout)
+    out, saved = with_saved(forward, operands)
     return out, (constants, streams, flags, states(saved))
 
 
