@@ -21,14 +21,17 @@ def with_saved(run: Callable[..., Any], *args: Any) -> Any:
     """`run(*args, save=True)`, or `run(*args, save=False)` where nothing reads what it saves.
 
     Args:
-        run: `save` -> (results, saved), where saved is None if `save` is false.
+        run: `save` -> (results, saved); saved is ignored if `save` is false.
         *args: pytrees of arrays.
     """
     leaves, tree = jax.tree.flatten(args)
     types = [jax.typeof(leaf) for leaf in leaves]
 
     def traced(save: bool) -> tuple[ClosedJaxpr, Any]:
-        flat = lambda *leaves: run(*tree.unflatten(leaves), save=save)  # noqa: E731
+        def flat(*leaves: Any) -> Any:
+            out, saved = run(*tree.unflatten(leaves), save=save)
+            return out, saved if save else None
+
         return jax.make_jaxpr(flat, return_shape=True)(*types)
 
     jaxpr, shapes = traced(True)
