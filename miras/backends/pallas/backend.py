@@ -83,8 +83,16 @@ class Pallas(Backend):
         alignment: Alignment,
         plan: KernelPlan,
     ) -> ScanResult:
-        """As the XLA backend, with the kernel in place of its loop over tiles."""
-        return run_tiles(rule, inputs, options.replace(chunk=plan.chunk), alignment, plan.tiling)
+        """As the XLA backend, with the kernel in place of its loop over tiles.
+
+        Barriers keep XLA from moving what comes before and after into other layouts: it would turn
+        queries, outputs and their gradients to float32 first, and then copy twice as much.
+        """
+        streams = jax.lax.optimization_barrier((inputs.q, inputs.k, inputs.v))
+        inputs = inputs._replace(**dict(zip("qkv", streams)))
+        options = options.replace(chunk=plan.chunk)
+        found = run_tiles(rule, inputs, options, alignment, plan.tiling)
+        return found._replace(y=jax.lax.optimization_barrier(found.y))
 
 
 def _on_tpu(
