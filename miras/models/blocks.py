@@ -10,7 +10,7 @@ from miras.layers import Health, RMSNorm
 from miras.layers.gradient_order import before_those_below
 from miras.models import remat
 from miras.models.config import LanguageModelConfig
-from miras.parallel.shard import ROWS, TIME, constrain, over_rows
+from miras.parallel.shard import KEPT_TIME, ROWS, TIME, constrain, over_rows
 
 
 class BlockInputs(NamedTuple):
@@ -39,13 +39,14 @@ class Block(nnx.Module):
 
     def __call__(self, x: Array, state: Any, inputs: BlockInputs, depth: Array, **call):
         """Apply the block to x [B, T, width]; see `MemoryLayer.__call__`."""
+        x = constrain(constrain(x, ROWS, KEPT_TIME, None), ROWS, TIME, None)
         y, state, measured = self._mixed(self.mixer_norm(x), state, inputs, depth, **call)
         x = x + y
         if self.mlp is not None and self.mlp_norm is not None:
             graphdef, weights = nnx.split(self.mlp)
             weights, x = before_those_below(weights, x)
             x = x + nnx.merge(graphdef, weights)(self.mlp_norm(x))
-        return constrain(x, ROWS, TIME, None), state, measured
+        return constrain(x, ROWS, KEPT_TIME, None), state, measured
 
     def _mixed(self, x: Array, state: Any, inputs: BlockInputs, depth: Array, *, health, **call):
         if health or not self.loops:

@@ -20,7 +20,7 @@ from miras.models.blocks import BlockInputs, Group, depths
 from miras.models.config import LanguageModelConfig
 from miras.models.embedding import lookup
 from miras.models.state import ModelState, check_fits, state_spec
-from miras.parallel.shard import ROWS, TIME, constrain
+from miras.parallel.shard import KEPT_TIME, ROWS, constrain
 
 
 class LanguageModel(nnx.Module):
@@ -153,7 +153,7 @@ class LanguageModel(nnx.Module):
         if state is not None:
             check_state(self, state)
             check_fits(state, tokens.shape)
-        x = constrain(lookup(self.embedding[...], tokens, dtype), ROWS, TIME, None)
+        x = constrain(lookup(self.embedding[...], tokens, dtype), ROWS, KEPT_TIME, None)
 
         def group(group: Group, x: Array, states: Any, inputs: BlockInputs, depths: Array):
             x, states, measured = group(

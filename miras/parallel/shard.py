@@ -20,9 +20,15 @@ from jax.sharding import AxisType, PartitionSpec
 from miras.array_typing import Array
 from miras.runtime.log import log_once
 
-ROWS, HEADS, TIME = "rows", "heads", "time"
-# Heads are split over `tensor` first, as the parameters that make them are.
-_AXES = {ROWS: ("data", "fsdp"), HEADS: ("tensor", "seq"), TIME: ("seq",)}
+ROWS, HEADS, TIME, KEPT_TIME = "rows", "heads", "time", "kept_time"
+# Heads are split over `tensor` first, as the parameters that make them are. What is kept of each
+# block for the backward pass is split over `tensor` by its tokens, and gathered in the block.
+_AXES = {
+    ROWS: ("data", "fsdp"),
+    HEADS: ("tensor", "seq"),
+    TIME: ("seq",),
+    KEPT_TIME: ("seq", "tensor"),
+}
 
 R = TypeVar("R")
 
