@@ -44,7 +44,7 @@ class TpuLimits(NamedTuple):
     equations: int = 4000
     large: int = 2**16
     paired: int = 2**17
-    saved: int = 2**30
+    saved: int = 2**29
     tile: int | None = None
     vmem: int | None = None
     any_order: bool = True
