@@ -144,15 +144,16 @@ def _inputs(job: Job) -> int:
     """What is stored of every block: its input, and more where less is recomputed."""
     model = job.config.model
     stream = job.tokens * model.width * job.itemsize
+    own = 1 / job.sizes["tensor"]  # of a block's input, by its tokens
     streams = 0.0
     for block, _ in job.blocks():
         made = _matrices(job, block)
         streams += {
-            "full": 1,
-            "offload": 1,
-            "save_memory_outputs": 2,
-            "minimal": 2 + made,
-            "none": 3 + 2 * made + _STREAMS,
+            "full": own,
+            "offload": own,
+            "save_memory_outputs": own + 1,
+            "minimal": own + 1 + made,
+            "none": own + 2 + 2 * made + _STREAMS,
         }[job.remat]
     return round(job.groups * streams * stream)
 
@@ -174,11 +175,11 @@ def _hidden(job: Job) -> float:
 
 def _activations(job: Job, block: MixerConfig, heads: int) -> int:
     """Of one block in its backward pass."""
-    if block.mixer.loops:
-        return _of_segments(job, block, heads)
     width, split = job.config.model.width, job.sizes["tensor"]
     stream = job.tokens * width * job.itemsize
     whole = _STREAMS * stream + 3 * _hidden(job) * stream
+    if block.mixer.loops:  # over segments, which the backward pass computes anew one by one
+        return round(whole)
     for config, inner, own in mixers(block, width, heads):
         head = inner // own
         padded = math.ceil(head / _LANES) * _LANES / head
@@ -187,25 +188,10 @@ def _activations(job: Job, block: MixerConfig, heads: int) -> int:
         whole += 6 * padded * of_heads  # in a kernel's layout, with their cotangents
         if any(rule.memory.token_cache is None for rule in config.mixer.rules(config)):
             whole += 3 * of_heads  # before the convolution
-            whole += padded * of_heads * 4 / job.itemsize  # cotangent of the read, float32
+            whole += padded * of_heads  # cotangent of the read
         else:
             whole -= stream  # attention has no output gate
     return round(whole)
-
-
-def _of_segments(job: Job, block: MixerConfig, heads: int) -> int:
-    """Of a block whose mixer loops over segments: the loop keeps what every segment computes.
-
-    The numbers are read from one compiled step (titans_mac of `benchmarks/results/meshes.md`).
-    """
-    width, attention = job.config.model.width, block.attention
-    head = width // heads
-    padded = math.ceil(head / _LANES) * _LANES / head
-    streams = 60 * padded * job.tokens * width * job.itemsize / job.sizes["tensor"]
-    seen = 2 * min(attention.window, attention.segment) + attention.persistent
-    columns = math.ceil(seen / _LANES) * _LANES
-    scores = job.tokens * heads * columns * (4 + job.itemsize) / job.sizes["tensor"]
-    return round(streams + scores + 4 * _states(job, block, heads))
 
 
 def _gathered(job: Job) -> int:
@@ -237,7 +223,9 @@ def _saved(job: Job, config: MixerConfig, rule: Config, head: int, heads: int) -
     tiles = math.ceil(sequence / chunk)
     each = state_bytes(rule, head, config.refine)
     of_chip = job.rows * heads / (job.sizes["tensor"] * job.sizes["seq"]) * each
-    if config.save_every is not None:
+    if config.mixer.loops:  # over segments, and keeps the memory before each
+        tiles, interval = math.ceil(sequence / config.attention.segment), 1
+    elif config.save_every is not None:
         interval = checkpoint_interval(config.save_every, tiles, 1)
     elif job.slice.chip.kind == "tpu":  # as the plan of a kernel groups tiles
         wanted = math.ceil(tiles * of_chip / LIMITS.saved)
