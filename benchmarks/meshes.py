@@ -5,7 +5,9 @@ Command:   python -m benchmarks.meshes                  (rows that results/meshe
 Cost:      4 to 15 minutes a row on 2 cores, up to 8 GB of memory. Linux on x86-64.
 Shows:     per run and topology: parameters; GiB of HBM a chip at the peak, of the arguments (state
            and batches) and of temporaries; collectives of the program outside and inside the loop
-           over layers, by kind; seconds to compile on cores that were not idle.
+           over layers, by kind; seconds to compile on cores that were not idle. A row without
+           temporaries and seconds was read from the compiler's buffer assignment, before code was
+           generated (`XLA_FLAGS="--xla_dump_to=DIR --xla_dump_hlo_as_text"`).
 """
 
 import argparse
@@ -27,6 +29,8 @@ docstring.
 """
 RUN = ("model.vocab=32000", "chunk=64", "data.sequence=4096", "data.batch=128", "dtype=bfloat16")
 SMALL = ("layers=12", "width=768", "heads=12")
+LARGE = ("layers=24", "width=2048", "heads=32", "mesh.tensor=4")
+MEASURED = ("yaad", "titans_mac", "gated_deltanet")
 
 
 class Case(NamedTuple):
@@ -42,12 +46,14 @@ class Case(NamedTuple):
 CASES = (
     Case("yaad", "v5e:4x4", ("layers=2", *SMALL[1:], "data.sequence=1024", "data.batch=16")),
     Case("yaad", "v5e:4x4"),
-    Case("gated_deltanet", "v6e:4x4"),
     Case("titans_mac", "v5e:4x4"),
     Case("gated_deltanet", "v5e:4x4"),
-    Case("yaad", "v6e:4x4"),
+    *(Case(name, "v6e:4x4") for name in MEASURED),
+    *(Case(name, "v5p:4x4x4") for name in MEASURED),
+    Case("yaad", "v5e:4x4", slices=2),
     Case("titans_mac", "v5e:4x4", ("layers=24", "width=1024", "heads=16")),
-    Case("yaad", "v5e:16x16", ("layers=24", "width=2048", "heads=32", "mesh.tensor=4")),
+    Case("yaad", "v5e:16x16", LARGE),
+    Case("gated_deltanet", "v5e:16x16", LARGE),
 )
 
 
@@ -108,12 +114,16 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     for name, row in rows.items():
         mesh = " x ".join(f"{axis}={size}" for axis, size in row["mesh"].items())
         cells = [*name.split(", "), f"{row['parameters'] / 1e6:.0f} M", mesh]
-        cells += [f"{row[column]:.2f}" for column in ("peak", "arguments", "temporaries")]
+        cells += [_number(row[column]) for column in ("peak", "arguments", "temporaries")]
         for depth in ("0", "1"):
             counts = row["collectives"].get(depth, {})
             cells.append(", ".join(f"{n} {kind}" for kind, n in counts.items()))
-        lines.append("| " + " | ".join((*cells, f"{row['seconds']:.0f}")) + " |")
+        lines.append("| " + " | ".join((*cells, _number(row["seconds"], 0))) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _number(found: float | None, digits: int = 2) -> str:
+    return "" if found is None else f"{found:.{digits}f}"
 
 
 def main() -> None:
