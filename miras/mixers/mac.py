@@ -174,8 +174,8 @@ class MAC(nnx.Module):
         count = length // segment
         outputs, measures, carry = [], [], start
 
-        # The backward pass recomputes a segment from the memory before it: what it keeps of all
-        # segments would be many times that. No loop's body is merged with its recomputation.
+        # The backward pass recomputes a segment from the memory before it: all that it computes
+        # would take several times the space. In a loop, nothing is merged with its recomputation.
         @functools.partial(jax.checkpoint, prevent_cse=False)
         def piece(carry: MACState, token: SegmentTokens):
             after, y, measured = self._piece(token, carry, depth, health, whole=True)

@@ -39,6 +39,7 @@ class Block(nnx.Module):
 
     def __call__(self, x: Array, state: Any, inputs: BlockInputs, depth: Array, **call):
         """Apply the block to x [B, T, width]; see `MemoryLayer.__call__`."""
+        # What a rematerialised block keeps is split further than what it computes with.
         x = constrain(constrain(x, ROWS, KEPT_TIME, None), ROWS, TIME, None)
         y, state, measured = self._mixed(self.mixer_norm(x), state, inputs, depth, **call)
         x = x + y

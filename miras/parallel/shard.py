@@ -115,6 +115,8 @@ def _split(name: str, size: int, sizes: dict[str, int]) -> tuple[str, ...]:
     axes = tuple(axis for axis in _AXES[name] if sizes.get(axis, 1) > 1)
     if size % math.prod(sizes[axis] for axis in axes) == 0:
         return axes
+    if name == KEPT_TIME:
+        return _split(TIME, size, sizes)
     log_once(f"{size} {name} are computed whole: {' x '.join(axes)} of the mesh do not divide them")
     return ()
 
