@@ -180,7 +180,7 @@ def _activations(job: Job, block: MixerConfig, heads: int) -> int:
     whole = _STREAMS * stream + 3 * _hidden(job) * stream
     if block.mixer.loops:  # over segments, which the backward pass computes anew one by one: the
         return round(whole + 2 * (1 + _hidden(job)) * stream)  # channel mixer's arrays are the most
-    for _, inner, own in mixers(block, width, heads):
+    for config, inner, own in mixers(block, width, heads):
         head = inner // own
         padded = math.ceil(head / _LANES) * _LANES / head
         of_heads = job.tokens * inner * job.itemsize / split
