@@ -36,15 +36,18 @@ def _run(args: argparse.Namespace) -> int:
 
     require(args.top >= 1, f"--top {args.top} must be at least 1.")
     found = read_profile(expand_home(args.folder))
-    table = Table("operation", "ms a step", "share", "times", box=None, pad_edge=False)
-    table.add_column("of", no_wrap=True, overflow="ellipsis")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("operation", overflow="ellipsis")
+    for figure in ("ms a step", "share", "times"):  # names are cut, figures are not
+        table.add_column(figure, no_wrap=True, justify="right")
+    table.add_column("of", overflow="ellipsis")
     for operation in found.operations[: args.top]:
         table.add_row(
             operation.name,
             f"{1e3 * operation.seconds:.3f}",
             f"{operation.seconds / max(found.seconds, 1e-12):.1%}",
             f"{operation.count:.3g}",
-            ("memory " if operation.of_memory else "") + _JAX.sub("", operation.origin),
+            ("memory:" if operation.of_memory else "") + _JAX.sub("", operation.origin),
         )
     print_tables(table)
     print(

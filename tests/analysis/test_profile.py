@@ -77,7 +77,8 @@ def test_the_command_prints_the_operations_of_a_run(sea, own_cache, tmp_path, ca
     assert main(["profile", out, "--top", "4"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6
-    assert lines[1].startswith(found.operations[0].name)
+    assert lines[1].startswith(found.operations[0].name[:12])
+    assert f"{1e3 * found.operations[0].seconds:.3f}" in lines[1]
     assert lines[-1].startswith("steps 2 to 3: ")
     kept = json.loads((tmp_path / "run" / "profile" / "operations.json").read_text())
     assert (kept["first"], kept["last"]) == (2, 3)
