@@ -37,7 +37,7 @@ def test_arrays_that_fit_pass(k):
     ("args", "message"),
     [
         ((Q, K, GATES), r"attend: k has shape \(2, 6, 4, 5\) and dtype float32: it must be Float"),
-        ((Q[0], Q, GATES), r"attend: q has shape \(3, 4, 5\) .* Float\[B T H Dk\]"),
+        ((Q[0], Q, GATES), r"attend: q has shape \(3, 4, 5\) .* Float\[B T H \*N Dk\]"),
         ((Q.astype(int), Q, GATES), "q has .* int"),
         ((Q, Q, {"lr": jnp.ones((2, 3))}), r"gates\['lr'\] has shape \(2, 3\)"),
         ((Q, Q, GATES, jnp.ones((2, 3))), "mask has .*it must be Bool"),
