@@ -29,7 +29,7 @@ demo: $(VENV)/.installed  ## Train the default model on the built-in corpus, the
 quick: $(VENV)/.installed  ## Run a fast selection of the tests of every subsystem (3 minutes)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m quick $(PYTEST)
 
-test: $(VENV)/.installed $(TPU) $(BROWSER)  ## Run the tests (about 22 minutes on two cores)
+test: $(VENV)/.installed $(TPU) $(BROWSER)  ## Run the tests (about 29 minutes on two cores)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not interop and not exhaustive" --durations=40 $(PYTEST)
 
 exhaustive: $(VENV)/.installed $(TPU) $(BROWSER)  ## Run what `make test` runs a sample of (hours)

@@ -277,6 +277,7 @@ def test_backends_that_differ_are_told(monkeypatch):
         testing.check_rule(RULE)
 
 
+@pytest.mark.slow
 def test_a_state_that_is_forgotten_is_told(monkeypatch):
     honest = checked_rules.scan
     monkeypatch.setattr(

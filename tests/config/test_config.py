@@ -84,6 +84,7 @@ def test_override_errors_name_value_and_legal_ones(assignment, message):
         miras.override(LanguageModelConfig(rule=RULE), assignment)
 
 
+@pytest.mark.slow
 def test_a_name_of_several_fields_is_answered_with_their_paths_over_all_presets():
     """Every bare name either has one meaning, or sets nothing and lists where it may belong."""
     ambiguous = set()

@@ -94,6 +94,7 @@ def close(got, want, tolerance=1e-10):
     np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chunk", "mimo"),
     [(4, 1), (4, 3)]

@@ -221,6 +221,7 @@ def test_health_names_what_the_rule_has():
     assert (health.update_ratio > 0).all()
 
 
+@pytest.mark.slow
 def test_lr_by_position_falls_inside_the_chunk():
     layer = build("ttt_mlp").groups.blocks["M0"].mixer
     assert layer.fast.lr_correction[...].shape == (2, 4)

@@ -49,6 +49,7 @@ def loops(policy):
     return (compiled.as_text() or "").count(" while(")
 
 
+@pytest.mark.slow
 def test_a_policy_that_keeps_memories_does_not_run_them_again():
     assert loops("save_memory_outputs") == loops("full") - 1
 

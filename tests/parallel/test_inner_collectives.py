@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 ROWS, TILE, WIDTH = 2, 4, 8
 WORDS = ("layers=1", f"width={WIDTH}", "heads=4", f"chunk={TILE}", "data.sequence=12", "remat=none")
 WORDS += (f"data.batch={ROWS}", "model.vocab=16", "mesh.tensor=2", "mesh.max_replicated=1")
@@ -34,6 +36,7 @@ def _inside_the_loop_over_tiles():
     return [(found.kind, found.bytes) for found in collectives(text) if found.depth > 1]
 
 
+@pytest.mark.slow
 def test_a_tile_of_self_modifying_memories_gathers_two_answers():
     """Rates and decays are read from the answers of all heads; all else stays on a device."""
     flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"

@@ -145,6 +145,7 @@ def tiny(sea, tmp_path_factory):
     _recipes.pop("tiny_of_a_test", None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_cache")
 def test_a_recipe_of_a_plugin_trains_and_resumes(tiny, tmp_path, capsys):
     argv = ["train", "linear_attention", "--recipe", "tiny_of_a_test", "layers=1"]

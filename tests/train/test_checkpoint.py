@@ -154,6 +154,7 @@ def test_a_checkpoint_without_a_digest_is_read(data, tmp_path):
     assert data.get_state() == place_then
 
 
+@pytest.mark.slow
 def test_saving_leaves_no_thread_and_no_descriptor(tmp_path, data):
     def held():
         return np.array([len(os.listdir("/proc/self/fd")), threading.active_count()])

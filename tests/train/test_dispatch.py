@@ -7,6 +7,7 @@ from miras.train import program, train
 from miras.train.loggers.jsonl import Metrics
 
 
+@pytest.mark.slow
 def test_the_step_is_compiled_once_and_logged_while_the_next_one_runs(
     tiny, tmp_path, monkeypatch, console
 ):

@@ -201,6 +201,7 @@ def test_a_run_falls_back_past_damage_with_a_warning(undisturbed, tiny, copy, co
     assert checkpoint.saved_steps(copy / "checkpoints")[-1] == 8
 
 
+@pytest.mark.slow
 @ends_badly
 def test_all_damaged_is_told_and_nothing_is_thrown_away(tiny, copy, console):
     for file in (copy / "checkpoints").rglob("*"):

@@ -204,6 +204,7 @@ def test_a_run_goes_on_with_the_optimisers_state(tiny, tmp_path, monkeypatch, co
     assert_same(train(config, tmp_path / "cut", console=console).state, whole.state)
 
 
+@pytest.mark.slow
 def test_an_optimiser_of_ones_own_is_registered_and_used():
     @register("plain_sgd")
     @dataclasses.dataclass(frozen=True, kw_only=True)

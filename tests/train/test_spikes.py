@@ -94,6 +94,7 @@ def test_a_run_that_has_stopped_keeps_its_window(one, norm):
     assert _same(after._replace(key=0), before._replace(key=0))
 
 
+@pytest.mark.slow
 def test_a_run_logs_what_it_skips_and_resumes_alike(tiny, tmp_path, console, monkeypatch):
     monkeypatch.setattr(spikes, "FEWEST", 2)
     config = tiny("train.skip_spikes=1.0001", "train.schedule=constant", steps=6)

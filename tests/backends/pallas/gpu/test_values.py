@@ -24,6 +24,7 @@ compare = functools.partial(agree, "gpu", chunk=CHUNK)
 SOME = ("gla", "gated_deltanet", "ttt_linear")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("name", SOME)
 def test_calls_of_one_tile(name):
