@@ -118,6 +118,39 @@ def libtpu():
     os.environ["TPU_LIBRARY_PATH"] = str(library)
 
 
+@pytest.fixture(scope="session")
+def s3_endpoint():
+    """The address of a local S3 server."""
+    moto = pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_endpoint, monkeypatch):
+    """The file system of a local S3 server with one empty bucket, s3://bucket."""
+    s3fs = pytest.importorskip("s3fs")
+    from miras.runtime.paths import file_system
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    system = file_system("s3://bucket")
+    if system.exists("bucket"):
+        system.rm("bucket", recursive=True)
+    system.mkdir("bucket")
+    yield system
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
 @pytest.fixture
 def refused(capsys):
     """Runs a command that must end with code 2 and one sentence, which it gives back."""

@@ -16,48 +16,20 @@ from miras.data.text.corpus import open_documents
 from miras.data.tokenizers.make_tokenizer import make_tokenizer
 from miras.errors import ConfigError
 from miras.presets import preset
-from miras.runtime.paths import file_system
 from miras.train.config import RunConfig
 from miras.train.runs import provenance
-
-moto_server = pytest.importorskip("moto.server")
-pytest.importorskip("s3fs")
 
 BUCKET = "s3://bucket"
 
 
-@pytest.fixture(scope="module")
-def endpoint():
-    server = moto_server.ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def store(endpoint, monkeypatch, folder):
+def store(bucket, monkeypatch, folder):
     """The largest texts of `folder`, alone, at s3://bucket/texts; returns the file system."""
-    import s3fs
-
-    for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    system = file_system(BUCKET)
-    if system.exists("bucket"):
-        system.rm("bucket", recursive=True)
-    system.mkdir("bucket")
     for path in folder.rglob("*.txt"):
         if path.name < "file28":
             path.unlink()
-    system.put(f"{folder}/", f"{BUCKET}/texts/", recursive=True)
-    yield system
-    s3fs.S3FileSystem.clear_instance_cache()
+    bucket.put(f"{folder}/", f"{BUCKET}/texts/", recursive=True)
+    return bucket
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from miras.analysis.ablate.folder import GridFolder
 from miras.cli.main import main
 from miras.errors import ConfigError
 from miras.runtime import paths
-from miras.runtime.paths import file_system, open_path
+from miras.runtime.paths import open_path
 from miras.train import load_run, train
 from miras.train.checkpoints.checkpointer import saved_steps
 from miras.train.checkpoints.manifest import DamagedError
@@ -20,44 +20,17 @@ from miras.train.runs.mirror import Mirror
 from miras.train.runs.run_folder import RunFolder
 from miras.train.trainer import Trainer
 
-moto_server = pytest.importorskip("moto.server")
-pytest.importorskip("s3fs")
-
 URL = "s3://bucket/runs/mine"
 
 
-@pytest.fixture(scope="module")
-def endpoint():
-    server = moto_server.ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def store(endpoint, monkeypatch):
+def store(bucket, monkeypatch):
     """The file system of an empty bucket; threads wait."""
-    import s3fs
-
-    for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
     # No thread renews or uploads on its own, unless a test lets it.
     monkeypatch.setattr(lease, "HEARTBEAT", 3600.0)
     monkeypatch.setattr(lease, "EXPIRY", 3600.0)
     monkeypatch.setattr(mirror, "FLUSH", 3600.0)
-    s3fs.S3FileSystem.clear_instance_cache()
-    system = file_system(URL)
-    if system.exists("bucket"):
-        system.rm("bucket", recursive=True)
-    system.mkdir("bucket")
-    yield system
-    s3fs.S3FileSystem.clear_instance_cache()
+    return bucket
 
 
 def markers(store):
