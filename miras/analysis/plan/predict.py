@@ -15,7 +15,7 @@ from typing import Any
 from miras.analysis.plan import kernels
 from miras.analysis.plan.flops import Flops, step_flops
 from miras.analysis.plan.job import Job, mixers
-from miras.analysis.plan.memory import Memory, block_bytes, saved_bytes, step_memory
+from miras.analysis.plan.memory import ERROR, Memory, block_bytes, saved_bytes, step_memory
 from miras.analysis.plan.traffic import Exchange, step_traffic
 
 # Arrays that one pass of a block writes and reads, over those that are live at the peak.
@@ -89,6 +89,11 @@ class Prediction:
     def fits(self) -> bool:
         """Whether the peak is within the HBM of a chip."""
         return self.memory.peak <= self.job.slice.chip.hbm
+
+    @property
+    def fits_barely(self) -> bool:
+        """Whether the peak is within the HBM of a chip by less than the error of the estimate."""
+        return self.fits and self.memory.peak * (1 + ERROR) > self.job.slice.chip.hbm
 
     def hours(self, tokens: float) -> float:
         """To train on so many tokens."""

@@ -23,7 +23,7 @@ class Candidate(NamedTuple):
     Attributes:
         config: the run.
         prediction: its plan; None where the config is invalid on the slice.
-        verdict: "fits", or why not.
+        verdict: "fits", "fits barely" (by less than the error of the estimate), or why not.
     """
 
     config: RunConfig
@@ -89,7 +89,7 @@ def _judged(config: RunConfig, on: PlannedSlice) -> Candidate:
     except ConfigError as error:
         return Candidate(config, None, str(error))
     if plan.fits:
-        return Candidate(config, plan, "fits")
+        return Candidate(config, plan, "fits barely" if plan.fits_barely else "fits")
     peak, most = plan.memory.peak / 2**30, on.chip.hbm / 2**30
     return Candidate(config, plan, f"needs {peak:.1f} GiB of {most:.1f}: {advice(plan)}")
 

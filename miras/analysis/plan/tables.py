@@ -7,7 +7,7 @@ from rich.table import Table
 
 from miras.analysis.plan.compiled import Compiled
 from miras.analysis.plan.kinds import KINDS
-from miras.analysis.plan.memory import Memory
+from miras.analysis.plan.memory import ERROR, Memory
 from miras.analysis.plan.predict import Prediction
 from miras.analysis.plan.record import as_dict, replicated
 from miras.analysis.plan.search import Candidate, advice
@@ -53,7 +53,7 @@ def table(
         row(f"  {name}", lambda p, name=name: unit.show(getattr(p.memory, name)))
     row("  in all", lambda p: unit.show(p.memory.peak), "bold")
     row("  of", lambda p: unit.show(p.job.slice.chip.hbm))
-    row("  fits", lambda p: "yes" if p.fits else "no", "bold")
+    row("  fits", lambda p: "barely" if p.fits_barely else "yes" if p.fits else "no", "bold")
     made.add_section()
     made.add_row("Time of a step, ms", style="bold")
     parts = {
@@ -188,6 +188,11 @@ def notes(plans: Sequence[Prediction]) -> list[str]:
         name = plan.job.slice.name
         if not plan.fits:
             lines.append(f"{name}: does not fit; {advice(plan)}.")
+        elif plan.fits_barely:
+            lines.append(
+                f"{name}: fits by less than the {ERROR:.0%} by which the estimate may be "
+                f"wrong: compile it, or use {advice(plan)}."
+            )
         if plan.job.slice.chips > 1:
             size, largest = replicated(plan)
             lines.append(

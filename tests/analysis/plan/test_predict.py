@@ -1,5 +1,6 @@
 """The time of a step from its parts, and what chips send each other."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,7 +8,10 @@ import pytest
 from benchmarks.tpu_schedule import CASES, RESULTS, key
 from miras.analysis.plan import kernels
 from miras.analysis.plan.chips import CHIPS
+from miras.analysis.plan.job import Job
 from miras.analysis.plan.predict import ATTENTION, predict
+from miras.analysis.plan.slices import planned_slice
+from miras.analysis.plan.tables import notes
 from miras.analysis.plan.traffic import bandwidth, step_traffic
 from miras.config import override
 from miras.presets import preset
@@ -27,6 +31,16 @@ def test_a_step_on_one_chip():
     assert plan.hours(128) == pytest.approx(plan.step / 3600)
     assert plan.utilisation == pytest.approx(plan.flops.model / plan.step / CHIP.flops)
     assert plan.fits
+
+
+@pytest.mark.parametrize(("space", "told"), [(2.0, "yes"), (1.1, "barely"), (0.9, "no")])
+def test_what_fits_by_less_than_the_error_of_the_estimate_is_told(space, told):
+    peak = predict(job("yaad", *WORDS, "data.batch=2")).memory.peak
+    config = job("yaad", *WORDS, "data.batch=2").config
+    small = dataclasses.replace(CHIP, hbm=space * peak)
+    plan = predict(Job(config, planned_slice("cpu", {"cpu": small})))
+    assert (plan.fits, plan.fits_barely) == (told != "no", told == "barely")
+    assert any("may be wrong" in line for line in notes([plan])) == (told == "barely")
 
 
 def test_attention_is_slower_than_other_products():
