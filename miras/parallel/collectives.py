@@ -46,9 +46,10 @@ class Collective(NamedTuple):
         """The number of loops around it in the source, without those that the compiler makes.
 
         The compiler for TPUs makes a loop of a product of split matrices: it multiplies one part
-        while the next arrives.
+        while the next arrives. Where it writes no names, as in programs for several slices, all
+        loops count.
         """
-        return self.name.count("while/body")
+        return self.name.count("while/body") if self.name else self.loops
 
 
 def collectives(text: str) -> list[Collective]:

@@ -35,5 +35,10 @@ def test_collectives_in_loops_of_the_source_and_of_the_compiler():
     assert (pair.kind, pair.bytes) == ("all-reduce", 32)
 
 
+def test_all_loops_count_in_programs_without_names():
+    unnamed = "\n".join(line.partition(", metadata=")[0] for line in TEXT.splitlines())
+    assert [found.depth for found in collectives(unnamed)] == [1, 2, 0]
+
+
 def test_what_leaves_a_slice():
     assert between_slices(TEXT) == [("all-reduce", 4 * 128 * 4)]
