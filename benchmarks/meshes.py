@@ -2,12 +2,11 @@
 
 Command:   python -m benchmarks.meshes                  (rows that results/meshes.json lacks), or
            --only PART for those whose name has PART, again; `make tpu` installs the compiler.
-Cost:      4 to 15 minutes a row on 2 cores, up to 8 GB of memory. Linux on x86-64.
+Cost:      1 to 4 minutes a row on 2 cores (24 layers of titans_mac: 24), up to 8 GB of memory.
+           Linux on x86-64.
 Shows:     per run and topology: parameters; GiB of HBM a chip at the peak, of the arguments (state
            and batches) and of temporaries; collectives of the program outside and inside the loop
-           over layers, by kind; seconds to compile on cores that were not idle. A row without
-           temporaries and seconds was read from the compiler's buffer assignment, before code was
-           generated (`XLA_FLAGS="--xla_dump_to=DIR --xla_dump_hlo_as_text"`).
+           over layers, by kind; seconds to compile on cores that were not idle.
 """
 
 import argparse
