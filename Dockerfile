@@ -11,7 +11,7 @@ COPY miras miras
 RUN pip install -c constraints.txt ".[${EXTRAS}]"
 
 # Run folders are given by --out, and what is prepared is kept here.
-WORKDIR /work
-ENV MIRAS_CACHE=/work/cache
+WORKDIR /runs
+ENV MIRAS_CACHE=/runs/cache
 # No entry point: the files of `miras launch` give the whole command, `miras train ...`.
 CMD ["miras", "--help"]
