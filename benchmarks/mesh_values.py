@@ -4,8 +4,8 @@ Command:   python -m benchmarks.mesh_values (models that results/mesh_values.jso
            MODEL ... for these again.
 Cost:      1 to 3 minutes a model on a core that is idle, for five meshes and one device.
 Shows:     relative differences of the loss, and of the gradient in its norm, from one device, in
-       XX them, what moving every parameter to
-           a neighbouring float changes ("one rounding").
+           float32; beside them, what moving every parameter to a neighbouring float changes ("one
+           rounding").
 Expected:  differences of the size of one rounding: a mesh changes the order of sums alone.
 """
 
