@@ -45,7 +45,8 @@ def _run(*args: Any, jaxpr: ClosedJaxpr, **_: Any) -> list[Any]:
     return jaxpr_as_fun(jaxpr)(*args)
 
 
-def _without_dead(used: list[bool], eqn: JaxprEqn) -> tuple[list[bool], JaxprEqn | None]:
+def _without_dead(used: list[bool], *rest: Any) -> tuple[list[bool], JaxprEqn | None]:
+    eqn: JaxprEqn = rest[-1]  # from jax 0.12 on, which inputs are live comes before it
     results = eqn.params["results"]
     if not any(used):
         return [False] * len(eqn.invars), None
