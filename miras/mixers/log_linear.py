@@ -25,7 +25,7 @@ each chunk is one call of `miras.scan` with log T times the columns.
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from miras.config import require
 from miras.mixers.base import MixerConfig, TokenMixer, register
@@ -45,6 +45,7 @@ class LogLinearMixer(TokenMixer):
         levels: L, in [2, 32]; a document's tokens beyond the first 2^(L-1) share the last level.
     """
 
+    loops: ClassVar[bool] = True
     levels: int = 16
 
     def validate(self) -> None:
