@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING
 from miras.runtime.files import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+INK = "#333333"  # of text and ticks
 
 
 def png(draw: "Callable[[Figure], None]", size: tuple[float, float]) -> bytes:
@@ -38,6 +41,20 @@ def png(draw: "Callable[[Figure], None]", size: tuple[float, float]) -> bytes:
         out = io.BytesIO()
         figure.savefig(out, format="png")
         return out.getvalue()
+
+
+def style_curves(axes: "Axes", title: str, *, size: int, margin: float) -> None:
+    """Give axes of curves over steps a title of a size in points, and a grid without a frame."""
+    axes.set_title(title, loc="left", color=INK, fontsize=size, fontweight="bold")
+    axes.set_xlabel("step", color=INK)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.margins(x=margin, y=0.08)
+    axes.tick_params(colors=INK, length=3)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#999999")
 
 
 def write_figure(

@@ -4,14 +4,14 @@ import functools
 import pathlib
 from typing import TYPE_CHECKING
 
-from miras.runtime.figures import png, printable_line
+from miras.runtime.figures import INK, png, printable_line, style_curves
 from miras.runtime.files import write_atomically
 from miras.train.loggers.jsonl import Line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_INK, _TRAIN, _HELD_OUT = "#333333", "#8fb4d9", "#c8553d"
+_TRAIN, _HELD_OUT = "#8fb4d9", "#c8553d"
 
 
 def plot_loss(lines: list[Line], title: str, path: pathlib.Path, what: str = "text") -> None:
@@ -58,18 +58,9 @@ def _draw(lines: list[Line], title: str, what: str, figure: "Figure") -> None:
             color=_HELD_OUT,
             fontweight="bold",
         )
-    axes.set_title(title, loc="left", color=_INK, fontsize=12, fontweight="bold")
-    axes.set_xlabel("step", color=_INK)
-    axes.set_ylabel("bits per byte", color=_INK)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.margins(x=0.05, y=0.08)
-    axes.tick_params(colors=_INK, length=3)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#999999")
-    axes.legend(frameon=False, labelcolor=_INK)
+    style_curves(axes, title, size=12, margin=0.05)
+    axes.set_ylabel("bits per byte", color=INK)
+    axes.legend(frameon=False, labelcolor=INK)
 
 
 def _curve(lines: list[Line], kind: str) -> tuple[list[int], list[float]]:

@@ -4,7 +4,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from miras.analysis.compare.curves import MEASURES, Run
-from miras.runtime.figures import png, printable_line
+from miras.runtime.figures import INK, png, printable_line, style_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which people with colour blindness can tell apart; then other dashes.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#888888")
 _DASHES = ("-", "--", ":", "-.")
-_INK = "#333333"
 
 
 def learning_curves(runs: list[Run]) -> bytes:
@@ -31,14 +30,14 @@ def _draw(runs: list[Run], figure: "Figure") -> None:
         dash = _DASHES[number // len(COLORS) % len(_DASHES)]
         _curve(left, run, name, color, dash)
         _curve(right, run, "training loss", color, dash)
-    _style(left, name)
-    _style(right, "training loss, nats per token")
+    style_curves(left, name, size=11, margin=0.03)
+    style_curves(right, "training loss, nats per token", size=11, margin=0.03)
     figure.legend(
         handles=left.get_lines() or right.get_lines(),
         labels=[printable_line(_label(run)) for run in runs],
         loc="outside lower left",
         frameon=False,
-        labelcolor=_INK,
+        labelcolor=INK,
         fontsize=9,
     )
 
@@ -61,16 +60,3 @@ def _label(run: Run) -> str:
     text = " ".join(run.differences)
     text = text if len(text) <= 100 else f"{text[:97]}..."
     return f"{run.name}: {text}" if text else run.name
-
-
-def _style(axes: "Axes", title: str) -> None:
-    axes.set_title(title, loc="left", color=_INK, fontsize=11, fontweight="bold")
-    axes.set_xlabel("step", color=_INK)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.margins(x=0.03, y=0.08)
-    axes.tick_params(colors=_INK, length=3)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#999999")
