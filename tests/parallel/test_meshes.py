@@ -12,6 +12,7 @@ DEFAULT = {
     "yaad": ("fsdp_tensor", "fsdp_seq_tensor"),
     "gated_deltanet": ("data_fsdp_tensor",),
     "titans_mac": ("fsdp_tensor",),
+    "log_linear_mamba2": ("data",),  # its loop calls `miras.scan`
 }
 # Rates and decays of self-modifying memories are read from the answers of all heads.
 INNER = {"hope": {"all-gather", "all-reduce"}}
