@@ -153,9 +153,11 @@ def _check(tool: str, words: argparse.Namespace, config: "RunConfig", on: "Slice
         "leave out --coordinator, --processes and --process: each host of the job has its own.",
     )
     require(not words.dry_run, "--dry-run starts no run: leave it out after --.")
+    from miras.data.tokenizers.built_in import BUILT_IN
+
     data = config.data
     paths = {
-        "data.tokenizer": "" if data.tokenizer == "byte" else data.tokenizer,
+        "data.tokenizer": "" if data.tokenizer in BUILT_IN else data.tokenizer,
     }
     sources = [data.source, *data.mix]
     paths |= {f"data {source}": source for source in sources if source != "stdlib"}

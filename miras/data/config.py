@@ -20,13 +20,14 @@ class DataConfig(Config):
 
     Attributes:
         source: ``"stdlib"`` (the running Python's own sources), a file, folder or glob of text,
-            JSON lines or Parquet (plain, .gz, .bz2, .xz or .zst), on disk or at
+            JSON lines, FASTA or Parquet (plain, .gz, .bz2, .xz or .zst), on disk or at
             ``gs://`` or ``s3://``, or ``"tfds:NAME"`` with an
             optional config, version and text feature: ``"tfds:wiki40b/en"``,
             ``"tfds:lm1b:1.1.0"``, ``"tfds:pg19#book_text"``; or the folder of a set that `miras
             prepare` wrote, whose tokenizer and held-out rows are then used.
-        tokenizer: ``"byte"``, the path of a SentencePiece ``.model``, or the path of a Hugging Face
-            ``tokenizer.json``, on disk or at ``gs://`` or ``s3://``.
+        tokenizer: ``"byte"``, ``"nucleotide"`` (A, C, G, T and N), the path of a SentencePiece
+            ``.model``, or the path of a Hugging Face ``tokenizer.json``, on disk or at ``gs://`` or
+            ``s3://``.
         field: the field of the text in rows of JSON lines and Parquet, and in records of TFDS.
         task: a task whose rows are read instead of text; ``source`` is then the background text
             and ``tokenizer`` the tokenizer of tasks that use them.

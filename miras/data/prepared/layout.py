@@ -36,7 +36,7 @@ class Plan:
         source: as it was given.
         corpus: the fingerprint of all documents.
         tokenizer: its fingerprint.
-        tokenizer_file: name of its copy in the set; "byte" for bytes.
+        tokenizer_file: name of its copy in the set; or that of a built-in tokenizer.
         vocabulary: number of its ids.
         sequence: tokens per row, a multiple of ``align``.
         align: segments start at multiples of it.

@@ -27,6 +27,7 @@ from miras.data.prepared.write_shard import file_sha256, write_shard
 from miras.data.text.corpus import open_documents
 from miras.data.text.documents import SPLITS, DocumentSource
 from miras.data.text.read_report import printable
+from miras.data.tokenizers.built_in import BUILT_IN
 from miras.data.tokenizers.make_tokenizer import make_tokenizer
 from miras.data.tokenizers.tokenizer_file import tokenizer_file
 from miras.errors import ConfigError
@@ -133,12 +134,12 @@ def _plan(
     config: DataConfig, align: int, documents: dict[str, DocumentSource], shard_bytes: int
 ) -> Plan:
     tokenizer = make_tokenizer(config.tokenizer)
-    byte = config.tokenizer == "byte"
+    own = f"tokenizer{pathlib.Path(config.tokenizer).suffix}"
     return Plan(
         source=printable(config.source),
         corpus=documents["train"].fingerprint,
         tokenizer=tokenizer.fingerprint,
-        tokenizer_file="byte" if byte else f"tokenizer{pathlib.Path(config.tokenizer).suffix}",
+        tokenizer_file=config.tokenizer if config.tokenizer in BUILT_IN else own,
         vocabulary=tokenizer.vocab_size,
         sequence=config.sequence,
         align=align,
@@ -174,7 +175,7 @@ def _begin(folder: epath.Path, plan: Plan, config: DataConfig) -> None:
             f"{str(folder)!r} holds a prepared set of something else, as {', '.join(changed)}: "
             "give another --out, or remove that folder."
         )
-    if plan.tokenizer_file != "byte":
+    if plan.tokenizer_file not in BUILT_IN:
         content = tokenizer_file(config.tokenizer).read_bytes()
         paths.write(folder / plan.tokenizer_file, content)
     if found is None:

@@ -12,6 +12,7 @@ from miras.data.prepared.record import decode
 from miras.data.prepared.shards import ShardedRecords
 from miras.data.rows import Batch, empty_batch
 from miras.data.text.read_report import ReadReport, printable, report
+from miras.data.tokenizers.built_in import BUILT_IN
 from miras.data.tokenizers.make_tokenizer import make_tokenizer
 from miras.errors import ConfigError
 from miras.runtime.paths import open_path
@@ -111,7 +112,8 @@ def _check(plan: Plan, config: DataConfig, align: int) -> None:
     source = config.source
     tokenizer = make_tokenizer(config.tokenizer)
     if tokenizer.fingerprint != plan.tokenizer:
-        fix = "byte" if plan.tokenizer_file == "byte" else open_path(source) / plan.tokenizer_file
+        name = plan.tokenizer_file
+        fix = name if name in BUILT_IN else open_path(source) / name
         raise ConfigError(
             f"the prepared set {source!r} was made with another tokenizer than "
             f"data.tokenizer={config.tokenizer!r}: use data.tokenizer={fix}, or prepare the set "

@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from miras.data.text import read_report
+from miras.data.text import fasta, read_report
 from miras.data.text.folders import FileListing, LeftOut, matching, walk
 from miras.data.text.formats import HEAD_BYTES, recognise
 from miras.data.text.records import JSON_LINES, is_json_lines, lacks_field
@@ -214,6 +214,8 @@ def _as_text(file: TextFile, head: bytes, alone: bool) -> TextFile | LeftOut:
             return LeftOut(file.name, "binary")
         _LOG.warning("%s is binary and is read as bytes", read_report.printable(str(path)))
     suffix = path.with_suffix("").suffix if compression(path) else path.suffix
+    if suffix.lower() in fasta.SUFFIXES and fasta.is_fasta(head):
+        return dataclasses.replace(file, rows="fasta")
     lines = suffix.lower() == ".json" and is_json_lines(head, file.field)
     if lines or suffix.lower() in JSON_LINES:
         return _with_rows(file, "json", alone)

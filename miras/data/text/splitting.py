@@ -1,7 +1,7 @@
 """Splits the text of files into documents.
 
-`sources` finds the files, `text_file` opens one, and `records` reads files of rows. `local_text`
-stores the documents as a data set.
+`sources` finds the files, `text_file` opens one, `records` reads files of rows and `fasta`
+sequences. `local_text` stores the documents as a data set.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator
 from typing import IO
 
+from miras.data.text import fasta
 from miras.data.text.read_report import printable
 from miras.data.text.records import rows
 from miras.data.text.sources import find_files
@@ -32,26 +33,32 @@ def read_documents(files: list[TextFile]) -> Iterator[tuple[str, bytes]]:
 
     A file is one document, except that a single file, or one larger than ``LONG_FILE_BYTES``, is
     split at newlines into documents of about ``PIECE_BYTES`` (less for a short single file, so that
-    some can be held out). Each row of a file of rows is one document.
+    some can be held out). Each row of a file of rows is one document, and so is each record of a
+    FASTA file, split as such a file into pieces of its letters.
 
     Raises:
         ConfigError: a file cannot be read or decompressed.
     """
     for file in files:
         try:
-            yield from _rows_of(file) if file.rows else _documents_of(file, len(files) == 1)
+            if file.rows == "fasta":
+                yield from _sequences_of(file, len(files) == 1)
+            else:
+                yield from _rows_of(file) if file.rows else _documents_of(file, len(files) == 1)
         except UNREADABLE as error:
             raise unreadable(file, error) from error
 
 
 def text_blocks(file: TextFile) -> Iterator[bytes]:
-    """Yields the text of a file, split as by `split_stream`; each row ends in a newline.
+    """Yields the text of a file, split as by `split_stream`; each row or record ends in a newline.
 
     Raises:
         ConfigError: the file cannot be read or decompressed.
     """
     try:
-        if file.rows:
+        if file.rows == "fasta":
+            yield from _fasta_blocks(file)
+        elif file.rows:
             for text in rows(file):
                 yield text + b"\n"
         else:
@@ -95,6 +102,23 @@ def _documents_of(file: TextFile, alone: bool) -> Iterator[tuple[str, bytes]]:
     with file.open() as stream:
         for n, piece in enumerate(split_stream(stream, piece_bytes(len(head)))):
             yield f"{file.name}#{n}", piece
+
+
+def _sequences_of(file: TextFile, alone: bool) -> Iterator[tuple[str, bytes]]:
+    most = 32 * PIECE_BYTES
+    size = piece_bytes(fasta.letters(file, most)) if alone else PIECE_BYTES
+    for piece in fasta.pieces(file, size):
+        yield f"{file.name}#{piece.record}#{piece.number}", piece.sequence
+
+
+def _fasta_blocks(file: TextFile) -> Iterator[bytes]:
+    last = 0
+    for piece in fasta.pieces(file, PIECE_BYTES):
+        if piece.record > last:
+            yield b"\n"
+        last = piece.record
+        yield piece.sequence
+    yield b"\n"
 
 
 def _rows_of(file: TextFile) -> Iterator[tuple[str, bytes]]:

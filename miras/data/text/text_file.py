@@ -41,7 +41,7 @@ class TextFile:
         path: the file; its suffix gives the compression (.gz, .bz2, .xz, .zst).
         data: the text, instead of a file.
         encoding: of the byte order mark of the file; empty without a mark.
-        rows: ``"json"`` or ``"parquet"`` for a file of rows, else empty.
+        rows: ``"json"`` or ``"parquet"`` for a file of rows, ``"fasta"`` for sequences, else empty.
         field: the field of the rows that holds the text.
     """
 

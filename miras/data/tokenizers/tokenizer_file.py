@@ -14,7 +14,7 @@ def tokenizer_file(spec: str) -> pathlib.Path:
     """The path of a tokenizer's file, or of a copy of it in the cache, made now.
 
     Args:
-        spec: ``data.tokenizer``, but not ``"byte"``.
+        spec: ``data.tokenizer``, but not one of `built_in`.
 
     Raises:
         ConfigError: the object does not exist, or the store cannot be reached.

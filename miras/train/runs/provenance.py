@@ -18,6 +18,7 @@ import pathlib
 from typing import Any
 
 from miras.config import Config, FrozenMapping
+from miras.data.tokenizers.built_in import BUILT_IN
 from miras.data.tokenizers.tokenizer_file import tokenizer_file
 from miras.errors import ConfigError
 from miras.runtime.files import write_atomically
@@ -25,7 +26,6 @@ from miras.runtime.paths import is_remote
 from miras.train.config import RunConfig
 
 FILES = ("origin.json", "tokenizer.model", "tokenizer.json")
-_BUILT_IN = "byte"
 _log = logging.getLogger(__name__)
 
 
@@ -58,12 +58,12 @@ def save(folder: pathlib.Path, config: RunConfig, expected: str | None) -> None:
 
 
 def tokenizer_hash(config: RunConfig) -> str | None:
-    """The sha256 of the tokenizer file; None for bytes.
+    """The sha256 of the tokenizer file; None for a built-in one.
 
     Raises:
         ConfigError: the file cannot be read.
     """
-    if config.data.tokenizer == _BUILT_IN:
+    if config.data.tokenizer in BUILT_IN:
         return None
     path = _tokenizer(config)
     try:
@@ -101,7 +101,7 @@ def relocate(folder: pathlib.Path, config: RunConfig) -> RunConfig:
     start = found.get("directory")
     if isinstance(start, str) and start != os.getcwd():
         data = _with_absolute_paths(data, start)
-    if data.tokenizer != _BUILT_IN:
+    if data.tokenizer not in BUILT_IN:
         name = _kept_name(pathlib.PurePath(data.tokenizer))
         expected = found.get("sha256", {}).get(name)
         if expected is not None:
@@ -124,7 +124,7 @@ def check_tokenizer(folder: pathlib.Path, config: RunConfig) -> None:
     Raises:
         ConfigError: it has changed; the message names the file.
     """
-    if config.data.tokenizer == _BUILT_IN:
+    if config.data.tokenizer in BUILT_IN:
         return
     path = pathlib.PurePath(config.data.tokenizer)
     expected = _read(folder).get("sha256", {}).get(_kept_name(path))
@@ -208,7 +208,7 @@ def _with_absolute_paths(config: Any, start: str) -> Any:
 
 
 def _absolute(value: str, start: str) -> str:
-    if not value or value in ("stdlib", _BUILT_IN) or value.startswith(("tfds:", "~")):
+    if not value or value in ("stdlib", *BUILT_IN) or value.startswith(("tfds:", "~")):
         return value
     path = os.path.join(start, value)
     return path if os.path.exists(path) or glob.glob(path) else value
