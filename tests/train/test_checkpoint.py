@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from miras.data import make_loader
@@ -172,3 +173,14 @@ def test_saving_leaves_no_thread_and_no_descriptor(tmp_path, data):
     for _ in range(8):
         restore(tmp_path / "many", abstract(state))
     assert (held() - before < 5).all()
+
+
+def test_a_save_asks_for_no_preemption(tmp_path, monkeypatch):
+    """Orbax would ask with the step as the counter, which is that of `signals.poll`."""
+    asked = []
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", asked.append)
+    checkpoints = Checkpoints(tmp_path / "saved", 1)
+    for step in (1, 2):
+        checkpoints.save(step, state_of(step), None)
+    checkpoints.close()
+    assert asked == []

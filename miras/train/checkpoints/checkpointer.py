@@ -201,6 +201,7 @@ class Checkpoints:
                 preservation_policy=policies.preservation_policies.LatestN(keep),
                 cleanup_tmp_directories=True,
             )
+            _ignore_preemption(self._orbax)
             self._quiet = stack.pop_all()
         self._last = time.monotonic()
         self._pending: Any = None  # the save in progress
@@ -223,8 +224,6 @@ class Checkpoints:
             start = time.monotonic()
             manifest = Manifest(None if data is None else data.get_state(), digest(state))
             items = {"state": state, "data": manifest}
-            # Without `force`, Orbax asks jax for a preemption with the step as its counter, which
-            # would break the counting of `signals.poll`.
             self._pending = self._orbax.save_checkpointables_async(step, items, force=True)
             self._last = time.monotonic()
             log_seconds(self.folder, "save", step, self._last - start)
@@ -279,6 +278,18 @@ class Checkpoints:
             f"{last_good(self.folder)}: free space or make the folder writable, and repeat the "
             "command to resume."
         )
+
+
+def _ignore_preemption(orbax: ocp.training.Checkpointer) -> None:
+    """Keep Orbax from asking jax for a preemption, in each save and in a thread after it.
+
+    Orbax asks with the step as the counter, and jax then takes the step for the last counter of
+    this process, in place of that of `signals.poll`. After a signal, the counter at which all
+    processes agree to stop can be one that some of them have passed: these go on, and the others
+    wait for them in the save. Orbax has no public option for this.
+    """
+    manager: Any = orbax._manager
+    manager.reached_preemption = lambda step: False
 
 
 def last_good(folder: pathlib.Path) -> str:
