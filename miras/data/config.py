@@ -40,6 +40,12 @@ class DataConfig(Config):
             a source in weight / sum of weights of the rows, each of ``sequence`` tokens. Not for
             tasks.
         cache: folder of prepared data sets; ``None`` is ``$MIRAS_CACHE`` or ``~/.cache/miras``.
+        content_seed: of what is read: the held-out rows that ``train.eval_batches`` samples, and
+            the rows of a task, in [0, 2**32). ``None`` is ``seed``. With a number, ``seed`` changes
+            the order of the training data and nothing else.
+        held_out_align: segments of held-out rows start at multiples of this and of the memory's
+            chunk, >= 1. With a common multiple of their chunks, models with different chunks are
+            evaluated on the same rows.
 
     Raises:
         ConfigError: a value is outside the ranges above.
@@ -57,12 +63,14 @@ class DataConfig(Config):
     mix: FrozenMapping[float] = dataclasses.field(
         default=FrozenMapping(), metadata={"added": True, "path": True}
     )
+    content_seed: int | None = added(None)
+    held_out_align: int = added(1)
 
     def validate(self) -> None:
         """Check the ranges above."""
         for name in ("source", "tokenizer", "field"):
             require(bool(getattr(self, name)), f"data.{name}='' must not be empty.")
-        for name in ("sequence", "batch"):
+        for name in ("sequence", "batch", "held_out_align"):
             value = getattr(self, name)
             require(value >= 1, f"data.{name}={value} must be at least 1.")
         require(
@@ -75,8 +83,17 @@ class DataConfig(Config):
             f"data.cache={self.cache!r} must be a local folder: it holds the copies of what "
             "lies on object stores.",
         )
+        require(
+            self.sequence % self.held_out_align == 0,
+            f"data.held_out_align={self.held_out_align} must divide data.sequence={self.sequence}.",
+        )
         self._check_mix()
-        require(0 <= self.seed < 2**32, f"data.seed={shown(self.seed)} must lie in [0, 2**32).")
+        for name in ("seed", "content_seed"):
+            value = getattr(self, name)
+            require(
+                value is None or 0 <= value < 2**32,
+                f"data.{name}={shown(value)} must lie in [0, 2**32).",
+            )
 
     def _check_mix(self) -> None:
         if not self.mix:
@@ -103,6 +120,15 @@ class DataConfig(Config):
             "data.mix is of texts and prepared sets, and a task has rows of its own: leave out "
             "data.mix or data.task.",
         )
+
+    @property
+    def seed_of_content(self) -> int:
+        """The seed of the held-out sample and of a task's rows: `content_seed` or its default."""
+        return self.seed if self.content_seed is None else self.content_seed
+
+    def order_seed(self, split: str) -> int:
+        """The seed of the order in which a split is read."""
+        return self.seed if split == "train" else self.seed_of_content
 
     @property
     def cache_dir(self) -> pathlib.Path:

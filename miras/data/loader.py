@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,7 +66,8 @@ def make_loader(
         config: what to read.
         split: ``"train"`` or ``"validation"``.
         align: segments start at multiples of this; the chunk of the memory. It divides
-            ``config.sequence``.
+            ``config.sequence``. Those of held-out rows start at multiples of
+            ``config.held_out_align`` as well.
         rows: the rows of each batch that are returned, in this order; distinct numbers in
             [0, config.batch). All by default.
         epochs: passes over the documents; None is unlimited for train and 1 for validation.
@@ -78,6 +80,7 @@ def make_loader(
     _check(config, align, epochs)
     own = _own_rows(config, rows)
     train = split == "train"
+    align = align if train else math.lcm(align, config.held_out_align)
     shuffle = train if shuffle is None else shuffle
     epochs = epochs if train or epochs is not None else 1
     stream, identity = _rows(config, split, align, epochs, shuffle)
@@ -95,7 +98,7 @@ def _rows(
         for source, weight in config.mix.items():
             alone = dataclasses.replace(config, source=source, mix=FrozenMapping())
             sources.append(Source(weight, *_rows(alone, split, align, epochs, shuffle)))
-        return mix(sources, config.seed if shuffle else None)
+        return mix(sources, config.order_seed(split) if shuffle else None)
     if is_prepared(config.source):
         return prepared_rows(config, split, align, epochs, shuffle)
     return _text_rows(config, split, align, epochs, shuffle)
@@ -111,7 +114,7 @@ def _text_rows(
 
     order = grain.MapDataset.source(documents)
     if shuffle:
-        order = order.shuffle(seed=config.seed)
+        order = order.shuffle(seed=config.order_seed(split))
     # Without shuffling, one lane keeps the order. With it, no document is in two lanes of a pass.
     lanes = min(max(_LANES, config.batch), len(documents)) if shuffle else 1
     identity = {
@@ -122,11 +125,11 @@ def _text_rows(
         "sequence": config.sequence,
         "align": align,
         "lanes": lanes,
-        "seed": config.seed if shuffle else None,
+        "seed": config.order_seed(split) if shuffle else None,
         "epochs": epochs,
     }
     tokenized = order.repeat(epochs).map(functools.partial(tokenize, tokenizer=tokenizer))
-    spec = PackingSpec(config.sequence, align, lanes, config.seed if shuffle else None)
+    spec = PackingSpec(config.sequence, align, lanes, config.order_seed(split) if shuffle else None)
     return PackedRows(tokenized, spec), identity
 
 

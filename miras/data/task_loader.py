@@ -30,7 +30,7 @@ def task_rows(
     source: Any = builder
     examples = grain.MapDataset.source(source.as_data_source(split))
     if shuffle:
-        examples = examples.shuffle(seed=config.seed)
+        examples = examples.shuffle(seed=config.order_seed(split))
     if config.task.vocabulary() is None:
         sizes = make_tokenizer(config.tokenizer).byte_lengths
     else:
@@ -39,7 +39,7 @@ def task_rows(
         "task": builder.fingerprint,
         "split": split,
         "batch": config.batch,
-        "seed": config.seed if shuffle else None,
+        "seed": config.order_seed(split) if shuffle else None,
         "epochs": epochs,
     }
     return TaskRowStream(examples.repeat(epochs), sizes, config.batch), identity

@@ -79,7 +79,7 @@ class TaskRows(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         for n in range(row_count(self._data, split)):
-            random = seeded(self._data.seed, split, n)
+            random = seeded(self._data.seed_of_content, split, n)
             row = self._task.row(self._opened[split], random, self._data.sequence)
             yield n, row._asdict()
 
@@ -121,7 +121,7 @@ def _hash(data: DataConfig, opened: dict[str, Opened], version: str) -> str:
         version,
         to_dict(data.task),
         data.sequence,
-        data.seed,
+        data.seed_of_content,
         data.validation,
         [part.fingerprint for part in opened.values()],
     ]

@@ -108,7 +108,8 @@ class GridFolder:
 
 def _work(identity: dict[str, Any]) -> dict[str, Any]:
     """The identity without the config, whose fields vary by version; hashes stand for it."""
-    return {name: value for name, value in identity.items() if name != "config"}
+    without = {"config", "held_out"} if identity.get("seeds") == 1 else {"config"}
+    return {name: value for name, value in identity.items() if name not in without}
 
 
 def _changes(saved: dict[str, Any], grid: AblationGrid) -> list[str]:
@@ -119,6 +120,8 @@ def _changes(saved: dict[str, Any], grid: AblationGrid) -> list[str]:
         for name in ("title", "seeds")
         if saved.get(name) != new[name]
     ]
+    if "held_out" not in saved and new["seeds"] > 1:
+        lines.append("it is of an earlier version, in which each seed had held-out data of its own")
     before, after = _values(saved), _values(new)
     lines += [
         f"{path}: {before.get(path, '(absent)')} -> {after.get(path, '(absent)')}"

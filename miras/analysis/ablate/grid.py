@@ -6,9 +6,11 @@ A cell is a config. An illegal one raises ConfigError when it is built, before a
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from miras.analysis.ablate import held_out
+from miras.analysis.ablate.trainable import TrainableCheck
 from miras.config import config_hash, override, require, sweep, to_dict
 from miras.config.sweep import Sweep
 from miras.errors import ConfigError, UnknownPartError
@@ -27,11 +29,13 @@ class GridCell:
         name: its levels, such as "bias=l2, chunk=16".
         levels: the value of each axis, as text.
         config: its run with the first seed.
+        held_out: digest of its held-out data; None if it was not read.
     """
 
     name: str
     levels: dict[str, str]
     config: "RunConfig"
+    held_out: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +108,7 @@ class AblationGrid:
             "seeds": self.seeds,
             "axes": {path: list(values) for path, values in self.axes.items()},
             "fixed": self.fixed,
+            "held_out": "common",  # in earlier versions each seed had its own
             "cells": {cell.name: config_hash(cell.config) for cell in self.cells},
             "illegal": [cell.name for cell in self.illegal],
             "config": to_dict(self.cells[0].config),
@@ -116,7 +121,7 @@ def make_grid(
     *,
     seeds: int,
     title: str = "ablation",
-    check: "Callable[[RunConfig], None] | None" = None,
+    check: "Callable[[RunConfig], str | None] | None" = None,
 ) -> AblationGrid:
     """Build the config of every point, and separate the legal from the illegal ones.
 
@@ -124,10 +129,11 @@ def make_grid(
         points: from `miras.config.sweep`.
         build: makes a run's config from a point's overrides, as `functools.partial(override,
             base)` does.
-        seeds: number of runs per cell, >= 1. Run i adds i to `train.seed` and `data.seed`.
+        seeds: number of runs per cell, >= 1. Run i adds i to `train.seed` and `data.seed`, and
+            keeps the content of the data, see `held_out`.
         title: of the grid.
-        check: raises `ConfigError` for a config that can be built but not trained;
-            `TrainableCheck()` if not given.
+        check: raises `ConfigError` for a config that can be built but not trained, and returns a
+            digest of its held-out data or None; `TrainableCheck()` if not given.
 
     Raises:
         ConfigError: if no point is legal, two are the same, a part is not registered, or the
@@ -137,58 +143,49 @@ def make_grid(
     require(bool(points), "a grid has no points: give at least one.")
     check = TrainableCheck() if check is None else check
     axes, fixed = _axes(points)
-    cells: list[GridCell] = []
-    illegal: list[IllegalCell] = []
-    for point in points:
-        levels = {path: sweep.text(point[path]) if path in point else PRESET for path in axes}
-        name = ", ".join(f"{path}={value}" for path, value in levels.items()) or PRESET
-        try:
-            config = build(*sweep.assignments(point))
-            _seeded(config, seeds - 1)
-            check(config)
-        except UnknownPartError:  # a typing error, not a combination to skip
-            raise
-        except ConfigError as error:
-            illegal.append(IllegalCell(name, levels, " ".join(str(error).split())))
-        else:
-            cells.append(GridCell(name, levels, config))
+    built = [_built(point, axes, build, seeds) for point in points]
+    common = held_out.common([cell.config for cell in built if isinstance(cell, GridCell)])
+    checked = [
+        _checked(cell, common(cell.config), check) if isinstance(cell, GridCell) else cell
+        for cell in built
+    ]
+    cells = [cell for cell in checked if isinstance(cell, GridCell)]
+    illegal = [cell for cell in checked if isinstance(cell, IllegalCell)]
     _check_any_legal(cells, illegal)
     _check_seeds(cells)
     _check_distinct(cells)
     return AblationGrid(title, axes, fixed, seeds, tuple(cells), tuple(illegal))
 
 
-class TrainableCheck:
-    """Raises `ConfigError` for a config whose run would raise it when it starts; writes nothing.
+def _built(
+    point: Mapping[str, Any],
+    axes: Iterable[str],
+    build: "Callable[..., RunConfig]",
+    seeds: int,
+) -> "GridCell | IllegalCell":
+    """The cell of a point, not yet checked."""
+    levels = {path: sweep.text(point[path]) if path in point else PRESET for path in axes}
+    name = ", ".join(f"{path}={value}" for path, value in levels.items()) or PRESET
+    try:
+        config = build(*sweep.assignments(point))
+        _seeded(config, seeds - 1)
+    except UnknownPartError:  # a typing error, not a combination to skip
+        raise
+    except ConfigError as error:
+        return IllegalCell(name, levels, " ".join(str(error).split()))
+    return GridCell(name, levels, config)
 
-    The model is built from shapes alone, and each text is opened once.
-    """
 
-    def __init__(self):
-        self._seen: dict[Any, str | None] = {}
-
-    def __call__(self, config: "RunConfig") -> None:
-        """Check one config."""
-        from miras.train.state import structure
-
-        structure(config.model)
-        key = (config.data, config.train, config.model.align, config.model.vocab)
-        if key not in self._seen:
-            self._seen[key] = self._reason(config)
-        reason = self._seen[key]
-        require(reason is None, str(reason))
-
-    def _reason(self, config: "RunConfig") -> str | None:
-        from rich.console import Console
-
-        from miras.train.runs.run_folder import RunFolder
-        from miras.train.trainer import Trainer
-
-        try:
-            Trainer(config, RunFolder(""), Console(quiet=True))
-        except ConfigError as error:
-            return str(error)
-        return None
+def _checked(
+    cell: GridCell, config: "RunConfig", check: "Callable[[RunConfig], str | None]"
+) -> "GridCell | IllegalCell":
+    """The cell with a config and the digest of its held-out data, or why it is illegal."""
+    try:
+        return dataclasses.replace(cell, config=config, held_out=check(config))
+    except UnknownPartError:
+        raise
+    except ConfigError as error:
+        return IllegalCell(cell.name, cell.levels, " ".join(str(error).split()))
 
 
 def grouped(illegal: Iterable[IllegalCell]) -> dict[str, list[IllegalCell]]:
@@ -211,8 +208,14 @@ def _axes(points: Sweep) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
 
 
 def _seeded(config: "RunConfig", i: int) -> "RunConfig":
+    """The run with another initialisation and order of training, on the same data."""
+    if not i:
+        return config
     return override(
-        config, f"train.seed={config.train.seed + i}", f"data.seed={config.data.seed + i}"
+        config,
+        f"train.seed={config.train.seed + i}",
+        f"data.seed={config.data.seed + i}",
+        f"data.content_seed={config.data.seed_of_content}",
     )
 
 
@@ -242,7 +245,10 @@ def _check_any_legal(cells: list[GridCell], illegal: list[IllegalCell]) -> None:
 
 
 def _check_seeds(cells: list[GridCell]) -> None:
-    bases = {(cell.config.train.seed, cell.config.data.seed) for cell in cells}
+    bases = {
+        (cell.config.train.seed, cell.config.data.seed, cell.config.data.seed_of_content)
+        for cell in cells
+    }
     require(
         len(bases) == 1,
         "seeds cannot be an axis, since all cells are trained with the same ones: give their "

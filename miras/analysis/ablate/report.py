@@ -72,6 +72,7 @@ def notes(results: GridResults) -> Iterator[str]:
         f"Held-out {results.metric.name}, {better} is better; {interval}. Gap to best: the "
         "difference to the cell of rank 1, averaged over the differences of each seed."
     )
+    yield from _texts(grid)
     if not results.effects:
         return
     sign = "Negative" if results.metric.less_is_better else "Positive"
@@ -94,6 +95,21 @@ def notes(results: GridResults) -> Iterator[str]:
         yield (
             f"Main effects explain {results.explained:.0%} of the variance between cells; the rest "
             "is interaction between axes, and noise."
+        )
+
+
+def _texts(grid: AblationGrid) -> Iterator[str]:
+    """A note if cells were not evaluated on the same data."""
+    groups: dict[str, list[str]] = {}
+    for cell in grid.cells:
+        if cell.held_out is not None:
+            groups.setdefault(cell.held_out, []).append(cell.name)
+    if len(groups) > 1:
+        some = "; ".join(f"{names[0]} ({_count(len(names), 'cell')})" for names in groups.values())
+        yield (
+            f"Warning: cells are evaluated on {len(groups)} different samples of held-out data "
+            f"({some}), so that their differences are also those of the data. The length of rows, "
+            "the rows of a batch, eval_batches, the source and the tokenizer must be the same."
         )
 
 

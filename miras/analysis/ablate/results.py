@@ -1,7 +1,8 @@
 """Statistics of a grid: means over seeds, ranks, and the main effect of each choice.
 
 All intervals are 95 % confidence intervals by Student's t over the seeds. Runs with the same seed
-share their text and document order, so differences are taken per seed and then averaged.
+share their training order, and all runs their held-out data, so differences are taken per seed and
+then averaged.
 """
 
 import math

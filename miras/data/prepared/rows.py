@@ -49,12 +49,12 @@ def prepared_rows(
     parts = plan.sequence // config.sequence
     order = grain.MapDataset.range(len(records) * parts)
     if shuffle:
-        order = order.shuffle(seed=config.seed)
+        order = order.shuffle(seed=config.order_seed(split))
     identity = {
         "prepared": index.fingerprint,
         "split": split,
         "sequence": config.sequence,
-        "seed": config.seed if shuffle else None,
+        "seed": config.order_seed(split) if shuffle else None,
         "epochs": epochs,
     }
     return PreparedRows(records, order.repeat(epochs), plan, parts), identity

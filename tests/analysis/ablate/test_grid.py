@@ -6,7 +6,7 @@ import pytest
 
 import miras
 from miras.analysis.ablate import make_grid
-from miras.analysis.ablate.grid import TrainableCheck
+from miras.analysis.ablate.trainable import TrainableCheck
 from miras.cli.ablate import parse_points
 from miras.config import sweep
 from miras.errors import ConfigError
