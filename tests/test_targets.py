@@ -5,7 +5,7 @@ import os
 import pytest
 
 from miras.analysis.ablate.folder import GridFolder
-from miras.analysis.ablate.jobs import _start
+from miras.analysis.ablate.processes import RunWork, start
 from miras.cli.eval import _write
 from miras.cli.inspect import _write as write_page
 from miras.errors import ConfigError
@@ -14,9 +14,7 @@ from miras.train.runs.run_folder import RunFolder
 
 
 class Some:
-    """Stands for results and for a run of a grid."""
-
-    slug = "slug"
+    """Stands for results."""
 
     def to_json(self):
         return "{}"
@@ -29,7 +27,7 @@ def lock(folder):
 
 def log(folder):
     (folder / "logs").mkdir(exist_ok=True)
-    _start(Some(), GridFolder(folder), {})
+    start(RunWork("slug", "{}", "hash", 1), GridFolder(folder), {})
 
 
 WRITERS = {

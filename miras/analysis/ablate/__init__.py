@@ -1,8 +1,9 @@
 """Ablation: train a grid of configs under several seeds and estimate the effect of each choice.
 
-`grid` builds the cells of the grid, `jobs` trains them in processes (`worker`, which writes an
-`outcome`), `results` computes statistics, `records`, `report` and `plot` write them, `progress`
-shows what is running, `folder` defines the files on disk, and `ablation` runs it all.
+`grid` builds the cells of the grid, `jobs` trains them through an `executor`, such as `processes`
+(each a `worker`, which writes an `outcome`), `results` computes statistics, `records`, `report` and
+`plot` write them, `progress` shows what is running, `folder` defines the files on disk, and
+`ablation` runs it all.
 `miras.config.sweep` defines the points of a grid.
 """
 

@@ -28,7 +28,7 @@ def ablate(
     Args:
         grid: from `make_grid`.
         out: its folder; created if missing.
-        jobs: processes to run at once, >= 1; `jobs.default_jobs()` if not given.
+        jobs: processes to run at once, >= 1; `processes.default_jobs()` if not given.
         console: prints progress and tables; the standard output if not given.
 
     Raises:
@@ -37,8 +37,8 @@ def ablate(
     """
     from rich.console import Console
 
-    from miras.analysis.ablate import jobs as processes
-    from miras.analysis.ablate import records, report
+    from miras.analysis.ablate import jobs as training
+    from miras.analysis.ablate import processes, records, report
     from miras.analysis.ablate.folder import GridFolder
     from miras.analysis.ablate.metric import metric_of
     from miras.analysis.ablate.plot import plot
@@ -53,14 +53,14 @@ def ablate(
     console = console or Console()
     folder = GridFolder(out)
     with folder.opened(grid), tolerant(console):
-        done = len(processes.finished(grid, folder))
+        done = len(training.finished(grid, folder))
         if done:
             _print_line(console, f"{done} of {len(grid.runs)} runs are already in {folder.path}.")
         with Display(console, metric_of(grid), len(grid.runs), done, jobs) as display:
-            outcomes = processes.train_all(
+            outcomes = training.train_all(
                 grid,
                 folder,
-                jobs,
+                processes.LocalProcesses(folder, jobs),
                 display,
                 lambda outcomes: write_atomically(folder.results, records.jsonl(grid, outcomes)),
             )

@@ -29,6 +29,7 @@ class Display(RunObserver):
         self._jobs = jobs
         self._start = time.monotonic()
         self._parts: dict[GridRun, float] = {}  # the finished share of each running run
+        self._places: dict[GridRun, str] = {}
         self._lines: dict[GridRun, TaskID] = {}
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -47,10 +48,12 @@ class Display(RunObserver):
     def __exit__(self, *_) -> None:
         self._bar.stop()
 
-    def started(self, run: GridRun) -> None:
-        """Add its bar."""
-        self._parts[run] = 0.0
-        name = f"{run.name}, seed {run.seed}".replace("[", "\\[")
+    def started(self, run: GridRun, place: str) -> None:
+        """Add its bar, anew when it was started elsewhere."""
+        if run in self._lines:
+            self._bar.remove_task(self._lines[run])
+        self._parts[run], self._places[run] = 0.0, f" on {place}" if place else ""
+        name = f"{run.name}, seed {run.seed}{self._places[run]}".replace("[", "\\[")
         steps = run.config.train.steps
         self._lines[run] = self._bar.add_task(name, total=steps, status="starting")
 
@@ -73,7 +76,7 @@ class Display(RunObserver):
             if value is not None
             else f"{outcome.status}: {outcome.reason}"
         )
-        seconds = f"{outcome.seconds:.0f} s"
+        seconds = f"{outcome.seconds:.0f} s{self._places.pop(run)}"
         place = f"{self._done:{len(str(self._total))}}/{self._total}"
         eta = "" if self._console.is_terminal else f"  eta {self._eta()}"
         self._console.print(

@@ -1,12 +1,11 @@
 """Grids small enough to run many times over, and a worker that only pretends to train."""
 
 import functools
-import sys
 
 import pytest
 
 import miras
-from miras.analysis.ablate import jobs, make_grid
+from miras.analysis.ablate import make_grid, processes
 from miras.cli.ablate import parse_points
 from miras.train import RunConfig
 
@@ -47,7 +46,7 @@ def fake(monkeypatch, tmp_path):
     """Put the pretending worker in the place of the real one."""
     script = tmp_path / "fake.py"
     script.write_text(FAKE)
-    monkeypatch.setattr(jobs, "COMMAND", (sys.executable, "-u", "-I", "-S", str(script)))
+    monkeypatch.setattr(processes, "WORKER", ("-u", "-I", "-S", str(script)))
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from miras.analysis.ablate import ablate, jobs
+from miras.analysis.ablate import ablate, processes
 from miras.analysis.ablate.folder import GridFolder
 from miras.analysis.ablate.jobs import RunObserver, train_all
+from miras.analysis.ablate.processes import LocalProcesses, RunWork
 from miras.errors import ConfigError
 
 pytestmark = pytest.mark.multiprocess
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.multiprocess
 def train(grid, path, count=2, **more):
     folder = GridFolder(path)
     with folder.opened(grid):
-        return train_all(grid, folder, count, **more)
+        return train_all(grid, folder, LocalProcesses(folder, count), **more)
 
 
 def starts(path):
@@ -50,14 +51,14 @@ def test_every_run_is_trained_once(fake, make, tmp_path):
 
 def test_so_many_at_once(fake, make, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_SECONDS", "0.3")
-    monkeypatch.setattr(jobs, "cores", lambda: 7)
+    monkeypatch.setattr(processes, "cores", lambda: 7)
     most = 0
 
     class Count(RunObserver):
         def __init__(self):
             self.now = self.most = 0
 
-        def started(self, run):
+        def started(self, run, place):
             self.now += 1
             self.most = max(self.most, self.now)
 
@@ -100,12 +101,12 @@ def test_an_interrupt_leaves_no_process_behind(fake, make, tmp_path, monkeypatch
     seen = []
 
     class Interrupt(RunObserver):
-        def started(self, run):
+        def started(self, run, place):
             if len(seen) == 2:
                 raise KeyboardInterrupt
 
-    start = jobs._start
-    monkeypatch.setattr(jobs, "_start", lambda *args: seen.append(start(*args)) or seen[-1])
+    start = processes.start
+    monkeypatch.setattr(processes, "start", lambda *args: seen.append(start(*args)) or seen[-1])
     grid = make("bias=dot,l2")
     with pytest.raises(KeyboardInterrupt):
         train(grid, tmp_path / "out", observer=Interrupt())
@@ -117,7 +118,8 @@ def test_an_interrupt_leaves_no_process_behind(fake, make, tmp_path, monkeypatch
 def test_the_real_worker_ends_with_what_started_it(make, tmp_path):
     folder, grid = GridFolder(tmp_path), make("bias=l2,lp", seeds=1)
     folder.logs.mkdir()
-    process = jobs._start(grid.runs[0], folder, jobs._environment(folder, 1))
+    work = RunWork.of(grid.runs[0])
+    process = processes.start(work, folder, processes.environment(folder.compiled, 1, False))
     process.stdin.close()  # as the operating system does once this process is killed
     limit = time.monotonic() + 60
     while alive(process.pid) and process.poll() is None and time.monotonic() < limit:
