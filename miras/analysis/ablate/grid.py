@@ -83,6 +83,8 @@ class AblationGrid:
         seeds: number of runs per cell.
         cells: the legal combinations.
         illegal: the illegal combinations.
+        base: index of the cell to which others are compared.
+        without_preset: whether no cell is the preset, so that the base is only the first cell.
     """
 
     title: str
@@ -91,6 +93,8 @@ class AblationGrid:
     seeds: int
     cells: tuple[GridCell, ...]
     illegal: tuple[IllegalCell, ...]
+    base: int = 0
+    without_preset: bool = False
 
     @functools.cached_property
     def runs(self) -> tuple[GridRun, ...]:
@@ -154,7 +158,24 @@ def make_grid(
     _check_any_legal(cells, illegal)
     _check_seeds(cells)
     _check_distinct(cells)
-    return AblationGrid(title, axes, fixed, seeds, tuple(cells), tuple(illegal))
+    base = _base(cells, common, functools.partial(build, *sweep.assignments(fixed)))
+    return AblationGrid(
+        title, axes, fixed, seeds, tuple(cells), tuple(illegal), base or 0, base is None
+    )
+
+
+def _base(
+    cells: list[GridCell],
+    common: "Callable[[RunConfig], RunConfig]",
+    preset: "Callable[[], RunConfig]",
+) -> int | None:
+    """The cell that is the preset with the fixed fields; None if there is none."""
+    try:
+        wanted = config_hash(common(preset()))
+    except ConfigError:
+        return None
+    hashes = [config_hash(cell.config) for cell in cells]
+    return hashes.index(wanted) if wanted in hashes else None
 
 
 def _built(

@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from miras.analysis.ablate.effects import Effect
+from miras.analysis.ablate.estimate import Estimate
 from miras.analysis.ablate.report import heading
-from miras.analysis.ablate.results import Effect, Estimate, GridResults, Row
+from miras.analysis.ablate.results import GridResults, Row
 from miras.runtime.figures import png, printable_line
 
 if TYPE_CHECKING:

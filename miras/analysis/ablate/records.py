@@ -6,9 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from miras.analysis.ablate.estimate import Estimate
 from miras.analysis.ablate.grid import AblationGrid, GridRun
 from miras.analysis.ablate.outcome import Outcome
-from miras.analysis.ablate.results import Estimate, GridResults
+from miras.analysis.ablate.paired import Difference
+from miras.analysis.ablate.results import GridResults
 from miras.config import config_hash
 
 
@@ -41,7 +43,8 @@ def table_csv(results: GridResults) -> str:
     """Every cell, legal or illegal, with one column per axis."""
     grid = results.grid
     names = [
-        *("rank", "cell", *grid.axes, "status", results.metric.field, "half_interval"),
+        *("rank", "cell", *grid.axes, "status", "difference", "difference_half_interval"),
+        *("difference_seeds", "p", "p_holm", results.metric.field, "half_interval"),
         *("behind_best", "behind_half_interval", "seeds_done", "seeds", "parameters"),
         *("seconds_per_run", "reason"),
     ]
@@ -51,13 +54,13 @@ def table_csv(results: GridResults) -> str:
         lines.append(
             [
                 *(row.rank, row.cell.name, *row.cell.levels.values()),
-                *("incomplete" if row.rank is None else "done", *_pair(row.score)),
-                *(*_pair(row.gap), len(row.values), grid.seeds, row.parameters),
+                *("incomplete" if row.rank is None else "done", *_difference(row.difference)),
+                *(*_pair(row.score), *_pair(row.gap), len(row.values), grid.seeds, row.parameters),
                 *(None if row.seconds is None else round(row.seconds, 1), "; ".join(reasons)),
             ]
         )
     for cell in grid.illegal:
-        empty = [None] * 4
+        empty = [None] * 9
         levels = cell.levels.values()
         lines.append(
             [None, cell.name, *levels, "illegal", *empty, 0, grid.seeds, None, None, cell.reason]
@@ -78,6 +81,12 @@ def effects_csv(results: GridResults) -> str:
 
 def _pair(found: Estimate | None) -> tuple[float | None, float | None]:
     return (None, None) if found is None else (found.mean, found.half)
+
+
+def _difference(found: Difference | None) -> tuple[float | None, ...]:
+    if found is None:
+        return (None,) * 5
+    return (*_pair(found.estimate), found.seeds, found.p, found.holm)
 
 
 def _csv(lines: Sequence[Sequence[Any]]) -> str:

@@ -1,6 +1,7 @@
-"""Results for people: tables and notes in Markdown and on a terminal.
+"""Results for people: tables in Markdown and on a terminal.
 
-`results` computes the numbers, `records` writes files for programs, `plot` draws the figure.
+`results` computes the numbers, `notes` explains them, `records` writes files for programs, and
+`plot` draws the figure.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,10 +10,11 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from miras.analysis.ablate.effects import Effect
+from miras.analysis.ablate.estimate import Estimate
 from miras.analysis.ablate.grid import AblationGrid, grouped
-from miras.analysis.ablate.results import Effect, Estimate, GridResults, Row
-
-_NONE = "–"
+from miras.analysis.ablate.notes import NONE, count, notes
+from miras.analysis.ablate.results import GridResults, Row
 
 
 class _Column(NamedTuple):
@@ -55,62 +57,8 @@ def tables(results: GridResults) -> Iterator[Table]:
 def heading(results: GridResults) -> str:
     """The number of cells and seeds."""
     grid = results.grid
-    illegal = f" and {_count(len(grid.illegal), 'illegal one')}" if grid.illegal else ""
-    return f"{_count(len(grid.cells), 'cell')}{illegal}, {_count(grid.seeds, 'seed')} each"
-
-
-def notes(results: GridResults) -> Iterator[str]:
-    """Explanations of the tables."""
-    grid = results.grid
-    better = "lower" if results.metric.less_is_better else "higher"
-    interval = (
-        "± is the half-width of the 95 % confidence interval (Student's t over the seeds)"
-        if grid.seeds > 1
-        else "one seed gives no interval, so small differences are not significant"
-    )
-    yield (
-        f"Held-out {results.metric.name}, {better} is better; {interval}. Gap to best: the "
-        "difference to the cell of rank 1, averaged over the differences of each seed."
-    )
-    yield from _texts(grid)
-    if not results.effects:
-        return
-    sign = "Negative" if results.metric.less_is_better else "Positive"
-    if results.balanced:
-        method = "the mean of the cells with that level, minus the mean of all cells"
-    else:
-        every = " × ".join(str(len(values)) for values in grid.axes.values())
-        method = (
-            "the design is unbalanced, so effects are those of an additive model, fitted by least "
-            f"squares to the {_count(results.complete, 'complete cell')} of {every} combinations; "
-            "they assume that axes do not interact"
-        )
-    yield f"Main effects: {method}. {sign} is better."
-    if any(effect.effect is None for effect in results.effects):
-        yield (
-            f"{_NONE}: not estimable, since no complete cell has the level, or every such cell has "
-            "the same level of another axis."
-        )
-    if results.explained is not None:
-        yield (
-            f"Main effects explain {results.explained:.0%} of the variance between cells; the rest "
-            "is interaction between axes, and noise."
-        )
-
-
-def _texts(grid: AblationGrid) -> Iterator[str]:
-    """A note if cells were not evaluated on the same data."""
-    groups: dict[str, list[str]] = {}
-    for cell in grid.cells:
-        if cell.held_out is not None:
-            groups.setdefault(cell.held_out, []).append(cell.name)
-    if len(groups) > 1:
-        some = "; ".join(f"{names[0]} ({_count(len(names), 'cell')})" for names in groups.values())
-        yield (
-            f"Warning: cells are evaluated on {len(groups)} different samples of held-out data "
-            f"({some}), so that their differences are also those of the data. The length of rows, "
-            "the rows of a batch, eval_batches, the source and the tokenizer must be the same."
-        )
+    illegal = f" and {count(len(grid.illegal), 'illegal one')}" if grid.illegal else ""
+    return f"{count(len(grid.cells), 'cell')}{illegal}, {count(grid.seeds, 'seed')} each"
 
 
 def illegal_lines(grid: AblationGrid) -> Iterator[str]:
@@ -129,16 +77,18 @@ def _failures(results: GridResults) -> Iterator[str]:
 
 def _cell_columns(results: GridResults) -> list[_Column]:
     grid = results.grid
-    columns = [_Column("rank", True, lambda row: _NONE if row.rank is None else str(row.rank))]
+    columns = [_Column("rank", True, lambda row: NONE if row.rank is None else str(row.rank))]
     for axis in grid.axes:
         columns.append(_Column(axis, False, lambda row, axis=axis: row.cell.levels[axis]))
-    columns.append(_Column(results.metric.name, True, lambda row: _estimate(row.score)))
     if len(grid.cells) > 1:
-        columns.append(_Column("gap to best", True, lambda row: _gap(row)))
+        columns.append(_Column("difference to base", True, lambda row: _to_base(results, row)))
+        if grid.seeds > 1:
+            columns.append(_Column("p (Holm)", True, _p))
+    columns.append(_Column(results.metric.name, True, lambda row: _estimate(row.score)))
     if any(row.rank is None for row in results.rows):
         columns.append(_Column("seeds", True, lambda row: f"{len(row.values)} of {grid.seeds}"))
     columns.append(
-        _Column("parameters", True, lambda row: f"{row.parameters:,}" if row.parameters else _NONE)
+        _Column("parameters", True, lambda row: f"{row.parameters:,}" if row.parameters else NONE)
     )
     return columns
 
@@ -146,7 +96,7 @@ def _cell_columns(results: GridResults) -> list[_Column]:
 def _effect_columns(results: GridResults) -> list[_Column]:
     def mean(effect: Effect) -> str:
         value = results.adjusted(effect)
-        return _NONE if value is None else f"{value:.4f}"
+        return NONE if value is None else f"{value:.4f}"
 
     return [
         _Column("axis", False, lambda effect: effect.axis),
@@ -157,19 +107,23 @@ def _effect_columns(results: GridResults) -> list[_Column]:
     ]
 
 
-def _gap(row: Row) -> str:
-    return _NONE if row.rank == 1 else _estimate(row.gap, signed=True)
+def _to_base(results: GridResults, row: Row) -> str:
+    if row.cell is results.base:
+        return "base"
+    return NONE if row.difference is None else _estimate(row.difference.estimate, signed=True)
+
+
+def _p(row: Row) -> str:
+    if row.difference is None or row.difference.holm is None:
+        return NONE
+    return "< 0.001" if row.difference.holm < 0.001 else f"{row.difference.holm:.3f}"
 
 
 def _estimate(found: Estimate | None, signed: bool = False) -> str:
     if found is None:
-        return _NONE
+        return NONE
     half = "" if found.half is None else f" ± {found.half:.4f}"
     return f"{found.mean:{'+' if signed else ''}.4f}{half}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _list(lines: Iterable[str]) -> str:

@@ -1,34 +1,21 @@
-"""Statistics of a grid: means over seeds, ranks, and the main effect of each choice.
+"""Statistics of a grid: differences to the base, means over seeds, ranks and main effects.
 
-All intervals are 95 % confidence intervals by Student's t over the seeds. Runs with the same seed
-share their training order, and all runs their held-out data, so differences are taken per seed and
-then averaged.
+`paired` and `effects` have the mathematics. All intervals are 95 % confidence intervals by
+Student's t over the seeds.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
 
+from miras.analysis.ablate.effects import Effect, fit_effects
+from miras.analysis.ablate.estimate import Estimate, estimate
 from miras.analysis.ablate.grid import AblationGrid, GridCell, GridRun
 from miras.analysis.ablate.metric import Metric, metric_of
 from miras.analysis.ablate.outcome import Outcome
-
-_ROUNDING = 1e-9  # float64 rounding in a design matrix of zeros and ones
-
-
-class Estimate(NamedTuple):
-    """A mean over seeds.
-
-    Attributes:
-        mean: of the metric.
-        half: half-width of the confidence interval; None for a single seed.
-    """
-
-    mean: float
-    half: float | None
+from miras.analysis.ablate.paired import Difference, corrected, difference, pooled_spread
 
 
 class Row(NamedTuple):
@@ -39,6 +26,8 @@ class Row(NamedTuple):
         rank: 1 is the best mean; None if a seed is missing.
         score: the metric on held-out data; None if no seed finished.
         gap: difference to the best cell, positive if worse; None without a rank.
+        difference: paired difference to the base cell; None for the base, and without a seed that
+            both have.
         values: the metric of each finished seed.
         seconds: mean wall time of the finished seeds' last processes.
         parameters: number of trained parameters.
@@ -48,26 +37,10 @@ class Row(NamedTuple):
     rank: int | None
     score: Estimate | None
     gap: Estimate | None
+    difference: Difference | None
     values: tuple[float, ...]
     seconds: float | None
     parameters: int | None
-
-
-class Effect(NamedTuple):
-    """The main effect of one level of an axis.
-
-    Attributes:
-        axis: the field.
-        level: its value.
-        cells: number of complete cells with the level.
-        effect: difference to the grand mean, with the other axes equal; None if it is not
-            estimable.
-    """
-
-    axis: str
-    level: str
-    cells: int
-    effect: Estimate | None
 
 
 class GridResults(NamedTuple):
@@ -86,6 +59,8 @@ class GridResults(NamedTuple):
             squares.
         explained: share of the variance between cells that effects explain, in [0, 1]; None if
             there are no more cells than effects.
+        spread: standard deviation over seeds of a difference to the base, pooled over the cells;
+            None where no cell has two seeds.
     """
 
     grid: AblationGrid
@@ -97,6 +72,12 @@ class GridResults(NamedTuple):
     complete: int
     balanced: bool
     explained: float | None
+    spread: float | None
+
+    @property
+    def base(self) -> GridCell:
+        """The cell to which others are compared."""
+        return self.grid.cells[self.grid.base]
 
     def adjusted(self, effect: Effect) -> float | None:
         """The mean of a level in the additive model; if balanced, the mean of its cells."""
@@ -119,7 +100,8 @@ def summarise(grid: AblationGrid, outcomes: Mapping[GridRun, Outcome]) -> GridRe
         if value is not None:
             table[run.cell, number // len(grid.cells)] = value
     complete = [n for n in range(len(grid.cells)) if np.isfinite(table[n]).all()]
-    fit = _fit(grid, [grid.cells[n].levels for n in complete], table[complete])
+    to_base = _differences(grid, table)
+    fit = fit_effects(grid, [grid.cells[n].levels for n in complete], table[complete])
     present: dict[str, int] = {}  # number of levels of an axis that have a cell
     for effect in fit.effects:
         present[effect.axis] = present.get(effect.axis, 0) + (effect.cells > 0)
@@ -127,23 +109,24 @@ def summarise(grid: AblationGrid, outcomes: Mapping[GridRun, Outcome]) -> GridRe
         grid=grid,
         metric=metric,
         outcomes=outcomes,
-        rows=_rows(grid, metric, outcomes, table, complete),
+        rows=_rows(grid, metric, outcomes, table, complete, to_base),
         effects=fit.effects,
         grand_mean=fit.grand_mean,
         complete=len(complete),
         balanced=len(complete) == math.prod(present.values()),
         explained=fit.explained,
+        spread=pooled_spread(to_base),
     )
 
 
-def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
-    """The mean of independent values, at least one, and the half-width of its interval."""
-    values = np.asarray(values, np.float64)
-    n = len(values)
-    if n == 1:
-        return Estimate(float(values[0]), None)
-    quantile = float(special.stdtrit(n - 1, 0.975))
-    return Estimate(float(values.mean()), quantile * float(values.std(ddof=1)) / math.sqrt(n))
+def _differences(grid: AblationGrid, table: np.ndarray) -> list[Difference | None]:
+    """Of every cell; None for the base."""
+    return corrected(
+        [
+            None if n == grid.base else difference(table[n], table[grid.base])
+            for n in range(len(grid.cells))
+        ]
+    )
 
 
 def _rows(
@@ -152,6 +135,7 @@ def _rows(
     outcomes: Mapping[GridRun, Outcome],
     table: np.ndarray,
     complete: list[int],
+    to_base: list[Difference | None],
 ) -> tuple[Row, ...]:
     ranked = sorted(complete, key=lambda n: metric.gap(table[n].mean(), 0.0))
     rest = [n for n in range(len(grid.cells)) if n not in set(complete)]
@@ -170,83 +154,10 @@ def _rows(
                 rank=index + 1 if has_rank else None,
                 score=estimate(values) if values else None,
                 gap=estimate(metric.gap(table[n], table[ranked[0]])) if has_rank else None,
+                difference=to_base[n],
                 values=values,
                 seconds=float(np.mean([o.seconds for o in found])) if found else None,
                 parameters=found[0].parameters if found else None,
             )
         )
     return tuple(rows)
-
-
-class _Fit(NamedTuple):
-    effects: tuple[Effect, ...]
-    grand_mean: float | None
-    explained: float | None
-
-
-def _fit(grid: AblationGrid, levels: list[dict[str, str]], table: np.ndarray) -> _Fit:
-    """Fit the additive model to each seed; effects sum to 0 over the levels of an axis.
-
-    Args:
-        grid: the grid.
-        levels: of each complete cell.
-        table: the metric, [complete cells, seeds].
-    """
-    counts = {
-        (axis, value): sum(cell[axis] == value for cell in levels)
-        for axis, values in grid.axes.items()
-        for value in values
-    }
-    if not levels:
-        return _Fit(tuple(Effect(*key, 0, None) for key in counts), None, None)
-    codes = _codes(grid, counts)
-    width = 1 + sum(len(next(iter(code.values()))) for code in codes.values())
-    design = np.array([_design_row(codes, cell) for cell in levels])
-    inverse = np.linalg.pinv(design)
-    known = inverse @ design  # projection onto the estimable contrasts
-    solution = inverse @ table
-    effects, start = [], 1
-    for axis, code in codes.items():
-        size = len(next(iter(code.values())))
-        for value in grid.axes[axis]:
-            found = None
-            if value in code:
-                contrast = np.zeros(width)
-                contrast[start : start + size] = code[value]
-                if size and np.abs(contrast @ known - contrast).max() < _ROUNDING:
-                    found = estimate(contrast @ solution)
-            effects.append(Effect(axis, value, counts[axis, value], found))
-        start += size
-    constant = np.eye(width)[0]
-    estimable = np.abs(constant @ known - constant).max() < _ROUNDING
-    return _Fit(
-        tuple(effects),
-        float((constant @ solution).mean()) if estimable else None,
-        _explained(design, table.mean(axis=1)),
-    )
-
-
-def _codes(
-    grid: AblationGrid, counts: Mapping[tuple[str, str], int]
-) -> dict[str, dict[str, np.ndarray]]:
-    """Each level that has a cell as a vector; the vectors of an axis sum to 0."""
-    codes = {}
-    for axis, values in grid.axes.items():
-        present = [value for value in values if counts[axis, value]]
-        rows = np.vstack([np.eye(len(present) - 1), -np.ones(len(present) - 1)])
-        codes[axis] = dict(zip(present, rows))
-    return codes
-
-
-def _design_row(
-    codes: Mapping[str, Mapping[str, np.ndarray]], cell: Mapping[str, str]
-) -> np.ndarray:
-    return np.concatenate([[1.0], *(code[cell[axis]] for axis, code in codes.items())])
-
-
-def _explained(design: np.ndarray, means: np.ndarray) -> float | None:
-    total = float(((means - means.mean()) ** 2).sum())
-    if total == 0 or len(means) <= np.linalg.matrix_rank(design):
-        return None
-    left = means - design @ np.linalg.lstsq(design, means, rcond=None)[0]
-    return 1 - float((left**2).sum()) / total

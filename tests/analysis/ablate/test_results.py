@@ -8,9 +8,10 @@ import math
 import pytest
 
 from miras.analysis.ablate import records, report
+from miras.analysis.ablate.estimate import estimate
 from miras.analysis.ablate.outcome import Outcome
 from miras.analysis.ablate.plot import plot
-from miras.analysis.ablate.results import estimate, summarise
+from miras.analysis.ablate.results import summarise
 from miras.config import config_hash
 
 T2 = 4.302652729749464  # Student's t with 2 degrees of freedom at 0.975, from tables
@@ -69,14 +70,14 @@ def test_cells_of_a_task_are_compared_by_the_answers_that_are_right(make):
     assert effects(results)["bias", "lp"] == pytest.approx(7 / 24)
     told = report.markdown(results)
     for words in (
-        "| rank | bias | token accuracy | gap to best |",
-        "| 2 | huber | 0.5000 ± 0.0000 | +0.3750 ± ",
+        "| rank | bias | difference to base | p (Holm) | token accuracy |",
+        "| 2 | huber | base | – | 0.5000 ± 0.0000 |",
         "Held-out token accuracy, higher is better; ",
         "Positive is better.",
     ):
         assert words in told
     assert "bits per byte" not in told
-    assert "rank,cell,bias,status,accuracy," in records.table_csv(results)
+    assert "rank,cell,bias,status,difference," in records.table_csv(results)
     assert plot(results).startswith(b"\x89PNG")
 
 
@@ -186,9 +187,9 @@ def test_tables_for_people(results):
     told = report.markdown(results)
     for words in (
         "3 cells and 1 illegal one, 2 seeds each, with bias=l2, retention=none.",
-        "| 1 | mlp | gd | 2.2500 ± 3.1766 | – | 2 of 2 | 100 |",
-        "| 2 | matrix | gd | 3.2500 ± 3.1766 | +1.0000 ± 0.0000 | 2 of 2 | 100 |",
-        "| – | matrix | newton | 1.0000 | – | 1 of 2 | 100 |",
+        "| 1 | mlp | gd | base | – | 2.2500 ± 3.1766 | 2 of 2 | 100 |",
+        "| 2 | matrix | gd | +1.0000 ± 0.0000 | < 0.001 | 3.2500 ± 3.1766 | 2 of 2 | 100 |",
+        "| – | matrix | newton | -1.0000 | – | 1.0000 | 1 of 2 | 100 |",
         "| memory | mlp | 1 | 2.2500 | -0.5000 ± 0.0000 |",
         "- memory=mlp, algorithm=newton: algorithm 'newton' is a closed form",
         "- memory=matrix, algorithm=newton, seed 1: diverged, step 1: NaN",
