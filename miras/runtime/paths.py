@@ -99,15 +99,18 @@ def write(path: epath.Path, content: bytes | str) -> None:
 
 
 def create(path: epath.Path, content: bytes | str) -> bool:
-    """Write an object unless it exists, which the store decides atomically.
+    """Write an object or file unless it exists, which the store or file system decides atomically.
 
     Returns:
         Whether it was written.
 
     Raises:
+        OSError: the file cannot be written.
         ConfigError: the store cannot be reached, or refuses.
     """
     content = content.encode() if isinstance(content, str) else content
+    if not is_remote(path):
+        return _create_file(pathlib.Path(path), content)
     with reaching(path):
         try:
             # `If-None-Match: *` on S3, `ifGenerationMatch=0` on Google Cloud Storage
@@ -117,12 +120,29 @@ def create(path: epath.Path, content: bytes | str) -> bool:
         return True
 
 
+def _create_file(path: pathlib.Path, content: bytes) -> bool:
+    try:  # exclusive also among the hosts of a network file system (NFS from version 3)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError:
+        return False
+    with open(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(handle)
+    return True
+
+
 def entries(path: epath.Path) -> dict[str, bool]:
-    """The names below a path on an object store, and whether each is a folder.
+    """The names below a path, and whether each is a folder; none, if there is no such path.
 
     Raises:
+        OSError: the folder cannot be read.
         ConfigError: the store cannot be reached, or refuses.
     """
+    if not is_remote(path):
+        with contextlib.suppress(FileNotFoundError), os.scandir(path) as found:
+            return {entry.name: entry.is_dir() for entry in found}
+        return {}
     with reaching(path):
         try:
             found = file_system(path).ls(os.fspath(path), detail=True, refresh=True)
@@ -137,11 +157,15 @@ def entries(path: epath.Path) -> dict[str, bool]:
 
 
 def remove(path: epath.Path) -> None:
-    """Remove an object, or all objects below a path; nothing if there are none.
+    """Remove an object or file, or all objects below a path; nothing if there are none.
 
     Raises:
+        OSError: the file cannot be removed.
         ConfigError: the store cannot be reached, or refuses.
     """
+    if not is_remote(path):
+        pathlib.Path(path).unlink(missing_ok=True)
+        return
     with reaching(path), contextlib.suppress(FileNotFoundError):
         file_system(path).rm(os.fspath(path), recursive=True)
 

@@ -73,11 +73,11 @@ def test_what_a_killed_run_leaves_is_taken_over(tmp_path):
         "f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX)\n"
         "f.write(str(os.getpid())); f.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    killed = subprocess.run([sys.executable, "-c", script, str(folder.lock)], check=False)
+    killed = subprocess.run([sys.executable, "-c", script, str(folder.path / "lock")], check=False)
     assert killed.returncode == -9
-    assert folder.lock.read_text() != ""
+    assert (folder.path / "lock").read_text() != ""
     with folder.locked():
-        assert folder.lock.read_text().strip() == str(os.getpid())
+        assert (folder.path / "lock").read_text().strip() == str(os.getpid())
 
 
 def test_a_path_that_cannot_be_written_is_told(tiny, tmp_path):

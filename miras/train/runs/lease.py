@@ -1,7 +1,9 @@
-"""The lease of a run folder on an object store: how one writer is sure of the folder.
+"""The lease of a folder on an object store or a shared disk: how one writer is sure of the folder.
 
 An object store has no lock and no rename. It has what this protocol needs: an object can be created
 on the condition that it does not exist, and a listing shows every object that was written before.
+A disk that several hosts share has that as well (files are created with `O_EXCL`), and may have no
+locks between hosts, or keep those of a host that is lost.
 
     writer/00000001.json, writer/00000002.json, ...     one object for each writer that ever was
 
@@ -24,6 +26,11 @@ on the condition that it does not exist, and a listing shows every object that w
    only add a complete checkpoint of the same run. Of the other files, which the owner writes whole
    at each flush, it can replace one by an older copy until the owner's next flush.
 
+6. **On a disk** the checkpoints lie in place. A writer that has lost the lease therefore ends its
+   process at its next heartbeat (`lost`), which is due when a process that was stopped goes on. A
+   network file system may list a folder as it was a minute ago, but it opens a file as it is now: a
+   new writer removes the object of the one before, which finds out by that.
+
 A store that ignores the condition of 1 lets the last of several creators win; the others find its
 token in their object at their next heartbeat, and stop.
 """
@@ -36,6 +43,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from etils import epath
@@ -49,23 +57,28 @@ _NAME = re.compile(r"([0-9]{8})\.json")
 _log = logging.getLogger(__name__)
 
 
+class InUseError(ConfigError):
+    """Another writer, which is alive, has the folder."""
+
+
 class LeaseLostError(ConfigError):
     """Another writer has taken over the folder, so that this process must not write to it."""
 
 
 class Lease:
-    """The right to write to a run folder on an object store.
+    """The right to write to a run folder on an object store or a shared disk.
 
     Args:
         folder: of the run.
+        lost: called in a thread, once, when a heartbeat finds that the lease is lost.
 
     Attributes:
         epoch: the number of this writer, >= 1, higher than those of all writers before; 0 before
             `acquire`.
     """
 
-    def __init__(self, folder: epath.Path):
-        self.epoch = 0
+    def __init__(self, folder: epath.Path, lost: Callable[[LeaseLostError], None] | None = None):
+        self.epoch, self._when_lost = 0, lost
         self._run, self._folder = folder, folder / "writer"
         self._token, self._beats = secrets.token_hex(8), 0
         self._lost: LeaseLostError | None = None
@@ -79,7 +92,9 @@ class Lease:
         It waits for up to `EXPIRY` seconds for a writer that did not release it.
 
         Raises:
-            ConfigError: another process writes to the folder, or the store cannot be reached.
+            InUseError: another process writes to the folder.
+            ConfigError: the store cannot be reached.
+            OSError: the disk cannot be written.
         """
         epoch, holder = self._highest()
         if holder is not None and not holder.get("released"):
@@ -130,16 +145,18 @@ class Lease:
         while not self._stop.wait(HEARTBEAT):
             try:
                 self._renew()
-            except LeaseLostError:
+            except LeaseLostError as error:
+                if self._when_lost is not None:
+                    self._when_lost(error)
                 return
-            except ConfigError as error:  # once the store answers again, a check decides
+            except (ConfigError, OSError) as error:  # once it answers again, a check decides
                 _log.warning("warning: the lease could not be renewed: %s", error)
 
     def _wait_for_expiry(self, epoch: int, holder: dict[str, Any]) -> None:
         """Return once the lease has expired.
 
         Raises:
-            ConfigError: it was renewed or taken.
+            InUseError: it was renewed or taken.
         """
         _log.warning(
             "%s was last written by %s, which did not release it: waiting up to %g s to see "
@@ -157,8 +174,8 @@ class Lease:
             if found != (epoch, holder):
                 raise self._in_use(found[1] or holder)
 
-    def _in_use(self, holder: dict[str, Any]) -> ConfigError:
-        return ConfigError(
+    def _in_use(self, holder: dict[str, Any]) -> InUseError:
+        return InUseError(
             f"{self._run} is in use by {_named(holder)}: wait until it ends, or give another "
             "folder with --out."
         )

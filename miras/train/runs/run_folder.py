@@ -7,31 +7,30 @@
 Process 0 writes them. Process I of several has only a log_process_I.txt and a stacks_process_I.txt.
 
 The files are written by `loggers`, `checkpoints`, `plot` and `provenance`. A folder on an object
-store is a local copy that `mirror` uploads; `lease` says how one writer is sure of it.
+store is a local copy that `mirror` uploads; `lease` says how one writer is sure of it. A folder on
+a disk that several hosts share has a lease, too, once `RunFolder.share` has made its `writer/`.
 """
 
 import contextlib
-import errno
-import fcntl
 import os
 import pathlib
-import time
 from collections.abc import Iterator
 
 from miras.config import config_hash, from_json, plugins, to_json
 from miras.errors import ConfigError
 from miras.runtime import processes
-from miras.runtime.files import check_target, expand_home, is_leftover, write_atomically
+from miras.runtime.files import expand_home, is_leftover, write_atomically
 from miras.runtime.paths import is_remote
 from miras.train.checkpoints.checkpointer import saved_steps
 from miras.train.config import RunConfig
-from miras.train.runs import provenance
+from miras.train.runs import disk_lock, provenance
+from miras.train.runs.disk_lock import DiskLock, cannot_write
 from miras.train.runs.mirror import Mirror
 from miras.train.runs.mutable_fields import resumed_config, short_hash
 from miras.train.runs.shared_folder import TOKEN, check_seen
 
 _WRITTEN_BEFORE_CONFIG = {
-    "lock",
+    *disk_lock.FILES,
     TOKEN,
     "config_hash",
     "config.json.new",
@@ -66,7 +65,7 @@ class RunFolder:
         number = processes.index()
         self.log = self.path / _of_process("log.txt", number)
         self.stacks = self.path / _of_process("stacks.txt", number)
-        self.lock = self.path / "lock"
+        self._lock = DiskLock(self.path)
         self.plugins = self.path / "plugins"
         self.origin = self.path / "origin.json"
 
@@ -167,52 +166,35 @@ class RunFolder:
         """Check that no other process has taken over a locked folder.
 
         Raises:
-            ConfigError: one has, on an object store.
+            ConfigError: one has, on an object store or a shared disk.
         """
         if self._mirror is not None:
             self._mirror.check()
+        else:
+            self._lock.check()
+
+    def share(self) -> None:
+        """Let several hosts write to the folder, one at a time (`DiskLock.share`).
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        if self._mirror is None:
+            self._lock.share()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the folder for this process; the folder is created if it does not exist.
 
-        The operating system releases the lock when the process ends for any reason, so that a
-        killed run leaves no lock behind. On an object store the lock is a lease (`lease`), and at
-        the end what has changed is uploaded.
+        A killed run leaves no lock behind (`DiskLock`). On an object store the lock is a lease
+        (`lease`), and at the end what has changed is uploaded.
 
         Raises:
-            ConfigError: another process holds the lock, or the folder cannot be written.
+            InUseError: another process holds the lock.
+            ConfigError: the folder cannot be written.
         """
-        with self._locked() if self._mirror is None else self._mirror.written():
+        with self._lock.held() if self._mirror is None else self._mirror.written():
             yield
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            check_target(self.lock)
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            handle = os.open(self.lock, flags, 0o644)
-        except OSError as error:
-            raise ConfigError(cannot_write(self.path, error)) from error
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise ConfigError(cannot_write(self.lock, error)) from error
-                raise ConfigError(
-                    f"{self.path} is in use by the run of process {_read_pid(handle)}: wait until "
-                    "it ends, or give another folder with --out."
-                ) from error
-            try:
-                os.ftruncate(handle, 0)
-                os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-            except OSError as error:
-                raise ConfigError(cannot_write(self.lock, error)) from error
-            yield
-        finally:
-            os.close(handle)
 
     def write_config(self, config: RunConfig, tokenizer: str | None = None) -> None:
         """Save the config, its hash, the plugins and the tokenizer, unless they are unchanged.
@@ -259,20 +241,3 @@ def default_folder(name: str, config: RunConfig) -> str:
             before.check(config)
             return str(before.path)
     return f"runs/{name}-{short_hash(config)}"
-
-
-def cannot_write(path: pathlib.Path, error: OSError) -> str:
-    """The error message for a path that cannot be written."""
-    return (
-        f"cannot write {path} ({error.strerror or error}): free space or make it writable, or "
-        "give another folder with --out."
-    )
-
-
-def _read_pid(handle: int) -> str:
-    """The process id in a lock file; its holder may be about to write it."""
-    for _ in range(10):
-        if text := os.pread(handle, 32, 0).decode(errors="replace").strip():
-            return text
-        time.sleep(0.01)
-    return "unknown"
