@@ -91,7 +91,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _grid(args: argparse.Namespace, points: Sweep, console: "Console") -> "AblationGrid":
-    from miras.analysis.ablate.grid import make_grid
+    from miras.analysis.ablate.make_grid import make_grid
 
     with console.status("building the configs"):
         return make_grid(

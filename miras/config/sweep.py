@@ -96,13 +96,17 @@ def text(value: Any) -> str:
     """A value as on the command line: text unchanged, everything else as JSON.
 
     Args:
-        value: text, a number, true or false, None, a list or dict of them, or a config.
+        value: text, a number, true or false, None, a list or dict of them, or a config; anything
+            else is named by its `__name__` or `repr`.
     """
     if isinstance(value, str):
         return value.strip()
     if value is None:
         return "none"
-    return json.dumps(to_dict(value) if isinstance(value, Config) else value)
+    try:
+        return json.dumps(to_dict(value) if isinstance(value, Config) else value)
+    except TypeError:  # a value for a function of the user's, not for `override`
+        return getattr(value, "__name__", repr(value))
 
 
 def _merge(left: Mapping[str, Any], right: Mapping[str, Any]) -> Point:

@@ -22,8 +22,8 @@ def ablate(
     """Train every run of a grid and report the results, or resume the grid in a folder.
 
     Each run is trained in its own process; if one fails, the failure is recorded and the others
-    continue. The folder then holds `results.jsonl`, `table.csv`, `table.md`, `effects.csv` and
-    `plot.png`.
+    continue. After each run `results.jsonl`, `table.csv`, `table.md` and `effects.csv` are written
+    anew, and after the last `plot.png` and `curves.png`.
 
     Args:
         grid: from `make_grid`.
@@ -37,15 +37,13 @@ def ablate(
     """
     from rich.console import Console
 
+    from miras.analysis.ablate import files, processes, report
     from miras.analysis.ablate import jobs as training
-    from miras.analysis.ablate import processes, records, report
+    from miras.analysis.ablate.cell_costs import known_costs
     from miras.analysis.ablate.folder import GridFolder
     from miras.analysis.ablate.metric import metric_of
-    from miras.analysis.ablate.plot import plot
     from miras.analysis.ablate.progress import Display
     from miras.analysis.ablate.results import summarise
-    from miras.runtime.figures import write_figure
-    from miras.runtime.files import write_atomically
     from miras.runtime.terminal import tolerant
 
     jobs = processes.default_jobs() if jobs is None else jobs
@@ -53,6 +51,8 @@ def ablate(
     console = console or Console()
     folder = GridFolder(out)
     with folder.opened(grid), tolerant(console):
+        with console.status("counting the costs of the cells"):
+            costs = [known_costs(cell.config) for cell in grid.cells]
         done = len(training.finished(grid, folder))
         if done:
             _print_line(console, f"{done} of {len(grid.runs)} runs are already in {folder.path}.")
@@ -62,15 +62,10 @@ def ablate(
                 folder,
                 processes.LocalProcesses(folder, jobs),
                 display,
-                lambda outcomes: write_atomically(folder.results, records.jsonl(grid, outcomes)),
+                lambda outcomes: files.write_tables(folder, summarise(grid, outcomes, costs)),
             )
-        results = summarise(grid, outcomes)
-        write_atomically(folder.table, records.table_csv(results))
-        write_atomically(folder.effects, records.effects_csv(results))
-        write_atomically(folder.markdown, report.markdown(results))
-        write_figure(
-            folder.plot, lambda: plot(results), lambda reason: _print_line(console, reason)
-        )
+        results = summarise(grid, outcomes, costs)
+        files.write_figures(folder, results, lambda reason: _print_line(console, reason))
         for table in report.tables(results):
             console.print()
             console.print(table)

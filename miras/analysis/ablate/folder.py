@@ -1,6 +1,6 @@
 """A grid's folder: its files, the grid it belongs to, and the lock of the process that uses it.
 
-grid.json  results.jsonl  table.csv  table.md  effects.csv  plot.png  lock
+grid.json  results.jsonl  table.csv  table.md  effects.csv  plot.png  curves.png  lock
 runs/SLUG/         a training run, see `miras.train.runs.run_folder`, and its outcome.json
 logs/SLUG.log      the output of a run's process
 compiled/          compiled programs that the seeds of a cell share, while the grid is trained
@@ -39,6 +39,7 @@ class GridFolder:
         self.markdown = self.path / "table.md"
         self.effects = self.path / "effects.csv"
         self.plot = self.path / "plot.png"
+        self.curves = self.path / "curves.png"
         self.runs = self.path / "runs"
         self.logs = self.path / "logs"
         self.compiled = self.path / "compiled"

@@ -1,24 +1,35 @@
-"""The cells of a grid, legal and illegal, and the identity of a grid.
+"""The cells of a grid, legal and illegal, its runs, and its identity.
 
 A cell is a config. An illegal one raises ConfigError when it is built, before anything is trained.
+`make_grid` builds grids.
 """
 
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from miras.analysis.ablate import held_out
-from miras.analysis.ablate.trainable import TrainableCheck
-from miras.config import config_hash, override, require, sweep, to_dict
-from miras.config.sweep import Sweep
-from miras.errors import ConfigError, UnknownPartError
+from miras.config import config_hash, override, to_dict
 
 if TYPE_CHECKING:
     from miras.train import RunConfig
 
 PRESET = "(preset)"  # the level of a field that a point does not set
+
+
+class SweptRate(NamedTuple):
+    """A rate at which a cell is trained.
+
+    Attributes:
+        path: of the field, see `rates`.
+        text: as given, such as "0.5x".
+        value: the rate; of several memories, the first one's.
+    """
+
+    path: str
+    text: str
+    value: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +41,18 @@ class GridCell:
         levels: the value of each axis, as text.
         config: its run with the first seed.
         held_out: digest of its held-out data; None if it was not read.
+        group: the cell at its own rates; several cells of a group differ in `rates`.
+        rates: that the grid sweeps.
+        changes: the assignments that brought it to the grid's budget.
     """
 
     name: str
     levels: dict[str, str]
     config: "RunConfig"
     held_out: str | None = None
+    group: str = ""
+    rates: tuple[SweptRate, ...] = ()
+    changes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +102,8 @@ class AblationGrid:
         illegal: the illegal combinations.
         base: index of the cell to which others are compared.
         without_preset: whether no cell is the preset, so that the base is only the first cell.
+        budget: what the cells have the same of, see `budget`; None for nothing.
+        swept: the rates that are swept in each cell, with their values as given.
     """
 
     title: str
@@ -95,6 +114,8 @@ class AblationGrid:
     illegal: tuple[IllegalCell, ...]
     base: int = 0
     without_preset: bool = False
+    budget: str | None = None
+    swept: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def runs(self) -> tuple[GridRun, ...]:
@@ -112,101 +133,13 @@ class AblationGrid:
             "seeds": self.seeds,
             "axes": {path: list(values) for path, values in self.axes.items()},
             "fixed": self.fixed,
+            **({"budget": self.budget} if self.budget else {}),
+            **({"swept": {k: list(v) for k, v in self.swept.items()}} if self.swept else {}),
             "held_out": "common",  # in earlier versions each seed had its own
             "cells": {cell.name: config_hash(cell.config) for cell in self.cells},
             "illegal": [cell.name for cell in self.illegal],
             "config": to_dict(self.cells[0].config),
         }
-
-
-def make_grid(
-    points: Sweep,
-    build: "Callable[..., RunConfig]",
-    *,
-    seeds: int,
-    title: str = "ablation",
-    check: "Callable[[RunConfig], str | None] | None" = None,
-) -> AblationGrid:
-    """Build the config of every point, and separate the legal from the illegal ones.
-
-    Args:
-        points: from `miras.config.sweep`.
-        build: makes a run's config from a point's overrides, as `functools.partial(override,
-            base)` does.
-        seeds: number of runs per cell, >= 1. Run i adds i to `train.seed` and `data.seed`, and
-            keeps the content of the data, see `held_out`.
-        title: of the grid.
-        check: raises `ConfigError` for a config that can be built but not trained, and returns a
-            digest of its held-out data or None; `TrainableCheck()` if not given.
-
-    Raises:
-        ConfigError: if no point is legal, two are the same, a part is not registered, or the
-            points set seeds.
-    """
-    require(seeds >= 1, f"seeds={seeds} must be at least 1.")
-    require(bool(points), "a grid has no points: give at least one.")
-    check = TrainableCheck() if check is None else check
-    axes, fixed = _axes(points)
-    built = [_built(point, axes, build, seeds) for point in points]
-    common = held_out.common([cell.config for cell in built if isinstance(cell, GridCell)])
-    checked = [
-        _checked(cell, common(cell.config), check) if isinstance(cell, GridCell) else cell
-        for cell in built
-    ]
-    cells = [cell for cell in checked if isinstance(cell, GridCell)]
-    illegal = [cell for cell in checked if isinstance(cell, IllegalCell)]
-    _check_any_legal(cells, illegal)
-    _check_seeds(cells)
-    _check_distinct(cells)
-    base = _base(cells, common, functools.partial(build, *sweep.assignments(fixed)))
-    return AblationGrid(
-        title, axes, fixed, seeds, tuple(cells), tuple(illegal), base or 0, base is None
-    )
-
-
-def _base(
-    cells: list[GridCell],
-    common: "Callable[[RunConfig], RunConfig]",
-    preset: "Callable[[], RunConfig]",
-) -> int | None:
-    """The cell that is the preset with the fixed fields; None if there is none."""
-    try:
-        wanted = config_hash(common(preset()))
-    except ConfigError:
-        return None
-    hashes = [config_hash(cell.config) for cell in cells]
-    return hashes.index(wanted) if wanted in hashes else None
-
-
-def _built(
-    point: Mapping[str, Any],
-    axes: Iterable[str],
-    build: "Callable[..., RunConfig]",
-    seeds: int,
-) -> "GridCell | IllegalCell":
-    """The cell of a point, not yet checked."""
-    levels = {path: sweep.text(point[path]) if path in point else PRESET for path in axes}
-    name = ", ".join(f"{path}={value}" for path, value in levels.items()) or PRESET
-    try:
-        config = build(*sweep.assignments(point))
-        _seeded(config, seeds - 1)
-    except UnknownPartError:  # a typing error, not a combination to skip
-        raise
-    except ConfigError as error:
-        return IllegalCell(name, levels, " ".join(str(error).split()))
-    return GridCell(name, levels, config)
-
-
-def _checked(
-    cell: GridCell, config: "RunConfig", check: "Callable[[RunConfig], str | None]"
-) -> "GridCell | IllegalCell":
-    """The cell with a config and the digest of its held-out data, or why it is illegal."""
-    try:
-        return dataclasses.replace(cell, config=config, held_out=check(config))
-    except UnknownPartError:
-        raise
-    except ConfigError as error:
-        return IllegalCell(cell.name, cell.levels, " ".join(str(error).split()))
 
 
 def grouped(illegal: Iterable[IllegalCell]) -> dict[str, list[IllegalCell]]:
@@ -217,18 +150,7 @@ def grouped(illegal: Iterable[IllegalCell]) -> dict[str, list[IllegalCell]]:
     return groups
 
 
-def _axes(points: Sweep) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """The fields that vary over the points, and the fields that do not."""
-    paths = dict.fromkeys(path for point in points for path in point)
-    values = {
-        path: tuple(dict.fromkeys(sweep.text(p[path]) if path in p else PRESET for p in points))
-        for path in paths
-    }
-    axes = {path: found for path, found in values.items() if len(found) > 1}
-    return axes, {path: found[0] for path, found in values.items() if len(found) == 1}
-
-
-def _seeded(config: "RunConfig", i: int) -> "RunConfig":
+def seeded(config: "RunConfig", i: int) -> "RunConfig":
     """The run with another initialisation and order of training, on the same data."""
     if not i:
         return config
@@ -241,47 +163,8 @@ def _seeded(config: "RunConfig", i: int) -> "RunConfig":
 
 
 def _run(number: int, cell: GridCell, i: int) -> GridRun:
-    config = _seeded(cell.config, i)
+    config = seeded(cell.config, i)
     levels = re.sub(r"[^A-Za-z0-9.+]+", "-", "-".join(cell.levels.values())).strip("-.")[:60]
     seed = config.train.seed
     slug = f"{levels or 'preset'}-seed{seed}-{config_hash(config)}"
     return GridRun(number, cell.name, seed, config, slug)
-
-
-def _check_any_legal(cells: list[GridCell], illegal: list[IllegalCell]) -> None:
-    if cells:
-        return
-    groups: dict[str, list[IllegalCell]] = {}
-    for cell in illegal:  # the error is before the colon, the fix after it
-        groups.setdefault(cell.reason.partition(":")[0], []).append(cell)
-    if len(groups) == 1:
-        raise ConfigError(illegal[0].reason)
-    reasons = "; ".join(
-        f"{', '.join(cell.name for cell in cells)}: {cells[0].reason.removesuffix('.')}"
-        for cells in groups.values()
-    )
-    raise ConfigError(
-        f"none of the {len(illegal)} cells is legal ({reasons}): give at least one legal value."
-    )
-
-
-def _check_seeds(cells: list[GridCell]) -> None:
-    bases = {
-        (cell.config.train.seed, cell.config.data.seed, cell.config.data.seed_of_content)
-        for cell in cells
-    }
-    require(
-        len(bases) == 1,
-        "seeds cannot be an axis, since all cells are trained with the same ones: give their "
-        "number with --seeds, and the first as train.seed=N.",
-    )
-
-
-def _check_distinct(cells: list[GridCell]) -> None:
-    known: dict[str, GridCell] = {}
-    for cell in cells:
-        same = known.setdefault(config_hash(cell.config), cell)
-        require(
-            same is cell,
-            f"{same.name} and {cell.name} are the same model and training: leave one out.",
-        )

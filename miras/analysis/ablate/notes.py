@@ -41,6 +41,8 @@ def _differences(results: GridResults) -> Iterator[str]:
         return
     found = [row.difference for row in results.rows if row.difference is not None]
     compared = sum(d.holm is not None for d in found)
+    if not compared:
+        return
     better = "negative" if results.metric.less_is_better else "positive"
     yield (
         f"Difference to base: the metric minus that of {results.base.name} with the same seed, "

@@ -5,6 +5,8 @@ import json
 import pathlib
 from typing import Any, Literal
 
+from miras.analysis.ablate.measurements import Curve
+
 OUTCOME = "outcome.json"
 
 
@@ -24,6 +26,9 @@ class Outcome:
         seconds: wall time of the last process, including compilation.
         resumed_from: the step that process resumed from; None if it took all steps.
         parameters: number of trained parameters; None unless done.
+        tokens_per_second: see `measurements.Measurements`.
+        utilization: as above.
+        curve: as above, also of a run that diverged.
     """
 
     config_hash: str
@@ -35,6 +40,9 @@ class Outcome:
     seconds: float = 0.0
     resumed_from: int | None = None
     parameters: int | None = None
+    tokens_per_second: float | None = None
+    utilization: float | None = None
+    curve: Curve = ()
 
     def to_json(self) -> str:
         """The outcome as one line of JSON."""
@@ -45,7 +53,7 @@ def read_outcome(folder: pathlib.Path, config_hash: str) -> Outcome | None:
     """The outcome in a run's folder; None if there is none of this config."""
     try:
         data: Any = json.loads((folder / OUTCOME).read_text())
-        outcome = Outcome(**data)
-    except (OSError, ValueError, TypeError):
+        outcome = Outcome(**data | {"curve": tuple(map(tuple, data.get("curve", ())))})
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
     return outcome if outcome.config_hash == config_hash else None

@@ -10,8 +10,13 @@ from miras.analysis.ablate.estimate import Estimate
 from miras.analysis.ablate.grid import AblationGrid, GridRun
 from miras.analysis.ablate.outcome import Outcome
 from miras.analysis.ablate.paired import Difference
-from miras.analysis.ablate.results import GridResults
+from miras.analysis.ablate.results import GridResults, Row
 from miras.config import config_hash
+
+_COSTS = (
+    *("parameters", "state_bytes", "inner_rate", "write_strength", "flops_per_token"),
+    *("flops_per_step", "flops", "tokens"),
+)
 
 
 def jsonl(grid: AblationGrid, outcomes: Mapping[GridRun, Outcome]) -> str:
@@ -31,6 +36,8 @@ def jsonl(grid: AblationGrid, outcomes: Mapping[GridRun, Outcome]) -> str:
             "seconds": outcome.seconds,
             "resumed_from": outcome.resumed_from,
             "parameters": outcome.parameters,
+            "tokens_per_second": outcome.tokens_per_second,
+            "model_flops_utilization": outcome.utilization,
             "config_hash": config_hash(run.config),
             "folder": f"runs/{run.slug}",
             "reason": outcome.reason,
@@ -45,8 +52,8 @@ def table_csv(results: GridResults) -> str:
     names = [
         *("rank", "cell", *grid.axes, "status", "difference", "difference_half_interval"),
         *("difference_seeds", "p", "p_holm", results.metric.field, "half_interval"),
-        *("behind_best", "behind_half_interval", "seeds_done", "seeds", "parameters"),
-        *("seconds_per_run", "reason"),
+        *("behind_best", "behind_half_interval", "seeds_done", "seeds", *_COSTS),
+        *("tokens_per_second", "model_flops_utilization", "seconds_per_run", "reason"),
     ]
     lines: list[list[Any]] = [names]
     for row in results.rows:
@@ -55,15 +62,16 @@ def table_csv(results: GridResults) -> str:
             [
                 *(row.rank, row.cell.name, *row.cell.levels.values()),
                 *("incomplete" if row.rank is None else "done", *_difference(row.difference)),
-                *(*_pair(row.score), *_pair(row.gap), len(row.values), grid.seeds, row.parameters),
-                *(None if row.seconds is None else round(row.seconds, 1), "; ".join(reasons)),
+                *(*_pair(row.score), *_pair(row.gap), len(row.values), grid.seeds, *_costs(row)),
+                *(row.tokens_per_second, row.utilization, row.seconds, "; ".join(reasons)),
             ]
         )
     for cell in grid.illegal:
         empty = [None] * 9
         levels = cell.levels.values()
+        costs = [None] * (len(_COSTS) + 3)
         lines.append(
-            [None, cell.name, *levels, "illegal", *empty, 0, grid.seeds, None, None, cell.reason]
+            [None, cell.name, *levels, "illegal", *empty, 0, grid.seeds, *costs, cell.reason]
         )
     return _csv(lines)
 
@@ -81,6 +89,23 @@ def effects_csv(results: GridResults) -> str:
 
 def _pair(found: Estimate | None) -> tuple[float | None, float | None]:
     return (None, None) if found is None else (found.mean, found.half)
+
+
+def _costs(row: Row) -> tuple[Any, ...]:
+    """The values of `_COSTS`; of several memories, separated by spaces."""
+    found = row.costs
+    if found is None:
+        return (row.parameters, *[None] * (len(_COSTS) - 1))
+    return (
+        found.parameters,
+        found.state_bytes,
+        " ".join(repr(rate.lr) for rate in found.rates),
+        " ".join("" if rate.strength is None else repr(rate.strength) for rate in found.rates),
+        found.token_flops,
+        found.step_flops,
+        found.flops,
+        found.tokens,
+    )
 
 
 def _difference(found: Difference | None) -> tuple[float | None, ...]:

@@ -4,12 +4,17 @@
 `plot` draws the figure.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
 
 from rich.table import Table
-from rich.text import Text
 
+from miras.analysis.ablate.columns import (
+    Column,
+    costs_of,
+    markdown_table,
+    rich_table,
+    speed_columns,
+)
 from miras.analysis.ablate.effects import Effect
 from miras.analysis.ablate.estimate import Estimate
 from miras.analysis.ablate.grid import AblationGrid, grouped
@@ -17,22 +22,20 @@ from miras.analysis.ablate.notes import NONE, count, notes
 from miras.analysis.ablate.results import GridResults, Row
 
 
-class _Column(NamedTuple):
-    """A column of a table: its name, whether it holds numbers, and the text of a row's entry."""
-
-    name: str
-    numeric: bool
-    show: Callable[[Any], str]
-
-
 def markdown(results: GridResults) -> str:
     """The tables, notes and failures in Markdown."""
     grid = results.grid
     fixed = f", with {', '.join(f'{k}={v}' for k, v in grid.fixed.items())}" if grid.fixed else ""
-    parts = [f"# Ablation of {grid.title}", f"{heading(results)}{fixed}.", "## Cells"]
-    parts.append(_markdown_table(_cell_columns(results), results.rows))
+    parts = [f"# Ablation of {grid.title}", f"{heading(results)}{fixed}."]
+    ended = len(results.outcomes)
+    if ended < len(grid.runs):
+        parts.append(f"{ended} of {len(grid.runs)} runs have ended.")
+    parts.append("## Cells")
+    parts.append(markdown_table(_cell_columns(results), results.rows))
+    if columns := cost_columns(results):
+        parts += ["## Rates and costs", markdown_table(columns, results.rows)]
     if results.effects:
-        parts += ["## Main effects", _markdown_table(_effect_columns(results), results.effects)]
+        parts += ["## Main effects", markdown_table(_effect_columns(results), results.effects)]
     parts += list(notes(results))
     if grid.illegal:
         lines = (
@@ -43,15 +46,20 @@ def markdown(results: GridResults) -> str:
     failures = list(_failures(results))
     if failures:
         parts += ["## Runs that did not finish", _list(failures)]
-    parts.append("![main effects and ranked cells](plot.png)")
+    if ended == len(grid.runs):
+        parts.append("![main effects and ranked cells](plot.png)")
+        if any(len(outcome.curve) > 1 for outcome in results.outcomes.values()):
+            parts.append("![learning curves](curves.png)")
     return "\n\n".join(parts) + "\n"
 
 
 def tables(results: GridResults) -> Iterator[Table]:
-    """Tables of cells and main effects for a terminal."""
-    yield _rich_table(_cell_columns(results), results.rows)
+    """Tables of cells, their costs and main effects for a terminal."""
+    yield rich_table(_cell_columns(results), results.rows)
+    if columns := cost_columns(results):
+        yield rich_table(columns, results.rows)
     if results.effects:
-        yield _rich_table(_effect_columns(results), results.effects)
+        yield rich_table(_effect_columns(results), results.effects)
 
 
 def heading(results: GridResults) -> str:
@@ -75,35 +83,46 @@ def _failures(results: GridResults) -> Iterator[str]:
             yield f"{run.name}, seed {run.seed}: {reason}"
 
 
-def _cell_columns(results: GridResults) -> list[_Column]:
-    grid = results.grid
-    columns = [_Column("rank", True, lambda row: NONE if row.rank is None else str(row.rank))]
-    for axis in grid.axes:
-        columns.append(_Column(axis, False, lambda row, axis=axis: row.cell.levels[axis]))
-    if len(grid.cells) > 1:
-        columns.append(_Column("difference to base", True, lambda row: _to_base(results, row)))
-        if grid.seeds > 1:
-            columns.append(_Column("p (Holm)", True, _p))
-    columns.append(_Column(results.metric.name, True, lambda row: _estimate(row.score)))
-    if any(row.rank is None for row in results.rows):
-        columns.append(_Column("seeds", True, lambda row: f"{len(row.values)} of {grid.seeds}"))
-    columns.append(
-        _Column("parameters", True, lambda row: f"{row.parameters:,}" if row.parameters else NONE)
-    )
+def label_columns(results: GridResults) -> list[Column]:
+    """The rank of a cell and its levels."""
+    columns = [Column("rank", True, lambda row: NONE if row.rank is None else str(row.rank))]
+    for axis in results.grid.axes:
+        columns.append(Column(axis, False, lambda row, axis=axis: row.cell.levels[axis]))
     return columns
 
 
-def _effect_columns(results: GridResults) -> list[_Column]:
+def cost_columns(results: GridResults) -> list[Column]:
+    """Rates, sizes and speed of the cells; empty if no costs are known."""
+    if all(row.costs is None for row in results.rows):
+        return []
+    return [*label_columns(results), *costs_of(lambda row: row.costs, results.rows),
+            *speed_columns(results.rows)]  # fmt: skip
+
+
+def _cell_columns(results: GridResults) -> list[Column]:
+    grid = results.grid
+    columns = label_columns(results)
+    if len(grid.cells) > 1:
+        columns.append(Column("difference to base", True, lambda row: _to_base(results, row)))
+        if grid.seeds > 1:
+            columns.append(Column("p (Holm)", True, _p))
+    columns.append(Column(results.metric.name, True, lambda row: _estimate(row.score)))
+    if any(row.rank is None for row in results.rows):
+        columns.append(Column("seeds", True, lambda row: f"{len(row.values)} of {grid.seeds}"))
+    return columns
+
+
+def _effect_columns(results: GridResults) -> list[Column]:
     def mean(effect: Effect) -> str:
         value = results.adjusted(effect)
         return NONE if value is None else f"{value:.4f}"
 
     return [
-        _Column("axis", False, lambda effect: effect.axis),
-        _Column("level", False, lambda effect: effect.level),
-        _Column("cells", True, lambda effect: str(effect.cells)),
-        _Column("mean" if results.balanced else "adjusted mean", True, mean),
-        _Column("effect", True, lambda effect: _estimate(effect.effect, signed=True)),
+        Column("axis", False, lambda effect: effect.axis),
+        Column("level", False, lambda effect: effect.level),
+        Column("cells", True, lambda effect: str(effect.cells)),
+        Column("mean" if results.balanced else "adjusted mean", True, mean),
+        Column("effect", True, lambda effect: _estimate(effect.effect, signed=True)),
     ]
 
 
@@ -128,24 +147,3 @@ def _estimate(found: Estimate | None, signed: bool = False) -> str:
 
 def _list(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _markdown_table(columns: Sequence[_Column], rows: Sequence[Any]) -> str:
-    escape = lambda text: text.replace("|", "\\|")  # noqa: E731
-    lines = [
-        [escape(column.name) for column in columns],
-        ["---:" if column.numeric else "---" for column in columns],
-        *([escape(column.show(row)) for column in columns] for row in rows),
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _rich_table(columns: Sequence[_Column], rows: Sequence[Any]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
-    for column in columns:
-        table.add_column(
-            Text(column.name), justify="right" if column.numeric else "left", no_wrap=True
-        )
-    for row in rows:
-        table.add_row(*(Text(column.show(row)) for column in columns))
-    return table

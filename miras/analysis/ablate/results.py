@@ -5,11 +5,12 @@ Student's t over the seeds.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from miras.analysis.ablate.cell_costs import CellCosts
 from miras.analysis.ablate.effects import Effect, fit_effects
 from miras.analysis.ablate.estimate import Estimate, estimate
 from miras.analysis.ablate.grid import AblationGrid, GridCell, GridRun
@@ -31,6 +32,9 @@ class Row(NamedTuple):
         values: the metric of each finished seed.
         seconds: mean wall time of the finished seeds' last processes.
         parameters: number of trained parameters.
+        tokens_per_second: mean over the finished seeds; None if none has logged it.
+        utilization: model FLOPs utilisation; as above.
+        costs: of the cell; None if not given.
     """
 
     cell: GridCell
@@ -41,6 +45,9 @@ class Row(NamedTuple):
     values: tuple[float, ...]
     seconds: float | None
     parameters: int | None
+    tokens_per_second: float | None
+    utilization: float | None
+    costs: CellCosts | None
 
 
 class GridResults(NamedTuple):
@@ -92,8 +99,18 @@ class GridResults(NamedTuple):
                 yield run, f"{outcome.status}, {outcome.reason}"
 
 
-def summarise(grid: AblationGrid, outcomes: Mapping[GridRun, Outcome]) -> GridResults:
-    """Compute the results of a grid from the outcomes of its runs."""
+def summarise(
+    grid: AblationGrid,
+    outcomes: Mapping[GridRun, Outcome],
+    costs: Sequence[CellCosts | None] | None = None,
+) -> GridResults:
+    """Compute the results of a grid from the outcomes of its runs.
+
+    Args:
+        grid: the grid.
+        outcomes: of the runs that have ended.
+        costs: of the cells.
+    """
     table, metric = np.full((len(grid.cells), grid.seeds), np.nan), metric_of(grid)
     for number, run in enumerate(grid.runs):
         value = metric.of(outcomes[run]) if run in outcomes else None
@@ -109,7 +126,9 @@ def summarise(grid: AblationGrid, outcomes: Mapping[GridRun, Outcome]) -> GridRe
         grid=grid,
         metric=metric,
         outcomes=outcomes,
-        rows=_rows(grid, metric, outcomes, table, complete, to_base),
+        rows=_rows(
+            grid, metric, outcomes, table, complete, to_base, costs or [None] * len(grid.cells)
+        ),
         effects=fit.effects,
         grand_mean=fit.grand_mean,
         complete=len(complete),
@@ -136,6 +155,7 @@ def _rows(
     table: np.ndarray,
     complete: list[int],
     to_base: list[Difference | None],
+    costs: Sequence[CellCosts | None],
 ) -> tuple[Row, ...]:
     ranked = sorted(complete, key=lambda n: metric.gap(table[n].mean(), 0.0))
     rest = [n for n in range(len(grid.cells)) if n not in set(complete)]
@@ -156,8 +176,17 @@ def _rows(
                 gap=estimate(metric.gap(table[n], table[ranked[0]])) if has_rank else None,
                 difference=to_base[n],
                 values=values,
-                seconds=float(np.mean([o.seconds for o in found])) if found else None,
+                seconds=_mean(o.seconds for o in found),
                 parameters=found[0].parameters if found else None,
+                tokens_per_second=_mean(o.tokens_per_second for o in found),
+                utilization=_mean(o.utilization for o in found),
+                costs=costs[n],
             )
         )
     return tuple(rows)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The mean of those that are known; None if none is."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

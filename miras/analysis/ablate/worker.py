@@ -13,11 +13,13 @@ import threading
 import time
 
 from miras.analysis.ablate.folder import GridFolder
+from miras.analysis.ablate.measurements import measurements
 from miras.analysis.ablate.outcome import OUTCOME, Outcome
 from miras.config import config_hash, from_json, plugins
 from miras.errors import ConfigError
 from miras.runtime.files import write_atomically
 from miras.runtime.terminal import tolerant_output
+from miras.train.loggers.jsonl import read_metrics
 
 
 def main(folder: str) -> int:
@@ -28,6 +30,7 @@ def main(folder: str) -> int:
 
     import jax
 
+    from miras.analysis.utilization import utilization
     from miras.train import Answers, HeldOut, NonFiniteError, RunConfig, train
 
     try:
@@ -40,7 +43,7 @@ def main(folder: str) -> int:
     parameters: int | None = None
     reason = None
     try:
-        result = train(config, folder)
+        result = train(config, folder, utilization=utilization(config))
         held_out, resumed = result.held_out, result.resumed_from
         parameters = sum(leaf.size for leaf in jax.tree.leaves(result.state.params))
     except NonFiniteError as error:
@@ -57,6 +60,7 @@ def main(folder: str) -> int:
         seconds=round(time.monotonic() - start, 3),
         resumed_from=resumed,
         parameters=parameters,
+        **measurements(read_metrics(pathlib.Path(folder) / "metrics.jsonl"))._asdict(),
     )
     write_atomically(pathlib.Path(folder) / OUTCOME, outcome.to_json())
     return 0 if reason is None else 1

@@ -113,7 +113,7 @@ def test_a_mixture_keeps_its_held_out_rows(text, tmp_path):
 def test_rows_of_other_lengths_are_other_text_and_the_report_says_so(text, tmp_path):
     grid = grid_of(["sequence=16,32", "chunk=4,8"], text, tmp_path)
     assert len({cell.held_out for cell in grid.cells}) == 2
-    (warning,) = (note for note in notes(summarise(grid, {})) if "Warning" in note)
+    (warning,) = (note for note in notes(summarise(grid, {})) if "Warning: cells" in note)
     assert "2 different samples" in warning
     assert "sequence=16, chunk=4 (2 cells)" in warning
 

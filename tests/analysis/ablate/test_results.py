@@ -187,9 +187,9 @@ def test_tables_for_people(results):
     told = report.markdown(results)
     for words in (
         "3 cells and 1 illegal one, 2 seeds each, with bias=l2, retention=none.",
-        "| 1 | mlp | gd | base | – | 2.2500 ± 3.1766 | 2 of 2 | 100 |",
-        "| 2 | matrix | gd | +1.0000 ± 0.0000 | < 0.001 | 3.2500 ± 3.1766 | 2 of 2 | 100 |",
-        "| – | matrix | newton | -1.0000 | – | 1.0000 | 1 of 2 | 100 |",
+        "| 1 | mlp | gd | base | – | 2.2500 ± 3.1766 | 2 of 2 |",
+        "| 2 | matrix | gd | +1.0000 ± 0.0000 | < 0.001 | 3.2500 ± 3.1766 | 2 of 2 |",
+        "| – | matrix | newton | -1.0000 | – | 1.0000 | 1 of 2 |",
         "| memory | mlp | 1 | 2.2500 | -0.5000 ± 0.0000 |",
         "- memory=mlp, algorithm=newton: algorithm 'newton' is a closed form",
         "- memory=matrix, algorithm=newton, seed 1: diverged, step 1: NaN",

@@ -1,0 +1,26 @@
+"""Writes the results of a grid into its folder."""
+
+from collections.abc import Callable
+
+from miras.analysis.ablate import records, report
+from miras.analysis.ablate.curves_plot import plot_curves
+from miras.analysis.ablate.folder import GridFolder
+from miras.analysis.ablate.plot import plot
+from miras.analysis.ablate.results import GridResults
+from miras.runtime.figures import write_figure
+from miras.runtime.files import write_atomically
+
+
+def write_tables(folder: GridFolder, results: GridResults) -> None:
+    """Write the lines of runs and the tables, also while runs are missing."""
+    write_atomically(folder.results, records.jsonl(results.grid, results.outcomes))
+    write_atomically(folder.table, records.table_csv(results))
+    write_atomically(folder.effects, records.effects_csv(results))
+    write_atomically(folder.markdown, report.markdown(results))
+
+
+def write_figures(folder: GridFolder, results: GridResults, warn: Callable[[str], object]) -> None:
+    """Draw the figures; one that cannot be drawn is a warning."""
+    write_figure(folder.plot, lambda: plot(results), warn)
+    if any(len(outcome.curve) > 1 for outcome in results.outcomes.values()):
+        write_figure(folder.curves, lambda: plot_curves(results), warn)
