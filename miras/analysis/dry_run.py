@@ -109,10 +109,12 @@ def _first_step(config: RunConfig) -> str:
     model, data = small.model, small.data
     rows = f"{data.batch} row{'s'[: data.batch > 1]}"
     kind = jax.devices()[0].device_kind
+    text = program.objective.curve == "bits_per_byte"
+    chance = f" (ln {model.vocab} is {math.log(model.vocab):.3f})" if text else ""
     return (
         f"step: {model.layers} of {config.model.layers} layers, {rows} of {data.sequence:,} random "
-        f"tokens on {mesh.size} {kind}: loss {loss:.3f} (ln {model.vocab} is "
-        f"{math.log(model.vocab):.3f}), gradient norm {float(metrics.gradient_norm):.3g}, "
+        f"tokens on {mesh.size} {kind}: loss {loss:.3f}{chance}, gradient norm "
+        f"{float(metrics.gradient_norm):.3g}, "
         f"{compiled - start:.1f} s to compile, {done - compiled:.1f} s to run"
     )
 
@@ -134,17 +136,19 @@ def _reduced(config: RunConfig) -> RunConfig:
 
 
 def _random(batches: Any, config: RunConfig) -> dict[str, jax.Array]:
-    """One batch of random tokens, a document a row."""
+    """One batch of random tokens, a document a row, or of random numbers."""
     shape = batches["inputs"].shape
     tokens = jax.random.randint(jax.random.key(0), shape, 0, config.model.vocab)
-    values = {
-        "inputs": tokens,
-        "targets": jnp.roll(tokens, -1, axis=-1),
-        "segment_ids": jnp.ones(shape),
-        "mask": jnp.ones(shape),
-        "target_bytes": jnp.ones(shape),
-    }
+    values = {"inputs": tokens, "targets": jnp.roll(tokens, -1, axis=-1)}
+
+    def of(name: str, like: Any) -> jax.Array:
+        if jnp.issubdtype(like.dtype, jnp.floating) and name != "target_bytes":
+            return jax.random.normal(jax.random.key(len(name)), like.shape)
+        if name in values and like.shape == shape:
+            return values[name]
+        return jnp.ones(like.shape) if name != "targets" else jnp.zeros(like.shape)
+
     return {
-        name: jax.device_put(values[name].astype(like.dtype), like.sharding)
+        name: jax.device_put(of(name, like).astype(like.dtype), like.sharding)
         for name, like in batches.items()
     }

@@ -154,12 +154,13 @@ def _parse_depth(word: str) -> float:
 
 def _task(name: str, overrides: list[str], run: "Run") -> "Task":
     """The task with overrides; its other fields are the run's if it was trained on that task."""
+    from miras.data.task import with_examples
     from miras.tasks import Task
 
     task, own = Task.registry.build(name), run.config.data.task
     if own is not None and to_dict(own)["kind"] == to_dict(task)["kind"]:
         task = own
-    return override(task, *(word.removeprefix("task.") for word in overrides))
+    return override(with_examples(task), *(word.removeprefix("task.") for word in overrides))
 
 
 def _write(results: "TaskResults", path: pathlib.Path) -> str:
@@ -183,21 +184,15 @@ def _evaluate_held_out(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from miras.train import HeldOut, evaluate_run
+    from miras.train import evaluate_run
 
     run = load_run(args.folder)
     with signals.handled():
         found = evaluate_run(run, args.data, args.batches)
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("step", str(run.step))
-    if isinstance(found, HeldOut):
-        table.add_row("held-out tokens", f"{found.tokens:,}")
-        table.add_row("bits per byte", f"{found.bits_per_byte:.4f}")
-        table.add_row("perplexity per token", f"{found.perplexity:.4f}")
-    else:
-        table.add_row("held-out rows", f"{found.rows:,}")
-        table.add_row("exact match", f"{found.exact_match:.4f}")
-        table.add_row("token accuracy", f"{found.accuracy:.4f}")
+    for row in found.table:
+        table.add_row(*row)
     Console().print(table)
     return 0
 

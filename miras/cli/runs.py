@@ -65,6 +65,9 @@ def run_config(
         config = _with_tokenizer_of(config, source)
     config = with_source(config, source)
     given = any(word.partition("=")[0].strip() in ("vocab", "model.vocab") for word in overrides)
+    if with_data and config.data.task is not None:
+        task = config.data.task.settled(config.data)
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, task=task))
     if with_data and recipe is None and not given:
         data = config.data if resumed is None else provenance.relocate(resumed, config).data
         config = override(config, f"model.vocab={vocabulary(data)}")

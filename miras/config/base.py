@@ -57,6 +57,11 @@ class Config:
         del name
         return "own"
 
+    def unused(self, name: str) -> str:
+        """Why a field has no effect; completes "it has no effect here, since "."""
+        del name
+        return "the mixer does not use it"
+
     def instead(self, name: str) -> str:
         """What to do instead of setting a field without effect; completes "key ...: "."""
         del name

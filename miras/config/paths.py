@@ -93,6 +93,6 @@ def check_effect(config: Config, name: str) -> None:
     """Raise `ConfigError` for a field that has no effect in a config."""
     require(
         config.standing(name) != "hidden",
-        f"{type(config).__name__}.{name} has no effect here, since the mixer does not use it: "
+        f"{type(config).__name__}.{name} has no effect here, since {config.unused(name)}: "
         f"{config.instead(name)}.",
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from miras.runtime import lazy
 
 if TYPE_CHECKING:
-    from miras.data.config import DataConfig
+    from miras.data.config import DataConfig, TaskConfig
     from miras.data.loader import make_loader
     from miras.data.text.local_text import LocalText
     from miras.data.tokenizers.base import Tokenizer
@@ -21,6 +21,7 @@ __all__ = [
     "ByteTokenizer",
     "DataConfig",
     "LocalText",
+    "TaskConfig",
     "TextDecoder",
     "Tokenizer",
     "check_text",
@@ -32,7 +33,7 @@ __all__ = [
 lazy.package(
     __name__,
     {
-        ".config": ("DataConfig",),
+        ".config": ("DataConfig", "TaskConfig"),
         ".loader": ("make_loader",),
         ".text.local_text": ("LocalText",),
         ".tokenizers.base": ("Tokenizer",),

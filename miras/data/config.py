@@ -1,17 +1,103 @@
-"""The config of the data: the source, the tokenizer and the shape of a batch.
+"""The configs of the data and of its task: the source, the tokenizer and the shape of a batch.
 
 `corpus` resolves paths and names when a loader is made.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import os
 import pathlib
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from miras.config import Config, FrozenMapping, added, require
 from miras.config.choices import shown
-from miras.data.task import Task
+from miras.config.registry import Registry
 from miras.runtime.files import expand_home
 from miras.runtime.paths import is_remote
+
+if TYPE_CHECKING:
+    from miras.data.rows import RowStream
+    from miras.models.objective import Objective
+    from miras.parallel.batches import Layout
+
+T = TypeVar("T", bound="TaskConfig")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig(Config):
+    """What is trained in place of text: the contract of `data.task`.
+
+    A task may bring rows, a model, a loss and metrics of its own; the one training loop, `miras
+    eval`, `miras ablate`, checkpoints and meshes use it through these methods alone. To add one:
+
+    1. derive a frozen dataclass and decorate it with `@miras.tasks.register("kind")`;
+    2. for a model, loss and metrics other than a language model's on the targets of its rows,
+       return a `miras.models.objective.Objective` from `objective`;
+    3. for rows other than text with answers, whose arrays may be floats and of any shape,
+       implement `layout`, `rows`, `tokens` and `vocabulary`.
+
+    A task that makes rows of tokens with known answers derives from `miras.tasks.Task` instead,
+    which does all of this but for making a row.
+
+    Attributes:
+        reports: the split that a finished run and `miras eval` report: "validation", or "test" if
+            the task has one. Evaluations during training are of "validation".
+    """
+
+    registry: ClassVar[Registry[TaskConfig]] = Registry(
+        "task", "miras.tasks", members="miras.tasks"
+    )
+    reports: ClassVar[str] = "validation"
+
+    def vocabulary(self) -> int | None:
+        """The size of the task's own vocabulary, 1 for floats; None for text of the tokenizer."""
+        return None
+
+    def objective(self, data: DataConfig) -> Objective | None:
+        """The model, loss and metrics; None for a language model and the share of right answers."""
+        del data
+        return None
+
+    def tokens(self) -> int | None:
+        """Tokens per row, which `data.sequence` then is; None if the task has rows of any length.
+
+        They are what the blocks of the model read.
+        """
+        return None
+
+    def layout(self, data: DataConfig) -> Layout | None:
+        """The arrays of a row; None for those of text, see `miras.data.rows.token_layout`."""
+        del data
+        return None
+
+    def rows(
+        self, data: DataConfig, split: str, *, epochs: int | None, shuffle: bool
+    ) -> tuple[RowStream, dict[str, Any]] | None:
+        """The rows of a split, and plain values that identify them.
+
+        None stands for the examples of `miras.tasks.Task`, which are made once and kept on disk.
+
+        Args:
+            data: the config of which this is the task.
+            split: "train", "validation", or "test" if that is what the task reports.
+            epochs: passes over the rows; None is unlimited.
+            shuffle: whether each pass has a new order, seeded by `data.seed`.
+
+        Raises:
+            ConfigError: the source cannot be used.
+        """
+        del data, split, epochs, shuffle
+        return None
+
+    def settled(self: T, data: DataConfig) -> T:
+        """The task with the fields that a command line takes from the data, such as a count.
+
+        Raises:
+            ConfigError: the source cannot be used.
+        """
+        del data
+        return self
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +115,9 @@ class DataConfig(Config):
             ``.model``, or the path of a Hugging Face ``tokenizer.json``, on disk or at ``gs://`` or
             ``s3://``.
         field: the field of the text in rows of JSON lines and Parquet, and in records of TFDS.
-        task: a task whose rows are read instead of text; ``source`` is then the background text
-            and ``tokenizer`` the tokenizer of tasks that use them.
-        sequence: tokens per row, > 0.
+        task: a task whose rows are read instead of text; ``source`` is then its file or its
+            background text, and ``tokenizer`` the tokenizer of tasks that use them.
+        sequence: tokens per row, > 0; of a task with rows of one length, that length.
         batch: rows per batch, over all processes, > 0.
         validation: fraction of the documents held out, in (0, 1), unless a TFDS set has its own
             validation split. For a task, held-out rows as a fraction of its training rows.
@@ -53,7 +139,7 @@ class DataConfig(Config):
 
     source: str = dataclasses.field(default="stdlib", metadata={"path": True})
     tokenizer: str = dataclasses.field(default="byte", metadata={"path": True})
-    task: Task | None = None
+    task: TaskConfig | None = None
     sequence: int = 256
     batch: int = 8
     validation: float = 0.05
@@ -68,6 +154,8 @@ class DataConfig(Config):
 
     def validate(self) -> None:
         """Check the ranges above."""
+        if (tokens := self.task and self.task.tokens()) is not None:
+            object.__setattr__(self, "sequence", tokens)
         for name in ("source", "tokenizer", "field"):
             require(bool(getattr(self, name)), f"data.{name}='' must not be empty.")
         for name in ("sequence", "batch", "held_out_align"):
@@ -120,6 +208,21 @@ class DataConfig(Config):
             "data.mix is of texts and prepared sets, and a task has rows of its own: leave out "
             "data.mix or data.task.",
         )
+
+    def standing(self, name: str) -> Literal["own", "deeper", "hidden"]:
+        """Rows of a task may have a length of their own."""
+        own = name == "sequence" and self.task is not None and self.task.tokens() is not None
+        return "hidden" if own else "own"
+
+    def unused(self, name: str) -> str:
+        """The task alone hides a field."""
+        return (
+            "the rows of the task have one length" if name == "sequence" else super().unused(name)
+        )
+
+    def instead(self, name: str) -> str:
+        """What to set in place of the length of a row."""
+        return "set the fields of the task" if name == "sequence" else super().instead(name)
 
     @property
     def seed_of_content(self) -> int:

@@ -16,6 +16,7 @@ import grain
 
 from miras.config import FrozenMapping
 from miras.data.config import DataConfig
+from miras.data.layout import row_layout
 from miras.data.mixture import Source, mix
 from miras.data.packing import PackedRows, PackingSpec
 from miras.data.prepared.layout import is_prepared
@@ -55,7 +56,8 @@ def make_loader(
     In a mixture (``config.mix``), each source has rows in the order that it has alone. A finite
     pass reads each source ``epochs`` times and ends with the last of them.
 
-    A row of a task is one example, whose mask is true where the targets are tokens of the answer.
+    A row of a task is one example, whose mask is true where the targets are tokens of the answer; a
+    task may have other arrays, see `TaskConfig.layout`.
 
     The n-th batch is a function of the config, ``align``, ``epochs`` and ``shuffle`` alone. A
     process of several asks for the ``rows`` that its devices hold, and its position restores on any
@@ -64,7 +66,7 @@ def make_loader(
 
     Args:
         config: what to read.
-        split: ``"train"`` or ``"validation"``.
+        split: ``"train"`` or ``"validation"``, or another one of a task.
         align: segments start at multiples of this; the chunk of the memory. It divides
             ``config.sequence``. Those of held-out rows start at multiples of
             ``config.held_out_align`` as well.
@@ -77,6 +79,7 @@ def make_loader(
         ConfigError: an argument is out of range, the source or tokenizer cannot be used, the split
             has fewer than ``sequence`` tokens, or a row of the task does not fit in them.
     """
+    layout = row_layout(config)
     _check(config, align, epochs)
     own = _own_rows(config, rows)
     train = split == "train"
@@ -84,7 +87,7 @@ def make_loader(
     shuffle = train if shuffle is None else shuffle
     epochs = epochs if train or epochs is not None else 1
     stream, identity = _rows(config, split, align, epochs, shuffle)
-    return RowBatches(stream, config.batch, config.sequence, own, identity)
+    return RowBatches(stream, config.batch, layout, own, identity)
 
 
 def _rows(
@@ -92,7 +95,8 @@ def _rows(
 ) -> tuple[RowStream, dict[str, Any]]:
     """The rows of a config, and the identity of the data."""
     if config.task is not None:
-        return task_rows(config, split, epochs=epochs, shuffle=shuffle)
+        rows = config.task.rows(config, split, epochs=epochs, shuffle=shuffle)
+        return rows or task_rows(config, split, epochs=epochs, shuffle=shuffle)
     if config.mix:
         sources = []
         for source, weight in config.mix.items():
@@ -134,7 +138,8 @@ def _text_rows(
 
 
 def _check(config: DataConfig, align: int, epochs: int | None) -> None:
-    if align < 1 or config.sequence % align:
+    own_length = config.task is not None and config.task.tokens() is not None
+    if align < 1 or (config.sequence % align and not own_length):
         raise ConfigError(
             f"data.sequence={config.sequence} is not a multiple of align={align} (the memory's "
             f"chunk): use {_near_multiple(config.sequence, align)}, or another chunk."

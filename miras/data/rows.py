@@ -13,8 +13,21 @@ import grain
 import numpy as np
 
 from miras.errors import ConfigError
+from miras.parallel.batches import Layout, RowField
 
 Batch = dict[str, np.ndarray]
+
+
+def token_layout(sequence: int) -> Layout:
+    """The arrays of a row of tokens, see `miras.data.make_loader`."""
+    dtypes = {
+        "inputs": np.int32,
+        "targets": np.int32,
+        "segment_ids": np.int32,
+        "mask": np.bool_,
+        "target_bytes": np.float32,
+    }
+    return {name: RowField((sequence,), dtype, over_time=True) for name, dtype in dtypes.items()}
 
 
 class RowStream(Protocol):
@@ -46,15 +59,13 @@ class RowStream(Protocol):
 
 
 def empty_batch(rows: int, sequence: int) -> Batch:
-    """A batch of empty rows: arrays [rows, sequence] of zeros, to be filled."""
-    shape = (rows, sequence)
-    return {
-        "inputs": np.zeros(shape, np.int32),
-        "targets": np.zeros(shape, np.int32),
-        "segment_ids": np.zeros(shape, np.int32),
-        "mask": np.zeros(shape, np.bool_),
-        "target_bytes": np.zeros(shape, np.float32),
-    }
+    """A batch of empty rows of tokens: arrays [rows, sequence] of zeros, to be filled."""
+    return empty_rows(rows, token_layout(sequence))
+
+
+def empty_rows(rows: int, layout: Layout) -> Batch:
+    """A batch of empty rows: arrays [rows, *shape] of zeros, to be filled."""
+    return {name: np.zeros((rows, *field.shape), field.dtype) for name, field in layout.items()}
 
 
 def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
@@ -84,14 +95,14 @@ def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
 
 
 class RowBatches(grain.DatasetIterator[Batch]):
-    """Iterator of batches [rows of this process, sequence] of a stream.
+    """Iterator of batches [rows of this process, ...] of a stream.
 
     Its state is the position of the stream and the identity of the data; it names no process.
 
     Args:
         stream: of rows.
         batch: rows of a batch, over all processes.
-        sequence: tokens per row.
+        layout: the arrays of a row; a number of tokens stands for `token_layout`.
         own: the rows of each batch that are returned, in this order; None returns all.
         identity: plain values that identify the data; restoring a position of other data raises
             an error.
@@ -101,12 +112,13 @@ class RowBatches(grain.DatasetIterator[Batch]):
         self,
         stream: RowStream,
         batch: int,
-        sequence: int,
+        layout: Layout | int,
         own: Sequence[int] | None = None,
         identity: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self._stream, self._batch, self._sequence = stream, batch, sequence
+        self._stream, self._batch = stream, batch
+        self._layout = token_layout(layout) if isinstance(layout, int) else layout
         own = range(batch) if own is None else own
         self._places = {row: place for place, row in enumerate(own)}
         self._identity = identity or {}
@@ -114,7 +126,7 @@ class RowBatches(grain.DatasetIterator[Batch]):
     def __next__(self) -> Batch:
         """Returns the next batch; the last one of a finite pass is padded with empty rows."""
         self._assert_not_closed()
-        batch = empty_batch(len(self._places), self._sequence)
+        batch = empty_rows(len(self._places), self._layout)
         for row in range(self._batch):
             if not self._stream.fill(batch, self._places.get(row)):
                 if row == 0:

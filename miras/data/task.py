@@ -1,4 +1,4 @@
-"""The contract of a task, which generates rows with known answers.
+"""The contract of a task that generates rows of tokens with known answers.
 
 The tasks themselves are in `miras.tasks`. `task_rows` stores their rows on disk, and
 `miras.analysis.eval` evaluates models on them.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from miras.config import Config, require
-from miras.config.registry import Registry
+from miras.config import require, to_dict
+from miras.data.config import TaskConfig
+from miras.errors import ConfigError
 
 if TYPE_CHECKING:
     from miras.data.tokenizers.base import Tokenizer
@@ -81,8 +82,8 @@ class Opened(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Task(Config):
-    """A task: rows of any length, with the queried information at any depth.
+class Task(TaskConfig):
+    """A task of a language model: rows of any length, with the queried information at any depth.
 
     To add one: derive a frozen dataclass, implement `open`, and decorate it with
     `@miras.tasks.register("kind")`. A task with its own vocabulary also overrides `vocabulary`. A
@@ -99,8 +100,6 @@ class Task(Config):
         ConfigError: a value is out of range.
     """
 
-    registry: ClassVar[Registry[Task]] = Registry("task", "miras.tasks", members="miras.tasks")
-
     examples: int = 4096
     depths: tuple[float, ...] | None = None
 
@@ -110,10 +109,6 @@ class Task(Config):
         require(self.depths != (), "task.depths=() is empty: give some in [0, 1], or none.")
         for depth in self.depths or ():
             check_depth(depth, "task.depths")
-
-    def vocabulary(self) -> int | None:
-        """The size of the task's own vocabulary; None if rows are text of the run's tokenizer."""
-        return None
 
     def open(self, material: Material) -> Opened:
         """Open the inputs of the task.
@@ -131,6 +126,17 @@ class Task(Config):
 
 
 register = Task.registry.register
+
+
+def with_examples(task: TaskConfig | None) -> Task:
+    """A task that makes examples; `ConfigError` for one that has rows and metrics of its own."""
+    if not isinstance(task, Task):
+        kind = None if task is None else to_dict(task)["kind"]
+        raise ConfigError(
+            f"task {kind!r} has no examples with a length and a depth: it is measured by `miras "
+            "eval RUN` without --task."
+        )
+    return task
 
 
 def seeded(seed: int, role: str, *place: int) -> np.random.Generator:

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from miras.config import to_dict
 from miras.data.config import DataConfig
-from miras.data.task import Material, Opened, seeded
+from miras.data.task import Material, Opened, seeded, with_examples
 from miras.data.text.corpus import open_documents
 from miras.data.text.documents import SPLITS
 from miras.data.tfds_cache import OfflineInfo, discard_damaged, prepare_once
@@ -44,13 +44,12 @@ class TaskRows(tfds.core.GeneratorBasedBuilder):
     url_infos = None  # as in `local_text`
 
     def __init__(self, *, data: DataConfig, data_dir: str | None = None) -> None:
-        assert data.task is not None
-        self._data, self._task = data, data.task
+        self._data, self._task = data, with_examples(data.task)
         self._opened = {split: open_task(data, split) for split in SPLITS}
         self.fingerprint = _hash(data, self._opened, str(self.VERSION))
         config = tfds.core.BuilderConfig(
-            name=f"{to_dict(data.task)['kind']}-{self.fingerprint[:16]}",
-            description=json.dumps(to_dict(data.task)),
+            name=f"{to_dict(self._task)['kind']}-{self.fingerprint[:16]}",
+            description=json.dumps(to_dict(self._task)),
         )
         if data_dir is not None:
             folder = pathlib.Path(data_dir, self.name, config.name, str(self.VERSION))
@@ -90,16 +89,15 @@ def open_task(data: DataConfig, role: str) -> Opened:
     Raises:
         ConfigError: the text, the tokenizer or files of the task cannot be used.
     """
-    assert data.task is not None
+    task = with_examples(data.task)
     split = "train" if role == "train" else "validation"
     tokenizer = make_tokenizer(data.tokenizer)
-    return data.task.open(Material(tokenizer, lambda: open_documents(data, split), role))
+    return task.open(Material(tokenizer, lambda: open_documents(data, split), role))
 
 
 def row_count(data: DataConfig, split: str) -> int:
     """The number of rows of a split."""
-    assert data.task is not None
-    examples = data.task.examples
+    examples = with_examples(data.task).examples
     return examples if split == "train" else max(1, round(data.validation * examples))
 
 

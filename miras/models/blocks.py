@@ -20,6 +20,9 @@ class BlockInputs(NamedTuple):
     mask: Array | None
 
 
+NO_INPUTS = BlockInputs(None, None)
+
+
 class Block(nnx.Module):
     """x + mixer(norm(x)), then x + mlp(norm(x)) if there is a channel mixer.
 

@@ -13,17 +13,17 @@ from miras.array_typing import Array
 from miras.config import require
 from miras.engine.masking import where
 from miras.errors import ConfigError
-from miras.layers import Health, RMSNorm
+from miras.layers import Health
 from miras.layers.fast_weights import Measure
 from miras.layers.param import LinearGeneral, normal
-from miras.models.blocks import BlockInputs, Group, depths
+from miras.models.backbone import Backbone
+from miras.models.blocks import BlockInputs
 from miras.models.config import LanguageModelConfig
 from miras.models.embedding import lookup
 from miras.models.state import ModelState, check_fits, state_spec
-from miras.parallel.shard import KEPT_TIME, ROWS, constrain
 
 
-class LanguageModel(nnx.Module):
+class LanguageModel(Backbone):
     """A language model: embedding, blocks in one scan, norm, head.
 
     Every parameter is float32 and names its logical axes: vocab, embed, heads, mlp, layers.
@@ -34,25 +34,11 @@ class LanguageModel(nnx.Module):
     """
 
     def __init__(self, config: LanguageModelConfig, rngs: nnx.Rngs):
-        self.config = config
         std = config.width**-0.5  # logits of unit variance after the tied head
         self.embedding = normal(rngs, (config.vocab, config.width), ("vocab", "embed"), std)
-
-        @nnx.split_rngs(splits=config.layers // len(config.letters))
-        @nnx.vmap(transform_metadata={nnx.PARTITION_NAME: "layers"})
-        def groups(rngs: nnx.Rngs) -> Group:
-            return Group(config, rngs)
-
-        self.groups = groups(rngs)
-        self.norm = RMSNorm((config.width,), ("embed",))
+        super().__init__(config, rngs)
         if not config.tie:
             self.head = LinearGeneral((config.width, config.vocab), ("embed", "vocab"), rngs)
-
-    def init_state(self, batch: int) -> ModelState:
-        """The initial state of `batch` rows."""
-        dtype = jnp.dtype(self.config.dtype)
-        make = nnx.vmap(lambda group: group.init_state(batch, dtype), in_axes=0)
-        return ModelState(make(self.groups))
 
     def __call__(
         self,
@@ -153,32 +139,10 @@ class LanguageModel(nnx.Module):
         if state is not None:
             check_state(self, state)
             check_fits(state, tokens.shape)
-        x = constrain(lookup(self.embedding[...], tokens, dtype), ROWS, KEPT_TIME, None)
-
-        def group(group: Group, x: Array, states: Any, inputs: BlockInputs, depths: Array):
-            x, states, measured = group(
-                x, states, inputs, depths, segments_at_chunks=segments_at_chunks, health=health
-            )
-            return x, (states, measured)
-
-        over_groups = nnx.scan(
-            group,
-            in_axes=(0, nnx.Carry, None if state is None else 0, None, 0),
-            out_axes=(nnx.Carry, 0),
+        x = lookup(self.embedding[...], tokens, dtype)
+        return self.apply_blocks(
+            x, inputs, state, segments_at_chunks=segments_at_chunks, health=health
         )
-        states = None if state is None else state.layers
-        x, (states, measured) = over_groups(self.groups, x, states, inputs, depths(self.config))
-        memories: Any = tuple(measured[n] for n in self.config.memory_blocks)
-        found = _in_order(memories) if health is True else memories
-        return self.norm(x), ModelState(states), found if health else None
-
-
-def _in_order(measured: tuple[Health, ...]) -> Health:
-    """The health of the blocks of a pattern, leaves [groups], as that of layers, [layers]."""
-    gates = dict.fromkeys(name for health in measured for name in health.gates)
-    absent = jnp.full_like(measured[0].inner_loss, jnp.nan)
-    same = [h._replace(gates={name: h.gates.get(name, absent) for name in gates}) for h in measured]
-    return jax.tree.map(lambda *x: jnp.stack(x, axis=1).reshape(-1), *same)
 
 
 def check_state(model: LanguageModel, state: ModelState) -> None:

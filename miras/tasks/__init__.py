@@ -1,5 +1,6 @@
-"""Tasks that measure recall: rows of any length with known answers."""
+"""Tasks: recall, in rows of any length with known answers."""
 
+from miras.data.config import TaskConfig
 from miras.data.task import Documents, Example, Material, Opened, Task, register, seeded
 from miras.tasks.babilong import BABILong
 from miras.tasks.mqar import MQAR
@@ -16,6 +17,7 @@ __all__ = [
     "Opened",
     "SelectiveCopy",
     "Task",
+    "TaskConfig",
     "register",
     "seeded",
 ]

@@ -10,7 +10,8 @@ from miras.runtime import lazy
 if TYPE_CHECKING:
     from miras.train.accuracy import Answers
     from miras.train.config import Parent, RunConfig, TrainConfig
-    from miras.train.evaluate import HeldOut, evaluate_run
+    from miras.train.evaluate import evaluate_run
+    from miras.train.language_modelling import HeldOut
     from miras.train.load import Run, load_run
     from miras.train.loop import train
     from miras.train.nonfinite import NonFiniteError
@@ -35,7 +36,8 @@ lazy.package(
     {
         ".accuracy": ("Answers",),
         ".config": ("Parent", "RunConfig", "TrainConfig"),
-        ".evaluate": ("HeldOut", "evaluate_run"),
+        ".evaluate": ("evaluate_run",),
+        ".language_modelling": ("HeldOut",),
         ".load": ("Run", "load_run"),
         ".loop": ("train",),
         ".nonfinite": ("NonFiniteError",),

@@ -6,18 +6,16 @@ whose most likely token is not the target and has read the same tokens up to it.
 `miras.analysis.eval` evaluates rows that are much longer than those trained on.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from miras.array_typing import Array
+from miras.models.objective import Batch, Score
+from miras.train.language_modelling import LanguageModelling
 from miras.train.predictions import predictions
-from miras.train.state import Params
-from miras.train.step import Batch
 
 
 class Answers(NamedTuple):
@@ -45,6 +43,15 @@ class Answers(NamedTuple):
             "rows"
         )
 
+    @property
+    def table(self) -> list[tuple[str, str]]:
+        """The lines of `miras eval`."""
+        return [
+            ("held-out rows", f"{self.rows:,}"),
+            ("exact match", f"{self.exact_match:.4f}"),
+            ("token accuracy", f"{self.accuracy:.4f}"),
+        ]
+
 
 class AnswerCounts(NamedTuple):
     """Sums over rows, which can be added over batches."""
@@ -57,23 +64,32 @@ class AnswerCounts(NamedTuple):
     exact: Array
 
 
-def make_answers_step(
-    graphdef: nnx.GraphDef, vocab: int | None = None, chunk: int | None = None
-) -> Callable[[Params, Batch], AnswerCounts]:
-    """A compiled `count(params, batch)`, in which the logits of all tokens never exist at once.
+@dataclasses.dataclass(frozen=True)
+class Answering(LanguageModelling):
+    """Cross entropy of the answers, and the share that is right.
 
-    Args:
-        graphdef: the model's structure.
-        vocab: predictions are restricted to ids below it.
+    The logits of all tokens never exist at once.
+
+    Attributes:
+        vocab: predictions are restricted to ids below it; None is all.
         chunk: most tokens of a device whose logits exist at once; see `token_chunks.chunks_of`.
     """
 
-    def count(params: Params, batch: Batch) -> AnswerCounts:
-        model = nnx.merge(graphdef, params)
+    vocab: int | None = None
+    chunk: int | None = None
+
+    score = Score("accuracy", "token accuracy", less_is_better=False)
+    rows = "answers"
+    prints_bits = False
+
+    def sums(self, model: Any, batch: Batch) -> AnswerCounts:
+        """The counts of a batch."""
         ids = batch["segment_ids"]
         x = model.features(batch["inputs"], segment_ids=ids, segments_at_chunks=True)
         mask, targets = jnp.asarray(batch["mask"]), jnp.asarray(batch["targets"])
-        losses, correct = predictions(x, model.head_rows(), targets, candidates=vocab, chunk=chunk)
+        losses, correct = predictions(
+            x, model.head_rows(), targets, candidates=self.vocab, chunk=self.chunk
+        )
         rows = jnp.any(mask, axis=1)
         return AnswerCounts(
             nats=jnp.sum(losses, where=mask),
@@ -84,19 +100,13 @@ def make_answers_step(
             exact=jnp.sum(rows & jnp.all(correct | ~mask, axis=1)),
         )
 
-    return jax.jit(count)
-
-
-def evaluate_answers(
-    step: Callable[[Params, Batch], AnswerCounts], params: Params, batches: Iterable[Batch]
-) -> Answers:
-    """Evaluate a model on one or more batches of rows."""
-    counts = [[float(x) for x in step(params, batch)] for batch in batches]
-    nats, size, targets, hits, rows, exact = (sum(column) for column in zip(*counts, strict=True))
-    return Answers(
-        loss=nats / targets,
-        bits_per_byte=nats / math.log(2) / size,
-        accuracy=hits / targets,
-        exact_match=exact / rows,
-        rows=int(rows),
-    )
+    def result(self, sums: AnswerCounts) -> Answers:
+        """Shares of at least one row."""
+        nats, size, targets, hits, rows, exact = map(float, sums)
+        return Answers(
+            loss=nats / targets,
+            bits_per_byte=nats / math.log(2) / size,
+            accuracy=hits / targets,
+            exact_match=exact / rows,
+            rows=int(rows),
+        )

@@ -1,50 +1,30 @@
 """Evaluation on held-out data, of a model in training or of a saved run.
 
-Text is measured in bits per byte; a task by the share of correct answers (`accuracy`).
+Text is measured in bits per byte; a task by the metrics of its objective.
 """
 
 import functools
 import itertools
-import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any
 
+import jax
 from flax import nnx
 from jax.sharding import Mesh
 
 from miras.config import override, require
-from miras.data import DataConfig, check_text, make_loader, vocabulary
+from miras.data import DataConfig, check_text, make_loader
+from miras.data.layout import row_layout
+from miras.models.objective import Evaluation, Objective
 from miras.parallel.batches import to_devices
 from miras.runtime import signals
-from miras.train.accuracy import Answers, evaluate_answers, make_answers_step
 from miras.train.load import Run
+from miras.train.objective_of import objective_of
 from miras.train.state import Params
-from miras.train.step import Batch, Totals, make_eval_step
+from miras.train.step import Batch
 
-
-class HeldOut(NamedTuple):
-    """How well a model predicts text.
-
-    Attributes:
-        loss: nats per token.
-        bits_per_byte: sum(nats) / ln 2 / sum(bytes), which is comparable across tokenizers.
-        perplexity: exp(loss), per token.
-        tokens: number of predicted tokens.
-    """
-
-    loss: float
-    bits_per_byte: float
-    perplexity: float
-    tokens: int
-
-    @property
-    def summary(self) -> str:
-        """One line for the log."""
-        return f"{self.bits_per_byte:.3f} bits per byte on held-out text"
-
-
-Evaluator = Callable[[Params, Iterable[Batch]], HeldOut | Answers]
+Evaluator = Callable[[Params, Iterable[Batch]], Evaluation]
 
 
 def make_evaluator(graphdef: nnx.GraphDef, data: DataConfig, mesh: Mesh | None = None) -> Evaluator:
@@ -57,13 +37,15 @@ def make_evaluator(graphdef: nnx.GraphDef, data: DataConfig, mesh: Mesh | None =
         data: what the batches are of.
         mesh: of the parameters; the batches then have the rows of `batches.local_rows`.
     """
-    place = functools.partial(to_devices, mesh, batch=data.batch) if mesh else lambda batch: batch
-    if data.task is None:
-        evaluator = functools.partial(evaluate, make_eval_step(graphdef))
-    else:
-        step = make_answers_step(graphdef, vocabulary(data))
-        evaluator = functools.partial(evaluate_answers, step)
-    return lambda params, batches: evaluator(params, map(place, _interruptible(batches)))
+    layout = row_layout(data)
+    place = lambda batch: batch  # noqa: E731
+    if mesh is not None:
+        place = functools.partial(to_devices, mesh, batch=data.batch, layout=layout)
+    objective = objective_of(data)
+    step = make_sums_step(graphdef, objective)
+    return lambda params, batches: evaluate(
+        objective, step, params, map(place, _interruptible(batches))
+    )
 
 
 def _interruptible(batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -73,24 +55,38 @@ def _interruptible(batches: Iterable[Batch]) -> Iterator[Batch]:
         yield batch
 
 
+def make_sums_step(graphdef: nnx.GraphDef, objective: Objective) -> Callable[[Params, Batch], Any]:
+    """A compiled `sums(params, batch)`, see `Objective.sums`."""
+    return jax.jit(lambda params, batch: objective.sums(nnx.merge(graphdef, params), batch))
+
+
 def evaluate(
-    step: Callable[[Params, Batch], Totals], params: Params, batches: Iterable[Batch]
-) -> HeldOut:
-    """Evaluate a model on batches; each target counts once."""
-    nats = targets = size = 0.0
+    objective: Objective,
+    step: Callable[[Params, Batch], Any],
+    params: Params,
+    batches: Iterable[Batch],
+) -> Evaluation:
+    """Evaluate a model on one or more batches; each target counts once.
+
+    Args:
+        objective: of the run.
+        step: see `make_sums_step`.
+        params: of the model.
+        batches: of its data.
+    """
+    total: Any = None
     for batch in batches:
-        totals = step(params, batch)
-        nats += float(totals.nats)
-        targets += float(totals.targets)
-        size += float(totals.bytes)
-    loss = nats / max(targets, 1)
-    bits = nats / math.log(2) / max(size, 1)
-    perplexity = math.exp(loss) if loss < 700 else math.inf  # exp(710) overflows
-    return HeldOut(loss, bits, perplexity, int(targets))
+        sums = jax.tree.map(float, step(params, batch))
+        total = sums if total is None else jax.tree.map(float.__add__, total, sums)
+    return objective.result(total)
 
 
 def sample(
-    data: DataConfig, chunk: int, batches: int | None, rows: Sequence[int] | None = None
+    data: DataConfig,
+    chunk: int,
+    batches: int | None,
+    rows: Sequence[int] | None = None,
+    split: str = "validation",
 ) -> Iterable[Batch]:
     """Held-out batches: all in order, or the same few, drawn from all documents, every time.
 
@@ -98,14 +94,12 @@ def sample(
     """
     few = batches is not None
     require(batches is None or batches >= 1, f"batches={batches} must be at least 1.")
-    loader = make_loader(data, "validation", align=chunk, epochs=1, shuffle=few, rows=rows)
+    loader = make_loader(data, split, align=chunk, epochs=1, shuffle=few, rows=rows)
     return itertools.islice(loader, None if batches is None else min(batches, sys.maxsize))
 
 
-def evaluate_run(
-    run: Run, source: str | None = None, batches: int | None = None
-) -> HeldOut | Answers:
-    """Evaluate a run on its held-out data, or on the held-out text of another source.
+def evaluate_run(run: Run, source: str | None = None, batches: int | None = None) -> Evaluation:
+    """Evaluate a run on the split that its task reports, or on the held-out text of another source.
 
     Args:
         run: as returned by `load_run`.
@@ -117,8 +111,16 @@ def evaluate_run(
     """
     data = run.config.data
     if source is not None:
-        check_text(data, "--data")
-        data = override(data, f"source={source}", "task=none", "mix={}")
-    loader = sample(data, run.config.model.align, batches)
+        data = _of_source(data, source)
+    split = "validation" if data.task is None else data.task.reports
+    loader = sample(data, run.config.model.align, batches, split=split)
     graphdef, params = nnx.split(run.model, nnx.Param)
     return make_evaluator(graphdef, data)(nnx.to_pure_dict(params), loader)
+
+
+def _of_source(data: DataConfig, source: str) -> DataConfig:
+    """The data with another source: of the task if it has a model of its own, otherwise text."""
+    if data.task is not None and data.task.objective(data) is not None:
+        return override(data, f"source={source}")
+    check_text(data, "--data")
+    return override(data, f"source={source}", "task=none", "mix={}")

@@ -77,7 +77,6 @@ class IntervalMeans:
         speed = self._tokens / elapsed
         values = {
             "loss": nats_per_target(self._totals),
-            "bits_per_byte": bits_per_byte(self._totals),
             "gradient_norm": sum(self._norms) / max(len(self._norms), 1),
             "tokens_per_second": speed,
             "tokens_per_second_per_device": speed / self._devices,
@@ -85,6 +84,8 @@ class IntervalMeans:
             "data_wait_seconds": self._data,
             "checkpoint_seconds": self._checkpoint,
         }
+        if self._totals.bytes or not self._totals.targets:  # otherwise, targets are not text
+            values["bits_per_byte"] = bits_per_byte(self._totals)
         if self._skipped is not None:
             values["skipped_updates"] = self._skipped
         if self._steps:

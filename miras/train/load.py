@@ -13,6 +13,7 @@ from miras.errors import ConfigError
 from miras.models import LanguageModel
 from miras.train.checkpoints import checkpointer
 from miras.train.config import RunConfig
+from miras.train.objective_of import objective_of
 from miras.train.optimizer import optimizer_of
 from miras.train.runs.run_folder import RunFolder
 from miras.train.state import abstract, create, structure
@@ -63,10 +64,11 @@ def load_run(
     # A run is read where it may not have been trained.
     config = dataclasses.replace(config, model=config.model.replace(backend="auto"))
     tokenizer = make_tokenizer(config.data.tokenizer)
-    graphdef, params = structure(config.model)
+    objective = objective_of(config.data)
+    graphdef, params = structure(config.model, objective)
     optimizer = optimizer_of(config.train, params, config.data.batch * config.data.sequence)
     like = jax.eval_shape(
-        lambda: create(config.model, optimizer, config.train.seed, config.train.master)
+        lambda: create(config.model, optimizer, config.train.seed, config.train.master, objective)
     )
     restored = checkpointer.restore(
         folder.checkpoints, abstract(like), step=step, fetch=folder.fetch

@@ -21,33 +21,16 @@ is summed over devices once, after the loop.
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from miras.array_typing import Array
+from miras.models.objective import PLAIN_LOSS, LossOptions
 from miras.parallel.table import TableSplit, sum_over, sum_over_tokens
 from miras.train.token_chunks import TokenLogits, cut, loop, over_tokens, restore, token_logits
 
-
-class LossOptions(NamedTuple):
-    """How the loss is computed, a static argument.
-
-    Attributes:
-        chunk: most tokens of a device whose logits exist at once; None chooses it, see
-            `token_chunks.chunks_of`.
-        z_loss: coefficient of the squared log partition function.
-        reduce: dtype in which the head's gradient is summed over devices.
-    """
-
-    chunk: int | None = None
-    z_loss: float = 0.0
-    reduce: str = "float32"
-
-
-PLAIN_LOSS = LossOptions()
 _SCALARS = PartitionSpec(), PartitionSpec()
 
 

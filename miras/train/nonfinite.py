@@ -9,6 +9,8 @@ import numpy as np
 from flax import nnx
 
 from miras.models import Health, LanguageModelConfig
+from miras.models.objective import Objective
+from miras.train.language_modelling import TEXT
 from miras.train.state import Params
 from miras.train.step import Batch, total_loss
 
@@ -40,6 +42,7 @@ def locate(
     params: Params,
     batch: Batch,
     config: LanguageModelConfig,
+    objective: Objective = TEXT,
 ) -> Place | None:
     """The first place of a batch's computation that is not finite; None if all are finite.
 
@@ -52,6 +55,7 @@ def locate(
         params: the parameters before the step that failed.
         batch: one of the step's batches.
         config: of the model.
+        objective: of the run.
     """
     measures = jax.tree_util.tree_leaves_with_path(jax.device_get(health(params, batch)))
     finite = [(np.isfinite(leaf) | _absent(path, config), path) for path, leaf in measures]
@@ -67,7 +71,9 @@ def locate(
         text = f"{where}layer {index} ({', '.join(names)})"
         return Place(text, index if from_memory else None)
     gradient = jax.jit(
-        jax.value_and_grad(lambda params: total_loss(graphdef, params, batch), has_aux=True)
+        jax.value_and_grad(
+            lambda params: total_loss(graphdef, params, batch, objective=objective), has_aux=True
+        )
     )
     (nats, _), gradients = gradient(params)
     if not jnp.isfinite(nats):

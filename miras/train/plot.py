@@ -1,8 +1,8 @@
-"""The loss curves of a run: bits per byte by step, on training and on held-out text."""
+"""The loss curves of a run by step, on training and on held-out rows: bits per byte of text."""
 
 import functools
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from miras.runtime.figures import INK, png, printable_line, style_curves
 from miras.runtime.files import write_atomically
@@ -11,41 +11,57 @@ from miras.train.loggers.jsonl import Line
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+
+class Curve(NamedTuple):
+    """What is drawn.
+
+    Attributes:
+        field: of the lines of a run's metrics.
+        label: of its axis.
+        rows: what the rows are, for the legend.
+    """
+
+    field: str = "bits_per_byte"
+    label: str = "bits per byte"
+    rows: str = "text"
+
+
+TEXT = Curve()
 _TRAIN, _HELD_OUT = "#8fb4d9", "#c8553d"
 
 
-def plot_loss(lines: list[Line], title: str, path: pathlib.Path, what: str = "text") -> None:
+def plot_loss(lines: list[Line], title: str, path: pathlib.Path, curve: Curve = TEXT) -> None:
     """Write the loss curves of a run as a PNG.
 
     Args:
         lines: as returned by `read_metrics`.
         title: of the figure.
         path: the file to write.
-        what: "text" or "answers", for the legend.
+        curve: what is drawn.
 
     Raises:
         OSError: the file cannot be written.
     """
-    write_atomically(path, loss_curves(lines, title, what))
+    write_atomically(path, loss_curves(lines, title, curve))
 
 
-def loss_curves(lines: list[Line], title: str, what: str = "text") -> bytes:
+def loss_curves(lines: list[Line], title: str, curve: Curve = TEXT) -> bytes:
     """The loss curves of a run as a PNG; the arguments are those of `plot_loss`."""
-    return png(functools.partial(_draw, lines, printable_line(title), what), (8, 4.5))
+    return png(functools.partial(_draw, lines, printable_line(title), curve), (8, 4.5))
 
 
-def _draw(lines: list[Line], title: str, what: str, figure: "Figure") -> None:
+def _draw(lines: list[Line], title: str, curve: Curve, figure: "Figure") -> None:
     axes = figure.add_subplot()
-    train = _curve(lines, "train")
-    held_out = _curve(lines, "held_out")
-    axes.plot(*train, color=_TRAIN, linewidth=1.4, label=f"training {what}")
+    train = _points(lines, "train", curve.field)
+    held_out = _points(lines, "held_out", curve.field)
+    axes.plot(*train, color=_TRAIN, linewidth=1.4, label=f"training {curve.rows}")
     axes.plot(
         *held_out,
         color=_HELD_OUT,
         linewidth=1.8,
         marker="o",
         markersize=3.5,
-        label=f"held-out {what}",
+        label=f"held-out {curve.rows}",
     )
     if held_out[0]:
         step, bits = held_out[0][-1], held_out[1][-1]
@@ -59,14 +75,14 @@ def _draw(lines: list[Line], title: str, what: str, figure: "Figure") -> None:
             fontweight="bold",
         )
     style_curves(axes, title, size=12, margin=0.05)
-    axes.set_ylabel("bits per byte", color=INK)
+    axes.set_ylabel(curve.label, color=INK)
     axes.legend(frameon=False, labelcolor=INK)
 
 
-def _curve(lines: list[Line], kind: str) -> tuple[list[int], list[float]]:
+def _points(lines: list[Line], kind: str, field: str) -> tuple[list[int], list[float]]:
     points = [
-        (line["step"], line["bits_per_byte"])
+        (line["step"], line[field])
         for line in lines
-        if line.get("kind") == kind and isinstance(line.get("bits_per_byte"), (int, float))
+        if line.get("kind") == kind and isinstance(line.get(field), (int, float))
     ]
-    return [step for step, _ in points], [bits for _, bits in points]
+    return [step for step, _ in points], [value for _, value in points]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from miras.parallel.batches import to_devices
+from miras.parallel.batches import Layout, to_devices
 from miras.train.step import Batch
 
 _LOOK = 0.005  # seconds between looks at the devices, while the next batches are awaited
@@ -48,15 +48,23 @@ class Prefetch:
         accumulate: batches of an update.
         updates: how many to read at most.
         depth: how many updates are read before they are asked for, >= 1.
+        layout: of a row, see `miras.parallel.batches.to_devices`.
 
     Attributes:
         waited: of the last `get`.
     """
 
     def __init__(
-        self, loader: Any, mesh: Mesh, batch: int, accumulate: int, updates: int, depth: int = 2
+        self,
+        loader: Any,
+        mesh: Mesh,
+        batch: int,
+        accumulate: int,
+        updates: int,
+        depth: int = 2,
+        layout: Layout | None = None,
     ):
-        self._loader, self._mesh, self._batch = loader, mesh, batch
+        self._loader, self._mesh, self._batch, self._layout = loader, mesh, batch, layout
         self._accumulate, self._updates = accumulate, updates
         self._position = loader.get_state()
         self._end: BaseException | None = None
@@ -135,4 +143,5 @@ class Prefetch:
     def _next(self) -> _Read:
         found = [next(self._loader) for _ in range(self._accumulate)]
         local = {name: np.stack([batch[name] for batch in found]) for name in found[0]}
-        return _Read(to_devices(self._mesh, local, self._batch), self._loader.get_state())
+        batches = to_devices(self._mesh, local, self._batch, self._layout)
+        return _Read(batches, self._loader.get_state())

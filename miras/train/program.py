@@ -9,12 +9,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from miras.array_typing import Array
+from miras.data.layout import row_layout
 from miras.errors import ConfigError
 from miras.layers.weight_gradients import summed_in
-from miras.parallel.batches import batch_sharding
+from miras.parallel.batches import field_sharding
 from miras.train.compiler_options import compiler_options
 from miras.train.config import RunConfig
 from miras.train.loss import LossOptions
+from miras.train.objective_of import objective_of
 from miras.train.optimizer import axis_names, optimizer_of
 from miras.train.sharding import check_fits, check_replicated, state_shardings
 from miras.train.state import TrainState, abstract, create
@@ -22,13 +24,6 @@ from miras.train.state import structure as structure_of
 from miras.train.step import Batch, StepMetrics, make_train_step
 
 _UNKNOWN_OPTION = re.compile("No such compile option: '([^']*)'")
-_BATCH = {
-    "inputs": jnp.int32,
-    "targets": jnp.int32,
-    "segment_ids": jnp.int32,
-    "mask": jnp.bool_,
-    "target_bytes": jnp.float32,
-}
 
 
 class Program:
@@ -39,6 +34,8 @@ class Program:
         mesh: of `miras.parallel.make_mesh`, of devices or of a topology.
 
     Attributes:
+        objective: the model, the loss and the metrics.
+        layout: the arrays of a row.
         graphdef: the static structure of the model.
         params: the abstract parameters with their metadata.
         optimizer: of the parameters.
@@ -54,19 +51,22 @@ class Program:
         self.config, self.mesh = config, mesh
         check_fits(config, mesh.shape)
         recipe, data = config.train, config.data
-        self.graphdef, self.params = structure_of(config.model)
+        self.objective, self.layout = objective_of(data), row_layout(data)
+        self.graphdef, self.params = structure_of(config.model, self.objective)
         self.optimizer = optimizer_of(recipe, self.params, data.batch * data.sequence)
         self.shapes = jax.eval_shape(self.create)
         self.shardings = state_shardings(mesh, axis_names(self.params), self.shapes)
         check_replicated(config.mesh, mesh, self.shapes, self.shardings)
         options = LossOptions(recipe.loss_chunk, recipe.z_loss, recipe.reduce)
         trained = summed_in(self.graphdef, self.params, recipe.reduce)
-        self.step = make_train_step(trained, self.optimizer, self.shardings, options)
+        self.step = make_train_step(
+            trained, self.optimizer, self.shardings, options, self.objective
+        )
 
     def create(self) -> TrainState:
         """The state before the first step; call it within `jax.jit` or `jax.eval_shape`."""
         recipe = self.config.train
-        return create(self.config.model, self.optimizer, recipe.seed, recipe.master)
+        return create(self.config.model, self.optimizer, recipe.seed, recipe.master, self.objective)
 
     @property
     def replicated(self) -> NamedSharding:
@@ -75,12 +75,12 @@ class Program:
 
     def inputs(self) -> tuple[Any, ...]:
         """The shapes and shardings of the arguments of `step`."""
-        data = self.config.data
-        shape = (self.config.train.accumulate, data.batch, data.sequence)
-        sharding = batch_sharding(self.mesh, len(shape))
+        before = (self.config.train.accumulate, self.config.data.batch)
         batches = {
-            name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-            for name, dtype in _BATCH.items()
+            name: jax.ShapeDtypeStruct(
+                (*before, *field.shape), field.dtype, sharding=field_sharding(self.mesh, field, 1)
+            )
+            for name, field in self.layout.items()
         }
         alive = jax.ShapeDtypeStruct((), jnp.bool_, sharding=self.replicated)
         return abstract(self.shapes, self.shardings), batches, alive

@@ -11,7 +11,9 @@ import optax
 from flax import nnx
 
 from miras.array_typing import Array
-from miras.models import LanguageModel, LanguageModelConfig
+from miras.models import LanguageModelConfig
+from miras.models.objective import Objective
+from miras.train.language_modelling import TEXT
 
 Params = Any  # a nested dict of arrays, as `nnx.to_pure_dict` gives it
 
@@ -32,9 +34,11 @@ class TrainState(NamedTuple):
     key: Array
 
 
-def structure(config: LanguageModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
+def structure(
+    config: LanguageModelConfig, objective: Objective = TEXT
+) -> tuple[nnx.GraphDef, nnx.State]:
     """The static structure and the abstract parameters of a model; nothing is computed."""
-    return nnx.split(nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0))), nnx.Param)
+    return nnx.split(nnx.eval_shape(lambda: objective.build(config, nnx.Rngs(0))), nnx.Param)
 
 
 def create(
@@ -42,9 +46,10 @@ def create(
     optimizer: optax.GradientTransformation,
     seed: int,
     master: str = "float32",
+    objective: Objective = TEXT,
 ) -> TrainState:
     """The state before the first step; call it within `jax.jit` or `jax.eval_shape`."""
-    _, params = nnx.split(LanguageModel(config, nnx.Rngs(seed)), nnx.Param)
+    _, params = nnx.split(objective.build(config, nnx.Rngs(seed)), nnx.Param)
     return create_from(nnx.to_pure_dict(params), optimizer, seed, master)
 
 

@@ -6,8 +6,8 @@ They are pure functions of a state and batches; `trainer` calls them. A batch is
 
 import functools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,26 +16,11 @@ from flax import nnx
 
 from miras.array_typing import Array
 from miras.models import Health
-from miras.train.loss import PLAIN_LOSS, LossOptions, cross_entropy
+from miras.models.objective import PLAIN_LOSS, Batch, LossOptions, Objective, Totals
+from miras.train.language_modelling import TEXT
 from miras.train.optimizer import Gradient, gradient_norm
 from miras.train.spikes import Window, window_of, with_window
 from miras.train.state import Params, TrainState
-
-Batch = Mapping[str, Any]  # numpy or jax arrays
-
-
-class Totals(NamedTuple):
-    """Sums over targets, which can be added over batches.
-
-    Attributes:
-        nats: negative log likelihood.
-        targets: number of targets.
-        bytes: bytes of text that the targets represent.
-    """
-
-    nats: Array | float
-    targets: Array | float
-    bytes: Array | float
 
 
 class StepMetrics(NamedTuple):
@@ -68,19 +53,14 @@ def bits_per_byte(totals: Totals) -> float:
 
 
 def total_loss(
-    graphdef: nnx.GraphDef, params: Params, batch: Batch, options: LossOptions = PLAIN_LOSS
+    graphdef: nnx.GraphDef,
+    params: Params,
+    batch: Batch,
+    options: LossOptions = PLAIN_LOSS,
+    objective: Objective = TEXT,
 ) -> tuple[Array, Totals]:
-    """The objective summed over a batch's targets, see `miras.train.loss`, and the totals.
-
-    Without z-loss the objective is the negative log likelihood in nats.
-    """
-    model = nnx.merge(graphdef, params)
-    x = model.features(batch["inputs"], segment_ids=batch["segment_ids"], segments_at_chunks=True)
-    targets, mask = jnp.asarray(batch["targets"]), jnp.asarray(batch["mask"])
-    sums: Any = cross_entropy(x, model.head_rows(), targets, mask, options)
-    objective, nats = sums
-    count = jnp.sum(mask, dtype=jnp.float32)
-    return objective, Totals(nats, count, jnp.sum(batch["target_bytes"]))
+    """The objective summed over a batch's targets, and the totals; see `Objective.loss`."""
+    return objective.loss(nnx.merge(graphdef, params), batch, options)
 
 
 def make_train_step(
@@ -88,6 +68,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     shardings: TrainState | None = None,
     options: LossOptions = PLAIN_LOSS,
+    objective: Objective = TEXT,
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, StepMetrics]]:
     """A jitted `step(state, batches, alive)` that returns the next state and its metrics.
 
@@ -105,9 +86,10 @@ def make_train_step(
         optimizer: see `optimizer.optimizer_of`.
         shardings: of the state, see `sharding.state_shardings`; those of the given state if None.
         options: of the loss.
+        objective: of the run.
     """
     loss = jax.value_and_grad(
-        functools.partial(total_loss, graphdef, options=options), has_aux=True
+        functools.partial(total_loss, graphdef, options=options, objective=objective), has_aux=True
     )
 
     def of(params: Params, batch: Batch) -> tuple[Params, Totals]:
@@ -118,7 +100,7 @@ def make_train_step(
 
     def step(state: TrainState, batches: Batch, alive: Array):
         total, totals = _accumulated(functools.partial(of, state.params), batches)
-        tokens = jnp.count_nonzero(batches["segment_ids"])
+        tokens = objective.tokens(batches)
         return _updated(optimizer, state, total, StepMetrics(totals, alive, alive, tokens))
 
     # Every device has the metrics, as it has the step's number: `finite` is the next `alive`.
@@ -141,7 +123,7 @@ def _accumulated(
         return jax.tree.map(jnp.add, sums, of(batch)), None
 
     first = jax.tree.map(lambda x: x[0], dict(batches))
-    if batches["targets"].shape[0] == 1:
+    if jax.tree.leaves(dict(batches))[0].shape[0] == 1:
         return of(first)
     start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of, first))
     return jax.lax.scan(add, start, dict(batches))[0]
@@ -194,12 +176,8 @@ def make_eval_step(graphdef: nnx.GraphDef) -> Callable[[Params, Batch], Totals]:
     return jax.jit(lambda params, batch: total_loss(graphdef, params, batch)[1])
 
 
-def make_health_step(graphdef: nnx.GraphDef) -> Callable[[Params, Batch], Health]:
+def make_health_step(
+    graphdef: nnx.GraphDef, objective: Objective = TEXT
+) -> Callable[[Params, Batch], Health]:
     """A compiled `health(params, batch)`: measurements of the memories, [layers] each."""
-
-    def health(params: Params, batch: Batch) -> Health:
-        model = nnx.merge(graphdef, params)
-        ids = batch["segment_ids"]
-        return model.observe(batch["inputs"], segment_ids=ids, segments_at_chunks=True)[2]
-
-    return jax.jit(health)
+    return jax.jit(lambda params, batch: objective.observe(nnx.merge(graphdef, params), batch))

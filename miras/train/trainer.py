@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import time
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,19 +17,19 @@ from miras.array_typing import Array
 from miras.config import require, to_dict
 from miras.data import make_loader, vocabulary
 from miras.data.text import read_report
+from miras.models.objective import Evaluation
 from miras.parallel import make_mesh
 from miras.parallel.batches import local_rows
 from miras.runtime import processes, signals
 from miras.runtime.figures import write_figure
 from miras.runtime.watchdog import Watchdog
-from miras.train.accuracy import Answers
 from miras.train.alarms import Alarms
 from miras.train.checkpoints import checkpointer
 from miras.train.checkpoints.checkpointer import Checkpoints
 from miras.train.checkpoints.times import log_seconds
 from miras.train.config import RunConfig
 from miras.train.due import Timetable
-from miras.train.evaluate import HeldOut, make_evaluator, sample
+from miras.train.evaluate import make_evaluator, sample
 from miras.train.goodput import WallTime, carried
 from miras.train.interval_means import IntervalMeans, Utilization
 from miras.train.loggers.base import LoggerContext
@@ -37,7 +38,7 @@ from miras.train.loggers.loggers import Loggers
 from miras.train.loggers.registry import find
 from miras.train.meter import Meter
 from miras.train.nonfinite import NonFiniteError, Place, advice, locate
-from miras.train.plot import loss_curves
+from miras.train.plot import Curve, loss_curves
 from miras.train.prefetch import Prefetch
 from miras.train.profiling import Profile
 from miras.train.program import Program
@@ -62,13 +63,14 @@ class Result(NamedTuple):
         folder: of the run.
         state: the training state after the last step.
         resumed_from: the step of the checkpoint that was resumed; None for a new run.
-        held_out: the evaluation on held-out data after the last step.
+        held_out: the evaluation on held-out data after the last step; of a task that has a test
+            split, that on all of it.
     """
 
     folder: pathlib.Path | epath.Path
     state: TrainState
     resumed_from: int | None
-    held_out: HeldOut | Answers
+    held_out: Evaluation
 
 
 class DispatchedStep(NamedTuple):
@@ -123,7 +125,7 @@ class Trainer:
             self.data = make_loader(config.data, "train", align=align, rows=rows)
             self.held_out = list(sample(config.data, align, self.recipe.eval_batches, rows))
         self.evaluate = make_evaluator(self.graphdef, config.data, self.mesh)
-        self.health_step = make_health_step(self.graphdef)
+        self.health_step = make_health_step(self.graphdef, self.program.objective)
 
     def run(self) -> Result:
         """Restore or create the state, and do the remaining steps."""
@@ -187,12 +189,21 @@ class Trainer:
             folder=folder.shown,
             state=state,
             resumed_from=None if restored is None else start,
-            held_out=self.evaluate(state.params, self.held_out),
+            held_out=self.evaluate(state.params, self._reported()),
         )
+
+    def _reported(self) -> Iterable[Batch]:
+        """The held-out batches of which a finished run reports the metrics."""
+        data = self.config.data
+        if data.task is None or data.task.reports == "validation":
+            return self.held_out
+        rows = local_rows(self.mesh, data.batch)
+        return sample(data, self.config.model.align, None, rows, split=data.task.reports)
 
     def _prefetch(self, updates: int) -> Prefetch:
         batch, accumulate = self.config.data.batch, self.recipe.accumulate
-        return Prefetch(self.data, self.mesh, batch, accumulate, updates)
+        layout = self.program.layout
+        return Prefetch(self.data, self.mesh, batch, accumulate, updates, layout=layout)
 
     def _train(
         self,
@@ -210,7 +221,7 @@ class Trainer:
         compile_seconds = time.monotonic() - clock
         reporter.print_line(f"compiled the step in {compile_seconds:.1f} s.")
         alive: Any = jax.device_put(np.True_, self.program.replicated)
-        devices, bits = self.mesh.devices.size, self.config.data.task is None
+        devices, bits = self.mesh.devices.size, self.program.objective.prints_bits
         means = IntervalMeans(devices, self.utilization, compile_seconds=compile_seconds)
         alarms = Alarms(self.config.model, read_metrics(self.folder.metrics))
         meter = Meter(means, self.wall, alarms, loggers, reporter, bits)
@@ -316,9 +327,9 @@ class Trainer:
         if metrics.finite:
             return metrics
         checkpoints.wait()
-        model = self.config.model
+        model, own = self.config.model, self.program.objective
         places = (
-            locate(self.graphdef, self.health_step, params, _batch(done.batches, i), model)
+            locate(self.graphdef, self.health_step, params, _batch(done.batches, i), model, own)
             for i in range(self.recipe.accumulate)
         )
         place = next(filter(None, places), Place("the update, whose size is not finite"))
@@ -330,10 +341,11 @@ class Trainer:
         )
 
     def _plot(self, reporter: Reporter) -> None:
-        what = "text" if self.config.data.task is None else "answers"
+        own = self.program.objective
+        curve = Curve(own.curve, own.label, own.rows)
         lines, title = read_metrics(self.folder.metrics), f"Run {self.folder.path.name}"
         if lines:
-            write_figure(self.folder.plot, lambda: loss_curves(lines, title, what), reporter.warn)
+            write_figure(self.folder.plot, lambda: loss_curves(lines, title, curve), reporter.warn)
 
 
 def _batch(batches: Batch, index: int) -> Batch:

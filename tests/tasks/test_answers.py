@@ -1,5 +1,7 @@
 """Answers of a model in training, counted on batches whose right ones are known."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ from flax import nnx
 
 from miras.analysis.eval.evaluate import _rows
 from miras.tasks import Opened
-from miras.train.accuracy import evaluate_answers, make_answers_step
+from miras.train.accuracy import Answering
+from miras.train.evaluate import evaluate, make_sums_step
 
 
 class Fixed(nnx.Module):
@@ -34,8 +37,8 @@ def test_answers_are_counted_by_token_and_by_row():
         "inputs": targets, "targets": targets, "segment_ids": mask, "mask": mask,
         "target_bytes": 2.0 * mask,
     }  # fmt: skip
-    step = make_answers_step(graphdef)
-    found = evaluate_answers(step, nnx.to_pure_dict(params), [batch, batch])
+    step = make_sums_step(graphdef, Answering())
+    found: Any = evaluate(Answering(), step, nnx.to_pure_dict(params), [batch, batch])
     assert found.rows == 6  # one row of each batch is empty
     assert found.exact_match == pytest.approx(1 / 3)
     assert found.accuracy == pytest.approx(3 / 5)

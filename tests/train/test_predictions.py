@@ -9,7 +9,8 @@ import pytest
 
 from miras.backends.pallas.trace.jaxprs import equations
 from miras.cli.runs import run_config
-from miras.train.accuracy import make_answers_step
+from miras.train.accuracy import Answering
+from miras.train.evaluate import make_sums_step
 from miras.train.predictions import predictions
 from miras.train.state import structure
 from tests.tolerances import tolerance
@@ -57,7 +58,7 @@ def test_answers_never_have_the_logits_of_all_tokens():
     batch |= {"target_bytes": jax.ShapeDtypeStruct(shape, jnp.float32)}
 
     def largest(chunk):
-        step = make_answers_step(graphdef, 3000, chunk)
+        step = make_sums_step(graphdef, Answering(3000, chunk))
         program = jax.make_jaxpr(step)(params, batch).jaxpr
         return max(math.prod(v.aval.shape) for eqn in equations(program) for v in eqn.outvars)
 

@@ -28,7 +28,7 @@ class Metric(NamedTuple):
 
     def of(self, outcome: Outcome) -> float | None:
         """The value of a run; None unless it is done."""
-        return getattr(outcome, self.field)
+        return outcome.score(self.field)
 
     def gap(self, value: _Value, best: _Value) -> _Value:
         """The difference to the best value, positive if worse."""
@@ -36,10 +36,11 @@ class Metric(NamedTuple):
 
 
 BITS_PER_BYTE = Metric("bits_per_byte", "bits per byte", less_is_better=True)
-TOKEN_ACCURACY = Metric("accuracy", "token accuracy", less_is_better=False)
 
 
 def metric_of(grid: "AblationGrid") -> Metric:
-    """Token accuracy if every cell is trained on a task, otherwise bits per byte."""
-    tasks = all(cell.config.data.task is not None for cell in grid.cells)
-    return TOKEN_ACCURACY if tasks else BITS_PER_BYTE
+    """The score of what all cells are trained on; bits per byte if they are trained on several."""
+    from miras.train.objective_of import objective_of
+
+    scores = {objective_of(cell.config.data).score for cell in grid.cells}
+    return Metric(*scores.pop()) if len(scores) == 1 else BITS_PER_BYTE

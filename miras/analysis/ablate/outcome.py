@@ -29,6 +29,7 @@ class Outcome:
         tokens_per_second: see `measurements.Measurements`.
         utilization: as above.
         curve: as above, also of a run that diverged.
+        scores: the numbers of the last evaluation by name; empty unless done.
     """
 
     config_hash: str
@@ -43,6 +44,11 @@ class Outcome:
     tokens_per_second: float | None = None
     utilization: float | None = None
     curve: Curve = ()
+    scores: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def score(self, field: str) -> float | None:
+        """A number of the last evaluation; None if there is none, or unless done."""
+        return self.scores.get(field, getattr(self, field, None))
 
     def to_json(self) -> str:
         """The outcome as one line of JSON."""

@@ -32,6 +32,7 @@ def jsonl(grid: AblationGrid, outcomes: Mapping[GridRun, Outcome]) -> str:
             "status": outcome.status,
             "bits_per_byte": outcome.bits_per_byte,
             "accuracy": outcome.accuracy,
+            "scores": outcome.scores,
             "steps": outcome.steps,
             "seconds": outcome.seconds,
             "resumed_from": outcome.resumed_from,

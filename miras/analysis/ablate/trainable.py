@@ -28,9 +28,10 @@ class TrainableCheck:
 
     def __call__(self, config: "RunConfig") -> str | None:
         """Check one config; returns a digest of its held-out data (`held_out.digest`)."""
+        from miras.train.objective_of import objective_of
         from miras.train.state import structure
 
-        structure(config.model)
+        structure(config.model, objective_of(config.data))
         key = (config.data, config.train, config.model.align, config.model.vocab)
         if key not in self._seen:
             self._seen[key] = self._read(config)

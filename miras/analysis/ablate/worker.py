@@ -31,7 +31,7 @@ def main(folder: str) -> int:
     import jax
 
     from miras.analysis.utilization import utilization
-    from miras.train import Answers, HeldOut, NonFiniteError, RunConfig, train
+    from miras.train import NonFiniteError, RunConfig, train
 
     try:
         plugins.restore(GridFolder(pathlib.Path(folder).parent.parent).plugins)
@@ -39,12 +39,12 @@ def main(folder: str) -> int:
     except ConfigError as error:
         return _print_error(error)
     resumed: int | None = None
-    held_out: HeldOut | Answers | None = None
+    scores: dict[str, float] = {}
     parameters: int | None = None
     reason = None
     try:
         result = train(config, folder, utilization=utilization(config))
-        held_out, resumed = result.held_out, result.resumed_from
+        scores, resumed = result.held_out._asdict(), result.resumed_from
         parameters = sum(leaf.size for leaf in jax.tree.leaves(result.state.params))
     except NonFiniteError as error:
         reason = str(error)
@@ -54,13 +54,14 @@ def main(folder: str) -> int:
         config_hash=config_hash(config),
         status="done" if reason is None else "diverged",
         reason=reason,
-        bits_per_byte=held_out.bits_per_byte if held_out else None,
-        accuracy=held_out.accuracy if isinstance(held_out, Answers) else None,
+        bits_per_byte=scores.get("bits_per_byte"),
+        accuracy=scores.get("accuracy"),
         steps=config.train.steps,
         seconds=round(time.monotonic() - start, 3),
         resumed_from=resumed,
         parameters=parameters,
         **measurements(read_metrics(pathlib.Path(folder) / "metrics.jsonl"))._asdict(),
+        scores=scores,
     )
     write_atomically(pathlib.Path(folder) / OUTCOME, outcome.to_json())
     return 0 if reason is None else 1
