@@ -13,6 +13,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from miras.train import RunConfig
 
@@ -46,9 +48,16 @@ def common(configs: "Sequence[RunConfig]") -> "Callable[[RunConfig], RunConfig]"
 
 
 def digest(batches: Iterable[Mapping[str, Any]]) -> str:
-    """Sixteen hex digits of the counted targets of batches, in order."""
+    """Sixteen hex digits of the counted targets of batches, in order.
+
+    Of rows that are not tokens with a target each, all arrays count.
+    """
     found = hashlib.sha256()
     for batch in batches:
+        if np.shape(batch.get("targets")) != np.shape(batch.get("mask")):
+            for name in sorted(batch):
+                found.update(batch[name].tobytes())
+            continue
         for targets, mask in zip(batch["targets"], batch["mask"], strict=True):
             found.update(targets[mask].tobytes())
     return found.hexdigest()[:16]
