@@ -5,6 +5,8 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from miras.cli import harness
+from miras.cli.eval_output import Bar, write_results
 from miras.cli.options import add_data, add_overrides, add_run_folder, add_seed
 from miras.cli.output import print_line
 from miras.cli.runs import load_run
@@ -15,8 +17,6 @@ from miras.runtime import signals
 from miras.runtime.paths import local_path
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from miras.analysis.eval.results import TaskResults
     from miras.tasks import Task
     from miras.train import Run
@@ -32,13 +32,17 @@ def add_parser(commands: Any) -> None:
         help="measure a run on held-out text, or on a task by length and depth",
         description="Measure a run's bits per byte and perplexity on held-out text. With --task, "
         "measure the share of right answers at each length and depth instead, and write a table, a "
-        "heat map and a JSON file.",
+        "heat map and a JSON file. With --lm-eval, evaluate it on tasks of EleutherAI's lm-eval.",
         epilog="Examples: `miras eval runs/yaad`, `miras eval runs/yaad --task niah form=uuid "
-        "--lengths 1k,4k,16k --examples 50`.",
+        "--lengths 1k,4k,16k --examples 50`, `miras eval runs/yaad --lm-eval hellaswag,piqa`.",
     )
     add_run_folder(parser)
     add_overrides(parser, "a field of the task, as in form=uuid")
-    add_data(parser, "held-out text, or a task's background text (default: the run's data)")
+    add_data(
+        parser,
+        "held-out text, or a task's background text (default: the run's data); with --lm-eval, the "
+        "folder that task files read",
+    )
     parser.add_argument(
         "--batches",
         type=int,
@@ -46,6 +50,7 @@ def add_parser(commands: Any) -> None:
         help="number of batches of held-out text (default: all)",
     )
     _add_task_options(parser)
+    harness.add_options(parser)
     parser.set_defaults(run=_run)
 
 
@@ -68,11 +73,14 @@ def _add_task_options(parser: argparse.ArgumentParser) -> None:
     )
     add_seed(parser, "seed of the rows (default: 0)")
     parser.add_argument(
-        "--out", metavar="DIR", help="folder for TASK.json and TASK.png (default: RUN/eval)"
+        "--out", metavar="DIR", help="folder for the JSON file and the plot (default: RUN/eval)"
     )
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.lm_eval is not None:
+        return harness.evaluate(args)
+    harness.check_absent(args)
     if args.task is not None:
         return _evaluate_task(args)
     given = [f"--{name}" for name in _TASK_OPTIONS if getattr(args, name) is not None]
@@ -104,7 +112,7 @@ def _evaluate_task(args: argparse.Namespace) -> int:
     check_target(path)
     console = Console()
     total = len(set(depths)) * examples * sum(set(lengths))
-    with signals.handled(), _Bar(console, total) as bar:
+    with signals.handled(), Bar(console, total) as bar:
         results = evaluate_task(
             run,
             task,
@@ -167,14 +175,8 @@ def _write(results: "TaskResults", path: pathlib.Path) -> str:
     from miras.analysis.eval.plot import heat_map
     from miras.errors import fail
     from miras.runtime.figures import write_figure
-    from miras.runtime.files import write_atomically
-    from miras.train.runs.run_folder import cannot_write
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, results.to_json())
-    except OSError as error:
-        raise ConfigError(cannot_write(path.parent, error)) from error
+    write_results(path, results.to_json())
     warn = lambda reason: fail(reason, 0)  # noqa: E731
     drawn = write_figure(path.with_suffix(".png"), lambda: heat_map(results), warn)
     return f"{path} and {path.stem}.png" if drawn else str(path)
@@ -195,32 +197,3 @@ def _evaluate_held_out(args: argparse.Namespace) -> int:
         table.add_row(*row)
     Console().print(table)
     return 0
-
-
-class _Bar:
-    """A progress bar of the tokens read; hidden unless the output is a terminal."""
-
-    def __init__(self, console: "Console", total: int):
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._progress = Progress(
-            TextColumn("reading"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.percentage:3.0f} %  eta"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task("reading", total=total)
-
-    def __enter__(self) -> "_Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._progress.stop()
-
-    def advance(self, tokens: int) -> None:
-        """Add tokens to those read."""
-        self._progress.advance(self._task, tokens)

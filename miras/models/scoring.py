@@ -25,11 +25,14 @@ class Scored(NamedTuple):
             and for a row's first token if no logits were given for it.
         logits: of the token after each row's last token, [B, vocab] float32.
         state: after each row's last token.
+        greedy: whether a token is the most likely one, which greedy decoding takes, [B, T] bool;
+            True where `logprobs` is 0 for want of a token or of logits.
     """
 
     logprobs: Array
     logits: Array
     state: ModelState
+    greedy: Array
 
 
 @typed
@@ -81,15 +84,18 @@ def _score(graph, params, tokens, lengths, first, state):
     mask = mask_of_lengths(lengths, tokens.shape[1])
     logits, state = nnx.merge(graph, params)(tokens, mask=mask, state=state)
     given = jnp.any(first != 0, axis=-1)
-    start = jnp.where(given, _log_probability(first, tokens[:, 0]), 0)
-    rest = _log_probability(logits[:, :-1], tokens[:, 1:])
-    logprobs = jnp.concatenate([start[:, None], rest], axis=1)
-    return jnp.where(mask, logprobs, 0), _last(logits, lengths, first), state
+    start, taken = _log_probability(first, tokens[:, 0])
+    rest, greedy = _log_probability(logits[:, :-1], tokens[:, 1:])
+    logprobs = jnp.concatenate([jnp.where(given, start, 0)[:, None], rest], axis=1)
+    greedy = jnp.concatenate([(taken | ~given)[:, None], greedy], axis=1)
+    return jnp.where(mask, logprobs, 0), _last(logits, lengths, first), state, greedy | ~mask
 
 
-def _log_probability(logits: Array, tokens: Array) -> Array:
+def _log_probability(logits: Array, tokens: Array) -> tuple[Array, Array]:
+    """The log-probability of each token, and whether it is the most likely one."""
     chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-    return chosen - jax.nn.logsumexp(logits, axis=-1)
+    taken = jnp.argmax(logits, axis=-1) == tokens
+    return chosen - jax.nn.logsumexp(logits, axis=-1), taken
 
 
 def _last(logits: Array, lengths: Array, first: Array) -> Array:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -131,10 +132,29 @@ def test_any_task_in_text_goes_with_a_run_on_text(needle, babi, text, tmp_path, 
         (["pairs=3"], "'pairs=3' applies to a task only"),
         (["--data", "stdlib"], "tokens are not text: --data needs a run"),
         (["--task", "mqar", "--out", "{run}/config.json", "--lengths", "32"], "cannot write"),
+        (["--limit", "4"], "--limit applies to tasks of lm-eval only"),
+        (["--task", "mqar", "--include-path", "x"], "--include-path applies to tasks of lm-eval"),
+        (["--lm-eval", "piqa", "--task", "mqar"], "--task does not apply to --lm-eval"),
+        (["--lm-eval", "piqa", "form=uuid"], "'form=uuid' does not apply to --lm-eval"),
+        (["--lm-eval", "piqa"], "lm-eval needs a run that was trained on text"),
     ],
 )
 def test_what_cannot_be_is_told_in_a_sentence(recall, refused, words, told):
     assert re.search(told, refused("eval", recall, *(w.format(run=recall) for w in words)))
+
+
+def test_tasks_of_lm_eval_are_told_as_a_table_and_numbers(needle, tmp_path, capsys):
+    include = Path(__file__).parents[2] / "experiments" / "tasks"
+    item = {"query": "a tree?", "choices": ["sea", "sky"], "gold": 1}
+    (tmp_path / "piqa.jsonl").write_text(f"{json.dumps(item)}\n" * 2)
+    argv = ["eval", str(needle), "--lm-eval", "piqa, piqa", "--include-path", str(include)]
+    assert main([*argv, "--data", str(tmp_path), "--limit", "1"]) == 0
+    told = capsys.readouterr().out
+    assert all(word in told for word in ("piqa", "acc_norm", "standard error", "written: "))
+    found = json.loads((needle / "eval" / "lm_eval.json").read_text())
+    assert [(score["metric"], score["items"]) for score in found["scores"]] == [
+        ("acc", 1), ("acc_norm", 1),
+    ]  # fmt: skip
 
 
 def test_what_needs_text_or_symbols_says_so(recall, needle, refused):

@@ -1,5 +1,7 @@
-"""What a trained model recalls, at lengths and depths of one's choice.
+"""How well a trained model recalls and predicts: tasks by length and depth, and lm-eval's tasks.
 
-`evaluate` asks (`evaluate_task`), `reading` reads long rows in pieces, `results` has the
-statistics, `report` and `plot` tell them, and `command` is `miras eval`.
+`evaluate` asks a task of `miras.tasks` (`evaluate_task`), `answers` reads its rows in pieces,
+`results` has the statistics, `report` and `plot` show them. `harness` evaluates a run on tasks of
+EleutherAI's lm-eval; `harness_model` answers their requests by `continuations` and `completions`,
+which read rows of any length with a `row_reader`. The command is `miras eval`.
 """
