@@ -6,7 +6,7 @@ A row is read in pieces, and the state is carried from each piece to the next. `
 
 import contextlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,11 +89,10 @@ class RowReader:
         lengths = np.array([len(text) for text in texts] + [0] * (self.rows - len(texts)))
         longest = int(lengths.max())
         with self.on_mesh():
-            state = self.model.init_state(self.rows) if state is None else state
-            state = self._by_row(reserve(state, longest), axis=1)
-            if logits is None:
-                logits = jnp.zeros((self.rows, self.model.config.vocab))
-            logits = self._by_row(logits)
+            before = self.model.init_state(self.rows) if state is None else state
+            after: ModelState = self._by_row(reserve(before, longest), axis=1)
+            none = jnp.zeros((self.rows, self.model.config.vocab))
+            last: Array = self._by_row(none if logits is None else logits)
             found: list[np.ndarray] = []
             greedy = np.ones(self.rows, bool)
             start = 0
@@ -104,22 +103,22 @@ class RowReader:
                 for row, text in enumerate(texts):
                     part = text[start : start + size]
                     block[row, : len(part)] = part
-                own = np.clip(lengths - start, 0, size).astype(np.int32)
-                scored = score(self.model, self._by_row(block), own, state, logits)
-                logits, state = self._by_row(scored.logits), self._by_row(scored.state, axis=1)
+                own = jnp.asarray(np.clip(lengths - start, 0, size), jnp.int32)
+                scored = score(self.model, self._by_row(jnp.asarray(block)), own, after, last)
+                last, after = self._by_row(scored.logits), self._by_row(scored.state, axis=1)
                 found.append(np.asarray(scored.logprobs))
                 greedy &= np.asarray(scored.greedy).all(axis=1)
                 start += size
         every = np.concatenate(found, axis=1) if found else np.zeros((self.rows, 0), np.float32)
         rows = range(len(texts))
         each = [every[row, : lengths[row]] for row in rows]
-        return ReadRows(each, [bool(greedy[row]) for row in rows], logits, state)
+        return ReadRows(each, [bool(greedy[row]) for row in rows], last, after)
 
     def on_mesh(self) -> contextlib.AbstractContextManager[object]:
         """The context in which the model computes over the devices of the mesh."""
         return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
-    def _by_row(self, arrays, axis: int = 0):
+    def _by_row(self, arrays: Any, axis: int = 0) -> Any:
         """Arrays with their rows split over the mesh, so that each call has the same shardings."""
         if self.mesh is None:
             return arrays
