@@ -35,7 +35,7 @@ class TaskConfig(Config):
     2. for a model, loss and metrics other than a language model's on the targets of its rows,
        return a `miras.models.objective.Objective` from `objective`;
     3. for rows other than text with answers, whose arrays may be floats and of any shape,
-       implement `layout`, `rows`, `tokens` and `vocabulary`.
+       implement `layout`, `rows`, `row_tokens` and `vocabulary`.
 
     A task that makes rows of tokens with known answers derives from `miras.tasks.Task` instead,
     which does all of this but for making a row.
@@ -59,7 +59,7 @@ class TaskConfig(Config):
         del data
         return None
 
-    def tokens(self) -> int | None:
+    def row_tokens(self) -> int | None:
         """Tokens per row, which `data.sequence` then is; None if the task has rows of any length.
 
         They are what the blocks of the model read.
@@ -154,7 +154,7 @@ class DataConfig(Config):
 
     def validate(self) -> None:
         """Check the ranges above."""
-        if (tokens := self.task and self.task.tokens()) is not None:
+        if (tokens := self.task and self.task.row_tokens()) is not None:
             object.__setattr__(self, "sequence", tokens)
         for name in ("source", "tokenizer", "field"):
             require(bool(getattr(self, name)), f"data.{name}='' must not be empty.")
@@ -211,7 +211,7 @@ class DataConfig(Config):
 
     def standing(self, name: str) -> Literal["own", "deeper", "hidden"]:
         """Rows of a task may have a length of their own."""
-        own = name == "sequence" and self.task is not None and self.task.tokens() is not None
+        own = name == "sequence" and self.task is not None and self.task.row_tokens() is not None
         return "hidden" if own else "own"
 
     def unused(self, name: str) -> str:

@@ -138,7 +138,7 @@ def _text_rows(
 
 
 def _check(config: DataConfig, align: int, epochs: int | None) -> None:
-    own_length = config.task is not None and config.task.tokens() is not None
+    own_length = config.task is not None and config.task.row_tokens() is not None
     if align < 1 or (config.sequence % align and not own_length):
         raise ConfigError(
             f"data.sequence={config.sequence} is not a multiple of align={align} (the memory's "

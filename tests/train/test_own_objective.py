@@ -117,7 +117,7 @@ class RegressNumbers(TaskConfig):
     def vocabulary(self):
         return 1
 
-    def tokens(self):
+    def row_tokens(self):
         return STEPS
 
     def objective(self, data):
