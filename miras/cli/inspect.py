@@ -51,6 +51,7 @@ def _run(args: argparse.Namespace) -> int:
     from miras.analysis.inspect.page import Heading, page
     from miras.analysis.inspect.token_text import visible_tokens
     from miras.analysis.inspect.trace import check_memories, trace
+    from miras.data import check_language_model
     from miras.runtime.files import check_target
 
     require(args.limit >= 1, f"--limit {args.limit} must be at least 1.")
@@ -62,6 +63,7 @@ def _run(args: argparse.Namespace) -> int:
     )
     check_target(out)
     run = load_run(args.folder)
+    check_language_model(run.config.data, "inspecting")
     check_memories(run.config.model, args.folder)
     field = run.config.data.field
     text = os.fsencode(args.text) if args.file is None else _content(args.file, field)

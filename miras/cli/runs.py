@@ -65,13 +65,20 @@ def run_config(
         config = _with_tokenizer_of(config, source)
     config = with_source(config, source)
     given = any(word.partition("=")[0].strip() in ("vocab", "model.vocab") for word in overrides)
-    if with_data and config.data.task is not None:
-        task = config.data.task.settled(config.data)
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, task=task))
+    if with_data:
+        config = with_settled_task(config)
     if with_data and recipe is None and not given:
         data = config.data if resumed is None else provenance.relocate(resumed, config).data
         config = override(config, f"model.vocab={vocabulary(data)}")
     return with_settled_rates(config, base, overrides, rates, saved=saved, target=target)
+
+
+def with_settled_task(config: "RunConfig") -> "RunConfig":
+    """The config of a run with what its task takes from the data, see `TaskConfig.settled`."""
+    if config.data.task is None:
+        return config
+    task = config.data.task.settled(config.data)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, task=task))
 
 
 def with_settled_rates(

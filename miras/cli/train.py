@@ -16,7 +16,7 @@ from miras.cli.options import (
     split_preset,
 )
 from miras.cli.output import print_line
-from miras.cli.runs import run_config, with_mesh, with_settled_rates, with_source
+from miras.cli.runs import run_config, with_mesh, with_settled_rates, with_settled_task, with_source
 from miras.config import override, require
 from miras.errors import fail
 from miras.runtime import processes
@@ -209,7 +209,8 @@ def _config_from_run(
     folder = RunFolder(run)
     if name is None:
         base = dataclasses.replace(folder.read_relocated_config(), parent=None)
-        name, config = folder.path.name, with_source(override(base, *overrides), args.data)
+        config = with_settled_task(with_source(override(base, *overrides), args.data))
+        name = folder.path.name
         config = with_settled_rates(config, base, overrides, args.rates, saved=saved)
         config = config if args.on is None else with_mesh(config, args.on, overrides)
     else:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from miras.data.tokenizers.byte import ByteTokenizer
     from miras.data.tokenizers.make_tokenizer import make_tokenizer
     from miras.data.tokenizers.text_decoder import TextDecoder
-    from miras.data.vocabulary import check_text, vocabulary
+    from miras.data.vocabulary import check_language_model, check_text, vocabulary
 
 __all__ = [
     "ByteTokenizer",
@@ -24,6 +24,7 @@ __all__ = [
     "TaskConfig",
     "TextDecoder",
     "Tokenizer",
+    "check_language_model",
     "check_text",
     "make_loader",
     "make_tokenizer",
@@ -40,6 +41,6 @@ lazy.package(
         ".tokenizers.byte": ("ByteTokenizer",),
         ".tokenizers.make_tokenizer": ("make_tokenizer",),
         ".tokenizers.text_decoder": ("TextDecoder",),
-        ".vocabulary": ("check_text", "vocabulary"),
+        ".vocabulary": ("check_language_model", "check_text", "vocabulary"),
     },
 )

@@ -6,6 +6,7 @@ from miras.runtime import lazy
 
 if TYPE_CHECKING:
     from miras.layers import Health
+    from miras.models.classifier import Classifier
     from miras.models.config import LanguageModelConfig
     from miras.models.decoding import (
         Sampling,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from miras.models.state import ModelState
 
 __all__ = [
+    "Classifier",
     "Health",
     "LanguageModel",
     "LanguageModelConfig",
@@ -54,6 +56,7 @@ lazy.package(
     __name__,
     {
         "miras.layers": ("Health",),
+        ".classifier": ("Classifier",),
         ".config": ("LanguageModelConfig",),
         ".decoding": (
             "Sampling",

@@ -104,6 +104,8 @@ class Objective:
         label: of the curve's axis.
         rows: what rows are called: "text", "answers".
         prints_bits: whether the log has bits per byte beside the loss.
+        ends: names of the model's parameters that belong to what it is trained for, such as its
+            head. With `--from`, they are new if the other run was trained for something else.
     """
 
     score: ClassVar[Score]
@@ -111,6 +113,7 @@ class Objective:
     label: ClassVar[str] = "loss"
     rows: ClassVar[str] = "rows"
     prints_bits: ClassVar[bool] = False
+    ends: ClassVar[tuple[str, ...]] = ()
 
     def build(self, config: "LanguageModelConfig", rngs: nnx.Rngs) -> nnx.Module:
         """The model, with new parameters.

@@ -50,6 +50,7 @@ class LanguageModelling(Objective):
     label = "bits per byte"
     rows = "text"
     prints_bits = True
+    ends = ("head",)
 
     def build(self, config: LanguageModelConfig, rngs: nnx.Rngs) -> nnx.Module:
         """A `LanguageModel`."""

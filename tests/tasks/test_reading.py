@@ -14,10 +14,10 @@ from miras.analysis.eval.results import CellScore, cell_score, merge
 from miras.data import DataConfig, make_tokenizer
 from miras.models import LanguageModel, LanguageModelConfig, generate
 from miras.rule.rule import Rule
-from miras.tasks import Example, Task, seeded
+from miras.tasks import Example, seeded
 from miras.train import Run, RunConfig, TrainConfig
+from tests.tasks.kinds import KINDS
 
-KINDS = Task.registry.names()
 SMALL = LanguageModelConfig(
     Rule(memory="matrix", bias="l2", algorithm="gd"), width=16, layers=2, heads=2, chunk=8
 )

@@ -15,9 +15,7 @@ from miras.config import override
 from miras.data import DataConfig, make_loader, vocabulary
 from miras.data.task_rows import prepare
 from miras.errors import ConfigError
-from miras.tasks import Task
-
-KINDS = Task.registry.names()
+from tests.tasks.kinds import KINDS
 
 
 @pytest.fixture

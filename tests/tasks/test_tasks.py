@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from miras.config import config_hash, from_json, override, to_json
 from miras.data import DataConfig
 from miras.errors import ConfigError
-from miras.tasks import Task, seeded
+from miras.tasks import seeded
+from tests.tasks.kinds import KINDS
 
-KINDS = Task.registry.names()
 depths = st.one_of(st.none(), st.floats(0, 1))
 fast = settings(max_examples=20, deadline=None)
 

@@ -12,7 +12,7 @@ from miras.analysis.eval.answers import (
 )
 from miras.analysis.eval.results import CellScore, TaskResults, cell_score
 from miras.config import FrozenMapping, require, to_dict
-from miras.data import vocabulary
+from miras.data import check_language_model, vocabulary
 from miras.data.config import DataConfig
 from miras.data.task import check_depth
 from miras.data.task_rows import open_task
@@ -66,6 +66,7 @@ def evaluate_task(
         check_depth(depth, "depth")
     require(examples >= 1, f"examples={examples} must be at least 1.")
     require(0 <= seed < 2**32, f"seed={seed} must lie in [0, 2**32).")
+    check_language_model(run.config.data, "a task of answers")
     data = _data(run.config.data, task, source)
     opened = open_task(data, "eval")
     for depth in depths:  # raises before anything is read if the length is too short

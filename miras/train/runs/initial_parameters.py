@@ -16,7 +16,8 @@ from miras.runtime.files import expand_home
 from miras.runtime.paths import is_remote
 from miras.train.checkpoints.checkpointer import saved_steps
 from miras.train.config import Parent, RunConfig
-from miras.train.load import load_run
+from miras.train.load import Run, load_run
+from miras.train.objective_of import objective_of
 from miras.train.program import Program
 from miras.train.state import Params, TrainState, create_from
 
@@ -29,12 +30,14 @@ class ParameterFit(NamedTuple):
         missing: parameters that only the new model has.
         unexpected: parameters that only the run has.
         reshaped: parameters of both with different shapes, (of the run, of the model).
+        new: parameters of the model's own ends, which the run cannot have.
     """
 
     taken: dict[str, tuple[int, ...]]
     missing: dict[str, tuple[int, ...]]
     unexpected: dict[str, tuple[int, ...]]
     reshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    new: tuple[str, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -73,6 +76,7 @@ class InitialParameters(NamedTuple):
         """One line for the log."""
         parent, fit = self.parent, self.fit
         text = f"starting with {len(fit.taken)} parameters of {parent.run} at step {parent.step}"
+        text += f", with new {', '.join(fit.new)}" if fit.new else ""
         return f"{text}." if fit.whole else f"{text}; not taken: {fit.summary}."
 
     def state(self, program: Program, own: TrainState) -> TrainState:
@@ -107,8 +111,9 @@ def of_parent(
     parent = config.parent
     if parent is None or saved_steps(checkpoints):
         return None
-    found = load_parameters(parent)
-    fit = compare(found, like)
+    run = load_run(parent.run, parent.step)
+    found = parameters_of(run)
+    fit = compare(found, like, _ends(run.config), _ends(config))
     if not fit.whole:
         console.print(mismatch_table(fit))
     check_fit(fit, parent)
@@ -132,28 +137,42 @@ def parse_source(text: str) -> tuple[str, int | None]:
     return str(expand_home(run).absolute()), int(step)
 
 
-def load_parameters(parent: Parent) -> Params:
-    """The parameters of a run at a step, a nested dict of NumPy arrays, which fit any mesh.
+def parameters_of(run: Run) -> Params:
+    """The parameters of a run, a nested dict of NumPy arrays, which fit any mesh."""
+    return jax.device_get(nnx.to_pure_dict(nnx.state(run.model, nnx.Param)))
 
-    Raises:
-        ConfigError: the folder holds no run, or no checkpoint of the step.
+
+def compare(
+    found: Params,
+    wanted: Params,
+    found_ends: frozenset[str] = frozenset(),
+    wanted_ends: frozenset[str] = frozenset(),
+) -> ParameterFit:
+    """Compare the parameters of a run with the (abstract) ones of a model, by name and shape.
+
+    Args:
+        found: of the run.
+        wanted: of the model.
+        found_ends: see `Objective.ends`; those that only the run has are not expected of the model.
+        wanted_ends: those that only the model has are new.
     """
-    params = nnx.to_pure_dict(nnx.state(load_run(parent.run, parent.step).model, nnx.Param))
-    return jax.device_get(params)
-
-
-def compare(found: Params, wanted: Params) -> ParameterFit:
-    """Compare the parameters of a run with the (abstract) ones of a model, by name and shape."""
     have, want = (
         {_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (found, wanted)
     )
+    dropped, new = found_ends - wanted_ends, wanted_ends - found_ends
     both = [name for name in want if name in have]
+    lacking = {name: shape for name, shape in want.items() if name not in have}
     return ParameterFit(
         taken={name: want[name] for name in both if have[name] == want[name]},
-        missing={name: shape for name, shape in want.items() if name not in have},
-        unexpected={name: shape for name, shape in have.items() if name not in want},
+        missing={name: shape for name, shape in lacking.items() if _end(name) not in new},
+        unexpected={
+            name: shape
+            for name, shape in have.items()
+            if name not in want and _end(name) not in dropped
+        },
         reshaped={n: (have[n], want[n]) for n in both if have[n] != want[n]},
+        new=tuple(name for name in lacking if _end(name) in new),
     )
 
 
@@ -188,6 +207,15 @@ def mismatch_table(fit: ParameterFit) -> Table:
     for name, (old, new) in fit.reshaped.items():
         table.add_row(name, str(old), str(new), "shape")
     return table
+
+
+def _ends(config: RunConfig) -> frozenset[str]:
+    return frozenset(objective_of(config.data).ends)
+
+
+def _end(name: str) -> str:
+    """The part of a model that a parameter belongs to."""
+    return name.partition(".")[0]
 
 
 def _name(path: Any) -> str:

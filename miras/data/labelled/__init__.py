@@ -1,0 +1,1 @@
+"""Labelled sequences: tables, folders of classes and intervals of a genome, and their splits."""
