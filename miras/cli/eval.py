@@ -5,7 +5,7 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from miras.cli import harness
+from miras.cli import harness, perplexity
 from miras.cli.eval_output import Bar, write_results
 from miras.cli.options import add_data, add_overrides, add_run_folder, add_seed
 from miras.cli.output import print_line
@@ -55,7 +55,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _add_task_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", metavar="NAME", help="mqar, niah, babilong, selective_copy, ...")
+    parser.add_argument("--task", metavar="NAME", help="mqar, niah, babilong, ..., or perplexity")
     parser.add_argument(
         "--lengths", metavar="N,N,...", help=f"tokens per row; 1k is 1024 (default: {_LENGTHS})"
     )
@@ -81,6 +81,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.lm_eval is not None:
         return harness.evaluate(args)
     harness.check_absent(args)
+    if args.task == perplexity.NAME:
+        return perplexity.evaluate(args)
     if args.task is not None:
         return _evaluate_task(args)
     given = [f"--{name}" for name in _TASK_OPTIONS if getattr(args, name) is not None]

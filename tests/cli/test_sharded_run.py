@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -24,9 +25,11 @@ WORDS += (
     "mesh.max_replicated=1",
     "layer.conv=0",
 )
+TASKS = Path(__file__).parents[2] / "experiments" / "tasks"
 COMMANDS = (
     ("eval", "RUN"),
     ("generate", "RUN", "--prompt", "ab", "--length", "6", "--temperature", "0"),
+    ("eval", "RUN", "--lm-eval", "copa", "--include-path", str(TASKS), "--data", "ITEMS"),
 )
 SCRIPT = """
 import contextlib, io, json, sys
@@ -73,6 +76,9 @@ def text(tmp_path_factory):
 def trained(text, tmp_path_factory):
     """The folder of the run, and what the commands print where it was trained."""
     out = tmp_path_factory.mktemp("runs") / "run"
+    choices = [["ab", "fg"], ["cd", "e"], ["abc", "gh"]]
+    items = [{"query": f"a{n}", "choices": two, "gold": n % 2} for n, two in enumerate(choices)]
+    (out.parent / "copa.jsonl").write_text("".join(f"{json.dumps(item)}\n" for item in items))
     train = ["train", "yaad", *words(text), "--out", str(out)]
     return out, on_four_devices(train, *(placed(command, out) for command in COMMANDS))
 
@@ -82,7 +88,8 @@ def words(text):
 
 
 def placed(command, out):
-    return [str(out) if word == "RUN" else word for word in command]
+    places = {"RUN": str(out), "ITEMS": str(out.parent)}
+    return [places.get(word, word) for word in command]
 
 
 def test_commands_print_the_same_where_a_run_was_trained_and_on_one_device(trained, capsys):
