@@ -35,6 +35,7 @@ class LayerConfig(Config):
 
     Attributes:
         conv: kernel size of the causal convolution on q, k and v; 0 for none.
+        conv_bias: whether that convolution has a learned bias per channel, 0 at the start.
         activation: "silu" after that convolution (Titans), or None.
         qk_norm: "l2" normalises queries and keys per head; "rms" by their root mean square, with a
             learned scale; None does not.
@@ -48,7 +49,11 @@ class LayerConfig(Config):
             2605.05838).
         gates: how learned gates are computed from the token. "plain": each has a projection of its
             own. "angle": an angle from the rate divides 1 between the update's rate and the decay
-            (Momentum DeltaNet, 2605.05838); see `AngleGates`.
+            (Momentum DeltaNet, 2605.05838); see `AngleGates`. "scaled": log decays are times
+            exp(A), A learned per head, 0 at the start (Mamba, 2312.00752); see `ScaledDecays`.
+        decay_power: > 0, a constant by which log decays are multiplied (GLA, 2312.06635, has 1/16).
+        rate_bias: whether the projection of a learned rate has a bias, which starts at the rate's
+            initial value; without one the rate starts in the middle of its range.
         mimo: R >= 1, keys, values and queries of a token (multiple inputs, multiple outputs;
             Mamba-3, 2603.15569); see `miras.layers.mimo`. One rate serves all R. With more than 1
             the layer takes plain keys. 1 for a single input and output.
@@ -63,8 +68,20 @@ class LayerConfig(Config):
         kv_heads: number of heads of keys and values, >= 1, for attention (grouped queries,
             2305.13245): each serves heads / kv_heads neighbouring heads of queries; None for as
             many as of queries.
-        output_norm: RMSNorm per head on the memory's output.
+        key_width: of a head's queries and keys, >= 1; None for width / heads.
+        value_width: of a head's values and reads, >= 1; None for width / heads.
+        key_heads: number of heads of queries and keys, a divisor of the heads of a memory: each
+            serves heads / key_heads neighbouring heads of values, with a memory of their own each
+            (the groups of Mamba-2, 2405.21060); None for as many.
+        initial: what memories hold before the first token: "learned", parameters; "zero", nothing.
+        output_norm: RMSNorm on the memory's output.
+        output_norm_over: what that norm and its learned scale are of. "head": each head with a
+            scale of its own. "shared": each head, all with one scale. "group": the heads that share
+            a head of keys (`key_heads`), together, with a scale for each of their channels.
+        output_eps: added to its mean square, > 0.
         output_gate: multiply the memory's output by silu(x @ W).
+        output_order: "norm_first" multiplies the normalised output by the gate; "gate_first"
+            normalises the product (Mamba-2, 2405.21060).
         decay_by_depth: multiply log decays by 1 - l / (L - 1) + 1e-5 in layer l of L, so that later
             layers forget less (Lightning Attention, 2401.04658).
         skip: add a multiple of the value to what is read, learned per head, 1 at the start (the D
@@ -79,7 +96,17 @@ class LayerConfig(Config):
     qk_norm: Literal["l2", "rms"] | None = "l2"
     qk_bias: bool = added(False)
     keys: Literal["plain", "product", "rwkv7", "comba", "corrected"] = "plain"
-    gates: Literal["plain", "angle"] = added("plain")
+    gates: Literal["plain", "angle", "scaled"] = added("plain")
+    decay_power: float = added(1.0)
+    rate_bias: bool = added(True)
+    conv_bias: bool = added(False)
+    key_width: int | None = added(None)
+    value_width: int | None = added(None)
+    key_heads: int | None = added(None)
+    initial: Literal["learned", "zero"] = added("learned")
+    output_norm_over: Literal["head", "shared", "group"] = added("head")
+    output_eps: float = added(1e-3)
+    output_order: Literal["norm_first", "gate_first"] = added("norm_first")
     mimo: int = added(1)
     rope: bool = False
     rope_base: float = 10000.0
@@ -104,6 +131,12 @@ class LayerConfig(Config):
         require(self.gate_rank >= 1, f"layer.gate_rank={self.gate_rank} must be at least 1.")
         require(self.rope_base > 1, f"layer.rope_base={self.rope_base} must be above 1.")
         _check_kv_heads("layer", self.kv_heads)
+        _check_sizes(self)
+
+    @property
+    def separate(self) -> bool:
+        """Whether queries, keys and values have projections of their own, of their own sizes."""
+        return any((self.key_width, self.value_width, self.key_heads))
 
     def check_rule(self, rule: Rule) -> None:
         """Raise ConfigError if the rule does not support an option of the layer."""
@@ -137,6 +170,7 @@ class LayerConfig(Config):
             f"{kinds['retention']!r} here is computed from one lr a token: use keys 'plain', or a "
             "retention that is not computed from lr, such as 'l2' with discretised=False.",
         )
+        _check_decays(self, rule)
         if self.gates == "angle":
             for role in ("rate", "update", "decay"):
                 found = [gate for gate in rule.gates_of(role) if gate.learned]
@@ -184,6 +218,64 @@ class LayerConfig(Config):
     def rates(self, rule: Rule) -> int | None:
         """The number of rates of a token, one for each association; None for one that all share."""
         return {"product": rule.algorithm.terms, "rwkv7": 2}.get(self.keys)
+
+
+def _check_sizes(layer: LayerConfig) -> None:
+    for name in ("key_width", "value_width", "key_heads"):
+        value = getattr(layer, name)
+        require(
+            value is None or value >= 1,
+            f"layer.{name}={value} must be at least 1, or none for that of the heads.",
+        )
+        require(
+            value is None or (layer.keys == "plain" and layer.mimo == 1),
+            f"layer.{name}={value} sizes one key and one value a token, not those of "
+            f"layer.keys={layer.keys!r} with layer.mimo={layer.mimo}: use layer.keys='plain' and "
+            f"layer.mimo=1, or layer.{name}=none.",
+        )
+    for name in ("decay_power", "output_eps"):
+        value = getattr(layer, name)
+        require(value > 0, f"layer.{name}={value} must be positive.")
+    plain = layer.output_order == "norm_first" and layer.output_norm_over == "head"
+    require(
+        plain or layer.mimo == 1,
+        f"layer.mimo={layer.mimo} gates and normalises the reads of a token together: use "
+        "layer.output_order='norm_first' and layer.output_norm_over='head', or layer.mimo=1.",
+    )
+    require(
+        layer.output_order == "norm_first" or (layer.output_norm and layer.output_gate),
+        "layer.output_order='gate_first' says where the norm is beside the gate: set "
+        "layer.output_norm=true and layer.output_gate=true, or layer.output_order='norm_first'.",
+    )
+
+
+def _check_decays(layer: LayerConfig, rule: Rule) -> None:
+    """What multiplies decays, starts memories and groups heads needs a rule that has these."""
+    kinds = rule.kinds()
+    decays = rule.gates_of("decay")
+    learned = [gate for gate in decays if gate.learned]
+    require(
+        layer.gates != "scaled" or bool(learned),
+        "layer.gates='scaled' multiplies learned decays, of which retention "
+        f"{kinds['retention']!r} here has none: use layer.gates='plain', or retention 'l2'.",
+    )
+    require(
+        layer.decay_power == 1 or (bool(learned) and layer.gates != "angle"),
+        f"layer.decay_power={layer.decay_power} multiplies learned decays, of which retention "
+        f"{kinds['retention']!r} here has none, or layer.gates='angle' makes them: use "
+        "layer.decay_power=1, or retention 'l2' with layer.gates='plain' or 'scaled'.",
+    )
+    require(
+        layer.initial == "learned" or (rule.memory.is_linear and rule.retention.starts_at_zero),
+        "layer.initial='zero' starts a memory that reads nothing, which needs a linear memory "
+        f"and a retention that starts at 0, not {kinds['memory']!r} with "
+        f"{kinds['retention']!r}: use layer.initial='learned'.",
+    )
+    require(
+        layer.key_heads is None or not rule.memory.keeps_tokens,
+        f"layer.key_heads={layer.key_heads} groups memories by their keys, and attention has "
+        "layer.kv_heads: use that, or layer.key_heads=none.",
+    )
 
 
 def _check_kv_heads(where: str, kv_heads: int | None) -> None:

@@ -7,7 +7,7 @@ from flax import nnx
 
 from miras.array_typing import Array
 from miras.engine.masking import take_tokens
-from miras.layers.param import Axes, normal
+from miras.layers.param import Axes, normal, param
 from miras.layers.weight_gradients import spread
 
 
@@ -19,17 +19,21 @@ class ConvState(NamedTuple):
 
 
 class CausalConv(nnx.Module):
-    """y_t = sum_{j < width} kernel[j] * x_{t-j}, per channel, within a segment.
+    """y_t = sum_{j < width} kernel[j] * x_{t-j} [+ bias], per channel, within a segment.
 
     Args:
         shape: shape of a token's channels.
         axes: logical names of these axes.
         width: kernel size; 4 in MIRAS (2504.13173), section 5.3, and in Mamba.
         rngs: stream `params`.
+        bias: whether there is a bias per channel, 0 at the start.
     """
 
-    def __init__(self, shape: tuple[int, ...], axes: Axes, width: int, rngs: nnx.Rngs):
+    def __init__(
+        self, shape: tuple[int, ...], axes: Axes, width: int, rngs: nnx.Rngs, *, bias: bool = False
+    ):
         self.shape, self.width = shape, width
+        self.bias = param(jnp.zeros(shape), axes) if bias else None
         self.kernel = normal(rngs, (width, *shape), (None, *axes), width**-0.5)
         self.kernel.set_metadata(depthwise=True)  # not a matrix: no sum over channels
 
@@ -64,6 +68,8 @@ class CausalConv(nnx.Module):
             past = slice(tail - lag, tail - lag + length)
             same = (ids[:, past] == segments)[per_token]
             y = y + jnp.where(same, spread(kernel[lag], x) * inputs[:, past], 0)
+        if self.bias is not None:
+            y = y + spread(self.bias[...], y)
         if count is None:
             return y, ConvState(inputs[:, length:], ids[:, length:])
         last = count[:, None] + jnp.arange(tail)  # the last inputs, after the previous ones

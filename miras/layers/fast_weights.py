@@ -23,8 +23,11 @@ from miras.engine.state import State, initial_state, made_by
 from miras.layers.config import LayerConfig, MemoryConfig
 from miras.layers.coupled_gates import AngleGates
 from miras.layers.gates import GateProjections
+from miras.layers.head_sizes import head_sizes
 from miras.layers.keys import Associations
 from miras.layers.param import param
+from miras.layers.scaled_decays import ScaledDecays
+from miras.rule.rule import Rule
 from miras.sequence.arrays import check_float
 from miras.sequence.checks import AnyState
 from miras.sequence.read import answer
@@ -94,22 +97,33 @@ class FastWeights(nnx.Module):
     ):
         config.check_rule(memory.rule)
         self.memory, self.config, self.heads = memory, config, heads
-        self.head, self.doubled = width // heads, doubled
+        sizes = head_sizes(config, width, heads)
+        self.head, self.value, self.doubled = sizes.key, sizes.value, doubled
         rule = memory.rule
-        terms = config.rates(rule)
-        coupled = AngleGates(rule, heads) if config.gates == "angle" else None
         self.gates = GateProjections(
-            rule, width, heads, rank=config.gate_rank, terms=terms, rngs=rngs, coupled=coupled
+            rule,
+            width,
+            heads,
+            rank=config.gate_rank,
+            terms=config.rates(rule),
+            rngs=rngs,
+            coupled=_coupled(config, rule, heads),
+            channels=(sizes.key, sizes.value),
+            rate_bias=config.rate_bias,
         )
-        raw = rule.init_raw(rngs.params(), self.head, self.head, config.kv_heads or heads)
-        self.initial = nnx.Dict(
-            {n: param(w, ("heads",) + (None,) * (w.ndim - 1)) for n, w in raw.items()}
-        )
+        draw = functools.partial(rule.init_raw, dk=sizes.key, dv=sizes.value, heads=sizes.values)
+        self.initial = nnx.Dict()
+        if config.initial == "learned":
+            for name, w in draw(rngs.params()).items():
+                self.initial[name] = param(w, ("heads",) + (None,) * (w.ndim - 1))
+        self.shapes = jax.eval_shape(draw, jax.random.key(0))
         if config.lr_by_position or rule.algorithm.averaged:
             self.lr_correction = param(jnp.zeros(memory.chunk), (None,))
 
     def initial_weights(self) -> Weights:
         """The learned W0, primal, leaves [H, ...]."""
+        if self.config.initial == "zero":
+            return {n: jnp.zeros(leaf.shape, leaf.dtype) for n, leaf in self.shapes.items()}
         weights = self.memory.rule.constrain({n: leaf[...] for n, leaf in self.initial.items()})
         if self.doubled:
             plain = weights["k"]
@@ -123,9 +137,9 @@ class FastWeights(nnx.Module):
         if cache is not None:
             dk = self.head * (1 + self.doubled)
             heads = self.config.kv_heads or self.heads
-            return initial_kv_state(cache, batch, heads, dk, self.head, dtype)
+            return initial_kv_state(cache, batch, heads, dk, self.value, dtype)
         kept = self.memory.precision.kept(jnp.promote_types(jnp.float32, dtype))
-        widths = self.head, self.head
+        widths = self.head, self.value
         W0 = self.initial_weights()
         chunk = self.memory.chunk
         made = made_by(rule, chunk, self.memory.exact)
@@ -304,6 +318,16 @@ class FastWeights(nnx.Module):
             output_norm=jnp.zeros(()),
             gates={name: masked_mean(gate, mask) for name, gate in natural.items()},
         )
+
+
+def _coupled(config: LayerConfig, rule: Rule, heads: int) -> AngleGates | ScaledDecays | None:
+    """What maps projected gates to those of the rule."""
+    if config.gates == "angle":
+        return AngleGates(rule, heads)
+    learned = config.gates == "scaled"
+    if not learned and config.decay_power == 1:
+        return None
+    return ScaledDecays(rule, heads, power=config.decay_power, learned=learned)
 
 
 Measure = Callable[[FastWeights, MemoryCall], Any]

@@ -10,6 +10,7 @@ from flax import nnx
 from miras.array_typing import Array, Floats, typed
 from miras.layers.coupled_gates import AngleGates
 from miras.layers.param import LinearGeneral, LowRank, param
+from miras.layers.scaled_decays import ScaledDecays
 from miras.parts.gate import Gate
 from miras.rule.rule import Rule
 
@@ -56,6 +57,8 @@ class GateProjections(nnx.Module):
         terms: associations per token, each with its own rate; None for keys without that axis.
         rngs: stream `params`.
         coupled: maps the projected gates to those that the rule is given; None for themselves.
+        channels: width of the keys and of the values; width / heads each if not given.
+        rate_bias: whether the projection of a rate has a bias.
     """
 
     def __init__(
@@ -67,20 +70,22 @@ class GateProjections(nnx.Module):
         rank: int,
         terms: int | None,
         rngs: nnx.Rngs,
-        coupled: AngleGates | None = None,
+        coupled: AngleGates | ScaledDecays | None = None,
+        channels: tuple[int, int] | None = None,
+        rate_bias: bool = True,
     ):
         self.coupled = coupled
         self.learned = tuple(gate for gate in rule.gates if gate.learned)
         self.kernels = nnx.Dict()
         self.biases = nnx.Dict()
-        head = width // heads
-        channels = {"key": head, "value": head, "slot": rule.memory.slots}
+        key, value = channels or (width // heads,) * 2
+        sides = {"key": key, "value": value, "slot": rule.memory.slots}
         for gate in self.learned:
             shape = (heads,)
             if gate.role == "rate" and terms is not None:
                 shape += (terms,)
             if gate.side != "head":
-                shape = (*shape, channels[gate.side])
+                shape = (*shape, sides[gate.side])
             axes = ("heads", *[None] * (len(shape) - 1))
             if gate.per_token:
                 whole = gate.side == "head" or gate.drawn
@@ -89,6 +94,8 @@ class GateProjections(nnx.Module):
                     if whole
                     else LowRank(width, rank, shape, axes, rngs)
                 )
+            if gate.role == "rate" and gate.per_token and not rate_bias:
+                continue
             start = jnp.asarray(unsquash(gate, heads), jnp.float32)
             start = jnp.broadcast_to(start.reshape(heads, *[1] * (len(shape) - 1)), shape)
             self.biases[gate.name] = param(start, axes)
@@ -101,6 +108,8 @@ class GateProjections(nnx.Module):
 
     def _logits(self, gate: Gate, x: Array) -> Array:
         """[B, T, H, ...]."""
+        if gate.name not in self.biases:
+            return self.kernels[gate.name](x)
         bias = self.biases[gate.name][...].astype(x.dtype)
         if not gate.per_token:
             return jnp.broadcast_to(bias, (*x.shape[:2], *bias.shape))

@@ -9,9 +9,10 @@ from flax import nnx
 from miras.array_typing import Array
 from miras.layers.config import LayerConfig
 from miras.layers.coupled_gates import middles
+from miras.layers.head_sizes import head_sizes
 from miras.layers.norm import RMSNorm, l2_normalise
 from miras.layers.param import LowRank, param
-from miras.layers.projections import Grouped
+from miras.layers.projections import Grouped, Separate
 from miras.layers.weight_gradients import spread
 from miras.rule.rule import Rule
 
@@ -38,9 +39,11 @@ class Keys(nnx.Module):
 
     def __init__(self, config: LayerConfig, rule: Rule, width: int, heads: int, rngs: nnx.Rngs):
         self.config, self.terms = config, config.terms(rule) or 1
-        head = width // heads
+        sizes = head_sizes(config, width, heads)
+        head = sizes.key
+        self.serves = heads // (config.key_heads or heads)  # heads of values for each of keys
         self.norms, self.biases = nnx.Dict(), nnx.Dict()
-        for name, count in {"q": heads, "k": config.kv_heads or heads}.items():
+        for name, count in {"q": sizes.queries, "k": sizes.keys}.items():
             if config.qk_norm == "rms":
                 self.norms[name] = RMSNorm((count, head), ("heads", None), eps=1e-5)
             if config.qk_bias:
@@ -65,12 +68,18 @@ class Keys(nnx.Module):
             return 2 * self.config.mimo + 1
         return 1 + 2 * self.terms if self.config.keys == "product" else 3
 
-    def __call__(self, mixed: Array | Grouped, x: Array) -> Associations:
+    def __call__(self, mixed: Array | Grouped | Separate, x: Array) -> Associations:
         """Map projections [B, T, streams, H, D] of tokens x [B, T, width] to associations.
 
         With `mimo` the value is still that of all R; see `miras.layers.mimo`.
-        Those of grouped heads are q [B, T, 1, H, D] and kv [B, T, 2, K, D].
+        Those of grouped heads are q [B, T, 1, H, D] and kv [B, T, 2, K, D], those of separate ones
+        q, k and v [B, T, heads, D].
         """
+        if isinstance(mixed, Separate):
+            q, k = self.query(mixed.q), self._normalised("k", mixed.k)
+            if self.serves > 1:
+                q, k = (jnp.repeat(y, self.serves, axis=2) for y in (q, k))
+            return Associations(q, k, mixed.v, None)
         if isinstance(mixed, Grouped):
             k = self._normalised("k", mixed.kv[:, :, 0])
             return Associations(self.query(mixed.q[:, :, 0]), k, mixed.kv[:, :, 1], None)

@@ -9,7 +9,6 @@ from flax import nnx
 
 from miras.array_typing import Array
 from miras.attention.softmax import for_queries
-from miras.config import require
 from miras.engine.masking import compact
 from miras.layers.config import LayerConfig
 from miras.layers.conv import ConvState
@@ -21,11 +20,19 @@ from miras.layers.fast_weights import (
     segments_of,
     with_output,
 )
+from miras.layers.head_sizes import head_sizes
 from miras.layers.keys import Associations, Keys
 from miras.layers.mimo import MimoProjections
-from miras.layers.norm import RMSNorm
+from miras.layers.norm import GroupNorm, RMSNorm
 from miras.layers.param import LinearGeneral, param
-from miras.layers.projections import Grouped, GroupedProjections, Projections, flat
+from miras.layers.projections import (
+    Grouped,
+    GroupedProjections,
+    Projections,
+    Separate,
+    SeparateProjections,
+    flat,
+)
 from miras.layers.rope import rotate, turn
 from miras.layers.turning import CumulativeAngles
 from miras.layers.weight_gradients import spread
@@ -38,13 +45,14 @@ class LayerState(NamedTuple):
 
     Attributes:
         memory: the memories, or the cache of a kv memory.
-        conv: the last inputs of the convolution; None without one; `Grouped` of grouped heads.
+        conv: the last inputs of the convolution; None without one; `Grouped` of grouped heads,
+            `Separate` of separate ones.
         position: number of tokens read so far, [B]; None without position embeddings.
         angles: of the last token, [B, H, D / 2]; None unless tokens turn them.
     """
 
     memory: AnyState
-    conv: ConvState | Grouped | None
+    conv: ConvState | Grouped | Separate | None
     position: Array | None
     angles: Array | None = None
 
@@ -57,8 +65,8 @@ class MemoryLayer(nnx.Module):
 
     Args:
         memory: the rule and the options of the scan.
-        width: of the tokens; must be a multiple of heads.
-        heads: H memories, each of width / heads.
+        width: of the tokens; a multiple of heads unless the layer gives the widths of a head.
+        heads: H memories, each of width / heads unless the layer gives other widths.
         config: of the layer; the defaults of `LayerConfig` if not given.
         weights: builds the memories; called as `FastWeights`, for a module with its `init_state`
             and `__call__`.
@@ -75,19 +83,17 @@ class MemoryLayer(nnx.Module):
         weights: Callable[..., Any] = FastWeights,
         rngs: nnx.Rngs,
     ):
-        require(width % heads == 0, f"width={width} must be a multiple of heads={heads}.")
         config = config or LayerConfig()
-        require(
-            heads % (config.kv_heads or heads) == 0,
-            f"heads={heads} must be a multiple of kv_heads={config.kv_heads}.",
-        )
-        self.config, head = config, width // heads
+        sizes = head_sizes(config, width, heads)
+        self.config, inner = config, heads * sizes.value
         cache = memory.rule.memory.token_cache
         # Persistent tokens have no position: only the plain half of [rotated, plain] matches them.
         # The factor sqrt(2) keeps the scale 1 / sqrt(dk) of the scores.
         self.doubled = config.rope and cache is not None and cache.persistent > 0
         self.keys = Keys(config, memory.rule, width, heads, rngs)
-        if config.kv_heads is None:
+        if config.separate:
+            self.qkv = SeparateProjections(config, width, heads, rngs)
+        elif config.kv_heads is None:
             self.qkv = Projections(config, self.keys.streams, width, heads, rngs)
         else:
             self.qkv = GroupedProjections(config, width, heads, config.kv_heads, rngs)
@@ -95,14 +101,11 @@ class MemoryLayer(nnx.Module):
         turns = config.rope and config.rope_angles == "cumulative"
         self.angles = CumulativeAngles(width, heads, rngs) if turns else None
         self.skip = param(jnp.ones(heads), ("heads",)) if config.skip else None
-        # A large eps bounds the gain on outputs near 0, as of a query that matches no key yet: with
-        # 1e-6, these make the outer gradient of a matrix memory eight times larger.
-        norm, gate = config.output_norm, config.output_gate
-        self.norm = RMSNorm((heads, head), ("heads", None), eps=1e-3) if norm else None
-        self.gate = LinearGeneral((width, width), ("embed", "heads"), rngs) if gate else None
-        rank = config.mimo
-        self.mimo = MimoProjections(rank, heads, head, gate=gate) if rank > 1 else None
-        self.out = LinearGeneral((width, width), ("heads", "embed"), rngs)
+        self.norm = _output_norm(config, heads, sizes.value) if config.output_norm else None
+        rank, gate = config.mimo, config.output_gate
+        self.gate = LinearGeneral((width, inner), ("embed", "heads"), rngs) if gate else None
+        self.mimo = MimoProjections(rank, heads, sizes.value, gate=gate) if rank > 1 else None
+        self.out = LinearGeneral((inner, width), ("heads", "embed"), rngs)
 
     @property
     def _by_position(self) -> bool:
@@ -204,8 +207,21 @@ class MemoryLayer(nnx.Module):
             y = y if self.norm is None else self.norm(y)
             z = None if z is None else z.reshape(*z.shape[:2], *y.shape[3:])
             return self.out(flat(self.mimo.combined(y, z)))
+        if z is not None and self.config.output_order == "gate_first":
+            y, z = y * jax.nn.silu(z).reshape(y.shape), None
         y = flat(y if self.norm is None else self.norm(y))
         return self.out(y if z is None else y * jax.nn.silu(z))
+
+
+def _output_norm(config: LayerConfig, heads: int, value: int) -> "RMSNorm | GroupNorm":
+    # A large eps bounds the gain on outputs near 0, as of a query that matches no key yet: with
+    # 1e-6, these make the outer gradient of a matrix memory eight times larger.
+    eps = config.output_eps
+    if config.output_norm_over == "shared":
+        return RMSNorm((value,), (None,), eps=eps)
+    if config.output_norm_over == "group":
+        return GroupNorm(config.key_heads or heads, heads, value, eps)
+    return RMSNorm((heads, value), ("heads", None), eps=eps)
 
 
 def _turned(streams: Associations, angles: Array) -> Associations:

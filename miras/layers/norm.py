@@ -28,6 +28,24 @@ class RMSNorm(nnx.Module):
         return (y * self.scale[...]).astype(x.dtype)
 
 
+class GroupNorm(nnx.Module):
+    """RMSNorm over the channels of neighbouring heads together, with a scale for each channel.
+
+    Args:
+        groups: G, a divisor of heads.
+        heads: H.
+        head: width of a head.
+        eps: added to the mean square.
+    """
+
+    def __init__(self, groups: int, heads: int, head: int, eps: float):
+        self.norm = RMSNorm((groups, heads // groups * head), ("heads", None), eps)
+
+    def __call__(self, x: Array) -> Array:
+        """Normalise x [..., H, D]; the result has its dtype."""
+        return self.norm(x.reshape(*x.shape[:-2], *self.norm.scale.shape)).reshape(x.shape)
+
+
 @typed
 def l2_normalise(x: Leaf, eps: float = 1e-6) -> Leaf:
     """x / ||x||_2 over the last axis, computed in float32, in the dtype of x."""

@@ -1,5 +1,6 @@
 """Projections: head vectors from tokens, with convolution and activation."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ from flax import nnx
 from miras.array_typing import Array, Floats, HeadVectors, typed
 from miras.layers.config import LayerConfig
 from miras.layers.conv import CausalConv, ConvState
+from miras.layers.head_sizes import head_sizes
 from miras.layers.param import LinearGeneral
 
 
@@ -22,6 +24,7 @@ class Projections(nnx.Module):
         heads: H, each of width / heads.
         rngs: stream `params`.
         count: number of heads that are projected; H if not given.
+        head: their width; width / heads if not given.
     """
 
     def __init__(
@@ -32,10 +35,12 @@ class Projections(nnx.Module):
         heads: int,
         rngs: nnx.Rngs,
         count: int | None = None,
+        head: int | None = None,
     ):
-        shape, axes = (streams, count or heads, width // heads), (None, "heads", None)
+        shape, axes = (streams, count or heads, head or width // heads), (None, "heads", None)
         self.linear = LinearGeneral((width, *shape), ("embed", *axes), rngs)
-        self.conv = CausalConv(shape, axes, config.conv, rngs) if config.conv else None
+        conv = functools.partial(CausalConv, shape, axes, bias=config.conv_bias)
+        self.conv = conv(config.conv, rngs) if config.conv else None
         self.activation = config.activation
 
     def init_state(self, batch: int, dtype) -> ConvState | None:
@@ -97,6 +102,47 @@ class GroupedProjections(nnx.Module):
         q, of_q = self.q(x, segments, count, before.q)
         kv, of_kv = self.kv(x, segments, count, before.kv)
         return Grouped(q, kv), Grouped(of_q, of_kv)
+
+
+class Separate(NamedTuple):
+    """What queries, keys and values that differ in size have each."""
+
+    q: Any
+    k: Any
+    v: Any
+
+
+class SeparateProjections(nnx.Module):
+    """Projections of queries, keys and values, each with its own heads and widths.
+
+    Args:
+        config: of the layer.
+        width: of the tokens.
+        heads: H.
+        rngs: stream `params`.
+    """
+
+    def __init__(self, config: LayerConfig, width: int, heads: int, rngs: nnx.Rngs):
+        sizes = head_sizes(config, width, heads)
+        self.q = Projections(config, 1, width, heads, rngs, sizes.queries, sizes.key)
+        self.k = Projections(config, 1, width, heads, rngs, sizes.keys, sizes.key)
+        self.v = Projections(config, 1, width, heads, rngs, sizes.values, sizes.value)
+
+    def init_state(self, batch: int, dtype) -> Separate:
+        """The initial states of the convolutions."""
+        return Separate(*(part.init_state(batch, dtype) for part in (self.q, self.k, self.v)))
+
+    def __call__(
+        self, x: Array, segments: Array, count: Array | None, state: Separate | None
+    ) -> tuple[Separate, Separate]:
+        """Map tokens [B, T, width] to q, k and v [B, T, heads, D], each with its own sizes.
+
+        The state is that of the convolutions; see `Projections`.
+        """
+        before = Separate(None, None, None) if state is None else state
+        parts = zip((self.q, self.k, self.v), before)
+        made = [part(x, segments, count, tail) for part, tail in parts]
+        return Separate(*(y[:, :, 0] for y, _ in made)), Separate(*(tail for _, tail in made))
 
 
 @typed

@@ -45,6 +45,8 @@ class TokenMixer(Config):
         loops: whether the module uses its projections inside a loop over segments, so that devices
             that split them gather them before the loop.
         takes_mimo: whether `layer.mimo` may be above 1, as in a plain `MemoryLayer`.
+        takes_sizes: whether `layer.key_width`, `value_width` and `key_heads` may be given, and
+            `initial` be "zero", as in a plain `MemoryLayer`.
     """
 
     registry: ClassVar[Registry["TokenMixer"]] = Registry(
@@ -56,6 +58,7 @@ class TokenMixer(Config):
     rotates: ClassVar[bool] = False
     loops: ClassVar[bool] = False
     takes_mimo: ClassVar[bool] = False
+    takes_sizes: ClassVar[bool] = False
 
     def instead(self, name: str) -> str:
         """The mixer's own options that contain the name, or to leave the field out."""
@@ -95,16 +98,23 @@ class TokenMixer(Config):
             heads: H.
             named: what the user calls the heads, as in "model.heads=4".
         """
-        require(width % heads == 0, f"model.width={width} must be a multiple of {named}.")
+        layer = config.layer if "layer" in self.uses else LayerConfig()
+        sized = layer.key_width is not None and layer.value_width is not None
+        require(sized or width % heads == 0, f"model.width={width} must be a multiple of {named}.")
+        require(
+            heads % (layer.key_heads or heads) == 0,
+            f"{named} must be a multiple of layer.key_heads={layer.key_heads}, since each head of "
+            "keys serves as many heads of values as the others.",
+        )
         grouped = self.grouped(config)
         require(
             heads % (grouped or heads) == 0,
             f"{named} must be a multiple of kv_heads={grouped}, since each head of keys and values "
             "serves as many heads of queries as the others.",
         )
-        rotates = "layer" in self.uses and config.layer.rope
+        key = layer.key_width or width // heads
         require(
-            not (self.rotates or rotates) or width // heads % 2 == 0,
+            not (self.rotates or layer.rope) or key % 2 == 0,
             f"model.width={width} / {named} must be even, since "
             f"{'the attention' if self.rotates else 'layer.rope=true'} rotates pairs of channels.",
         )
@@ -255,6 +265,12 @@ class MixerConfig(ScanOptions):
             not several or self.mixer.takes_mimo,
             f"{where}layer.mimo={self.layer.mimo} reads a memory several times a token, which "
             f"mixer {self.mixer.kind!r} does not: use layer.mimo=1, or mixer 'memory'.",
+        )
+        plain = not self.layer.separate and self.layer.initial == "learned"
+        require(
+            plain or "layer" not in self.mixer.uses or self.mixer.takes_sizes,
+            f"{where}layer.key_width, value_width, key_heads and initial='zero' are of mixer "
+            f"'memory', not of {self.mixer.kind!r}: leave them out, or use mixer 'memory'.",
         )
         self.mixer.check(self, where)
 

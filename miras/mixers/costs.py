@@ -7,11 +7,12 @@ import jax
 
 from miras.array_typing import Weights
 from miras.layers.config import LayerConfig
+from miras.layers.head_sizes import head_widths
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
 
-def attention_flops(width: int, seen: float) -> float:
+def attention_flops(width: float, seen: float) -> float:
     """FLOPs of scores and sums over `seen` tokens, for one token of one layer."""
     return 4.0 * width * seen
 
@@ -21,9 +22,12 @@ def cached_bytes(width: int, itemsize: int) -> int:
     return 2 * width * itemsize + 5
 
 
-def weights_of(rule: Rule, head: int) -> Weights:
-    """The shapes of the weights of one head of this width."""
-    return jax.eval_shape(lambda: rule.memory.init(jax.random.key(0), head, head))
+def weights_of(rule: Rule, head: int, value: int | None = None) -> Weights:
+    """The shapes of the weights of one head, of the width of its keys and that of its values.
+
+    The width of the values is that of the keys if not given.
+    """
+    return jax.eval_shape(lambda: rule.memory.init(jax.random.key(0), head, value or head))
 
 
 class MemoryFlops(NamedTuple):
@@ -68,7 +72,7 @@ def memory_flops(
     cache = rule.memory.token_cache
     if cache is not None:
         seen = min(context, cache.window or context) + cache.persistent
-        return attention_flops(width, seen)
+        return attention_flops(heads * sum(head_widths(layer, width, heads)) / 2, seen)
     return sum(update_and_read_flops(rule, options, layer, width, heads))
 
 
@@ -96,7 +100,7 @@ def update_and_read_flops(
         return -(-size // multiple) * multiple
 
     chunk = up(options.chunk)
-    weights = weights_of(rule, width // heads)
+    weights = weights_of(rule, *head_widths(layer, width, heads))
     written = {name: leaf for name, leaf in weights.items() if name not in rule.memory.fixed}
     terms = (layer.terms(rule) or rule.algorithm.terms) * rule.association_count
     window = (

@@ -12,6 +12,7 @@ class MemoryMixer(TokenMixer):
     """A memory with its projections, gates and output norm: `miras.layers.MemoryLayer`."""
 
     takes_mimo: ClassVar[bool] = True
+    takes_sizes: ClassVar[bool] = True
 
     def build(self, config, width, heads, rngs):
         """The layer."""

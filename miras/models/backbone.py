@@ -32,7 +32,7 @@ class Backbone(nnx.Module):
             return Group(config, rngs)
 
         self.groups = groups(rngs)
-        self.norm = RMSNorm((config.width,), ("embed",))
+        self.norm = RMSNorm((config.width,), ("embed",), config.norm_eps)
 
     def init_state(self, batch: int) -> ModelState:
         """The initial state of `batch` rows."""

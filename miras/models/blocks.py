@@ -1,5 +1,6 @@
 """Blocks: a token mixer and a channel mixer, and the group of blocks that a pattern repeats."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -34,11 +35,12 @@ class Block(nnx.Module):
 
     def __init__(self, config: LanguageModelConfig, letter: str, rngs: nnx.Rngs):
         block = config.block(letter)
-        self.mixer_norm = RMSNorm((config.width,), ("embed",))
+        norm = functools.partial(RMSNorm, (config.width,), ("embed",), config.norm_eps)
+        self.mixer_norm = norm()
         self.loops = block.mixer.loops
         self.mixer = block.build(config.width, config.heads, rngs)
         self.mlp = block.channel.build(config.width, config.mlp_ratio, rngs)
-        self.mlp_norm = None if self.mlp is None else RMSNorm((config.width,), ("embed",))
+        self.mlp_norm = None if self.mlp is None else norm()
 
     def __call__(self, x: Array, state: Any, inputs: BlockInputs, depth: Array, **call):
         """Apply the block to x [B, T, width]; see `MemoryLayer.__call__`."""

@@ -42,6 +42,7 @@ class LanguageModelConfig(ScanOptions):
         mlp_ratio: SwiGLU's hidden width over `width`, rounded to a multiple of 8.
         layer: how tokens become the memory's inputs; see `miras.layers.LayerConfig`.
         tie: share one matrix between embedding and head.
+        norm_eps: added to the mean square by the norms before mixers and before the head, > 0.
         dtype: of activations and matrix products; parameters and logits are float32, and so are
             memories unless `precision` says otherwise.
         remat: what the backward pass of each block recomputes: "full", everything, so that only
@@ -72,6 +73,7 @@ class LanguageModelConfig(ScanOptions):
     tie: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Remat = True
+    norm_eps: float = added(1e-6)
     channel: ChannelMixer = added(SwiGLUChannel())
     blocks: FrozenMapping[BlockConfig] = added(FrozenMapping())
 
@@ -93,6 +95,7 @@ class LanguageModelConfig(ScanOptions):
         for name in ("vocab", "width", "layers", "heads", "chunk"):
             value = getattr(self, name)
             require(value >= 1, f"model.{name}={value} must be at least 1.")
+        require(self.norm_eps > 0, f"model.norm_eps={self.norm_eps} must be positive.")
         require(self.mlp_ratio > 0, f"model.mlp_ratio={self.mlp_ratio} must be positive.")
         self._name_architecture()
         self.check_rule(self.rule, "model.")

@@ -5,11 +5,12 @@ model's own parameters is optax and lives in `miras.train`.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from miras.array_typing import Array, Leaf
-from miras.config import own, require
+from miras.config import added, own, require
 from miras.config.registry import Registry
 from miras.optim.coefficients import Coefficients
 from miras.optim.old_signatures import adapt_to_gates
@@ -49,6 +50,8 @@ class Algorithm(Part):
     Attributes:
         lr: eta where it is not given per token, and where a learned one starts.
         max_lr: end of a learned rate's range (0, max_lr).
+        rate_range: "bounded": a learned rate is max_lr times a sigmoid. "positive": it is a
+            softplus and has no upper end (Mamba, 2312.00752).
         data_dependent: whether a layer computes eta_t from the token.
         granularity: what eta_t has a value for: "head", or the "key" channels (rows of the
             gradient) or "value" channels (its columns) of a linear memory.
@@ -69,13 +72,14 @@ class Algorithm(Part):
     max_lr: float = own(1.0)
     data_dependent: bool = True
     granularity: Literal["head", "key", "value"] = "head"
+    rate_range: Literal["bounded", "positive"] = added("bounded")
 
     def validate(self) -> None:
         """Check ranges."""
         name = type(self).__name__
         require(self.lr > 0, f"{name}.lr={self.lr} must be positive.")
         require(
-            self.lr < self.max_lr or not self.data_dependent,
+            self.lr < self.max_lr or not self.data_dependent or self.rate_range == "positive",
             f"{name}.lr={self.lr} must be below max_lr={self.max_lr} when it is data-dependent.",
         )
 
@@ -174,9 +178,9 @@ class Algorithm(Part):
             Gate(
                 "lr",
                 self.lr,
-                "bounded",
+                self.rate_range,
                 self.data_dependent,
-                upper=self.max_lr,
+                upper=self.max_lr if self.rate_range == "bounded" else math.inf,
                 side=self.granularity,
                 role="rate",
                 symbol=r"\eta",

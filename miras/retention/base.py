@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from miras.array_typing import Array, Leaf
-from miras.config import require
+from miras.config import added, require
 from miras.config.registry import Registry
 from miras.optim.coefficients import MIN_LOG
 from miras.parts.formula import RetentionFormula, Symbols
@@ -164,6 +164,8 @@ class Decaying(Retention):
         slopes: "spread", or "alibi": head h of H holds exp(-2^(-8 (h + 1) / H)) whatever `decay`
             (Lightning Attention, 2401.04658).
         data_dependent: whether a layer computes alpha_t from the token.
+        per_token: with False, a layer learns one alpha for all tokens instead (the A of Mamba-2,
+            2405.21060); needs `data_dependent`.
         granularity: what alpha_t has a value for: each "head"; each "key" channel, so that rows of
             a matrix decay apart (GLA, gate `log_decay` [B, T, H, Dk]); each "value" channel
             (columns, gate `log_decay_value` [B, T, H, Dv]); "key_value" both, as a product; each
@@ -177,6 +179,7 @@ class Decaying(Retention):
     spread: float = 1.0
     slopes: Literal["spread", "alibi"] = "spread"
     data_dependent: bool = True
+    per_token: bool = added(True)
     granularity: Granularity = "head"
     min_log_decay: float = MIN_LOG  # pyright: ignore[reportIncompatibleMethodOverride]
 
@@ -185,6 +188,11 @@ class Decaying(Retention):
         super().validate()
         name = type(self).__name__
         require(0 < self.decay <= 1, f"{name}.decay={self.decay} must be in (0, 1].")
+        require(
+            self.per_token or self.data_dependent,
+            f"{name}.per_token=False learns one alpha for all tokens, and data_dependent=False "
+            "holds a constant: set one of them to true.",
+        )
         require(0 < self.spread <= 1, f"{name}.spread={self.spread} must be in (0, 1].")
         require(
             MIN_LOG <= self.min_log_decay < 0,
@@ -207,6 +215,7 @@ class Decaying(Retention):
                 self.data_dependent,
                 spread=self.spread,
                 slopes=self.slopes,
+                per_token=self.per_token,
                 side=side,  # pyright: ignore[reportArgumentType]
                 role="decay",
                 symbol=r"\beta" if side == "value" else r"\alpha",

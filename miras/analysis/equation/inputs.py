@@ -119,11 +119,14 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
     names = _projected(setting)
     made = [f"a projection of {token}{many}"]
     if layer.conv:
-        made.append(f"a causal convolution over {layer.conv} tokens")
+        bias = " with a bias" if layer.conv_bias else ""
+        made.append(f"a causal convolution over {layer.conv} tokens{bias}")
     if layer.activation is not None:
         made.append("SiLU")
     if layer.kv_heads is not None:
         made.append(f"k and v in {layer.kv_heads} heads, each for as many heads of q as the others")
+    if layer.key_heads is not None:
+        made.append(f"q and k in {layer.key_heads} heads, each for as many of v as the others")
     sentence = f"{names}: {', '.join(made)}"
     if layer.qk_norm == "l2":
         sentence += "; q and k are divided by their l2 norm per head"
@@ -147,15 +150,23 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
         )
     if layer.skip:
         after.append("plus D v_t, D learned per head, 1 at the start")
-    if layer.output_norm:
-        after.append("RMSNorm per head")
-    if layer.output_gate:
-        after.append(f"times SiLU({'z_r ' if layer.mimo > 1 else ''}x W_g)")
+    over = {"head": "per head", "shared": "per head, one scale for all", "group": "per group"}
+    norm = [f"RMSNorm {over[layer.output_norm_over]}"] if layer.output_norm else []
+    times = [f"times SiLU({'z_r ' if layer.mimo > 1 else ''}x W_g)"] if layer.output_gate else []
+    after += times + norm if layer.output_order == "gate_first" else norm + times
     if layer.mimo > 1:
         z = ", z_r and o_r" if layer.output_gate else " and o_r"
         after.append(f"summed over rows r times o_r (u_r{z} learned per head and channel)")
     if not setting.is_mac:  # which gates by itself
         notes.append(f"y: {', '.join([*after, 'a projection'])}.")
+    factor = "e^A" if layer.gates == "scaled" else ""
+    if layer.decay_power != 1:
+        factor = f"{layer.decay_power:g} {factor}".strip()
+    if factor:
+        told = ", A learned per head, 0 at the start" if layer.gates == "scaled" else ""
+        notes.append(f"gates: log alpha_t is {factor} times the log of a projected decay{told}.")
+    if layer.initial == "zero":
+        notes.append("W_0 is 0, and not learned.")
     if layer.gates == "angle":
         notes.append(
             "gates: with cos^2 = 1 / (1 + (e^f eta_t)^2), f learned per head, alpha_t is cos^2 "

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from miras.analysis.plan.chips import Chip, MatrixUnits
 from miras.layers.config import LayerConfig
+from miras.layers.head_sizes import head_widths
 from miras.mixers.costs import update_and_read_flops, weights_of
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
@@ -61,7 +62,7 @@ def cycles(
     """
     padded = update_and_read_flops(rule, options, layer, head, 1, multiple=units.size)
     products = sum(padded) / (2 * units.number * units.rows * units.size**2)
-    entries = sum(leaf.size for leaf in weights_of(rule, head).values())
+    entries = sum(leaf.size for leaf in weights_of(rule, *head_widths(layer, head, 1)).values())
     registers = math.ceil(entries / _REGISTER) / options.chunk
 
     def total(passes: float, vectors: _Vectors) -> float:

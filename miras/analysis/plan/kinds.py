@@ -12,6 +12,7 @@ import jax
 
 from miras.analysis.plan.assignment import Buffer
 from miras.analysis.plan.job import Job, mixers
+from miras.layers.head_sizes import head_widths
 from miras.mixers.costs import weights_of
 
 KINDS: tuple[str, ...] = (
@@ -68,7 +69,9 @@ class _Shapes:
             for config, width, own in mixers(block, model.width, heads):
                 for rule in config.mixer.rules(config):
                     if rule.memory.token_cache is None:
-                        leaves = jax.tree.leaves(weights_of(rule, width // own))
+                        leaves = jax.tree.leaves(
+                            weights_of(rule, *head_widths(config.layer, width, own))
+                        )
                         self.memories |= {leaf.shape for leaf in leaves if leaf.ndim == 2}
 
     def kind(self, buffer: Buffer) -> str:
