@@ -111,19 +111,22 @@ class FastWeights(nnx.Module):
             channels=(sizes.key, sizes.value),
             rate_bias=config.rate_bias,
         )
-        draw = functools.partial(rule.init_raw, dk=sizes.key, dv=sizes.value, heads=sizes.values)
         self.initial = nnx.Dict()
         if config.initial == "learned":
-            for name, w in draw(rngs.params()).items():
+            raw = rule.init_raw(rngs.params(), sizes.key, sizes.value, sizes.values)
+            for name, w in raw.items():
                 self.initial[name] = param(w, ("heads",) + (None,) * (w.ndim - 1))
-        self.shapes = jax.eval_shape(draw, jax.random.key(0))
         if config.lr_by_position or rule.algorithm.averaged:
             self.lr_correction = param(jnp.zeros(memory.chunk), (None,))
 
     def initial_weights(self) -> Weights:
         """The learned W0, primal, leaves [H, ...]."""
         if self.config.initial == "zero":
-            return {n: jnp.zeros(leaf.shape, leaf.dtype) for n, leaf in self.shapes.items()}
+            draw = functools.partial(
+                self.memory.rule.init_raw, dk=self.head, dv=self.value, heads=self.heads
+            )
+            shapes = jax.eval_shape(draw, jax.random.key(0))
+            return {n: jnp.zeros(leaf.shape, leaf.dtype) for n, leaf in shapes.items()}
         weights = self.memory.rule.constrain({n: leaf[...] for n, leaf in self.initial.items()})
         if self.doubled:
             plain = weights["k"]
