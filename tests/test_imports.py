@@ -36,7 +36,7 @@ presets
 data
 tasks
 train
-recipes launch
+recipes launch interop
 analysis
 testing
 cli

@@ -30,6 +30,7 @@ class Layout:
         defaults: of the class of `config.json`, for fields that it omits.
         layer: prefix of the tensors of layer {}.
         head: tensor of the head, which a tied model does not have.
+        rounded: names, inside a layer, of tensors whose form rounds.
     """
 
     model_type: ClassVar[str]
@@ -37,6 +38,7 @@ class Layout:
     defaults: ClassVar[Mapping[str, Any]] = {}
     layer: ClassVar[str] = "model.layers.{}."
     head: ClassVar[str] = "lm_head.weight"
+    rounded: ClassVar[tuple[str, ...]] = ()
 
     def config(self, published: Published) -> LanguageModelConfig:
         """The config of the model.
@@ -156,8 +158,8 @@ def layout_of(model_type: Any) -> Layout:
 
 def _function(config: LanguageModelConfig) -> LanguageModelConfig:
     """The config with the defaults of how it is executed."""
-    plain = {f.name: f.default for f in dataclasses.fields(config) if f.name in _EXECUTION}
-    return dataclasses.replace(config, **plain)
+    default = type(config)()
+    return dataclasses.replace(config, **{name: getattr(default, name) for name in _EXECUTION})
 
 
 def _nested(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:

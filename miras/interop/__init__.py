@@ -1,0 +1,30 @@
+"""Weights in and out: checkpoints in the layouts of Hugging Face and flash-linear-attention."""
+
+from typing import TYPE_CHECKING
+
+from miras.runtime import lazy
+
+if TYPE_CHECKING:
+    from miras.interop.layout import Layout, layouts, register
+    from miras.interop.pretrained import Pretrained, load_pretrained, model_of
+    from miras.interop.runs import export_run, import_run
+
+__all__ = [
+    "Layout",
+    "Pretrained",
+    "export_run",
+    "import_run",
+    "layouts",
+    "load_pretrained",
+    "model_of",
+    "register",
+]
+
+lazy.package(
+    __name__,
+    {
+        ".layout": ("Layout", "layouts", "register"),
+        ".pretrained": ("Pretrained", "load_pretrained", "model_of"),
+        ".runs": ("export_run", "import_run"),
+    },
+)

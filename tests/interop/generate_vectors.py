@@ -1,0 +1,103 @@
+"""Writes the vectors of tests/interop: checkpoints of tiny torch models, tokens and logits.
+
+    python tests/interop/generate_vectors.py [NAME ...] [--out FOLDER] [--seed N]
+
+in an environment with torch, transformers and flash-linear-attention (with triton). Each layout has
+a folder with `config.json` and `model.safetensors` as `save_pretrained` writes them, and
+`logits.npz`: tokens [B, T], logits of the whole [B, T, vocab], and those of a prefill of `split`
+tokens with a cache, and of single tokens after it.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import numpy as np
+import torch
+
+HERE = pathlib.Path(__file__).parent
+VECTORS = HERE / "vectors"
+SPLIT = 7
+TINY = {"vocab_size": 29, "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 24}
+
+
+def _fla(name, **fields):
+    sys.path.insert(0, str(HERE))
+    import fla.models
+    import torch_fla
+
+    torch_fla.use_cpu()
+    config = getattr(fla.models, f"{name}Config")(**TINY | fields)
+    return getattr(fla.models, f"{name}ForCausalLM")(config)
+
+
+MODELS = {
+    "gated_deltanet": lambda: _fla(
+        "GatedDeltaNet", head_dim=6, num_heads=2, num_v_heads=4, expand_v=1.5, norm_eps=1e-5
+    ),
+    "gated_deltanet_plain": lambda: _fla(
+        "GatedDeltaNet",
+        head_dim=4,
+        num_heads=3,
+        use_gate=False,
+        use_short_conv=False,
+        allow_neg_eigval=True,
+        tie_word_embeddings=True,
+    ),
+    "delta_net": lambda: _fla("DeltaNet", num_heads=2, expand_v=1.5, allow_neg_eigval=True),
+    "delta_net_gated": lambda: _fla("DeltaNet", num_heads=2, use_gate=True, use_beta=False),
+    "gla": lambda: _fla("GLA", num_heads=2, clamp_min=-0.05),
+    "gla_conv": lambda: _fla("GLA", num_heads=2, use_short_conv=True, use_output_gate=False),
+    "retnet": lambda: _fla("RetNet", num_heads=2),
+}
+
+
+def randomised(model, seed):
+    """The model with each parameter drawn around its initial scale, none at 0 or 1."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        fan = parameter.shape[-1] if parameter.ndim > 1 else 4
+        scale = 1.0 if "embed" in name or "conv" in name else fan**-0.5
+        centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+        parameter.data = centre + (0.2 if centre else 1.0) * scale * noise
+    return model.eval()
+
+
+def vectors(model, tokens):
+    """Logits of the whole, and of a prefill and single tokens with a cache."""
+    with torch.no_grad():
+        whole = model(tokens, use_cache=False).logits
+        out = model(tokens[:, :SPLIT], use_cache=True)
+        pieces, cache = [out.logits], out.past_key_values
+        for t in range(SPLIT, tokens.shape[1]):
+            out = model(tokens[:, t : t + 1], past_key_values=cache, use_cache=True)
+            pieces.append(out.logits)
+            cache = out.past_key_values
+    return {"logits": whole.numpy(), "cached": torch.cat(pieces, 1).numpy()}
+
+
+def generate(name, out, seed):
+    """Write the folder of a layout."""
+    torch.manual_seed(0)
+    model = randomised(MODELS[name](), seed)
+    tokens = torch.randint(model.config.vocab_size, (2, 12), generator=torch.manual_seed(1))
+    folder = out / name
+    model.save_pretrained(folder)
+    np.savez(folder / "logits.npz", tokens=tokens.numpy(), split=SPLIT, **vectors(model, tokens))
+    print(name, sum(p.numel() for p in model.parameters()))
+
+
+def main():
+    """Write all, or those that are named."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--out", type=pathlib.Path, default=VECTORS)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    for name in args.names or MODELS:
+        generate(name, args.out, args.seed)
+
+
+if __name__ == "__main__":
+    main()
