@@ -31,6 +31,13 @@ def _fla(name, **fields):
     return getattr(fla.models, f"{name}ForCausalLM")(config)
 
 
+def _transformers(name, **fields):
+    import transformers
+
+    config = getattr(transformers, f"{name}Config")(**TINY | fields)
+    return getattr(transformers, f"{name}ForCausalLM")(config)
+
+
 MODELS = {
     "gated_deltanet": lambda: _fla(
         "GatedDeltaNet", head_dim=6, num_heads=2, num_v_heads=4, expand_v=1.5, norm_eps=1e-5
@@ -49,6 +56,9 @@ MODELS = {
     "gla": lambda: _fla("GLA", num_heads=2, clamp_min=-0.05),
     "gla_conv": lambda: _fla("GLA", num_heads=2, use_short_conv=True, use_output_gate=False),
     "retnet": lambda: _fla("RetNet", num_heads=2),
+    "mamba2": lambda: _transformers(
+        "Mamba2", num_heads=4, head_dim=8, state_size=6, n_groups=2, layer_norm_epsilon=1e-5
+    ),
 }
 
 

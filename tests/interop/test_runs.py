@@ -52,7 +52,10 @@ def test_a_run_is_written_and_exported_again(imported, tmp_path, capsys):
         (["import", "RETNET", "--out", "OUT", "--tokenizer", "byte"], ("257 ids", "29")),
         (["import", "RETNET", "--out", "RUN", "--tokenizer", "byte"], ("257 ids",)),
         (["import", "OUT", "--out", "OUT"], ("config.json cannot be read",)),
-        (["export", "RUN", "OUT", "--layout", "gla"], ("model_type='gla'", "layer.rope")),
+        (
+            ["export", "RUN", "OUT", "--layout", "gla"],
+            ("model_type='gla'", "rule.retention.decay: 0.96875 -> 0.99"),
+        ),
         (["export", "RUN", "OUT", "--layout", "llama"], ("model_type='llama'",)),
     ],
 )

@@ -1,5 +1,5 @@
 """The published layouts, a file each: a config mapping and a table of names."""
 
-from miras.interop.layouts import delta_net, gated_deltanet, gla, retnet
+from miras.interop.layouts import delta_net, gated_deltanet, gla, mamba2, retnet
 
-__all__ = ["delta_net", "gated_deltanet", "gla", "retnet"]
+__all__ = ["delta_net", "gated_deltanet", "gla", "mamba2", "retnet"]
