@@ -54,21 +54,22 @@ def import_run(
             of the model, or the folder cannot be written.
     """
     read = load_pretrained(source)
-    folder, spec = RunFolder(out), tokenizer or read.tokenizer
+    folder = RunFolder(out)
+    spec = tokenizer or str(read.tokenizer or "")
     require(
-        spec is not None,
+        spec != "",
         f"{source} has no tokenizer.json or tokenizer.model: give one with --tokenizer FILE, or "
         "--tokenizer byte.",
     )
-    words = make_tokenizer(os.fspath(spec))
+    words = make_tokenizer(spec)
     require(
         words.vocab_size <= read.config.vocab,
-        f"the tokenizer {os.fspath(spec)!r} has {words.vocab_size} ids, with one of its own for "
+        f"the tokenizer {spec!r} has {words.vocab_size} ids, with one of its own for "
         f"the start of a document if it has none, and the model {read.config.vocab}: give the "
         "tokenizer of the model with --tokenizer.",
     )
     require(not folder.holds_run(), f"{folder.shown} holds a run: give another folder with --out.")
-    kept = "byte" if spec == "byte" else os.path.abspath(str(spec))
+    kept = "byte" if spec == "byte" else os.path.abspath(spec)
     config = RunConfig(read.config, DataConfig(tokenizer=kept))
     folder.check(config)
     with folder.locked():

@@ -63,8 +63,7 @@ class DeltaNet(Layout):
         top = algorithm.max_lr if algorithm.data_dependent else algorithm.lr
         return fla.published_fields(config) | {
             "num_heads": config.heads,
-            "expand_k": config.heads * layer.key_width / config.width,
-            "expand_v": config.heads * layer.value_width / config.width,
+            **fla.expansions(config),
             "use_gate": layer.output_gate,
             "use_short_conv": layer.conv > 0,
             "conv_size": layer.conv or 4,

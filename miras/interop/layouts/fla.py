@@ -68,6 +68,15 @@ def head_width(published: Published, expansion: str) -> int:
     return whole // heads
 
 
+def expansions(config: LanguageModelConfig) -> dict[str, float]:
+    """The inverse of `head_width` for keys and values."""
+    sizes = head_sizes(config.layer, config.width, config.heads)
+    return {
+        "expand_k": config.heads * sizes.key / config.width,
+        "expand_v": config.heads * sizes.value / config.width,
+    }
+
+
 def output_eps(published: Published, key_width: int) -> float:
     """The eps of the output's norm without the factor 1 / sqrt(key_width) on queries.
 

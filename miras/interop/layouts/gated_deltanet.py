@@ -10,6 +10,7 @@ from miras.interop.layout import Layout, register
 from miras.interop.layouts import fla
 from miras.interop.table import SAME, Entry, linear, negated
 from miras.layers.config import LayerConfig
+from miras.layers.head_sizes import head_sizes
 from miras.models.config import LanguageModelConfig
 from miras.optim import GD
 from miras.presets import preset
@@ -66,12 +67,12 @@ class GatedDeltaNet(Layout):
 
     def published(self, config):
         """See `Layout`."""
-        layer = config.layer
+        layer, sizes = config.layer, head_sizes(config.layer, config.width, config.heads)
         return fla.published_fields(config) | {
             "num_heads": layer.key_heads or config.heads,
             "num_v_heads": config.heads if layer.key_heads else None,
-            "head_dim": layer.key_width,
-            "expand_v": layer.value_width / layer.key_width,
+            "head_dim": sizes.key,
+            "expand_v": sizes.value / sizes.key,
             "use_gate": layer.output_gate,
             "use_short_conv": layer.conv > 0,
             "conv_size": layer.conv or 4,

@@ -9,6 +9,7 @@ from miras.interop.layout import Layout, register
 from miras.interop.layouts import fla
 from miras.interop.table import Entry, linear, reshaped
 from miras.layers.config import LayerConfig
+from miras.layers.head_sizes import head_sizes
 from miras.models.config import LanguageModelConfig
 from miras.presets import preset
 from miras.retention.base import MIN_LOG
@@ -72,8 +73,7 @@ class GLA(Layout):
         layer, least = config.layer, config.rule.retention.min_log_decay
         return fla.published_fields(config) | {
             "num_heads": config.heads,
-            "expand_k": config.heads * layer.key_width / config.width,
-            "expand_v": config.heads * layer.value_width / config.width,
+            **fla.expansions(config),
             "use_output_gate": layer.output_gate,
             "use_short_conv": layer.conv > 0,
             "conv_size": layer.conv or 4,
@@ -86,7 +86,8 @@ class GLA(Layout):
 
     def block(self, config, letter):
         """See `Layout`."""
-        ours, shape = "mixer.fast.gates.", (config.heads, config.layer.key_width)
+        sizes = head_sizes(config.layer, config.width, config.heads)
+        ours, shape = "mixer.fast.gates.", (config.heads, sizes.key)
         down, up = (f"{ours}kernels.log_decay.{name}" for name in ("down", "up"))
         norm = "g_norm_swish_gate" if config.layer.output_gate else "g_norm"
         return (

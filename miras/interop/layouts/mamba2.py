@@ -15,6 +15,7 @@ import numpy as np
 from miras.interop.layout import Layout, register
 from miras.interop.table import SAME, Entry, Form, conv, linear, parts, reshaped
 from miras.layers.config import LayerConfig
+from miras.layers.head_sizes import head_sizes
 from miras.mixers import NoChannel
 from miras.models.config import LanguageModelConfig
 from miras.optim import GD
@@ -106,18 +107,18 @@ class Mamba2(Layout):
 
     def published(self, config):
         """See `Layout`."""
-        layer = config.layer
+        layer, sizes = config.layer, head_sizes(config.layer, config.width, config.heads)
         return {
             "num_heads": config.heads,
-            "head_dim": layer.value_width,
+            "head_dim": sizes.value,
             "vocab_size": config.vocab,
             "hidden_size": config.width,
-            "state_size": layer.key_width,
+            "state_size": sizes.key,
             "num_hidden_layers": config.layers,
             "layer_norm_epsilon": config.norm_eps,
-            "expand": config.heads * layer.value_width / config.width,
+            "expand": config.heads * sizes.value / config.width,
             "conv_kernel": layer.conv,
-            "n_groups": layer.key_heads,
+            "n_groups": sizes.keys,
             "use_conv_bias": layer.conv_bias,
             "tie_word_embeddings": config.tie,
             "time_step_rank": max(1, -(-config.width // 16)),
@@ -133,7 +134,8 @@ class Mamba2(Layout):
     def block(self, config, letter):
         """See `Layout`."""
         layer, heads = config.layer, config.heads
-        inner, keys = heads * layer.value_width, (layer.key_heads, layer.key_width)
+        sizes = head_sizes(layer, config.width, heads)
+        inner, keys = heads * sizes.value, (sizes.keys, sizes.key)
         shared = keys[0] * keys[1]
         z, x, b, c, dt = parts(inner, inner, shared, shared, heads)
         gates, norm = "mixer.fast.gates.", (keys[0], inner // keys[0])
@@ -147,7 +149,7 @@ class Mamba2(Layout):
             Entry("mixer.norm.weight", "mixer.norm.norm.scale", reshaped(*norm)),
             Entry("mixer.out_proj.weight", "mixer.out.kernel", linear(config.width)),
         ]
-        streams = {"v": (x, (heads, layer.value_width)), "k": (b, keys), "q": (c, keys)}
+        streams = {"v": (x, (heads, sizes.value)), "k": (b, keys), "q": (c, keys)}
         for name, (rows, shape) in streams.items():
             ours, own = f"mixer.qkv.{name}.", rows - inner  # the convolution's rows have no gate
             kernel = f"{ours}linear.kernel"

@@ -55,8 +55,7 @@ class RetNet(Layout):
         layer = config.layer
         return fla.published_fields(config) | {
             "num_heads": config.heads,
-            "expand_k": config.heads * layer.key_width / config.width,
-            "expand_v": config.heads * layer.value_width / config.width,
+            **fla.expansions(config),
             "use_output_gate": layer.output_gate,
         }
 
