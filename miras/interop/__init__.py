@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from miras.runtime import lazy
 
 if TYPE_CHECKING:
-    from miras.interop.layout import Layout, layouts, register
+    from miras.interop.known import known_layouts, layout_of
+    from miras.interop.layout import Layout, register
     from miras.interop.pretrained import Pretrained, load_pretrained, model_of
     from miras.interop.runs import export_run, import_run
 
@@ -14,7 +15,8 @@ __all__ = [
     "Pretrained",
     "export_run",
     "import_run",
-    "layouts",
+    "known_layouts",
+    "layout_of",
     "load_pretrained",
     "model_of",
     "register",
@@ -23,7 +25,8 @@ __all__ = [
 lazy.package(
     __name__,
     {
-        ".layout": ("Layout", "layouts", "register"),
+        ".known": ("known_layouts", "layout_of"),
+        ".layout": ("Layout", "register"),
         ".pretrained": ("Pretrained", "load_pretrained", "model_of"),
         ".runs": ("export_run", "import_run"),
     },

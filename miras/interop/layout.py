@@ -124,36 +124,14 @@ class Layout:
             yield [entry for entry, _ in found], values
 
 
-_LAYOUTS: dict[str, Layout] = {}
+REGISTERED: dict[str, Layout] = {}
 
 
 def register(layout: type[Layout]) -> type[Layout]:
     """Make a layout known by its `model_type`."""
-    assert layout.model_type not in _LAYOUTS, layout.model_type
-    _LAYOUTS[layout.model_type] = layout()
+    assert layout.model_type not in REGISTERED, layout.model_type
+    REGISTERED[layout.model_type] = layout()
     return layout
-
-
-def layouts() -> dict[str, Layout]:
-    """All layouts by `model_type`."""
-    import miras.interop.layouts  # noqa: F401 - registers them
-
-    return dict(_LAYOUTS)
-
-
-def layout_of(model_type: Any) -> Layout:
-    """The layout of a `model_type`.
-
-    Raises:
-        ConfigError: it is none that miras reads.
-    """
-    known = layouts()
-    if model_type not in known:
-        raise ConfigError(
-            f"config.json has model_type={model_type!r}, of which miras reads no weights: it reads "
-            f"{', '.join(sorted(known))}."
-        )
-    return known[model_type]
 
 
 def _function(config: LanguageModelConfig) -> LanguageModelConfig:

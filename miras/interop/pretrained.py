@@ -10,7 +10,8 @@ import jax
 from miras.config import require
 from miras.errors import ConfigError
 from miras.interop import safetensors
-from miras.interop.layout import Layout, layout_of, layouts
+from miras.interop.known import known_layouts, layout_of
+from miras.interop.layout import Layout
 from miras.models.config import LanguageModelConfig
 from miras.runtime.files import expand_home
 
@@ -70,7 +71,7 @@ def published_layout(config: LanguageModelConfig, name: str | None = None) -> La
     Raises:
         ConfigError: the model is not one of this layout, or of any.
     """
-    known = layouts()
+    known = known_layouts()
     if name is not None:
         layout = layout_of(name)
         why = layout.mismatch(config)
