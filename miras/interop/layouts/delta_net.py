@@ -8,7 +8,6 @@ from miras.interop.layouts.gated_deltanet import signed
 from miras.interop.table import Entry, linear
 from miras.layers.config import LayerConfig
 from miras.models.config import LanguageModelConfig
-from miras.optim import GD
 from miras.presets import preset
 
 RULE = preset("deltanet").rule
@@ -53,7 +52,8 @@ class DeltaNet(Layout):
         rule = signed(RULE, published["allow_neg_eigval"])
         if not published["use_beta"]:
             rate = 2.0 if published["allow_neg_eigval"] else 1.0
-            rule = dataclasses.replace(RULE, algorithm=GD(lr=rate, data_dependent=False))
+            constant = dataclasses.replace(RULE.algorithm, lr=rate, data_dependent=False)
+            rule = dataclasses.replace(RULE, algorithm=constant)
         heads, fields = published["num_heads"], fla.model_fields(published)
         return LanguageModelConfig(rule, exact=True, heads=heads, layer=layer, **fields)
 

@@ -12,7 +12,6 @@ from miras.interop.table import SAME, Entry, linear, negated
 from miras.layers.config import LayerConfig
 from miras.layers.head_sizes import head_sizes
 from miras.models.config import LanguageModelConfig
-from miras.optim import GD
 from miras.presets import preset
 from miras.rule.rule import Rule
 
@@ -97,7 +96,8 @@ def signed(rule: Rule, negative: bool) -> Rule:
 
     Siems et al., 2411.12537.
     """
-    algorithm = GD(lr=1.0, max_lr=2.0) if negative else GD(lr=0.5, max_lr=1.0)
+    top = 2.0 if negative else 1.0
+    algorithm = dataclasses.replace(rule.algorithm, lr=top / 2, max_lr=top)
     return dataclasses.replace(rule, algorithm=algorithm)
 
 

@@ -18,14 +18,13 @@ from miras.layers.config import LayerConfig
 from miras.layers.head_sizes import head_sizes
 from miras.mixers import NoChannel
 from miras.models.config import LanguageModelConfig
-from miras.optim import GD
 from miras.presets import preset
 
 
 def _rule():
     rule = preset("mamba2").rule
     retention = dataclasses.replace(rule.retention, per_token=False)
-    algorithm = GD(lr=0.05, rate_range="positive")
+    algorithm = dataclasses.replace(rule.algorithm, lr=0.05, rate_range="positive")
     return dataclasses.replace(rule, retention=retention, algorithm=algorithm)
 
 
