@@ -12,8 +12,13 @@ from miras.config.paths import entries
 
 def config_hash(config: Config) -> str:
     """Twelve hex digits that depend only on the values of a config, not on the field order."""
-    text = json.dumps(_hashed(config, without_added=True), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(hashed_values(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def hashed_values(config: Config) -> dict[str, Any]:
+    """What `config_hash` depends on, as JSON values."""
+    return _hashed(config, without_added=True)
 
 
 def _hashed(config: Config, *, without_added: bool) -> dict[str, Any]:

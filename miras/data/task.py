@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from miras.config import require, to_dict
+from miras.config.base import added
 from miras.data.config import TaskConfig
 from miras.errors import ConfigError
 
@@ -95,6 +96,8 @@ class Task(TaskConfig):
         examples: training rows, >= 1; they repeat in another order in each epoch.
         depths: the depth of each row of a run is drawn from these, in [0, 1]; None leaves it to the
             task, as its docstring describes.
+        lengths: the length of each row of a run is drawn from these, >= 1 and at most
+            `data.sequence`, and padding after the answer fills it; None for `data.sequence`.
 
     Raises:
         ConfigError: a value is out of range.
@@ -102,6 +105,7 @@ class Task(TaskConfig):
 
     examples: int = 4096
     depths: tuple[float, ...] | None = None
+    lengths: tuple[int, ...] | None = added(None)
 
     def validate(self) -> None:
         """Check the ranges above."""
@@ -109,6 +113,9 @@ class Task(TaskConfig):
         require(self.depths != (), "task.depths=() is empty: give some in [0, 1], or none.")
         for depth in self.depths or ():
             check_depth(depth, "task.depths")
+        require(self.lengths != (), "task.lengths=() is empty: give some tokens, or none.")
+        for length in self.lengths or ():
+            require(length >= 1, f"task.lengths={length} must be at least 1.")
 
     def open(self, material: Material) -> Opened:
         """Open the inputs of the task.
@@ -120,9 +127,33 @@ class Task(TaskConfig):
         raise NotImplementedError
 
     def row(self, opened: Opened, random: np.random.Generator, length: int) -> Example:
-        """A row at one of `depths`."""
+        """A row of a run, at one of `depths` and of one of `lengths`, with padding up to a length.
+
+        Raises:
+            ConfigError: as `Opened.example`, or one of `lengths` is larger than the length.
+        """
         depth = None if self.depths is None else float(random.choice(self.depths))
-        return opened.example(random, length, depth)
+        if self.lengths is None:
+            return opened.example(random, length, depth)
+        most = max(self.lengths)
+        require(
+            most <= length,
+            f"task.lengths={most} is larger than data.sequence={length}: raise data.sequence.",
+        )
+        row = opened.example(random, int(random.choice(self.lengths)), depth)
+        return row._replace(inputs=np.pad(row.inputs, (0, length - len(row.inputs))))
+
+    def references(self, answer: str) -> tuple[str, ...]:
+        """The strings that a completion should contain, in any order, if an answer has several.
+
+        `miras eval` then reports recall: the mean share of them in greedy completions. () for tasks
+        whose answers are right or wrong as a whole.
+
+        Args:
+            answer: the text of the targets of a row.
+        """
+        del answer
+        return ()
 
 
 register = Task.registry.register

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from miras.config import to_dict
+from miras.config.comparison import hashed_values
 from miras.data.config import DataConfig
 from miras.data.task import Material, Opened, seeded, with_examples
 from miras.data.text.corpus import open_documents
@@ -117,7 +118,7 @@ def _hash(data: DataConfig, opened: dict[str, Opened], version: str) -> str:
     assert data.task is not None
     depends = [
         version,
-        to_dict(data.task),
+        hashed_values(data.task),
         data.sequence,
         data.seed_of_content,
         data.validation,

@@ -25,12 +25,14 @@ class Question(NamedTuple):
         facts: within the background, in this order.
         text: after the background, up to the answer.
         answer: what the model must predict.
+        distractors: within the background at random places, in this order, whatever the depth.
     """
 
     opening: str
     facts: tuple[str, ...]
     text: str
     answer: str
+    distractors: tuple[str, ...] = ()
 
 
 def sentences(documents: Documents, random: np.random.Generator) -> Iterator[str]:
@@ -92,14 +94,28 @@ def make_row(
         len(answer) > 0, f"the answer {question.answer!r} has no tokens: use another tokenizer."
     )
     facts = [tokenizer.encode(fact) for fact in question.facts]
-    fixed = sum(map(len, (opening, *facts, text, answer)))
+    others = [tokenizer.encode(fact) for fact in question.distractors]
+    fixed = sum(map(len, (opening, *facts, *others, text, answer)))
     check_length(length, fixed, "its question, facts and answer")
-    context = _insert_facts(_take(background, tokenizer, length - fixed), facts, random, depth)
-    ids = np.concatenate([opening, *context, text, answer]).astype(np.int32)
+    taken = _take(background, tokenizer, length - fixed)
+    context = _insert_facts(taken, facts, others, random, depth)
+    return text_example([opening, *context, text], answer, tokenizer.bos_id)
+
+
+def text_example(parts: Sequence[np.ndarray], answer: np.ndarray, start: int) -> Example:
+    """A row of text that ends in an answer, whose tokens are the targets.
+
+    Args:
+        parts: ids of the text before the answer.
+        answer: ids of the answer, at least one.
+        start: id of the document start.
+    """
+    ids = np.concatenate([*parts, answer]).astype(np.int32)
+    first = len(ids) - len(answer)
     return Example(
-        np.append(np.int32(tokenizer.bos_id), ids[:-1]),
-        np.arange(length - len(answer), length, dtype=np.int32),
-        ids[length - len(answer) :],
+        np.append(np.int32(start), ids[:-1]),
+        np.arange(first, len(ids), dtype=np.int32),
+        ids[first:],
     )
 
 
@@ -121,20 +137,22 @@ def _take(background: Iterator[str], tokenizer: "Tokenizer", room: int) -> list[
 def _insert_facts(
     background: Sequence[np.ndarray],
     facts: Sequence[np.ndarray],
+    distractors: Sequence[np.ndarray],
     random: np.random.Generator,
     depth: float | None,
 ) -> list[np.ndarray]:
-    """The background with the facts between its sentences."""
+    """The background with the facts and the distractors between its sentences."""
     ends = np.cumsum([0, *map(len, background)])
     if depth is None:
         places = np.sort(random.integers(len(ends), size=len(facts)))
     else:
         places = np.full(len(facts), np.argmin(np.abs(ends - depth * ends[-1])))
-    return [
-        piece
-        for n in range(len(ends))
-        for piece in (
-            *(fact for fact, place in zip(facts, places) if place == n),
-            *background[n : n + 1],
-        )
-    ]
+    inserted: list[list[np.ndarray]] = [[] for _ in ends]
+    for fact, place in zip(facts, places):
+        inserted[place].append(fact)
+    if distractors:
+        for fact, place in zip(
+            distractors, np.sort(random.integers(len(ends), size=len(distractors)))
+        ):
+            inserted[place].append(fact)
+    return [piece for n, some in enumerate(inserted) for piece in (*some, *background[n : n + 1])]

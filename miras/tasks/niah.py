@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import itertools
 import uuid
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 
 from miras.config import require
-from miras.data.task import Example, Material, Opened, Task, register
+from miras.data.task import Documents, Example, Material, Opened, Task, register
 from miras.tasks.background import Question, make_row, sentences
 
 NOISE = (
@@ -66,7 +67,7 @@ class NIAH(Task):
     def open(self, material: Material) -> Opened:
         """Open the background text, if the form uses the text of the run."""
         tokenizer = material.tokenizer
-        if self.form == "passkey":
+        if not self.needs_documents:
             make = functools.partial(self._example, material, None)
             return Opened(make, tokenizer.fingerprint)
         documents = material.documents()
@@ -76,32 +77,67 @@ class NIAH(Task):
     def _example(
         self, material: Material, documents, random: np.random.Generator, length: int, depth
     ) -> Example:
-        background = itertools.cycle(NOISE) if documents is None else sentences(documents, random)
+        background = self.background(documents, random)
         question = self.question(random)
         return make_row(question, background, material.tokenizer, random, length, depth)
 
+    @property
+    def needs_documents(self) -> bool:
+        """Whether the background is the text of the run."""
+        return self.form != "passkey"
+
+    @property
+    def what(self) -> str:
+        """What a value is called: number, word or uuid."""
+        return self.form if self.form in ("word", "uuid") else "number"
+
+    def background(self, documents: Documents | None, random: np.random.Generator) -> Iterator[str]:
+        """An endless stream of sentences of the documents, or of noise if there are none."""
+        return itertools.cycle(NOISE) if documents is None else sentences(documents, random)
+
     def question(self, random: np.random.Generator) -> Question:
         """A needle and the question about it."""
-        what = self.form if self.form in ("word", "uuid") else "number"
-        key, value = _words(random), self._value(random)
-        return Question(
-            f"A special magic {what} is hidden within the following text. Make sure to memorize "
-            f"it. I will quiz you about the {what} afterwards.\n",
-            (f"One of the special magic {what}s for {key} is: {value}.\n",),
-            f"\nWhat is the special magic {what} for {key} mentioned in the provided text? The "
-            f"special magic {what} for {key} mentioned in the provided text is",
-            f" {value}",
-        )
+        key, value = words(random), self.value(random)
+        return ask(self.what, [key], [self.needle(key, value)], [value])
 
-    def _value(self, random: np.random.Generator) -> str:
+    def needle(self, key: str, value: str) -> str:
+        """The sentence that says the value of a key."""
+        return f"One of the special magic {self.what}s for {key} is: {value}.\n"
+
+    def value(self, random: np.random.Generator) -> str:
+        """A value of this form."""
         if self.form == "word":
-            return _words(random)
+            return words(random)
         if self.form == "uuid":
             return str(uuid.UUID(bytes=random.bytes(16), version=4))
         return str(random.integers(10 ** (self.digits - 1), 10**self.digits))
 
 
-def _words(random: np.random.Generator) -> str:
+def ask(
+    what: str,
+    keys: list[str],
+    facts: list[str],
+    values: list[str],
+    distractors: list[str] | None = None,
+) -> Question:
+    """The question about the values of keys, in the wording of RULER."""
+    query = keys[0] if len(keys) == 1 else f"{', '.join(keys[:-1])}, and {keys[-1]}"
+    several = len(values) > 1
+    some, are = ("Some", "are") if several else ("A", "is")
+    plain = f"{what}s" if several else what
+    what = f"special magic {plain}"
+    where = f"{what} for {query} mentioned in the provided text"
+    return Question(
+        f"{some} {what} {are} hidden within the following text. Make sure to "
+        f"memorize it. I will quiz you about the {plain} afterwards.\n",
+        tuple(facts),
+        f"\nWhat {are}{' all' if several else ''} the {where}? The {where} {are}",
+        f" {', '.join(values)}",
+        tuple(distractors or ()),
+    )
+
+
+def words(random: np.random.Generator) -> str:
     """Two words of three syllables each, such as "bakuti-lomare"."""
     letters = [str(random.choice(list(kind))) for kind in (_CONSONANTS, _VOWELS) * 6]
     return f"{''.join(letters[:6])}-{''.join(letters[6:])}"

@@ -99,10 +99,15 @@ def test_any_task_in_text_goes_with_a_run_on_text(needle, babi, text, tmp_path, 
     out = ["--out", str(tmp_path / "out")]
     assert main([*argv, "--task", "niah", "form=uuid", *out]) == 0
     assert "niah (uuid)" in capsys.readouterr().out
+    assert main([*argv, "--task", "variable_tracking", "hops=1", *out]) == 0
+    assert "variable_tracking: recall by length and depth" in capsys.readouterr().out
     assert main([*argv, "--task", "babilong", f"babi={babi}", "--data", str(text), *out]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "niah.json", "niah.png", "babilong.json", "babilong.png",
+        "niah.json", "niah.png", "babilong.json", "babilong.png", "variable_tracking.json",
+        "variable_tracking.png",
     }  # fmt: skip
+    found = json.loads((tmp_path / "out" / "variable_tracking.json").read_text())
+    assert 0 <= found["all"]["recall_low"] <= found["all"]["recall"] <= found["all"]["recall_high"]
     assert main(["eval", str(needle), "--data", str(text), "--batches", "1"]) == 0
     assert "bits per byte" in capsys.readouterr().out
 

@@ -16,6 +16,12 @@ OPTIONS = {  # what makes each registered task small
     "selective_copy": ("vocab=9", "tokens=4"),
     "niah": (),
     "babilong": (),
+    "niah_multikey": ("keys=2",),
+    "niah_multivalue": ("values=2",),
+    "niah_multiquery": ("queries=2",),
+    "variable_tracking": ("chains=2", "hops=2"),
+    "common_words": ("words=2", "repeats=3", "uncommon_repeats=2"),
+    "frequent_words": (),
 }
 
 

@@ -44,15 +44,15 @@ def knowing(rows, wrong=()):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("piece", [64, 100, 449, 1000])
+@pytest.mark.parametrize("piece", [64, 100, 671, 1000])
 def test_a_reader_that_knows_is_right_and_one_wrong_token_is_not(kind, piece, opened):
-    rows = [opened(kind).example(seeded(n, "eval"), 450, 0.5) for n in range(3)]
+    rows = [opened(kind).example(seeded(n, "eval"), 672, 0.5) for n in range(3)]
     read, seen = knowing(rows)
     scores = score_rows(read, rows, piece)
     assert scores == [RowScore(len(row.targets), len(row.targets)) for row in rows]
     assert all(found.exact for found in scores)
-    assert [start for start, _, _ in seen] == list(range(0, 450, piece))
-    assert all(start + size + rest == 450 for start, size, rest in seen)
+    assert [start for start, _, _ in seen] == list(range(0, 672, piece))
+    assert all(start + size + rest == 672 for start, size, rest in seen)
 
     read, _ = knowing(rows, wrong=[(1, 0), (2, len(rows[2].targets) - 1)])
     scores = score_rows(read, rows, piece)
@@ -102,7 +102,7 @@ def run(text, cache, make):
     """An untrained run on a task."""
 
     def made(kind: str) -> Run:
-        data = DataConfig(source=str(text), task=make(kind), sequence=448, batch=4, cache=cache)
+        data = DataConfig(source=str(text), task=make(kind), sequence=672, batch=4, cache=cache)
         config = RunConfig(SMALL, data, TrainConfig())
         return Run(config, None, 7, {}, make_tokenizer("byte"))  # pyright: ignore
 
@@ -123,27 +123,27 @@ def test_every_cell_has_its_own_rows_and_only_what_is_right_counts(kind, run, ma
     results = evaluate_task(
         run(kind),
         make(kind),
-        (512, 448),
+        (704, 672),
         (1.0, 0.0, 0.5),
         6,
         predict=read,
         progress=advanced.append,
     )
-    assert (results.lengths, results.depths) == ((448, 512), (0.0, 0.5, 1.0))
-    assert {length: len(set(found)) for length, found in rows.items()} == {448: 18, 512: 18}
+    assert (results.lengths, results.depths) == ((672, 704), (0.0, 0.5, 1.0))
+    assert {length: len(set(found)) for length, found in rows.items()} == {672: 18, 704: 18}
     assert all(len(found) == 24 for found in rows.values())  # batches of 4 are filled up
-    assert sum(advanced) == 6 * 3 * (448 + 512)
+    assert sum(advanced) == 6 * 3 * (672 + 704)
     assert results.all.examples == 36
     assert results.all.exact == results.all.hits == 0
-    assert results.of_length(448).examples == 18
+    assert results.of_length(672).examples == 18
     assert results.of_depth(0.5).examples == 12
 
     again = {}
     evaluate_task(
-        run(kind), make(kind), [448], [0.5], 6, seed=1,
+        run(kind), make(kind), [672], [0.5], 6, seed=1,
         predict=lambda tokens, *_: (again.setdefault(tokens.tobytes(), tokens) * 0 - 1, 0),
     )  # fmt: skip
-    assert not {row.tobytes() for tokens in again.values() for row in tokens} & set(rows[448])
+    assert not {row.tobytes() for tokens in again.values() for row in tokens} & set(rows[672])
 
 
 def test_the_interval_is_wilsons():

@@ -26,7 +26,7 @@ def config(make, text, cache):
         data = DataConfig(
             source=str(text),
             task=make(kind, "examples=12"),
-            sequence=448,
+            sequence=672,
             batch=4,
             validation=0.25,
             cache=cache,
@@ -49,7 +49,7 @@ def test_a_batch_is_like_one_of_text_with_an_example_a_row(kind, config):
         "inputs": "int32", "targets": "int32", "segment_ids": "int32", "mask": "bool",
         "target_bytes": "float32",
     }  # fmt: skip
-    assert {array.shape for array in batch.values()} == {(4, 448)}
+    assert {array.shape for array in batch.values()} == {(4, 672)}
     assert len(found) == 3
     for n, row in enumerate(found):
         np.testing.assert_array_equal(batch["inputs"][n], row["inputs"])
@@ -89,7 +89,7 @@ def test_a_saved_position_gives_the_same_later_batches(config, tmp_path):
             np.testing.assert_array_equal(array, batch[name])
 
 
-@pytest.mark.parametrize("change", ["task.pairs=3", "sequence=464", "seed=1", "batch=2"])
+@pytest.mark.parametrize("change", ["task.pairs=3", "sequence=688", "seed=1", "batch=2"])
 def test_a_position_in_other_rows_is_refused(config, change):
     state = make_loader(config(), "train", align=16).get_state()
     other = make_loader(config("mqar", change), "train", align=16)
@@ -131,7 +131,7 @@ def test_what_rows_depend_on_names_their_folder(config, text, babi, tmp_path):
     assert base.parent.name.startswith("mqar-")
     assert folder(config("mqar", "batch=2")) == base  # the same rows
     assert folder(config("mqar", "source=stdlib")) == base  # reads no text
-    changes = ["task.pairs=3", "task.examples=13", "sequence=464", "seed=1", "validation=0.3"]
+    changes = ["task.pairs=3", "task.examples=13", "sequence=688", "seed=1", "validation=0.3"]
     others = [folder(config("mqar", change)) for change in changes]
     copied = tmp_path / "texts"
     copied.mkdir()
@@ -159,7 +159,7 @@ def test_an_interrupted_preparation_leaves_nothing_that_passes_for_rows(config, 
         "    pathlib.Path('writing').touch()\n"
         "    return row(self, *args)\n"
         "MQAR.row = slow\n"
-        "data = DataConfig(sequence=448, batch=4, validation=0.25, cache='cache')\n"
+        "data = DataConfig(sequence=672, batch=4, validation=0.25, cache='cache')\n"
         "data = override(data, 'task=mqar', 'task.vocab=40', 'task.pairs=[2,5]')\n"
         "task_rows.prepare(override(data, 'task.examples=12'))\n"
     )
@@ -203,7 +203,7 @@ def test_target_bytes_are_those_of_the_answer(config, subwords, tokens):
 
 
 def test_what_does_not_fit_is_told(config, cache):
-    with pytest.raises(ConfigError, match="sequence=448 is not a multiple of align=20"):
+    with pytest.raises(ConfigError, match="sequence=672 is not a multiple of align=20"):
         make_loader(config(), "train", align=20)
     with pytest.raises(ConfigError, match=r"length=16 is too short for 5 pairs .* at least 20"):
         make_loader(config("mqar", "sequence=16"), "train", align=16)

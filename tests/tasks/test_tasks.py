@@ -23,7 +23,7 @@ def test_rows_have_the_length_asked_for_and_ask_within_it(kind, opened, make, to
     size = make(kind).vocabulary() or tokenizer.vocab_size
 
     @fast
-    @given(length=st.integers(420, 900), depth=depths, seed=st.integers(0, 99))
+    @given(length=st.integers(660, 1000), depth=depths, seed=st.integers(0, 99))
     def check(length, depth, seed):
         row = opened(kind).example(seeded(seed, "train"), length, depth)
         assert row.inputs.shape == (length,)
@@ -43,7 +43,7 @@ def test_rows_have_the_length_asked_for_and_ask_within_it(kind, opened, make, to
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_depends_on_its_seed_alone(kind, opened):
     def row(seed, role):
-        found = opened(kind, role=role).example(seeded(seed, role, 3), 450, 0.3)
+        found = opened(kind, role=role).example(seeded(seed, role, 3), 672, 0.3)
         return b"".join(array.tobytes() for array in found)
 
     assert row(0, "train") == row(0, "train")
@@ -66,10 +66,10 @@ def test_the_least_length_is_told_and_is_the_least(kind, depth, opened):
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_answer_in_text_is_read_as_it_is_told(kind, opened, make):
     """Each target but the last is the input that follows it: the row is one text."""
-    row = opened(kind).example(seeded(0, "train"), 450, None)
+    row = opened(kind).example(seeded(0, "train"), 672, None)
     if make(kind).vocabulary() is None:
         np.testing.assert_array_equal(row.inputs[row.positions[1:]], row.targets[:-1])
-        assert row.positions[-1] == 449
+        assert row.positions[-1] == 671
     else:
         assert not np.isin(row.targets, row.inputs[row.positions]).all()
 
@@ -77,14 +77,14 @@ def test_an_answer_in_text_is_read_as_it_is_told(kind, opened, make):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_of_a_run_is_at_one_of_its_depths(kind, opened, make):
     task = make(kind, "depths=[0.25,1]")
-    rows = [task.row(opened(kind), seeded(n, "train"), 500).inputs.tobytes() for n in range(12)]
+    rows = [task.row(opened(kind), seeded(n, "train"), 672).inputs.tobytes() for n in range(12)]
 
     def at(depth):
         found = []
         for n in range(12):
             random = seeded(n, "train")
             random.choice([0.25, 1])
-            found.append(opened(kind).example(random, 500, depth).inputs.tobytes())
+            found.append(opened(kind).example(random, 672, depth).inputs.tobytes())
         return found
 
     low, high = at(0.25), at(1.0)

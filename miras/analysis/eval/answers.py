@@ -34,10 +34,12 @@ class RowScore(NamedTuple):
     Attributes:
         hits: number of right targets.
         targets: number of targets.
+        recall: share of the references in the greedy completion; None if it was not measured.
     """
 
     hits: int
     targets: int
+    recall: float | None = None
 
     @property
     def exact(self) -> bool:

@@ -10,6 +10,7 @@ from miras.analysis.eval.answers import (
     rows_per_batch,
     score_rows,
 )
+from miras.analysis.eval.recall import Complete, make_completer, with_recall
 from miras.analysis.eval.results import CellScore, TaskResults, cell_score
 from miras.config import FrozenMapping, require, to_dict
 from miras.data import check_language_model, vocabulary
@@ -34,9 +35,10 @@ def evaluate_task(
     name: str = "",
     source: str | None = None,
     predict: Predict | None = None,
+    complete: Complete | None = None,
     progress: Callable[[int], None] = lambda tokens: None,
 ) -> TaskResults:
-    """Measure the exact match of a run's greedy answers.
+    """Measure the exact match of a run's greedy answers, and the recall of tasks with references.
 
     The seeds of the rows differ from those of training and validation rows, and between cells; the
     background is held-out text. A row is read in pieces of about a thousand tokens, so that device
@@ -51,7 +53,9 @@ def evaluate_task(
         seed: of the rows, in [0, 2**32).
         name: of the run, for the results.
         source: of the background text, as `data.source`; the run's if not given.
-        predict: used instead of the run's model, if given.
+        predict: used instead of the run's model, if given; then nothing is completed without
+            `complete`.
+        complete: completes contexts, of tasks with `references`, instead of the run's model.
         progress: called with the number of tokens of each batch of rows.
 
     Raises:
@@ -77,6 +81,7 @@ def evaluate_task(
     batch = min(examples, data.batch, rows_per_batch(piece, config.vocab))
     if predict is None:
         predict = make_predictor(run.model, vocabulary(data))
+        complete = complete or make_completer(run, batch)
     cells: dict[tuple[int, float], CellScore] = {}
     for length in lengths:
         for depth in depths:
@@ -86,7 +91,10 @@ def evaluate_task(
                 some = range(first, min(first + batch, examples))
                 rows = _rows(opened, seed, length, depth, some)
                 full = rows + rows[:1] * (batch - len(rows))  # pad to one shape
-                scores += score_rows(predict, full, piece)[: len(rows)]
+                found = score_rows(predict, full, piece)[: len(rows)]
+                if complete is not None:
+                    found = with_recall(found, task, rows, complete, run.tokenizer)
+                scores += found
                 progress(len(rows) * length)
             cells[length, depth] = cell_score(scores)
     return TaskResults(task, name, run.step, data.source, seed, lengths, depths, cells)

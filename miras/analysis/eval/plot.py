@@ -1,4 +1,4 @@
-"""The heat map of an evaluation: exact match by length and depth."""
+"""The heat map of an evaluation: recall or exact match by length and depth."""
 
 import functools
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ _SCALE = ("#c8553d", "#f3e3c3", "#5b86b4")
 
 
 def heat_map(results: TaskResults) -> bytes:
-    """Draw the exact match of each cell as a PNG: lengths in columns, depths in rows."""
+    """Draw the share of each cell as a PNG: lengths in columns, depths in rows."""
     columns, rows = len(results.lengths), len(results.depths)
     size = (max(4.6, 2.4 + 0.8 * columns), max(2.6, 1.6 + 0.5 * rows))
     return png(functools.partial(_draw, results), size)
@@ -28,7 +28,7 @@ def _draw(results: TaskResults, figure: "Figure") -> None:
 
     lengths, depths = results.lengths, results.depths
     shares = np.array(
-        [[results.cells[length, depth].exact_match for length in lengths] for depth in depths]
+        [[results.cells[length, depth].shown for length in lengths] for depth in depths]
     )
     scale = LinearSegmentedColormap.from_list("recall", _SCALE)
     axes = figure.add_subplot()

@@ -8,7 +8,10 @@ from miras.analysis.eval.results import CellScore, TaskResults
 
 
 def table(results: TaskResults) -> Table:
-    """Lengths in rows, depths in columns, and the 95 % interval below each exact match."""
+    """Lengths in rows, depths in columns, and the 95 % interval below each share.
+
+    It is the recall if it was measured, else the exact match.
+    """
     several = len(results.depths) > 1
     made = Table(box=box.SIMPLE, pad_edge=False)
     made.add_column("length · depth", justify="right")
@@ -30,15 +33,18 @@ def table(results: TaskResults) -> Table:
 def heading(results: TaskResults) -> str:
     """The task, in words."""
     form = getattr(results.task, "form", None)
-    return f"{results.name}{f' ({form})' if form else ''}: exact match by length and depth"
+    measure = "exact match" if results.all.recall is None else "recall"
+    return f"{results.name}{f' ({form})' if form else ''}: {measure} by length and depth"
 
 
 def caption(results: TaskResults) -> str:
     """The number of rows, and the token accuracy."""
     cell = next(iter(results.cells.values()))
+    exact = f"; exact match {results.all.exact_match:.1%}"
     return (
         f"{cell.examples} rows per cell, with 95 % intervals; "
         f"{results.all.accuracy:.1%} of all answer tokens are right"
+        f"{'' if results.all.recall is None else exact}"
     )
 
 
@@ -48,6 +54,6 @@ def tokens(length: int) -> str:
 
 
 def _cell(cell: CellScore) -> Text:
-    low, high = cell.interval
-    share = Text(f"{cell.exact_match:.2f}")
+    low, high = cell.interval if cell.recall is None else cell.recall_interval
+    share = Text(f"{cell.shown:.2f}")
     return share.append(f"\n{low:.2f}–{high:.2f}", style="dim")

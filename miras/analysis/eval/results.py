@@ -22,12 +22,18 @@ class CellScore:
         exact: number of rows with all targets right.
         hits: number of right targets.
         targets: number of targets of all rows.
+        recall_sum: sum over rows of the share of references in the greedy completion.
+        recall_squares: sum of the squares of these shares.
+        completions: number of rows that were completed.
     """
 
     examples: int
     exact: int
     hits: int
     targets: int
+    recall_sum: float = 0.0
+    recall_squares: float = 0.0
+    completions: int = 0
 
     @property
     def exact_match(self) -> float:
@@ -48,21 +54,49 @@ class CellScore:
         low = 0.0 if self.exact == 0 else middle - half  # exact, without rounding
         return low, 1.0 if self.exact == n else middle + half
 
+    @property
+    def recall(self) -> float | None:
+        """The mean share of references in greedy completions; None if it was not measured."""
+        return self.recall_sum / self.completions if self.completions else None
+
+    @property
+    def shown(self) -> float:
+        """The recall if it was measured, else the exact match."""
+        return self.exact_match if self.recall is None else self.recall
+
+    @property
+    def recall_interval(self) -> tuple[float, float]:
+        """The 95 % interval of the recall, from the variance over rows."""
+        n, mean = self.completions, self.recall or 0.0
+        variance = max(0.0, self.recall_squares / max(n, 1) - mean**2) / max(n - 1, 1)
+        half = _Z * math.sqrt(variance)
+        return max(0.0, mean - half), min(1.0, mean + half)
+
     def plain(self) -> dict[str, Any]:
         """The scores as JSON values."""
+        counts = ("examples", "exact", "hits", "targets")
         low, high = self.interval
-        shares = {"exact_match": self.exact_match, "low": low, "high": high}
-        return dataclasses.asdict(self) | shares | {"accuracy": self.accuracy}
+        values = {name: getattr(self, name) for name in counts}
+        values |= {"exact_match": self.exact_match, "low": low, "high": high}
+        values |= {"accuracy": self.accuracy}
+        if self.recall is not None:
+            low, high = self.recall_interval
+            values |= {"recall": self.recall, "recall_low": low, "recall_high": high}
+        return values
 
 
 def cell_score(scores: Iterable[RowScore]) -> CellScore:
     """The scores of rows, summed."""
     scores = list(scores)
+    recalls = [score.recall for score in scores if score.recall is not None]
     return CellScore(
         len(scores),
         sum(score.exact for score in scores),
         sum(score.hits for score in scores),
         sum(score.targets for score in scores),
+        math.fsum(recalls),
+        math.fsum(recall**2 for recall in recalls),
+        len(recalls),
     )
 
 

@@ -126,11 +126,11 @@ class RowReader:
         return jax.device_put(arrays, NamedSharding(self.mesh, spec))
 
 
-def make_reader(run: Run) -> RowReader:
-    """A reader of a run's model, with the rows of the run's batch, over all devices."""
+def make_reader(run: Run, rows: int | None = None) -> RowReader:
+    """A reader of a run's model over all devices, with so many rows, or those of its batch."""
     config = run.config
-    rows = rows_per_batch(piece_length(config.model.align), config.model.vocab)
-    return RowReader(run.model, min(config.data.batch, rows), _mesh(config))
+    most = rows_per_batch(piece_length(config.model.align), config.model.vocab)
+    return RowReader(run.model, min(rows or config.data.batch, most), _mesh(config))
 
 
 def _mesh(config: RunConfig) -> Mesh | None:
