@@ -189,6 +189,7 @@ def _evaluate_held_out(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from miras.train import evaluate_run
+    from miras.train.evaluate import evaluated_data
 
     run = load_run(args.folder)
     with signals.handled():
@@ -197,5 +198,10 @@ def _evaluate_held_out(args: argparse.Namespace) -> int:
     table.add_row("step", str(run.step))
     for row in found.table:
         table.add_row(*row)
+    data = evaluated_data(run, args.data)
+    task = data.task if args.batches is None else None  # baselines are on all rows
+    for reference in task.references(data) if task else ():
+        errors = ", ".join(f"{name.upper()} {x:.4f}" for name, x in reference.scores.items())
+        table.add_row(reference.name, errors)
     Console().print(table)
     return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from miras.config import Config, FrozenMapping, added, require
 from miras.config.choices import shown
@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     from miras.parallel.batches import Layout
 
 T = TypeVar("T", bound="TaskConfig")
+
+
+class Reference(NamedTuple):
+    """The result of a baseline on the rows that a task reports.
+
+    Attributes:
+        name: of the baseline.
+        scores: its metrics, by their names in an evaluation of the task.
+    """
+
+    name: str
+    scores: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +101,15 @@ class TaskConfig(Config):
         """
         del data, split, epochs, shuffle
         return None
+
+    def references(self, data: DataConfig) -> list[Reference]:
+        """Baselines on the split that the task reports, which `miras eval` prints beside a run.
+
+        Raises:
+            ConfigError: the source cannot be used.
+        """
+        del data
+        return []
 
     def settled(self: T, data: DataConfig) -> T:
         """The task with the fields that a command line takes from the data, such as a count.

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         steps,
         verify,
     )
+    from miras.models.forecaster import Forecaster
+    from miras.models.forecaster_config import ForecasterConfig
     from miras.models.language_model import LanguageModel
     from miras.models.rows import fork, join, put, reset, take
     from miras.models.scoring import Scored, score
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Classifier",
+    "Forecaster",
+    "ForecasterConfig",
     "Health",
     "LanguageModel",
     "LanguageModelConfig",
@@ -69,6 +73,8 @@ lazy.package(
             "steps",
             "verify",
         ),
+        ".forecaster": ("Forecaster",),
+        ".forecaster_config": ("ForecasterConfig",),
         ".language_model": ("LanguageModel",),
         ".rows": ("fork", "join", "put", "reset", "take"),
         ".scoring": ("Scored", "score"),

@@ -1,10 +1,11 @@
-"""Tasks: recall in rows of any length with known answers, and classes of sequences."""
+"""Tasks: recall in rows with known answers, classes of sequences, and time series."""
 
 from miras.data.config import TaskConfig
 from miras.data.task import Documents, Example, Material, Opened, Task, register, seeded
 from miras.tasks.babilong import BABILong
 from miras.tasks.classify import Classify
 from miras.tasks.common_words import CommonWords
+from miras.tasks.forecasting.forecast import Forecast
 from miras.tasks.frequent_words import FrequentWords
 from miras.tasks.mqar import MQAR
 from miras.tasks.multi_niah import MultiKey, MultiQuery, MultiValue
@@ -20,6 +21,7 @@ __all__ = [
     "CommonWords",
     "Documents",
     "Example",
+    "Forecast",
     "FrequentWords",
     "Material",
     "MultiKey",

@@ -109,17 +109,21 @@ def evaluate_run(run: Run, source: str | None = None, batches: int | None = None
     Raises:
         ConfigError: the source cannot be used.
     """
-    data = run.config.data
-    if source is not None:
-        data = _of_source(data, source)
+    data = evaluated_data(run, source)
     split = "validation" if data.task is None else data.task.reports
     loader = sample(data, run.config.model.align, batches, split=split)
     graphdef, params = nnx.split(run.model, nnx.Param)
     return make_evaluator(graphdef, data)(nnx.to_pure_dict(params), loader)
 
 
-def _of_source(data: DataConfig, source: str) -> DataConfig:
-    """The data with another source: of the task if it has a model of its own, otherwise text."""
+def evaluated_data(run: Run, source: str | None = None) -> DataConfig:
+    """The data on which `evaluate_run` evaluates.
+
+    Another source is one of the run's task if that has a model of its own, and text otherwise.
+    """
+    data = run.config.data
+    if source is None:
+        return data
     if data.task is not None and data.task.objective(data) is not None:
         return override(data, f"source={source}")
     check_text(data, "--data")

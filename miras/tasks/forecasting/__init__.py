@@ -1,0 +1,1 @@
+"""Forecasting of time series: tables, windows, the task, its errors and its baselines."""
