@@ -57,5 +57,13 @@ class ForecasterConfig(Config):
 
     @property
     def patches(self) -> int:
-        """Number of tokens: floor((lookback + stride - patch) / stride) + 1."""
-        return (self.lookback + self.stride - self.patch) // self.stride + 1
+        """Number of tokens, see `count_patches`."""
+        return count_patches(self.lookback, self.patch, self.stride)
+
+
+def count_patches(lookback: int, patch: int, stride: int) -> int:
+    """Patches of a window whose end is padded by a stride; at least 1, also for invalid values.
+
+        floor((lookback + stride - patch) / stride) + 1
+    """
+    return max(1, (lookback + stride - patch) // max(stride, 1) + 1)

@@ -7,7 +7,7 @@ import numpy as np
 
 from miras.config import require
 from miras.data.config import DataConfig, Reference, TaskConfig
-from miras.models.forecaster_config import ForecasterConfig
+from miras.models.forecaster_config import ForecasterConfig, count_patches
 from miras.parallel.batches import Layout, RowField
 
 if TYPE_CHECKING:
@@ -79,9 +79,9 @@ class Forecast(TaskConfig):
         """1: values are no tokens."""
         return 1
 
-    def tokens(self) -> int:
+    def row_tokens(self) -> int:
         """The number of patches."""
-        return self._ends(self.series or 1).patches
+        return count_patches(self.lookback, self.patch, self.stride)
 
     def objective(self, data: DataConfig) -> "Objective":
         """See `miras.tasks.forecasting.objective`."""
