@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike
 
 from miras.array_typing import Array
 from miras.config import require
@@ -51,7 +52,7 @@ class Forecaster(Backbone):
             self.skip = LinearGeneral((ends.lookback, ends.horizon), (None, None), rngs, start=0.0)
             self.skip_bias = param(jnp.zeros(ends.horizon), (None,))
 
-    def __call__(self, values: Array, series: Array | None = None) -> Array:
+    def __call__(self, values: ArrayLike, series: ArrayLike | None = None) -> Array:
         """The next values.
 
         Args:
@@ -67,13 +68,15 @@ class Forecaster(Backbone):
         """
         return self._forward(values, series, health=False)[0]
 
-    def observe(self, values: Array, series: Array | None = None) -> tuple[Array, Health]:
+    def observe(self, values: ArrayLike, series: ArrayLike | None = None) -> tuple[Array, Health]:
         """As `__call__`, with the memories' health over the patches, leaves [memory layers]."""
         return self._forward(values, series, health=True)
 
-    def _forward(self, values: Array, series: Array | None, health: bool) -> tuple[Array, Any]:
-        values, series = self._checked(values, series)
-        normed, statistics = self.instance_norm(values, series)
+    def _forward(
+        self, values: ArrayLike, series: ArrayLike | None, health: bool
+    ) -> tuple[Array, Any]:
+        known, which = self._checked(values, series)
+        normed, statistics = self.instance_norm(known, which)
         tokens = self.patch(self._patches(normed)) + self.patch_bias[...] + self.position[...]
         if tokens.dtype != jnp.float64:
             tokens = tokens.astype(self.config.dtype)
@@ -82,7 +85,7 @@ class Forecaster(Backbone):
         out = self.head(flat) + self.head_bias[...]
         if self.ends.skip == "linear":
             out = out + self.skip(normed) + self.skip_bias[...]
-        return self.instance_norm.reverse(out, statistics, series), found
+        return self.instance_norm.reverse(out, statistics, which), found
 
     def _patches(self, values: Array) -> Array:
         """Patches [B, N, P] of values [B, lookback]."""
@@ -91,8 +94,8 @@ class Forecaster(Backbone):
         at = ends.stride * jnp.arange(ends.patches)[:, None] + jnp.arange(ends.patch)
         return padded[:, at]
 
-    def _checked(self, values: Array, series: Array | None) -> tuple[Array, Array | None]:
-        values = jnp.asarray(values)
+    def _checked(self, given: ArrayLike, series: ArrayLike | None) -> tuple[Array, Array | None]:
+        values = jnp.asarray(given)
         require(
             values.ndim == 2
             and values.shape[1] == self.ends.lookback

@@ -64,6 +64,6 @@ class ForecasterConfig(Config):
 def count_patches(lookback: int, patch: int, stride: int) -> int:
     """Patches of a window whose end is padded by a stride; at least 1, also for invalid values.
 
-        floor((lookback + stride - patch) / stride) + 1
+    floor((lookback + stride - patch) / stride) + 1
     """
     return max(1, (lookback + stride - patch) // max(stride, 1) + 1)

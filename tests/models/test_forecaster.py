@@ -1,5 +1,7 @@
 """The forecaster: its norm, patches and head against NumPy in float64, gradients and errors."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,7 +82,8 @@ def test_the_ends_are_those_of_the_equations(ends, monkeypatch):
 
     with jax.enable_x64(True):
         monkeypatch.setattr(Forecaster, "apply_blocks", blocks)
-        model, x = disturbed(build(**ends)), values(np.float64)
+        model: Any = disturbed(build(**ends))
+        x = values(np.float64)
         series = np.array([1, 0, 1])
         got = model(x, series)
         assert got.dtype == np.float64

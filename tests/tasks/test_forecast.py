@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pytest
 
 from miras.cli.main import main
 from miras.cli.runs import run_config
-from miras.config import config_hash, from_json, override, to_json
+from miras.config import config_hash, from_json, override, to_dict, to_json
 from miras.data import DataConfig, make_loader
 from miras.errors import ConfigError
 from miras.tasks import Forecast
@@ -113,7 +114,8 @@ def rows(config, split, **options):
 
 def test_every_window_of_every_series_is_a_row(table):
     config = data(table)
-    parts = config.task.read_parts(config)
+    task: Any = config.task
+    parts = task.read_parts(config)
     found, batches = rows(config, "test")
     assert batches == 5  # of 4 rows; the last one is not dropped
     assert len(found["inputs"]) == WINDOWS * 2
@@ -191,10 +193,10 @@ def test_a_run_prints_lookback_and_baselines(table, tmp_path, capsys):
     assert main(["eval", out]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert f"lookback {L}" in said
-    assert "seasonal naive (24 rows)" in said
-    assert "ridge, window's mean removed" in said
+    assert "seasonal naive (1 of 8 values) MSE" in said
+    assert "ridge (8 values less their mean) MSE" in said
     run = load_run(out)
-    assert run.config.data.task.series == 2
+    assert to_dict(run.config)["data"]["task"]["series"] == 2
     held_out = [x for x in read_metrics(tmp_path / "run" / "metrics.jsonl") if "mse" in x]
     assert {line["windows"] for line in held_out} == {2 * (6 - H + 1)}  # of validation
     text = to_json(run.config)
@@ -204,8 +206,9 @@ def test_a_run_prints_lookback_and_baselines(table, tmp_path, capsys):
 
 def test_the_errors_are_those_of_the_forecasts(table, tmp_path):
     config = run_config("linear_attention", small(table), None)
-    found = train(config, tmp_path / "run").held_out
-    model, rows_of_test = load_run(tmp_path / "run").model, rows(config.data, "test")[0]
+    found: Any = train(config, tmp_path / "run").held_out
+    model: Any = load_run(tmp_path / "run").model
+    rows_of_test = rows(config.data, "test")[0]
     residuals = np.asarray(model(rows_of_test["inputs"])) - rows_of_test["targets"]
     assert found.mse == pytest.approx(np.mean(np.square(residuals)), rel=1e-5)
     assert found.mae == pytest.approx(np.mean(np.abs(residuals)), rel=1e-5)
@@ -240,7 +243,7 @@ print(train(from_json(RunConfig, sys.argv[1]), sys.argv[2]).held_out.mse)
 @pytest.mark.slow
 def test_devices_share_the_windows(table, tmp_path):
     config = run_config("linear_attention", small(table, "task.skip=linear"), None)
-    want = train(config, tmp_path / "one").held_out.mse
+    want = train(config, tmp_path / "one").held_out._asdict()["mse"]
     meshed = override(config, "mesh.fsdp=2", "mesh.tensor=2", "mesh.max_replicated=1")
     done = subprocess.run(
         [sys.executable, "-c", ON_DEVICES, to_json(meshed), str(tmp_path / "four")],

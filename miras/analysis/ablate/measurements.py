@@ -16,7 +16,8 @@ class Measurements(NamedTuple):
             any.
         utilization: the model FLOPs utilisation in them; None where the peak of the device is not
             known.
-        curve: step, held-out bits per byte and accuracy, by step; None for what was not measured.
+        curve: step, held-out bits per byte and another score (accuracy), by step; None for what
+            was not measured.
     """
 
     tokens_per_second: float | None
@@ -24,15 +25,15 @@ class Measurements(NamedTuple):
     curve: Curve
 
 
-def measurements(lines: Iterable[Mapping[str, Any]]) -> Measurements:
-    """The measurements in the lines of a `metrics.jsonl`."""
+def measurements(lines: Iterable[Mapping[str, Any]], field: str = "accuracy") -> Measurements:
+    """The measurements in the lines of a `metrics.jsonl`; `field` is the score of the curve."""
     lines = list(lines)
     trained = [line for line in lines if line.get("kind") == "train"]
     return Measurements(
         tokens_per_second=_later(trained, "tokens_per_second"),
         utilization=_later(trained, "model_flops_utilization"),
         curve=tuple(
-            (line["step"], _number(line, "bits_per_byte"), _number(line, "accuracy"))
+            (line["step"], _number(line, "bits_per_byte"), _number(line, field))
             for line in lines
             if line.get("kind") == "held_out"
         ),

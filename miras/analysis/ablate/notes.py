@@ -1,10 +1,15 @@
 """What the tables of a grid say and do not say, in sentences."""
 
+import functools
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from miras.analysis.ablate.grid import AblationGrid
 from miras.analysis.ablate.paired import ALPHA, POWER, detectable
 from miras.analysis.ablate.results import GridResults
+
+if TYPE_CHECKING:
+    from miras.data.config import DataConfig, Reference
 
 NONE = "–"  # an entry without a value
 
@@ -22,6 +27,7 @@ def notes(results: GridResults) -> Iterator[str]:
     if len(grid.cells) > 1:
         yield from _differences(results)
     yield from _texts(grid)
+    yield from _baselines(results)
     if results.effects:
         yield from _effects(results)
 
@@ -92,6 +98,23 @@ def _effects(results: GridResults) -> Iterator[str]:
             f"Main effects explain {results.explained:.0%} of the variance between cells; the rest "
             "is interaction between axes, and noise."
         )
+
+
+def _baselines(results: GridResults) -> Iterator[str]:
+    """The baselines of each data that cells are trained on."""
+    for data in dict.fromkeys(cell.config.data for cell in results.grid.cells):
+        found = [
+            f"{reference.name} {reference.scores[results.metric.field]:.4f}"
+            for reference in _references(data)
+            if results.metric.field in reference.scores
+        ]
+        if found:
+            yield f"Baselines, {results.metric.name}: {'; '.join(found)}."
+
+
+@functools.lru_cache(maxsize=32)
+def _references(data: "DataConfig") -> "list[Reference]":
+    return [] if data.task is None else data.task.references(data)
 
 
 def _texts(grid: AblationGrid) -> Iterator[str]:

@@ -22,11 +22,10 @@ def seasonal_naive(part: np.ndarray, lookback: int, horizon: int, season: int) -
 
     Args:
         part: [rows, C], from the first value that is read.
-        lookback: values that are read, >= season; with fewer, the last value is repeated.
+        lookback: values that are read, >= season.
         horizon: values that follow.
         season: its rows.
     """
-    season = season if season <= lookback else 1
     at = lookback - season + np.arange(horizon) % season
     return _errors(x[:, at] - y for x, y in _windows(part, lookback, horizon))
 

@@ -132,11 +132,12 @@ class Forecast(TaskConfig):
         from miras.tasks.forecasting.table import read_table
 
         parts, season = self.read_parts(data), self.season or read_table(data.source).season
+        season = season if season <= self.lookback else 1
         naive = seasonal_naive(parts.test, self.lookback, self.horizon, season)
         linear = ridge(parts, self.lookback, self.horizon)
         return [
-            Reference(f"seasonal naive ({season} rows)", naive._asdict()),
-            Reference("ridge, window's mean removed", linear._asdict()),
+            Reference(f"seasonal naive ({season} of {self.lookback} values)", naive._asdict()),
+            Reference(f"ridge ({self.lookback} values less their mean)", linear._asdict()),
         ]
 
     def read_parts(self, data: DataConfig) -> "Parts":
