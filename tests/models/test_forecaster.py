@@ -23,12 +23,12 @@ CASES = [
 ]
 
 
-def build(**ends):
-    ends = ForecasterConfig(**{"lookback": 11, "horizon": 4, "patch": 4, "stride": 2} | ends)
-    return Forecaster(MODEL, ends, nnx.Rngs(0))
+def build(**ends: Any):
+    sizes: dict[str, Any] = {"lookback": 11, "horizon": 4, "patch": 4, "stride": 2} | ends
+    return Forecaster(MODEL, ForecasterConfig(**sizes), nnx.Rngs(0))
 
 
-def values(dtype=np.float32):
+def values(dtype: Any = np.float32):
     rng = np.random.default_rng(1)
     scale = np.array([[1.0], [7.0], [0.1]])
     return (3.0 + scale * rng.normal(size=(B, 11))).astype(dtype)

@@ -54,7 +54,7 @@ def digest(batches: Iterable[Mapping[str, Any]]) -> str:
     """
     found = hashlib.sha256()
     for batch in batches:
-        if np.shape(batch.get("targets")) != np.shape(batch.get("mask")):
+        if np.shape(batch.get("targets", ())) != np.shape(batch.get("mask", ())):
             for name in sorted(batch):
                 found.update(batch[name].tobytes())
             continue

@@ -107,14 +107,21 @@ class Forecasting(Objective):
             "mae": absolute,
             "huber": jnp.where(absolute <= 1, squared / 2, absolute - 0.5),
         }[self.kind]
-        over_rows = [jnp.sum(x, where=mask[:, None]) for x in (loss, squared, absolute)]
-        return ErrorSums(*over_rows, jnp.sum(mask, dtype=jnp.float32))
+        total = lambda x: jnp.sum(x, where=mask[:, None])  # noqa: E731
+        rows = jnp.sum(mask, dtype=jnp.float32)
+        return ErrorSums(total(loss), total(squared), total(absolute), rows)
 
     def result(self, sums: ErrorSums) -> ForecastErrors:
         """Means over values."""
         values = max(float(sums.rows) * self.ends.horizon, 1.0)
-        means = (float(x) / values for x in sums[:3])
-        return ForecastErrors(*means, int(sums.rows), self.ends.lookback, self.ends.horizon)
+        return ForecastErrors(
+            loss=float(sums.loss) / values,
+            mse=float(sums.squared) / values,
+            mae=float(sums.absolute) / values,
+            windows=int(sums.rows),
+            lookback=self.ends.lookback,
+            horizon=self.ends.horizon,
+        )
 
     def observe(self, model: Any, batch: Batch) -> Health:
         """Of the memories, over the patches."""
