@@ -17,7 +17,11 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 
 def match(
-    config: "LanguageModelConfig", parameters: int, *, fixed_width: bool = False
+    config: "LanguageModelConfig",
+    parameters: int,
+    *,
+    fixed_width: bool = False,
+    tolerance: float = 0.01,
 ) -> "LanguageModelConfig":
     """The config whose `width` and `mlp_ratio` bring it nearest to a number of parameters.
 
@@ -27,9 +31,10 @@ def match(
         config: the model.
         parameters: the number to reach, > 0.
         fixed_width: change `mlp_ratio` only.
+        tolerance: relative difference that is allowed, > 0.
 
     Raises:
-        ConfigError: if the nearest model differs by more than 1 %.
+        ConfigError: if the nearest model differs by more than the tolerance.
     """
     require(parameters > 0, f"parameters={parameters} must be above 0.")
     narrow = config if fixed_width else _widest_below(config, parameters)
@@ -37,9 +42,9 @@ def match(
     size = size_of(found)
     change = "layers, heads or vocab" + (" or width" if fixed_width else "")
     require(
-        abs(size - parameters) <= 0.01 * parameters,
+        abs(size - parameters) <= tolerance * parameters,
         f"no width gives {config.layers} layers of this model {parameters:,} parameters to within "
-        f"1 %, and the nearest has {size:,}: change {change}.",
+        f"{100 * tolerance:g} %, and the nearest has {size:,}: change {change}.",
     )
     return found
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from miras.cli.comparisons import add_comparisons, print_preview
 from miras.cli.options import TRAINING_TEXT, add_data, add_overrides, add_rates
 from miras.cli.output import print_line
 from miras.cli.runs import run_config
@@ -51,6 +52,7 @@ def add_parser(commands: Any) -> None:
     )
     add_data(parser, TRAINING_TEXT)
     add_rates(parser)
+    add_comparisons(parser)
     parser.add_argument(
         "--out", metavar="DIR", help="folder of the grid (default: runs/ablate-PRESET)"
     )
@@ -83,15 +85,22 @@ def _run(args: argparse.Namespace) -> int:
     GridFolder(out).check(grid)
     for line in report.illegal_lines(grid):
         print_line(console, line)
+    if args.dry_run:
+        print_preview(grid, console)
+        return 0
     results = ablate(grid, out, jobs=args.jobs, console=console)
     print_line(
         console, f"written: {out}/table.md, table.csv, effects.csv, results.jsonl and plot.png"
     )
-    return _exit_code(list(results.outcomes.values()), out)
+    return _exit_code(list(results.all_runs.outcomes.values()), out)
 
 
 def _grid(args: argparse.Namespace, points: Sweep, console: "Console") -> "AblationGrid":
     from miras.analysis.ablate.make_grid import make_grid
+    from miras.analysis.ablate.rates import parse_rates
+    from miras.analysis.ablate.trainable import TrainableCheck
+
+    swept = parse_rates(args.sweep)
 
     with console.status("building the configs"):
         return make_grid(
@@ -101,6 +110,9 @@ def _grid(args: argparse.Namespace, points: Sweep, console: "Console") -> "Ablat
             ),
             seeds=args.seeds,
             title=args.preset,
+            check=TrainableCheck(with_data=not args.dry_run),
+            budget=args.budget,
+            swept=swept,
         )
 
 

@@ -40,6 +40,7 @@ def ablate(
     from miras.analysis.ablate import files, processes, report
     from miras.analysis.ablate import jobs as training
     from miras.analysis.ablate.cell_costs import known_costs
+    from miras.analysis.ablate.columns import print_table
     from miras.analysis.ablate.folder import GridFolder
     from miras.analysis.ablate.metric import metric_of
     from miras.analysis.ablate.progress import Display
@@ -68,9 +69,9 @@ def ablate(
         files.write_figures(folder, results, lambda reason: _print_line(console, reason))
         for table in report.tables(results):
             console.print()
-            console.print(table)
+            print_table(console, table)
         console.print()
-        for line in report.notes(results):
+        for line in report.all_notes(results):
             _print_line(console, line)
     return results
 

@@ -25,13 +25,18 @@ if TYPE_CHECKING:
 Budget = Literal["flops", "params", "state", "tokens"]
 BUDGETS: tuple[Budget, ...] = get_args(Budget)
 TOLERANCE: dict[Budget, float] = {"flops": 0.02, "params": 0.02, "state": 0.05, "tokens": 0.02}
+NAMES = {
+    "flops": "FLOPs", "params": "parameters", "state": "bytes of state", "tokens": "tokens",
+}  # fmt: skip
 _WIDEST = 16  # times the width of a cell, the largest that is tried
 
 
 def changes(
     config: "RunConfig", base: "RunConfig", budget: Budget, varied: Collection[str] = ()
 ) -> tuple[str, ...]:
-    """The assignments that bring a cell to the budget of the base; none if it is there.
+    """The assignments that bring a cell to the budget of the base.
+
+    None if it is there; steps are changed also within the tolerance, sizes are not.
 
     Args:
         config: of the cell.
@@ -43,7 +48,8 @@ def changes(
         ConfigError: nothing that may be changed brings the cell within the tolerance.
     """
     wanted, found = amount(base, budget), amount(config, budget)
-    if found == wanted:
+    by_size = budget in ("params", "state")
+    if found == wanted or (by_size and off(found, wanted, budget) <= 1):
         return ()
     fields = {path.rpartition(".")[2] for path in varied}
     if budget in ("flops", "tokens"):
@@ -56,9 +62,10 @@ def changes(
         return made
     if off(found, wanted, budget) <= 1:
         return ()
+    percent = f"{100 * TOLERANCE[budget]:g} %"
     raise ConfigError(
-        f"no {_FIELDS[budget]} gives this cell the {_NAMES[budget]} of the base, {wanted:,.0f}, to "
-        f"within {TOLERANCE[budget]:.0%}; it has {found:,.0f}: leave the cell out, change a size "
+        f"no {_FIELDS[budget]} gives this cell the {NAMES[budget]} of the base, {wanted:,.0f}, to "
+        f"within {percent}; it has {found:,.0f}: leave the cell out, change a size "
         "such as heads or layers, or give another --budget."
     )
 
@@ -79,7 +86,6 @@ def off(found: float, wanted: float, budget: Budget) -> float:
     return abs(found - wanted) / max(wanted, 1) / TOLERANCE[budget]
 
 
-_NAMES = {"flops": "FLOPs", "params": "parameters", "state": "bytes of state", "tokens": "tokens"}
 _FIELDS = {
     "flops": "number of steps",
     "tokens": "number of steps",
@@ -106,7 +112,7 @@ def _parameters(
         if "mlp_ratio" in varied or (not fixed and "width" in varied):
             continue
         try:
-            found = match(config.model, wanted, fixed_width=fixed)
+            found = match(config.model, wanted, fixed_width=fixed, tolerance=TOLERANCE["params"])
         except ConfigError:
             continue
         width = () if fixed else (f"model.width={found.width}",)
@@ -159,10 +165,20 @@ def _heads(config: "RunConfig", wanted: float, varied: Collection[str]) -> _Size
 
 
 def _width(config: "RunConfig", wanted: float, varied: Collection[str]) -> _Sized:
-    """The two widths on both sides, multiples of twice the heads, by bisection."""
+    """The widths on both sides of the size, by bisection.
+
+    They are multiples of 8 channels a head or, if these are too coarse, of 2 or of 1.
+    """
     if "width" in varied:
         return
-    step = 2 * config.model.heads
+    for step in (n * config.model.heads for n in (8, 2, 1)):
+        found = list(_widths(config, wanted, step))
+        yield from found
+        if any(off(size, wanted, "state") <= 1 for _, size in found):
+            return
+
+
+def _widths(config: "RunConfig", wanted: float, step: int) -> _Sized:
     low, high = 0, _WIDEST * config.model.width // step
     while high - low > 1:
         middle = (low + high) // 2

@@ -3,13 +3,18 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from miras.analysis.ablate.cell_costs import CellCosts
+from miras.analysis.ablate.grid import GridCell
 from miras.analysis.ablate.notes import NONE
 
 _DECIMAL = ("", " k", " M", " G", " T", " P", " E")
+RATE_COLUMNS = 2  # of `costs_of`, the first ones
+_WIDEST = 10_000  # letters of a line
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -51,6 +56,15 @@ def costs_of(costs: Callable[[Any], CellCosts | None], rows: Sequence[Any]) -> l
     return columns
 
 
+def changes_column(cell: Callable[[Any], GridCell]) -> Column:
+    """What was changed in a cell so that it matches the grid's budget."""
+
+    def shown(row: Any) -> str:
+        return ", ".join(map(_short, cell(row).changes)) or NONE
+
+    return Column("changed to match", False, shown)
+
+
 def speed_columns(rows: Sequence[Any]) -> list[Column]:
     """Columns of what runs measured; the utilisation only where it is known."""
     columns = [
@@ -78,6 +92,13 @@ def bytes_text(value: float) -> str:
     return f"{value:.3g} {_BINARY[power]}"
 
 
+def _short(assignment: str) -> str:
+    """An assignment with a number in four digits, as in "mlp_ratio=2.667"."""
+    path, _, text = assignment.partition("=")
+    name = path.rpartition(".")[2]
+    return f"{name}={float(text):.4g}" if "." in text else f"{name}={text}"
+
+
 def _strengths(costs: CellCosts) -> str:
     found = (NONE if r.strength is None else f"{r.strength:.3f}" for r in costs.rates)
     return ", ".join(found) or NONE
@@ -99,12 +120,26 @@ def markdown_table(columns: Sequence[Column], rows: Sequence[Any]) -> str:
 
 
 def rich_table(columns: Sequence[Column], rows: Sequence[Any]) -> Table:
-    """A table for a terminal."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    """A table for a terminal, in which names are wrapped and figures are not."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(
-            Text(column.name), justify="right" if column.numeric else "left", no_wrap=True
-        )
+        side = "right" if column.numeric else "left"
+        least = max([len(column.show(row)) for row in rows] if column.numeric else [8], default=1)
+        table.add_column(Text(column.name), justify=side, min_width=least, overflow="fold")
     for row in rows:
         table.add_row(*(Text(column.show(row)) for column in columns))
     return table
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table; in full width where the output is no terminal."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    before = console.width
+    free = console.options.update(width=_WIDEST, max_width=_WIDEST)
+    console.width = max(before, Measurement.get(console, free, table).maximum)
+    try:
+        console.print(table)
+    finally:
+        console.width = before

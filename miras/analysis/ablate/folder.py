@@ -1,6 +1,7 @@
 """A grid's folder: its files, the grid it belongs to, and the lock of the process that uses it.
 
-grid.json  results.jsonl  table.csv  table.md  effects.csv  plot.png  curves.png  lock
+grid.json  results.jsonl  table.csv  table.md  effects.csv  plot.png  curves.png
+rates.csv  rates.png  lock
 runs/SLUG/         a training run, see `miras.train.runs.run_folder`, and its outcome.json
 logs/SLUG.log      the output of a run's process
 compiled/          compiled programs that the seeds of a cell share, while the grid is trained
@@ -40,6 +41,8 @@ class GridFolder:
         self.effects = self.path / "effects.csv"
         self.plot = self.path / "plot.png"
         self.curves = self.path / "curves.png"
+        self.rates = self.path / "rates.csv"
+        self.rates_plot = self.path / "rates.png"
         self.runs = self.path / "runs"
         self.logs = self.path / "logs"
         self.compiled = self.path / "compiled"
@@ -136,4 +139,8 @@ def _changes(saved: dict[str, Any], grid: AblationGrid) -> list[str]:
 
 def _values(identity: dict[str, Any]) -> dict[str, str]:
     axes = {path: ",".join(values) for path, values in identity.get("axes", {}).items()}
-    return axes | identity.get("fixed", {})
+    swept = {
+        f"--sweep {path}": ",".join(values) for path, values in identity.get("swept", {}).items()
+    }
+    budget = {"--budget": identity["budget"]} if "budget" in identity else {}
+    return axes | identity.get("fixed", {}) | swept | budget

@@ -126,9 +126,11 @@ def _grid(
     if budget is not None and base is not None:
         matched = zip(points, built, strict=True)
         built = [_matched(cell, point, make, base, budget, axes) for point, cell in matched]
+    found = _checked(built, TrainableCheck() if check is None else check)
     if swept:
-        built = list(_at_rates(built, swept))
-    cells, illegal = _checked(built, TrainableCheck() if check is None else check)
+        found = list(_at_rates(found, swept))
+    cells = [cell for cell in found if isinstance(cell, GridCell)]
+    illegal = [cell for cell in found if isinstance(cell, IllegalCell)]
     _check_any_legal(cells, illegal)
     _check_seeds(cells)
     _check_distinct(cells)
@@ -206,24 +208,23 @@ def _at_rates(built: _Cells, swept: Sequence[RateSweep]) -> Iterator[GridCell | 
             yield from rates.at_rates(cell, swept)
 
 
-def _checked(built: _Cells, check: "Check") -> tuple[list[GridCell], list[IllegalCell]]:
-    """The cells with their held-out data, and those that could not be trained."""
+def _checked(built: _Cells, check: "Check") -> _Cells:
+    """The cells with their held-out data, and the reasons of those that could not be trained."""
     legal = [cell for cell in built if isinstance(cell, GridCell)]
     common = held_out.common([cell.config for cell in legal])
-    cells: list[GridCell] = []
-    illegal: list[IllegalCell] = []
+    found: _Cells = []
     for cell in built:
         if isinstance(cell, IllegalCell):
-            illegal.append(cell)
+            found.append(cell)
             continue
         config = common(cell.config)
         try:
-            cells.append(dataclasses.replace(cell, config=config, held_out=check(config)))
+            found.append(dataclasses.replace(cell, config=config, held_out=check(config)))
         except UnknownPartError:
             raise
         except ConfigError as error:
-            illegal.append(IllegalCell(cell.name, cell.levels, _line(error)))
-    return cells, illegal
+            found.append(IllegalCell(cell.name, cell.levels, _line(error)))
+    return found
 
 
 def _line(error: ConfigError) -> str:

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 
+from miras.analysis.ablate.budget import NAMES
 from miras.analysis.ablate.columns import (
     Column,
+    changes_column,
     costs_of,
     markdown_table,
     rich_table,
@@ -19,6 +21,7 @@ from miras.analysis.ablate.effects import Effect
 from miras.analysis.ablate.estimate import Estimate
 from miras.analysis.ablate.grid import AblationGrid, grouped
 from miras.analysis.ablate.notes import NONE, count, notes
+from miras.analysis.ablate.rates_report import rate_columns, rate_notes
 from miras.analysis.ablate.results import GridResults, Row
 
 
@@ -27,16 +30,19 @@ def markdown(results: GridResults) -> str:
     grid = results.grid
     fixed = f", with {', '.join(f'{k}={v}' for k, v in grid.fixed.items())}" if grid.fixed else ""
     parts = [f"# Ablation of {grid.title}", f"{heading(results)}{fixed}."]
-    ended = len(results.outcomes)
-    if ended < len(grid.runs):
-        parts.append(f"{ended} of {len(grid.runs)} runs have ended.")
+    every = results.all_runs
+    ended, runs = len(every.outcomes), len(every.grid.runs)
+    if ended < runs:
+        parts.append(f"{ended} of {runs} runs have ended.")
     parts.append("## Cells")
     parts.append(markdown_table(_cell_columns(results), results.rows))
     if columns := cost_columns(results):
         parts += ["## Rates and costs", markdown_table(columns, results.rows)]
     if results.effects:
         parts += ["## Main effects", markdown_table(_effect_columns(results), results.effects)]
-    parts += list(notes(results))
+    if results.choices:
+        parts += ["## Best rates", markdown_table(rate_columns(results), results.choices)]
+    parts += list(all_notes(results))
     if grid.illegal:
         lines = (
             f"{'; '.join(cell.name for cell in cells)}: {reason}"
@@ -46,10 +52,12 @@ def markdown(results: GridResults) -> str:
     failures = list(_failures(results))
     if failures:
         parts += ["## Runs that did not finish", _list(failures)]
-    if ended == len(grid.runs):
+    if ended == runs:
         parts.append("![main effects and ranked cells](plot.png)")
         if any(len(outcome.curve) > 1 for outcome in results.outcomes.values()):
             parts.append("![learning curves](curves.png)")
+        if any(choice.best is not None for choice in results.choices):
+            parts.append("![the metric over rates](rates.png)")
     return "\n\n".join(parts) + "\n"
 
 
@@ -58,15 +66,27 @@ def tables(results: GridResults) -> Iterator[Table]:
     yield rich_table(_cell_columns(results), results.rows)
     if columns := cost_columns(results):
         yield rich_table(columns, results.rows)
+    if results.choices:
+        yield rich_table(rate_columns(results), results.choices)
     if results.effects:
         yield rich_table(_effect_columns(results), results.effects)
+
+
+def all_notes(results: GridResults) -> Iterator[str]:
+    """Explanations of all tables, and warnings."""
+    yield from notes(results)
+    if results.choices:
+        yield from rate_notes(results)
 
 
 def heading(results: GridResults) -> str:
     """The number of cells and seeds."""
     grid = results.grid
     illegal = f" and {count(len(grid.illegal), 'illegal one')}" if grid.illegal else ""
-    return f"{count(len(grid.cells), 'cell')}{illegal}, {count(grid.seeds, 'seed')} each"
+    rates = "" if not results.choices else f", {len(results.all_runs.grid.cells)} with their rates"
+    cells = f"{count(len(grid.cells), 'cell')}{illegal}{rates}"
+    budget = "" if grid.budget is None else f", with equal {NAMES[grid.budget]}"
+    return f"{cells}, {count(grid.seeds, 'seed')} each{budget}"
 
 
 def illegal_lines(grid: AblationGrid) -> Iterator[str]:
@@ -78,9 +98,9 @@ def illegal_lines(grid: AblationGrid) -> Iterator[str]:
 
 
 def _failures(results: GridResults) -> Iterator[str]:
-    for row in results.rows:
-        for run, reason in results.unfinished(row):
-            yield f"{run.name}, seed {run.seed}: {reason}"
+    for run, outcome in results.all_runs.outcomes.items():
+        if outcome.status != "done":
+            yield f"{run.name}, seed {run.seed}: {outcome.status}, {outcome.reason}"
 
 
 def label_columns(results: GridResults) -> list[Column]:
@@ -95,8 +115,11 @@ def cost_columns(results: GridResults) -> list[Column]:
     """Rates, sizes and speed of the cells; empty if no costs are known."""
     if all(row.costs is None for row in results.rows):
         return []
-    return [*label_columns(results), *costs_of(lambda row: row.costs, results.rows),
-            *speed_columns(results.rows)]  # fmt: skip
+    columns = label_columns(results)
+    if any(row.cell.changes for row in results.rows):
+        columns.append(changes_column(lambda row: row.cell))
+    columns += costs_of(lambda row: row.costs, results.rows)
+    return columns + speed_columns(results.rows)
 
 
 def _cell_columns(results: GridResults) -> list[Column]:

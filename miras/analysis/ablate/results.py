@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from miras.analysis.ablate.best_rates import Choice, at_best, choices
 from miras.analysis.ablate.cell_costs import CellCosts
 from miras.analysis.ablate.effects import Effect, fit_effects
 from miras.analysis.ablate.estimate import Estimate, estimate
@@ -50,8 +51,20 @@ class Row(NamedTuple):
     costs: CellCosts | None
 
 
+class AllRuns(NamedTuple):
+    """A grid with all the rates that it sweeps.
+
+    Attributes:
+        grid: the grid.
+        outcomes: of its runs that have ended, in its order.
+    """
+
+    grid: AblationGrid
+    outcomes: Mapping[GridRun, Outcome]
+
+
 class GridResults(NamedTuple):
-    """The results of a grid.
+    """The results of a grid, of its cells at their best rates where it sweeps rates.
 
     Attributes:
         grid: the grid.
@@ -68,6 +81,8 @@ class GridResults(NamedTuple):
             there are no more cells than effects.
         spread: standard deviation over seeds of a difference to the base, pooled over the cells;
             None where no cell has two seeds.
+        all_runs: those at all rates.
+        choices: the best rate of every cell; empty if no rate is swept.
     """
 
     grid: AblationGrid
@@ -80,6 +95,8 @@ class GridResults(NamedTuple):
     balanced: bool
     explained: float | None
     spread: float | None
+    all_runs: AllRuns
+    choices: tuple[Choice, ...] = ()
 
     @property
     def base(self) -> GridCell:
@@ -106,11 +123,27 @@ def summarise(
 ) -> GridResults:
     """Compute the results of a grid from the outcomes of its runs.
 
+    Where the grid sweeps rates, the results are those of the cells at their best rates.
+
     Args:
         grid: the grid.
         outcomes: of the runs that have ended.
         costs: of the cells.
     """
+    if not grid.swept:
+        return _summarise(grid, outcomes, costs)
+    chosen = choices(grid, outcomes, metric_of(grid))
+    reduced, kept, places = at_best(grid, outcomes, chosen)
+    own = None if costs is None else [costs[n] for n in places]
+    results = _summarise(reduced, kept, own)
+    return results._replace(choices=chosen, all_runs=AllRuns(grid, outcomes))
+
+
+def _summarise(
+    grid: AblationGrid,
+    outcomes: Mapping[GridRun, Outcome],
+    costs: Sequence[CellCosts | None] | None,
+) -> GridResults:
     table, metric = np.full((len(grid.cells), grid.seeds), np.nan), metric_of(grid)
     for number, run in enumerate(grid.runs):
         value = metric.of(outcomes[run]) if run in outcomes else None
@@ -135,6 +168,7 @@ def summarise(
         balanced=len(complete) == math.prod(present.values()),
         explained=fit.explained,
         spread=pooled_spread(to_base),
+        all_runs=AllRuns(grid, outcomes),
     )
 
 

@@ -21,9 +21,13 @@ class TrainableCheck:
     """Raises `ConfigError` for a config whose run would raise it when it starts; writes nothing.
 
     The model is built from shapes alone, and each text is opened once.
+
+    Args:
+        with_data: whether to open the texts, whose prepared copies are kept in the cache.
     """
 
-    def __init__(self):
+    def __init__(self, with_data: bool = True):
+        self._with_data = with_data
         self._seen: dict[Any, _Found] = {}
 
     def __call__(self, config: "RunConfig") -> str | None:
@@ -32,6 +36,13 @@ class TrainableCheck:
         from miras.train.state import structure
 
         structure(config.model, objective_of(config.data))
+        if not self._with_data:
+            length, align = config.data.sequence, config.model.align
+            require(
+                length % align == 0,
+                f"data.sequence={length} is not a multiple of align={align} (the memory's chunk).",
+            )
+            return None
         key = (config.data, config.train, config.model.align, config.model.vocab)
         if key not in self._seen:
             self._seen[key] = self._read(config)

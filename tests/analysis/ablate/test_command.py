@@ -92,3 +92,24 @@ def test_what_cannot_be_is_told_in_one_sentence(argv, words, tmp_path, monkeypat
     for word in words:
         assert word in told.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_options_that_cannot_be(capsys):
+    assert main(["ablate", "yaad", "bias=l2", "--sweep", "width=1,2"]) == 2
+    assert "is not the sweep of a rate: give algorithm.lr=0.5x,1x,2x" in capsys.readouterr().err
+    assert main(["ablate", "yaad", "bias=l2", "--budget", "time"]) == 2
+    assert "flops" in capsys.readouterr().err
+
+
+@pytest.mark.multiprocess
+def test_a_sweep_from_the_command_line(fake, sea, tmp_path, capsys):
+    argv = ["ablate", "yaad", "bias=dot,l2", "--data", str(sea), *SMALL, "--seeds", "2"]
+    argv += ["--out", str(tmp_path / "out"), "--sweep", "algorithm.lr=0.5x,1x"]
+    assert main(argv) == 0
+    told = capsys.readouterr().out
+    assert "8/8" in told
+    assert "best algorithm.lr" in told
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"rates.csv", "rates.png"} <= written
+    assert main([*argv[:-1], "algorithm.lr=0.5x,2x"]) == 2
+    assert "--sweep algorithm.lr: 0.5x,1x -> 0.5x,2x" in capsys.readouterr().err

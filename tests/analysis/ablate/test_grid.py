@@ -5,7 +5,7 @@ import functools
 import pytest
 
 import miras
-from miras.analysis.ablate import make_grid
+from miras.analysis.ablate import grid_of, make_grid, parse_rates
 from miras.analysis.ablate.trainable import TrainableCheck
 from miras.cli.ablate import parse_points
 from miras.config import sweep
@@ -121,3 +121,45 @@ def test_mixers_blocks_and_patterns_are_axes():
     grid = make_grid(parse_points(words), build, seeds=1, check=lambda config: None)
     assert [cell.levels["N.chunk"] for cell in grid.cells] == ["4", "8"]
     assert all("chunk has no effect here" in cell.reason for cell in grid.illegal)
+
+
+def test_any_function_from_a_point_to_a_config():
+    """Values may be anything, such as a preset's function; text and JSON are shown as they are."""
+    from miras.presets.deep import moneta, yaad
+
+    def make(point):
+        model = miras.override(point["model"](), f"width={point['width']}")
+        if point["width"] == 48:
+            raise ConfigError("48 is not tried.")
+        return RunConfig(model=model)
+
+    points = [{"model": m, "width": w} for w in (32, 48, 64) for m in (yaad, moneta)]
+    grid = grid_of(points, make, seeds=2, base=points[4], check=lambda config: None)
+    assert [cell.name for cell in grid.cells][:2] == [
+        "model=yaad, width=32", "model=moneta, width=32",
+    ]  # fmt: skip
+    assert {cell.reason for cell in grid.illegal} == {"48 is not tried."}
+    assert grid.cells[grid.base].name == "model=yaad, width=64"
+    assert not grid.without_preset
+    assert [run.seed for run in grid.runs][:5] == [0, 0, 0, 0, 1]
+    with pytest.raises(ConfigError, match="is no point of the grid"):
+        grid_of(points, make, seeds=1, base={"width": 1}, check=lambda config: None)
+    with pytest.raises(ConfigError, match="has no points"):
+        grid_of([], make, seeds=1)
+
+
+def test_a_function_may_be_matched_and_swept_too():
+    points = sweep.axis("depth", [1, 2])
+
+    def make(point):
+        words = (f"memory.depth={point['depth']}", "width=32", "layers=1", "vocab=64", "steps=100")
+        return miras.override(RunConfig(model=miras.preset("yaad")), *words)
+
+    grid = grid_of(
+        points, make, seeds=1, budget="flops", swept=parse_rates(["train.learning_rate=1x,2x"]),
+        check=lambda config: None,
+    )  # fmt: skip
+    assert [cell.group for cell in grid.cells] == ["depth=1"] * 2 + ["depth=2"] * 2
+    assert grid.cells[0].config.train.steps == 100
+    assert grid.cells[3].config.train.steps < 100
+    assert grid.cells[3].config.train.learning_rate == 6e-3
