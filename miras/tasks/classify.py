@@ -39,8 +39,8 @@ class Classify(TaskConfig):
         label_column: of tables.
         truncate: whether longer sequences are cut; otherwise they are an error.
         folds: held-out rows are one of so many folds of a table, each with the classes in their
-            shares, by a hash of the sequences and `data.seed`; 0 for the source's own test set, or
-            else a share `data.validation`.
+            shares, by a hash of the sequences and `data.content_seed` (`data.seed` where that is
+            not given); 0 for the source's own test set, or else a share `data.validation`.
         fold: the held-out one, in [0, folds).
         augment_strand: whether each training row is read from a random strand in each epoch.
         pool_strands: whether an evaluation takes the mean of the logits of both strands.
@@ -133,7 +133,7 @@ class Classify(TaskConfig):
             self._read(data),
             split,
             validation=data.validation,
-            seed=data.seed,
+            seed=data.seed_of_content,
             folds=self.folds,
             fold=self.fold,
         )
@@ -142,7 +142,7 @@ class Classify(TaskConfig):
             "task": [self.augment_strand, self.hide, self.words, list(self._classes())],
             "tokenizer": data.tokenizer,
             "sequence": data.sequence,
-            "seed": data.seed if shuffle or split == "train" else None,
+            "seed": data.order_seed(split) if shuffle or split == "train" else None,
             "shuffle": shuffle,
             "epochs": epochs,
         }
@@ -150,7 +150,9 @@ class Classify(TaskConfig):
         form = RowForm(data.tokenizer, data.sequence, self.words, self.truncate)
         if split == "train":
             form = form._replace(random_strand=self.augment_strand, hide=self.hide)
-        return LabelledRows(form, examples, labels, data.seed, epochs, shuffle), identity
+        return LabelledRows(
+            form, examples, labels, data.order_seed(split), epochs, shuffle
+        ), identity
 
     def _classes(self) -> tuple[str, ...]:
         if self.classes is None:

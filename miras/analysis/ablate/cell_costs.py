@@ -62,12 +62,18 @@ class CellCosts(NamedTuple):
 @functools.lru_cache(maxsize=1024)
 def cell_costs(config: "RunConfig") -> CellCosts:
     """The costs of a run; nothing is trained, and only the probe of the strength is computed."""
+    import jax
+    from flax import nnx
+
     from miras.analysis.costs import costs
     from miras.analysis.utilization import model_flops
+    from miras.train.objective_of import objective_of
+    from miras.train.state import structure
 
     size = costs(config.model, config.data.sequence)
+    params = structure(config.model, objective_of(config.data))[1]
     return CellCosts(
-        parameters=size.parameters,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.to_pure_dict(params))),
         state_bytes=size.state_bytes + size.growth_bytes * config.data.sequence,
         step_flops=model_flops(config),
         step_tokens=config.data.batch * config.data.sequence * config.train.accumulate,

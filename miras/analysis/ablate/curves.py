@@ -66,12 +66,11 @@ def cell_curves(results: GridResults) -> list[CellCurve]:
 
 def _by_seed(results: GridResults, row: Row) -> dict[int, dict[int, float]]:
     """The metric by step, of each seed that is done."""
-    place = 1 if results.metric.field == "bits_per_byte" else 2
     found: dict[int, dict[int, float]] = {}
     for run, outcome in results.outcomes.items():
         if results.grid.cells[run.cell] is row.cell and outcome.status == "done":
-            curve = ((point[0], point[place]) for point in outcome.curve)
-            found[run.seed] = {step: value for step, value in curve if value is not None}
+            field = results.metric.field
+            found[run.seed] = {step: x[field] for step, x in outcome.curve if field in x}
     return {seed: curve for seed, curve in found.items() if curve}
 
 

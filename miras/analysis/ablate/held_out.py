@@ -54,7 +54,9 @@ def digest(batches: Iterable[Mapping[str, Any]]) -> str:
     """
     found = hashlib.sha256()
     for batch in batches:
-        if np.shape(batch.get("targets", ())) != np.shape(batch.get("mask", ())):
+        if not {"targets", "mask"} <= batch.keys() or (
+            np.shape(batch["targets"]) != np.shape(batch["mask"])
+        ):
             for name in sorted(batch):
                 found.update(batch[name].tobytes())
             continue

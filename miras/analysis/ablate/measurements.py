@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-Curve = tuple[tuple[int, float | None, float | None], ...]
+Curve = tuple[tuple[int, dict[str, float]], ...]
 
 
 class Measurements(NamedTuple):
@@ -16,8 +16,7 @@ class Measurements(NamedTuple):
             any.
         utilization: the model FLOPs utilisation in them; None where the peak of the device is not
             known.
-        curve: step, held-out bits per byte and another score (accuracy), by step; None for what
-            was not measured.
+        curve: the step and the numbers by name of each evaluation on held-out data.
     """
 
     tokens_per_second: float | None
@@ -25,15 +24,15 @@ class Measurements(NamedTuple):
     curve: Curve
 
 
-def measurements(lines: Iterable[Mapping[str, Any]], field: str = "accuracy") -> Measurements:
-    """The measurements in the lines of a `metrics.jsonl`; `field` is the score of the curve."""
+def measurements(lines: Iterable[Mapping[str, Any]]) -> Measurements:
+    """The measurements in the lines of a `metrics.jsonl`."""
     lines = list(lines)
     trained = [line for line in lines if line.get("kind") == "train"]
     return Measurements(
         tokens_per_second=_later(trained, "tokens_per_second"),
         utilization=_later(trained, "model_flops_utilization"),
         curve=tuple(
-            (line["step"], _number(line, "bits_per_byte"), _number(line, field))
+            (line["step"], {name: x for name in line if (x := _score(line, name)) is not None})
             for line in lines
             if line.get("kind") == "held_out"
         ),
@@ -44,6 +43,10 @@ def _later(lines: Sequence[Mapping[str, Any]], field: str) -> float | None:
     """The median of a field; the first half, with warm-up, is left out."""
     found = [value for line in lines if (value := _number(line, field)) is not None]
     return statistics.median(found[len(found) // 2 :]) if found else None
+
+
+def _score(line: Mapping[str, Any], field: str) -> float | None:
+    return None if field in ("step", "time") else _number(line, field)
 
 
 def _number(line: Mapping[str, Any], field: str) -> float | None:

@@ -32,7 +32,6 @@ def main(folder: str) -> int:
 
     from miras.analysis.utilization import utilization
     from miras.train import NonFiniteError, RunConfig, train
-    from miras.train.objective_of import objective_of
 
     try:
         plugins.restore(GridFolder(pathlib.Path(folder).parent.parent).plugins)
@@ -51,7 +50,6 @@ def main(folder: str) -> int:
         reason = str(error)
     except ConfigError as error:
         return _print_error(error)
-    score = objective_of(config.data).score.field
     outcome = Outcome(
         config_hash=config_hash(config),
         status="done" if reason is None else "diverged",
@@ -62,10 +60,7 @@ def main(folder: str) -> int:
         seconds=round(time.monotonic() - start, 3),
         resumed_from=resumed,
         parameters=parameters,
-        **measurements(
-            read_metrics(pathlib.Path(folder) / "metrics.jsonl"),
-            "accuracy" if score == "bits_per_byte" else score,
-        )._asdict(),
+        **measurements(read_metrics(pathlib.Path(folder) / "metrics.jsonl"))._asdict(),
         scores=scores,
     )
     write_atomically(pathlib.Path(folder) / OUTCOME, outcome.to_json())

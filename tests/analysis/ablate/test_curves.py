@@ -26,7 +26,7 @@ def test_what_a_run_has_logged():
     found = measurements(lines)
     assert found.tokens_per_second == 9.0  # the median of the later two
     assert found.utilization == 0.3
-    assert found.curve == ((20, 3.5, None), (30, None, 0.5))
+    assert found.curve == ((20, {"bits_per_byte": 3.5, "loss": 2.0}), (30, {"accuracy": 0.5}))
     assert measurements([]) == (None, None, ())
 
 
@@ -34,7 +34,7 @@ def test_outcomes_of_before_and_of_now_are_read(tmp_path):
     old = '{"config_hash": "a", "status": "done", "bits_per_byte": 2.0}'
     (tmp_path / "outcome.json").write_text(old)
     assert read_outcome(tmp_path, "a") == Outcome("a", "done", None, 2.0)
-    new = Outcome("a", "done", None, 2.0, curve=((1, 3.0, None), (2, 2.0, None)))
+    new = Outcome("a", "done", None, 2.0, curve=((1, {"loss": 3.0}), (2, {"loss": 2.0})))
     (tmp_path / "outcome.json").write_text(new.to_json())
     assert read_outcome(tmp_path, "a") == new
     (tmp_path / "outcome.json").write_text('"text"')
@@ -46,7 +46,7 @@ def with_curves(grid, values, curves):
     found = outcomes(grid, values)
     for number, run in enumerate(grid.runs):
         curve = curves[run.cell][number // len(grid.cells)]
-        points = tuple((step, bits, None) for step, bits in curve.items())
+        points = tuple((step, {"bits_per_byte": bits}) for step, bits in curve.items())
         found[run] = dataclasses.replace(found[run], curve=points)
     return found
 

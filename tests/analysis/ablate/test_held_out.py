@@ -96,6 +96,25 @@ def test_seeds_share_the_rows_of_a_task_and_not_their_order(tmp_path):
     np.testing.assert_array_equal(np.unique(first, axis=0), np.unique(second, axis=0))
 
 
+def test_seeds_share_the_split_of_labelled_sequences(tmp_path):
+    table = tmp_path / "table.csv"
+    rows = (f"{'ACGT'[n % 4] * 5}{'ACGT'[n // 4 % 4] * 5}{n:b},{'ab'[n % 2]}" for n in range(40))
+    table.write_text("sequence,label\n" + "\n".join(row.replace("1", "A").replace("0", "C")
+                                                     for row in rows))  # fmt: skip
+    words = ["data.task=classify", 'task.classes=["a","b"]', "chunk=8,16", "data.tokenizer=byte"]
+    grid = grid_of(words, table, tmp_path)
+    assert len({held_out_of(run.config) for run in grid.runs}) == 1
+    assert {cell.held_out for cell in grid.cells} == {held_out_of(grid.runs[-1].config)}
+
+    def epoch(config):
+        loader = make_loader(config.data, "train", align=8, epochs=1)
+        return np.concatenate([batch["inputs"] for batch in loader])
+
+    first, second = (epoch(grid.runs[n].config) for n in (0, 2))
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(np.unique(first, axis=0), np.unique(second, axis=0))
+
+
 def test_a_mixture_keeps_its_held_out_rows(text, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
