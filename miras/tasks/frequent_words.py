@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import zeta
 
 from miras.config import require
 from miras.data.task import Example, check_length, register
@@ -56,9 +55,10 @@ class FrequentWords(WordList):
 
     def counts(self, total: int) -> np.ndarray:
         """Appearances of words 1, 2, ... that appear at all, in a text of about `total` words."""
-        most = int((total / zeta(self.alpha)) ** (1 / self.alpha)) + 1
+        sum_ = _zeta(self.alpha)
+        most = int((total / sum_) ** (1 / self.alpha)) + 1
         ranks = np.arange(1.0, most + 1)
-        found = np.floor(total * ranks**-self.alpha / zeta(self.alpha)).astype(int)
+        found = np.floor(total * ranks**-self.alpha / sum_).astype(int)
         return found[found > 0]
 
     def example(
@@ -98,9 +98,16 @@ class FrequentWords(WordList):
 
 
 @functools.cache
+def _zeta(alpha: float) -> float:
+    from scipy.special import zeta  # takes longer to import than all tasks
+
+    return float(zeta(alpha))
+
+
+@functools.cache
 def _least(alpha: float) -> int:
     totals = np.arange(1, 20_000)[:, None]
-    found = np.floor(totals * np.arange(2.0, 6) ** -alpha / zeta(alpha))
+    found = np.floor(totals * np.arange(2.0, 6) ** -alpha / _zeta(alpha))
     alike = np.flatnonzero((np.diff(found, axis=1) >= 0).any(axis=1))
     return int(totals[alike[-1], 0]) + 1
 

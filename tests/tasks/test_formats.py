@@ -182,6 +182,31 @@ def lone(tmp_path):
     return tmp_path
 
 
+FORMATS = {  # a story of each of bAbI's tasks 4 to 10, of which only the form counts here
+    4: ("The attic is south of the shed.", "What is south of the shed?", "attic"),
+    5: ("Ada gave the hat to Bob.", "Who gave the hat to Bob?", "Ada"),
+    6: ("Ada went to the shed.", "Is Ada in the attic?", "no"),
+    7: ("Ada got the hat there.", "How many objects is Ada carrying?", "one"),
+    8: ("Ada got the hat there.", "What is Ada carrying?", "hat,ball"),
+    9: ("Ada is not in the shed.", "Is Ada in the shed?", "no"),
+    10: ("Ada is either in the shed or the attic.", "Is Ada in the shed?", "maybe"),
+}
+
+
+@pytest.mark.parametrize("qa", FORMATS)
+def test_babilong_reads_the_other_tasks_of_babi(qa, tmp_path, tokenizer):
+    fact, question, answer = FORMATS[qa]
+    story = f"1 {fact}\n2 {question} \t{answer}\t1\n"
+    (tmp_path / f"qa{qa}_some-name_test.txt").write_text(story * 2)
+    (tmp_path / f"qa{qa}_some-name_train.txt").write_text(story)
+    material = Material(tokenizer, lambda: Texts([b"blah blah."]), "eval")
+    example = BABILong(babi=str(tmp_path), qa=qa).open(material).example
+    text, said = spoken(tokenizer, example(seeded(0, "eval"), 150, 0.5))
+    assert fact in text
+    assert text.endswith(f"\nQuestion: {question}\nAnswer:")
+    assert said == f" {answer}"
+
+
 def answers(task, role, tokenizer):
     material = Material(tokenizer, lambda: Texts([b"blah blah."]), role)
     example = task.open(material).example
