@@ -114,21 +114,14 @@ def evaluate_harness(
     require(bool(tasks), "--lm-eval names no task: give some, such as hellaswag,piqa.")
     require(limit is None or limit >= 1, f"limit={limit} must be at least 1.")
     from lm_eval import __version__
-    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.evaluator import evaluate
 
     from miras.analysis.eval.harness_model import HarnessModel
 
     model = HarnessModel(run, progress)
     with _global_state_kept():
-        manager, loaded = load_tasks(tasks, include, data)
-        found: Any = simple_evaluate(
-            model=model,
-            tasks=loaded,
-            limit=limit,
-            task_manager=manager,
-            log_samples=False,
-            torch_random_seed=None,  # pyright: ignore[reportArgumentType]
-        )
+        loaded = load_tasks(tasks, include, data)
+        found: Any = evaluate(lm=model, task_dict=loaded, limit=limit, log_samples=False)
     return HarnessResults(
         name, run.step, limit, tuple(_scores(found)), __version__, dict(found["versions"])
     )
@@ -142,16 +135,16 @@ def check_installed() -> None:
         )
 
 
-def load_tasks(
-    names: Sequence[str], include: str | None, data: str | None
-) -> tuple[Any, list[Any]]:
-    """lm-eval's task manager, and the tasks and groups that names stand for.
+def load_tasks(names: Sequence[str], include: str | None, data: str | None) -> Any:
+    """The tasks and groups that names stand for, as `TaskManager.load` of lm-eval gives them.
 
-    Tasks in `include` are looked up first, since lm-eval takes seconds to list its own.
+    Examples in a prompt are drawn with lm-eval's seed; there are none if a task does not say how
+    many. Tasks in `include` are looked up first, since lm-eval takes seconds to list its own.
 
     Raises:
         ConfigError: a task is unknown, or its code or data cannot be read.
     """
+    from lm_eval.defaults import DEFAULT_OTHER_SEED
     from lm_eval.tasks import TaskManager
 
     require(
@@ -166,7 +159,12 @@ def load_tasks(
     manager = TaskManager(include_path=include, include_defaults=False, metadata=metadata)
     if not all(name in manager.all_tasks or os.path.isfile(name) for name in names):
         manager = TaskManager(include_path=include, metadata=metadata)
-    return manager, [built for name in names for built in _load(manager, name)]
+    loaded = manager.load([built for name in names for built in _load(manager, name)])
+    for task in loaded["tasks"].values():
+        if task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+    return loaded
 
 
 def _load(manager: Any, name: str) -> list[Any]:
@@ -201,11 +199,13 @@ def _load(manager: Any, name: str) -> list[Any]:
 
 @contextlib.contextmanager
 def _global_state_kept() -> Iterator[None]:
-    """Keep lm-eval from printing hints and from starting processes; restore what it seeds."""
+    """Keep lm-eval from printing hints and starting processes; restore what tasks draw from."""
     states, log, name = (random.getstate(), np.random.get_state()), logging.getLogger(LIBRARY), _ENV
     before, level = os.environ.get(name), log.level
     os.environ[name] = "1"
     log.setLevel(logging.ERROR)
+    random.seed(0)  # as lm-eval does
+    np.random.seed(1234)
     try:
         yield
     finally:

@@ -91,6 +91,7 @@ def folder(items, tmp_path_factory):
     for name, task in (("choice", CHOICE), ("text", TEXT), ("answer", ANSWER)):
         text = textwrap.dedent(task).replace("FOLDER", str(made))
         (made / f"{name}.yaml").write_text(text)
+    (made / "group.yaml").write_text("group: small_group\ntask: [small_choice, small_text]\n")
     with pytest.MonkeyPatch.context() as patch:
         import datasets
         import huggingface_hub.constants
@@ -119,7 +120,7 @@ def started(text):
 
 
 def test_results_are_those_of_a_loop_over_the_items(run, slow, items, folder):
-    names, done = ("small_choice", "small_text", "small_answer"), []
+    names, done = ("small_group", "small_answer"), []
     state = lambda: (random.getstate(), np.random.get_state()[1].tolist())  # noqa: E731  # pyright: ignore
     before = state()
     found = harness.evaluate_harness(run, names, include=folder, name="a run", progress=done.append)
