@@ -22,17 +22,22 @@ class Difference(NamedTuple):
 
     Attributes:
         estimate: mean of the differences over the seeds that both have, and its interval.
-        seeds: number of these seeds, n.
+        values: of these seeds.
         spread: their standard deviation; None for a single seed.
         p: of the two-sided t test that the mean is 0; None for a single seed.
         holm: `p` corrected for the number of cells; None for a single seed.
     """
 
     estimate: Estimate
-    seeds: int
+    values: tuple[float, ...]
     spread: float | None
     p: float | None
     holm: float | None = None
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds that both have."""
+        return len(self.values)
 
     @property
     def significant(self) -> bool:
@@ -57,14 +62,14 @@ def difference(
     if n == 0:
         return None
     if n == 1:
-        return Difference(estimate(d), 1, None, None)
+        return Difference(estimate(d), (float(d[0]),), None, None)
     spread = float(d.std(ddof=1))
     if spread == 0:
         p = float(d[0] == 0)
     else:
         t = abs(float(d.mean())) * math.sqrt(n) / spread
         p = min(1.0, 2 * float(special.stdtr(n - 1, -t)))
-    return Difference(estimate(d), n, spread, p)
+    return Difference(estimate(d), tuple(map(float, d)), spread, p)
 
 
 def corrected(differences: Sequence[Difference | None]) -> list[Difference | None]:

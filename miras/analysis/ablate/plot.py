@@ -1,6 +1,6 @@
-"""The figure of a grid: the main effects of each axis, and the cells from best to worst."""
+"""The figure of a grid: the main effects of each axis, and each cell's difference to the base."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from miras.analysis.ablate.effects import Effect
 from miras.analysis.ablate.estimate import Estimate
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 _INK, _FAINT, _GRID = "#333333", "#999999", "#e4e4e4"
-_BEST, _NEAR, _FAR = "#c8553d", "#e2a08f", "#5b86b4"
+_BETTER, _WORSE = "#c8553d", "#5b86b4"
 _MAX_CELLS = 40
 _ROW, _PANEL, _FRAME = 0.27, 0.55, 1.35  # inches: per row, per panel, per figure
 
@@ -98,35 +98,67 @@ def _effects(
 def _cells(
     figure: "Figure | SubFigure", rows: list[Row], results: GridResults, below: float
 ) -> None:
+    """The differences to the base, or the metric where there is nothing to compare."""
     (axes,) = _panels(figure, [len(rows)], below)
-    for y, row in enumerate(rows):
+    marks = [_mark(row, results) for row in rows]
+    for y, (row, mark) in enumerate(zip(rows, marks)):
         assert row.score is not None
-        colour = _colour(row)
-        seeds = row.values if len(row.values) > 1 else ()
-        axes.plot(seeds, [y] * len(seeds), linestyle="none", marker="|", markersize=10,
-                  color=colour, alpha=0.8, zorder=2)  # fmt: skip
-        _interval(axes, row.score, y, colour, hollow=row.rank is None)
         _value(axes, y, f"{row.score.mean:.3f}")
+        if mark is None:
+            continue
+        seeds = mark.values if len(mark.values) > 1 else ()
+        axes.plot(seeds, [y] * len(seeds), linestyle="none", marker="|", markersize=10,
+                  color=mark.colour, alpha=0.8, zorder=2)  # fmt: skip
+        _interval(axes, mark.estimate, y, mark.colour, hollow=row.rank is None)
     _rows_of(axes, [_label(row) for row in rows])
-    values = [value for row in rows for value in row.values]
+    known = [mark for mark in marks if mark is not None]
+    values = [value for mark in known for value in (*mark.values, mark.estimate.mean)]
     if values:
-        axes.set_xlim(*_range(values, [row.score for row in rows if row.score is not None]))
-    _mark_cut(axes, [(row.score, _colour(row)) if row.score else None for row in rows])
+        axes.set_xlim(*_range(values, [mark.estimate for mark in known]))
+    _mark_cut(axes, [mark and (mark.estimate, mark.colour) for mark in marks])
     names = " · ".join(results.grid.axes)
     some = f", best {len(rows)} of {len(results.rows)}" if len(rows) < len(results.rows) else ""
     title = f"{names or 'held-out text'}{some}"
     axes.set_title(
         printable_line(title), loc="left", color=_INK, fontsize=10, fontweight="bold", pad=4
     )
-    axes.set_xlabel(f"held-out {results.metric.name}\n{_key(rows)}", color=_INK)
+    name = results.metric.name
+    if _compares(results):
+        axes.axvline(0, color=_INK, linewidth=1, zorder=1)
+        key = "mean, 95 % interval and each seed; grey: not significant (Holm)"
+        told = f"{name}, difference to {results.base.name}"[:70]
+        axes.set_xlabel(f"{printable_line(told)}\n{key}", color=_INK)
+    else:
+        one = results.grid.seeds == 1
+        key = "one seed each, no interval" if one else "mean, 95 % interval and each seed"
+        axes.set_xlabel(f"held-out {name}\n{key}", color=_INK)
 
 
-def _key(rows: list[Row]) -> str:
-    """The legend, in words."""
-    if any(row.score is not None and row.score.half is not None for row in rows):
-        near = ", pale: not significantly worse than the best" if any(map(_is_near, rows)) else ""
-        return f"mean, 95 % interval and each seed{near}"
-    return "one seed each, no interval"
+class _Mark(NamedTuple):
+    """What is drawn of a cell: a mean with an interval, the value of each seed, and the colour."""
+
+    estimate: Estimate
+    values: tuple[float, ...]
+    colour: str
+
+
+def _compares(results: GridResults) -> bool:
+    """Whether there are differences with intervals."""
+    return any(row.difference is not None and row.difference.seeds > 1 for row in results.rows)
+
+
+def _mark(row: Row, results: GridResults) -> _Mark | None:
+    if not _compares(results):
+        colour = _FAINT if row.rank is None else _BETTER if row.rank == 1 else _WORSE
+        return None if row.score is None else _Mark(row.score, row.values, colour)
+    if row.cell is results.base:
+        return _Mark(Estimate(0.0, None), (), _INK)
+    found = row.difference
+    if found is None:
+        return None
+    worse = results.metric.gap(found.estimate.mean, 0.0) > 0
+    colour = _FAINT if not found.significant else _WORSE if worse else _BETTER
+    return _Mark(found.estimate, found.values, colour)
 
 
 def _label(row: Row) -> str:
@@ -134,22 +166,9 @@ def _label(row: Row) -> str:
     return (" · ".join(row.cell.levels.values()) or row.cell.name)[:60] + seeds
 
 
-def _is_near(row: Row) -> bool:
-    """Whether the interval of the gap to the best contains 0."""
-    if row.rank in (None, 1) or row.gap is None or row.gap.half is None:
-        return False
-    return row.gap.mean <= row.gap.half
-
-
-def _colour(row: Row) -> str:
-    if row.rank is None:
-        return _FAINT
-    return _BEST if row.rank == 1 else _NEAR if _is_near(row) else _FAR
-
-
 def _effect_colour(effect: Estimate) -> str:
     """Blue; grey if the interval contains 0."""
-    return _FAINT if effect.half is not None and abs(effect.mean) <= effect.half else _FAR
+    return _FAINT if effect.half is not None and abs(effect.mean) <= effect.half else _WORSE
 
 
 def _interval(axes: "Axes", found: Estimate, y: float, colour: str, hollow: bool = False) -> None:
