@@ -12,15 +12,16 @@ def add_parser(commands: Any) -> None:
         "export",
         help="write a run's model for Hugging Face libraries",
         description="Write the model of a run as config.json, model.safetensors and its tokenizer, "
-        "in the layout in which transformers or flash-linear-attention publish this model.",
-        epilog="PyTorch is not needed. docs/interop.md says which models have a layout.",
+        "in the layout in which transformers or flash-linear-attention publish this model. A model "
+        "without one is written with modeling_miras.py, its recurrence in PyTorch.",
+        epilog="PyTorch is not needed. docs/interop.md says which models can be written.",
     )
     add_run_folder(parser)
     parser.add_argument("out", metavar="DIR", help="folder to write")
     parser.add_argument(
         "--layout",
         metavar="MODEL_TYPE",
-        help="the published layout (default: the first that fits)",
+        help="the published layout, or miras for modeling_miras.py (default: the first that fits)",
     )
     parser.set_defaults(run=_run)
 

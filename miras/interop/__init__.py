@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from miras.interop.layout import Layout, register
     from miras.interop.pretrained import Pretrained, load_pretrained, model_of
     from miras.interop.runs import export_run, import_run
+    from miras.interop.save import save_pretrained
 
 __all__ = [
     "Layout",
@@ -20,6 +21,7 @@ __all__ = [
     "load_pretrained",
     "model_of",
     "register",
+    "save_pretrained",
 ]
 
 lazy.package(
@@ -29,5 +31,6 @@ lazy.package(
         ".layout": ("Layout", "register"),
         ".pretrained": ("Pretrained", "load_pretrained", "model_of"),
         ".runs": ("export_run", "import_run"),
+        ".save": ("save_pretrained",),
     },
 )

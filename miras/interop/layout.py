@@ -95,10 +95,10 @@ class Layout:
                 own = f"{n}.{entry.parameter}"
                 entries.append(entry._replace(parameter=own))
                 stacked.setdefault(name, []).append(own)
-        flat = table.load(entries, tensors)
+        found = table.load(entries, tensors)
         for name, layers in stacked.items():
-            flat[name] = np.stack([flat.pop(own) for own in layers])
-        return _nested(flat)
+            found[name] = np.stack([found.pop(own) for own in layers])
+        return _nested(found)
 
     def _outer(self, config: LanguageModelConfig) -> tuple[Entry, ...]:
         own = self.outer(config)
@@ -116,11 +116,11 @@ class Layout:
         ]
 
     def _places(self, config: LanguageModelConfig, params: Any):
-        flat = _flat(params)
-        yield self._outer(config), flat
+        parameters = flat(params)
+        yield self._outer(config), parameters
         for n in range(config.layers):
             group, found = n // len(config.letters), self._of_layer(config, n)
-            values = {entry.parameter: flat[path][group] for entry, path in found}
+            values = {entry.parameter: parameters[path][group] for entry, path in found}
             yield [entry for entry, _ in found], values
 
 
@@ -151,11 +151,12 @@ def _nested(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return nested
 
 
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    flat = {}
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+    """Nested arrays by dotted path."""
+    found = {}
     for name, value in nested.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = np.asarray(value)
-    return flat
+            found[prefix + name] = np.asarray(value)
+    return found

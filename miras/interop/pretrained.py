@@ -10,7 +10,7 @@ import jax
 from miras.config import require
 from miras.errors import ConfigError
 from miras.interop import safetensors
-from miras.interop.known import known_layouts, layout_of
+from miras.interop.known import layout_of
 from miras.interop.layout import Layout
 from miras.models.config import LanguageModelConfig
 from miras.runtime.files import expand_home
@@ -59,36 +59,6 @@ def load_pretrained(folder: str | os.PathLike[str]) -> Pretrained:
     found = [path / name for name in TOKENIZERS if (path / name).is_file()]
     generation = read_json(path / GENERATION) if (path / GENERATION).is_file() else {}
     return Pretrained(config, params, layout, next(iter(found), None), generation)
-
-
-def published_layout(config: LanguageModelConfig, name: str | None = None) -> Layout:
-    """The layout in which a model can be published.
-
-    Args:
-        config: of the model.
-        name: `model_type` of the layout; the first that fits if not given.
-
-    Raises:
-        ConfigError: the model is not one of this layout, or of any.
-    """
-    known = known_layouts()
-    if name is not None:
-        layout = layout_of(name)
-        why = layout.mismatch(config)
-        require(
-            not why,
-            f"the model is not one of model_type={name!r}, which differs in {'; '.join(why[:3])}"
-            f"{' and more' if len(why) > 3 else ''}: export it with another layout, or without "
-            "--layout.",
-        )
-        return layout
-    for layout in known.values():
-        if not layout.mismatch(config):
-            return layout
-    raise ConfigError(
-        f"the model is not one of the published layouts {', '.join(known)}: name one with --layout "
-        "to see where they differ."
-    )
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:

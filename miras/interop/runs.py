@@ -7,21 +7,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from miras.config import require
 from miras.data import DataConfig, make_tokenizer
 from miras.errors import ConfigError
-from miras.interop import safetensors
-from miras.interop.pretrained import (
-    CONFIG,
-    GENERATION,
-    Pretrained,
-    load_pretrained,
-    published_layout,
-)
-from miras.runtime.files import check_target, expand_home, write_atomically
+from miras.interop.pretrained import GENERATION, Pretrained, load_pretrained
+from miras.interop.save import save_pretrained
+from miras.runtime.files import expand_home, write_atomically
 from miras.train.checkpoints.checkpointer import Checkpoints
 from miras.train.config import RunConfig
 from miras.train.load import Run
@@ -103,42 +96,22 @@ def export_run(
         run: with its model at a checkpoint.
         out: the folder, which must be empty or not exist.
         folder: of the run, with its tokenizer and its generation_config.json.
-        layout: `model_type` of the published layout; the first that fits if not given.
+        layout: as for `save_pretrained`.
 
     Returns:
         The `model_type`.
 
     Raises:
-        ConfigError: the model has no such layout, or the folder cannot be written.
+        ConfigError: as `save_pretrained`.
     """
-    path = expand_home(out)
-    require(
-        not path.exists() or (path.is_dir() and not any(path.iterdir())),
-        f"{path} is not empty: give another folder.",
-    )
-    config = run.config.model
-    chosen = published_layout(config, layout)
     params = nnx.to_pure_dict(nnx.state(run.model, nnx.Param))
-    tensors = chosen.tensors(config, jax.tree.map(np.asarray, params))
-    fields = {
-        "model_type": chosen.model_type,
-        "architectures": [chosen.architecture],
-        "torch_dtype": "float32",
-        "bos_token_id": run.tokenizer.bos_id,
-        "eos_token_id": run.tokenizer.bos_id,
-        **chosen.published(config),
-    }
-    generation = folder / GENERATION
+    fields = {"bos_token_id": run.tokenizer.bos_id, "eos_token_id": run.tokenizer.bos_id}
+    found = save_pretrained(run.config.model, params, out, layout=layout, fields=fields)
+    path = expand_home(out)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        check_target(path / CONFIG)
-        safetensors.write(path / safetensors.SINGLE, tensors)
-        write_atomically(path / CONFIG, json.dumps(fields, indent=2) + "\n")
-        for name in provenance.FILES[1:]:
+        for name in (*provenance.FILES[1:], GENERATION):
             if (folder / name).is_file():
                 write_atomically(path / name, (folder / name).read_bytes())
-        if generation.is_file():
-            write_atomically(path / GENERATION, generation.read_bytes())
     except OSError as error:
         raise ConfigError(f"cannot write {path} ({error.strerror or error}).") from error
-    return chosen.model_type
+    return found
