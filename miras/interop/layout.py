@@ -60,6 +60,13 @@ class Layout:
         """The entries of a block of the pattern, with names inside of layer and block."""
         raise NotImplementedError
 
+    def select(
+        self, config: LanguageModelConfig, tensors: Mapping[str, np.ndarray]
+    ) -> Mapping[str, np.ndarray]:
+        """The tensors of a checkpoint by the names of the table."""
+        del config
+        return tensors
+
     def read_config(self, fields: Mapping[str, Any]) -> LanguageModelConfig:
         """`config` of the fields of a config.json."""
         return self.config(Published(fields, self.defaults))
@@ -86,6 +93,7 @@ class Layout:
         Raises:
             ConfigError: a tensor is missing or has another shape, or there are further ones.
         """
+        tensors = self.select(config, tensors)
         if config.tie:
             tensors = {name: w for name, w in tensors.items() if name != self.head}
         entries = [*self._outer(config)]

@@ -50,6 +50,8 @@ def _refusals(block: BlockConfig) -> Iterator[str]:
         return
     if not isinstance(block.channel, SwiGLUChannel | NoChannel):
         yield f"channel {block.channel.kind!r} is none of 'swiglu' and 'none'"
+    if block.norm != "pre":
+        yield f"norm={block.norm!r} is not before the mixers"
     rule = block.rule
     for axis, kinds in supported().items():
         if rule.kinds()[axis] not in kinds:
@@ -75,6 +77,9 @@ def _of_layer(layer: LayerConfig) -> Iterator[str]:
         "keys": ("plain", "product", "rwkv7", "comba"),
         "gates": ("plain", "scaled"),
         "mimo": (1,),
+        "qk_norm": (None, "l2", "rms"),
+        "rope_share": (1.0,),
+        "output_gate_by": ("silu",),
         "lr_by_position": (False,),
     }
     for name, legal in plain.items():

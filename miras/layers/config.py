@@ -38,7 +38,9 @@ class LayerConfig(Config):
         conv_bias: whether that convolution has a learned bias per channel, 0 at the start.
         activation: "silu" after that convolution (Titans), or None.
         qk_norm: "l2" normalises queries and keys per head; "rms" by their root mean square, with a
-            learned scale; None does not.
+            learned scale of each head; "rms_shared" has one scale for all heads, and "rms_all"
+            takes the root mean square over all heads together. None does not.
+        qk_norm_eps: added to that mean square, > 0.
         qk_bias: add a learned bias per head and channel to queries and keys after that norm, 1 at
             the start (Mamba-3, 2603.15569).
         keys: the associations of a token. "plain": one key and value. "product": one for each step
@@ -60,6 +62,7 @@ class LayerConfig(Config):
         rope: rotary embedding of q and k (2104.09864), for attention. With a memory that is not
             attention it rotates the keys that are written and the queries that are read.
         rope_base: its largest wavelength over 2 pi, > 1.
+        rope_share: the share of a head's channels, from the first, that it rotates, in (0, 1].
         rope_angles: "position": the angle of a pair of channels is its frequency times the
             position. "cumulative": each token turns it further, by pi tanh(x W) eta_t, where eta_t
             is the token's rate (Mamba-3, 2603.15569); a document begins at angle 0. `rope_base` is
@@ -80,6 +83,7 @@ class LayerConfig(Config):
             a head of keys (`key_heads`), together, with a scale for each of their channels.
         output_eps: added to its mean square, > 0.
         output_gate: multiply the memory's output by silu(x @ W).
+        output_gate_by: "silu", or "sigmoid" in its place.
         output_order: "norm_first" multiplies the normalised output by the gate; "gate_first"
             normalises the product (Mamba-2, 2405.21060).
         decay_by_depth: multiply log decays by 1 - l / (L - 1) + 1e-5 in layer l of L, so that later
@@ -93,12 +97,15 @@ class LayerConfig(Config):
 
     conv: int = 4
     activation: Literal["silu"] | None = None
-    qk_norm: Literal["l2", "rms"] | None = "l2"
+    qk_norm: Literal["l2", "rms", "rms_shared", "rms_all"] | None = "l2"
     qk_bias: bool = added(False)
     keys: Literal["plain", "product", "rwkv7", "comba", "corrected"] = "plain"
     gates: Literal["plain", "angle", "scaled"] = added("plain")
     decay_power: float = added(1.0)
     rate_bias: bool = added(True)
+    qk_norm_eps: float = added(1e-5)
+    rope_share: float = added(1.0)
+    output_gate_by: Literal["silu", "sigmoid"] = added("silu")
     conv_bias: bool = added(False)
     key_width: int | None = added(None)
     value_width: int | None = added(None)
@@ -233,14 +240,21 @@ def _check_sizes(layer: LayerConfig) -> None:
             f"layer.keys={layer.keys!r} with layer.mimo={layer.mimo}: use layer.keys='plain' and "
             f"layer.mimo=1, or layer.{name}=none.",
         )
-    for name in ("decay_power", "output_eps"):
+    require(
+        0 < layer.rope_share <= 1 and (layer.rope_share == 1 or layer.rope_angles == "position"),
+        f"layer.rope_share={layer.rope_share} must lie in (0, 1], and be 1 unless "
+        "layer.rope_angles='position'.",
+    )
+    for name in ("decay_power", "output_eps", "qk_norm_eps"):
         value = getattr(layer, name)
         require(value > 0, f"layer.{name}={value} must be positive.")
-    plain = layer.output_order == "norm_first" and layer.output_norm_over == "head"
+    plain = (layer.output_order, layer.output_norm_over) == ("norm_first", "head")
+    plain = plain and layer.output_gate_by == "silu"
     require(
         plain or layer.mimo == 1,
         f"layer.mimo={layer.mimo} gates and normalises the reads of a token together: use "
-        "layer.output_order='norm_first' and layer.output_norm_over='head', or layer.mimo=1.",
+        "layer.output_order='norm_first', layer.output_norm_over='head' and "
+        "layer.output_gate_by='silu', or layer.mimo=1.",
     )
     require(
         layer.output_order == "norm_first" or (layer.output_norm and layer.output_gate),

@@ -10,7 +10,7 @@ from miras.array_typing import Array
 from miras.layers.config import LayerConfig
 from miras.layers.coupled_gates import middles
 from miras.layers.head_sizes import head_sizes
-from miras.layers.norm import RMSNorm, l2_normalise
+from miras.layers.norm import GroupNorm, RMSNorm, l2_normalise
 from miras.layers.param import LowRank, param
 from miras.layers.projections import Grouped, Separate
 from miras.layers.weight_gradients import spread
@@ -44,8 +44,13 @@ class Keys(nnx.Module):
         self.serves = heads // (config.key_heads or heads)  # heads of values for each of keys
         self.norms, self.biases = nnx.Dict(), nnx.Dict()
         for name, count in {"q": sizes.queries, "k": sizes.keys}.items():
+            eps = config.qk_norm_eps
             if config.qk_norm == "rms":
-                self.norms[name] = RMSNorm((count, head), ("heads", None), eps=1e-5)
+                self.norms[name] = RMSNorm((count, head), ("heads", None), eps=eps)
+            elif config.qk_norm == "rms_shared":
+                self.norms[name] = RMSNorm((head,), (None,), eps=eps)
+            elif config.qk_norm == "rms_all":
+                self.norms[name] = GroupNorm(1, count, head, eps)
             if config.qk_bias:
                 several = () if config.mimo == 1 else (config.mimo,)
                 axes = (*[None] * len(several), "heads", None)
@@ -112,7 +117,7 @@ class Keys(nnx.Module):
         """The norm and the bias of queries ("q") or keys ("k") [..., H, D]."""
         if self.config.qk_norm == "l2":
             x = l2_normalise(x)
-        elif self.config.qk_norm == "rms":
+        elif self.config.qk_norm is not None:
             x = self.norms[name](x)
         return x + spread(self.biases[name][...], x) if self.config.qk_bias else x
 

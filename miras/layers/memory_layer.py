@@ -175,7 +175,8 @@ class MemoryLayer(nnx.Module):
             first = jnp.zeros(x.shape[0], jnp.int32) if state is None else state.position
             assert first is not None
             at = first[:, None] + jnp.arange(x.shape[1])
-            q, k = (rotate(y, at, self.config.rope_base) for y in (streams.q, streams.k))
+            base, share = self.config.rope_base, self.config.rope_share
+            q, k = (rotate(y, at, base, share) for y in (streams.q, streams.k))
             if self.doubled:
                 q = 2**0.5 * jnp.concatenate([q, streams.q], axis=-1)
                 k = jnp.concatenate([k, jnp.zeros_like(k)], axis=-1)
@@ -208,9 +209,13 @@ class MemoryLayer(nnx.Module):
             z = None if z is None else z.reshape(*z.shape[:2], *y.shape[3:])
             return self.out(flat(self.mimo.combined(y, z)))
         if z is not None and self.config.output_order == "gate_first":
-            y, z = y * jax.nn.silu(z).reshape(y.shape), None
+            y, z = y * self._gated(z).reshape(y.shape), None
         y = flat(y if self.norm is None else self.norm(y))
-        return self.out(y if z is None else y * jax.nn.silu(z))
+        return self.out(y if z is None else y * self._gated(z))
+
+    def _gated(self, z: Array) -> Array:
+        by_sigmoid = self.config.output_gate_by == "sigmoid"
+        return jax.nn.sigmoid(z) if by_sigmoid else jax.nn.silu(z)
 
 
 def _output_norm(config: LayerConfig, heads: int, value: int) -> "RMSNorm | GroupNorm":

@@ -12,7 +12,7 @@ _BASE, _DIGITS = 64, 5  # positions below 2^30
 
 
 @typed
-def rotate(x: Floats, position: Positions, base: float) -> Floats:
+def rotate(x: Floats, position: Positions, base: float, share: float = 1.0) -> Floats:
     """Rotate pairs of channels by angles that grow with the position (RoPE, arXiv 2104.09864).
 
     In float32, position times frequency is wrong by a tenth of a radian after a million tokens. So
@@ -23,10 +23,15 @@ def rotate(x: Floats, position: Positions, base: float) -> Floats:
         x: [B, T, ..., D], D even, such as [B, T, H, D].
         position: [B, T], in [0, 2^30).
         base: the largest wavelength over 2 pi.
+        share: of the channels, from the first, that are rotated.
 
     Returns:
         The rotated x, so that q_t . k_s depends on positions only through t - s.
     """
+    if share != 1:
+        whole = round(share * x.shape[-1])
+        turned = rotate(x[..., :whole], position, base)
+        return jnp.concatenate([turned, x[..., whole:]], axis=-1)
     half = _pairs(x)
     dtype = jnp.promote_types(jnp.float32, x.dtype)
     cos, sin = (table.astype(dtype) for table in _tables(half, base))

@@ -98,7 +98,7 @@ class TokenMixer(Config):
             heads: H.
             named: what the user calls the heads, as in "model.heads=4".
         """
-        layer = config.layer if "layer" in self.uses else LayerConfig()
+        layer = self.layer_of(config)
         sized = layer.key_width is not None and layer.value_width is not None
         require(sized or width % heads == 0, f"model.width={width} must be a multiple of {named}.")
         require(
@@ -112,12 +112,16 @@ class TokenMixer(Config):
             f"{named} must be a multiple of kv_heads={grouped}, since each head of keys and values "
             "serves as many heads of queries as the others.",
         )
-        key = layer.key_width or width // heads
+        key = round(layer.rope_share * (layer.key_width or width // heads))
         require(
             not (self.rotates or layer.rope) or key % 2 == 0,
             f"model.width={width} / {named} must be even, since "
             f"{'the attention' if self.rotates else 'layer.rope=true'} rotates pairs of channels.",
         )
+
+    def layer_of(self, config: "MixerConfig") -> LayerConfig:
+        """The layer whose heads the mixer has; the default for a mixer that takes none."""
+        return config.layer if "layer" in self.uses else LayerConfig()
 
     def grouped(self, config: "MixerConfig") -> int | None:
         """The heads of keys and values in its attention; None for as many as of queries."""

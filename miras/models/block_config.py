@@ -1,8 +1,9 @@
 """BlockConfig: the config of a block: a token mixer and a channel mixer."""
 
 import dataclasses
-from typing import cast
+from typing import Literal, cast
 
+from miras.config import added
 from miras.mixers import ChannelMixer, MixerConfig, TokenMixer
 from miras.mixers.names import NamedConfigs
 
@@ -16,9 +17,11 @@ class BlockConfig(MixerConfig):
 
     Attributes:
         channel: the channel mixer.
+        norm: "pre" as above; "post" for x + norm(mixer(x)), then x + norm(channel(x)).
     """
 
     channel: ChannelMixer = cast(ChannelMixer, "swiglu")
+    norm: Literal["pre", "post"] = added("pre")
 
 
 BlockConfig.registry = NamedConfigs(BlockConfig, TokenMixer.registry)

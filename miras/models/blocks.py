@@ -25,7 +25,7 @@ NO_INPUTS = BlockInputs(None, None)
 
 
 class Block(nnx.Module):
-    """x + mixer(norm(x)), then x + mlp(norm(x)) if there is a channel mixer.
+    """x + mixer(norm(x)), then x + mlp(norm(x)) if there is a channel mixer; see `BlockConfig`.
 
     Args:
         config: of the model.
@@ -38,6 +38,7 @@ class Block(nnx.Module):
         norm = functools.partial(RMSNorm, (config.width,), ("embed",), config.norm_eps)
         self.mixer_norm = norm()
         self.loops = block.mixer.loops
+        self.after = block.norm == "post"
         self.mixer = block.build(config.width, config.heads, rngs)
         self.mlp = block.channel.build(config.width, config.mlp_ratio, rngs)
         self.mlp_norm = None if self.mlp is None else norm()
@@ -46,12 +47,14 @@ class Block(nnx.Module):
         """Apply the block to x [B, T, width]; see `MemoryLayer.__call__`."""
         # What a rematerialised block keeps is split further than what it computes with.
         x = constrain(constrain(x, ROWS, KEPT_TIME, None), ROWS, TIME, None)
-        y, state, measured = self._mixed(self.mixer_norm(x), state, inputs, depth, **call)
-        x = x + y
+        y = x if self.after else self.mixer_norm(x)
+        y, state, measured = self._mixed(y, state, inputs, depth, **call)
+        x = x + (self.mixer_norm(y) if self.after else y)
         if self.mlp is not None and self.mlp_norm is not None:
             graphdef, weights = nnx.split(self.mlp)
             weights, x = before_those_below(weights, x)
-            x = x + nnx.merge(graphdef, weights)(self.mlp_norm(x))
+            mlp = nnx.merge(graphdef, weights)
+            x = x + (self.mlp_norm(mlp(x)) if self.after else mlp(self.mlp_norm(x)))
         return constrain(x, ROWS, KEPT_TIME, None), state, measured
 
     def _mixed(self, x: Array, state: Any, inputs: BlockInputs, depth: Array, *, health, **call):

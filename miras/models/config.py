@@ -42,6 +42,7 @@ class LanguageModelConfig(ScanOptions):
         mlp_ratio: SwiGLU's hidden width over `width`, rounded to a multiple of 8.
         layer: how tokens become the memory's inputs; see `miras.layers.LayerConfig`.
         tie: share one matrix between embedding and head.
+        norm: where the norms of M are; see `BlockConfig`.
         norm_eps: added to the mean square by the norms before mixers and before the head, > 0.
         dtype: of activations and matrix products; parameters and logits are float32, and so are
             memories unless `precision` says otherwise.
@@ -73,6 +74,7 @@ class LanguageModelConfig(ScanOptions):
     tie: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Remat = True
+    norm: Literal["pre", "post"] = added("pre")
     norm_eps: float = added(1e-6)
     channel: ChannelMixer = added(SwiGLUChannel())
     blocks: FrozenMapping[BlockConfig] = added(FrozenMapping())
@@ -281,6 +283,6 @@ def _block(config: LanguageModelConfig, letter: str) -> BlockConfig:
     if letter in "SA":
         mixer = AttentionMixer.of(config.attention, windowed=letter == "S")
         return BlockConfig(mixer=mixer, backend=config.backend, channel=config.channel)
-    names = ("rule", "layer", "attention", "channel")
+    names = ("rule", "layer", "attention", "channel", "norm")
     described = {name: getattr(config, name) for name in names} | vars(config.options)
     return BlockConfig(mixer=config.mixer, **described)

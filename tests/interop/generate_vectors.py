@@ -31,11 +31,13 @@ def _fla(name, **fields):
     return getattr(fla.models, f"{name}ForCausalLM")(config)
 
 
-def _transformers(name, **fields):
+def _transformers(name, model=None, **fields):
+    for module in [m for m in sys.modules if m.partition(".")[0] == "fla"] + ["fla"]:
+        sys.modules[module] = None  # whose kernels transformers would take, on a CPU, too
     import transformers
 
     config = getattr(transformers, f"{name}Config")(**TINY | fields)
-    return getattr(transformers, f"{name}ForCausalLM")(config)
+    return getattr(transformers, f"{model or name}ForCausalLM")(config)
 
 
 MODELS = {
@@ -56,6 +58,28 @@ MODELS = {
     "gla": lambda: _fla("GLA", num_heads=2, clamp_min=-0.05),
     "gla_conv": lambda: _fla("GLA", num_heads=2, use_short_conv=True, use_output_gate=False),
     "retnet": lambda: _fla("RetNet", num_heads=2),
+    "olmo_hybrid": lambda: _transformers(
+        "OlmoHybrid",
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        layer_types=["linear_attention", "full_attention"],
+        linear_key_head_dim=3,
+        linear_value_head_dim=5,
+        pad_token_id=None,
+        eos_token_id=None,
+    ),
+    "qwen3_5": lambda: _transformers(
+        "Qwen3_5Text",
+        model="Qwen3_5",
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        layer_types=["linear_attention", "full_attention"],
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        linear_key_head_dim=3,
+        linear_value_head_dim=5,
+    ),
     "mamba2": lambda: _transformers(
         "Mamba2", num_heads=4, head_dim=8, state_size=6, n_groups=2, layer_norm_epsilon=1e-5
     ),

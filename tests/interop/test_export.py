@@ -63,6 +63,6 @@ def test_a_folder_has_the_weights_by_layer_and_the_torch_file(tmp_path):
     ],
 )
 def test_what_is_not_computed_is_named_with_the_reason(preset, words):
-    with pytest.raises(ConfigError, match="modeling_miras.py does not compute it") as error:
+    with pytest.raises(ConfigError, match="does not compute it") as error:
         recurrent.published(miras.preset(preset), {})
     assert words in str(error.value)

@@ -130,8 +130,10 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
     sentence = f"{names}: {', '.join(made)}"
     if layer.qk_norm == "l2":
         sentence += "; q and k are divided by their l2 norm per head"
-    elif layer.qk_norm == "rms":
-        sentence += "; q and k are RMS-normalised per head, with a learned scale"
+    elif layer.qk_norm is not None:
+        heads = {"rms_shared": "per head, with one learned scale", "rms_all": "over all heads"}
+        over = heads.get(layer.qk_norm, "per head, with a learned scale")
+        sentence += f"; q and k are RMS-normalised {over}"
     if layer.qk_bias:
         sentence += "; each has a learned bias per head and channel, 1 at the start"
     if layer.rope and layer.rope_angles == "cumulative":
@@ -152,7 +154,8 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
         after.append("plus D v_t, D learned per head, 1 at the start")
     over = {"head": "per head", "shared": "per head, one scale for all", "group": "per group"}
     norm = [f"RMSNorm {over[layer.output_norm_over]}"] if layer.output_norm else []
-    times = [f"times SiLU({'z_r ' if layer.mimo > 1 else ''}x W_g)"] if layer.output_gate else []
+    by = {"silu": "SiLU", "sigmoid": "sigmoid"}[layer.output_gate_by]
+    times = [f"times {by}({'z_r ' if layer.mimo > 1 else ''}x W_g)"] if layer.output_gate else []
     after += times + norm if layer.output_order == "gate_first" else norm + times
     if layer.mimo > 1:
         z = ", z_r and o_r" if layer.output_gate else " and o_r"
