@@ -18,7 +18,8 @@ from tests.tolerances import tolerance
 VECTORS = pathlib.Path(__file__).parent / "vectors"
 NAMES = sorted(path.name for path in VECTORS.iterdir())
 # One of each recurrence and kind of state; the others in `make exhaustive`.
-CACHED = ("gated_deltanet", "gla_conv", "retnet", "qwen3_5")
+CACHED = ("gla_conv", "qwen3_5", "retnet")
+VARIANTS = ("delta_net_gated", "gated_deltanet_plain", "gla_conv")
 call = nnx.jit(lambda model, tokens, state: model(tokens, state=state))
 
 
@@ -30,7 +31,10 @@ def _torch(name):
     return found, scale * tolerance(np.float32, 16, 32)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.exhaustive if n in VARIANTS else []) for n in NAMES],
+)
 def test_logits_and_tensors(name):
     read = load_pretrained(VECTORS / name)
     found, allowed = _torch(name)
