@@ -5,6 +5,7 @@ from typing import NamedTuple
 from miras.analysis.equation.gates import gate, is_one
 from miras.analysis.equation.setting import EquationSetting, declares, overrides, told
 from miras.analysis.equation.terms import Association
+from miras.layers.config import LayerConfig
 from miras.parts.formula import AssociationFormula, Line, Symbols
 from miras.parts.part import Part
 
@@ -127,13 +128,16 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
         made.append(f"k and v in {layer.kv_heads} heads, each for as many heads of q as the others")
     if layer.key_heads is not None:
         made.append(f"q and k in {layer.key_heads} heads, each for as many of v as the others")
+    for name, width in (("q and k", layer.key_width), ("v", layer.value_width)):
+        if width is not None:
+            made.append(f"{name} {width} wide per head")
     sentence = f"{names}: {', '.join(made)}"
     if layer.qk_norm == "l2":
         sentence += "; q and k are divided by their l2 norm per head"
     elif layer.qk_norm is not None:
         heads = {"rms_shared": "per head, with one learned scale", "rms_all": "over all heads"}
         over = heads.get(layer.qk_norm, "per head, with a learned scale")
-        sentence += f"; q and k are RMS-normalised {over}"
+        sentence += f"; q and k are RMS-normalised {over}{_eps(layer, 'qk_norm_eps')}"
     if layer.qk_bias:
         sentence += "; each has a learned bias per head and channel, 1 at the start"
     if layer.rope and layer.rope_angles == "cumulative":
@@ -142,7 +146,8 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
             "and grow with each token by π tanh(x W) times its rate"
         )
     elif layer.rope:
-        sentence += f"; q and k are rotated by position (RoPE, base {layer.rope_base:g})"
+        part = "" if layer.rope_share == 1 else f", the first {layer.rope_share:g} of the channels"
+        sentence += f"; q and k are rotated by position (RoPE, base {layer.rope_base:g}{part})"
     notes = [f"{sentence}."]
     after = []
     if layer.mimo > 1:
@@ -153,7 +158,8 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
     if layer.skip:
         after.append("plus D v_t, D learned per head, 1 at the start")
     over = {"head": "per head", "shared": "per head, one scale for all", "group": "per group"}
-    norm = [f"RMSNorm {over[layer.output_norm_over]}"] if layer.output_norm else []
+    told = f"RMSNorm {over[layer.output_norm_over]}{_eps(layer, 'output_eps')}"
+    norm = [told] if layer.output_norm else []
     by = {"silu": "SiLU", "sigmoid": "sigmoid"}[layer.output_gate_by]
     times = [f"times {by}({'z_r ' if layer.mimo > 1 else ''}x W_g)"] if layer.output_gate else []
     after += times + norm if layer.output_order == "gate_first" else norm + times
@@ -168,6 +174,8 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
     if factor:
         told = ", A learned per head, 0 at the start" if layer.gates == "scaled" else ""
         notes.append(f"gates: log alpha_t is {factor} times the log of a projected decay{told}.")
+    if not layer.rate_bias and _learned(setting):
+        notes.append("gates: the projection of the rate has no bias.")
     if layer.initial == "zero":
         notes.append("W_0 is 0, and not learned.")
     if layer.gates == "angle":
@@ -181,6 +189,12 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
             "eta_t is divided by 1 + the token's position in its chunk, with a learned correction."
         )
     return lines, notes
+
+
+def _eps(layer: LayerConfig, name: str) -> str:
+    """What is added to a mean square, if it is not the default."""
+    eps = getattr(layer, name)
+    return "" if eps == getattr(LayerConfig(), name) else f" (eps {eps:g})"
 
 
 def _learned(setting: EquationSetting) -> bool:

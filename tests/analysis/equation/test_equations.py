@@ -203,11 +203,11 @@ def changes(axis: str, member, field):
 
 @pytest.mark.parametrize("field", dataclasses.fields(LayerConfig), ids=lambda f: f.name)
 def test_every_field_of_a_layer_shows(field):
-    shown = {"rope_base": "transformer", "rope_angles": "mamba3"}
+    shown = {"rope_base": "transformer", "rope_angles": "mamba3", "qk_norm_eps": "mamba3"}
+    shown["rope_share"] = "transformer"
     config = miras.preset(shown.get(field.name, "dfw"))
-    config = override(config, "algorithm.data_dependent=true", "lr=0.5") if field.name != (
-        "rope_base"
-    ) else config  # fmt: skip
+    if shown.get(field.name) != "transformer":
+        config = override(config, "algorithm.data_dependent=true", "lr=0.5")
     if field.name == "decay_by_depth":
         config = override(config, "retention.granularity=head")
     told = miras.equations(config)
