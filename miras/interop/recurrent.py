@@ -68,8 +68,8 @@ def _of_rule(rule: Rule) -> Iterator[str]:
         yield "averaged steps count from a chunk's start"
     if algorithm.granularity != "head":
         yield f"algorithm.granularity={algorithm.granularity!r} has rates per channel"
-    if getattr(rule.retention, "coupled", False):
-        yield "retention.coupled=true makes decays and rates of each other"
+    if rule.retention.uses_rate and rule.retention.linked is not None:
+        yield f"retention {rule.kinds()['retention']!r} here makes decays and rates of each other"
 
 
 def _of_layer(layer: LayerConfig) -> Iterator[str]:
