@@ -86,6 +86,15 @@ def test_all_values_are_asked_for(kind, opened, tokenizer, make):
     check()
 
 
+def test_needles_have_another_order_than_the_question(opened, tokenizer):
+    alike = 0
+    for n in range(20):
+        row = opened("niah_multiquery").example(seeded(n, "train"), 700, 0.5)
+        text, answer = spoken(tokenizer, row)
+        alike += [value for _, value in needles(text, "number")] == answer.strip().split(", ")
+    assert 3 <= alike <= 17
+
+
 @pytest.mark.parametrize("background", ["noise", "text"])
 def test_variables_are_tracked_through_their_chain(background, opened, tokenizer, make):
     task = "variable_tracking", "hops=3", "chains=3", f"background={background}"

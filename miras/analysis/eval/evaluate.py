@@ -46,7 +46,7 @@ def evaluate_task(
 
     Args:
         run: from `load_run`.
-        task: with its options; `task.depths` and `task.examples` are not used.
+        task: with its options; `task.depths`, `lengths` and `examples` are not used.
         lengths: tokens per row.
         depths: positions of the fact that is asked for, in [0, 1].
         examples: rows per length and depth, >= 1.
