@@ -71,7 +71,7 @@ def _power(results: GridResults, spread: float, compared: int) -> str:
     return (
         f"Differences vary over the seeds with a standard deviation of {spread:.2g}. With "
         f"{seeds} seeds, a true difference of {smallest:.2g} {name} is found with a probability "
-        f"of {POWER:.0%} (level {ALPHA}{many}); smaller ones are likely to be missed."
+        f"of {100 * POWER:g} % (level {ALPHA}{many}); smaller ones are likely to be missed."
     )
 
 

@@ -83,7 +83,7 @@ def plot_rates(results: GridResults) -> bytes:
         for axes, path in zip(panels, paths):
             for n, choice in enumerate(drawn):
                 _curve(axes, choice, path, n)
-            axes.set_xscale("log")
+            _log_ticks(axes)
             style_curves(axes, path, size=11, margin=0.04)
             axes.set_xlabel("rate" if len(paths) == 1 else "rate, the other at its best", color=INK)
         panels[0].set_ylabel(f"held-out {results.metric.name}", color=INK)
@@ -102,6 +102,16 @@ def plot_rates(results: GridResults) -> bytes:
         )  # fmt: skip
 
     return png(draw, (1.5 + 5 * len(paths), 4.3 + 0.2 * (len(drawn) + 1)))
+
+
+def _log_ticks(axes: "Axes") -> None:
+    """A logarithmic axis with plain numbers at 1, 2 and 5 times powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _curve(axes: "Axes", choice: Choice, path: str, n: int) -> None:
