@@ -55,7 +55,9 @@ def save_pretrained(
         tensors = recurrent.tensors(config, flat(params))
         own = {"architectures": ["MirasForCausalLM"], **recurrent.published(config, tensors)}
     found = recurrent.MODEL_TYPE if chosen is None else chosen.model_type
-    content = {"model_type": found, "dtype": "float32", **(fields or {}), **own}
+    # Classes of published models have ids of their own vocabularies as defaults.
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    content = {"model_type": found, "dtype": "float32", **ids, **(fields or {}), **own}
     try:
         path.mkdir(parents=True, exist_ok=True)
         check_target(path / "config.json")

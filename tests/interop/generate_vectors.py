@@ -119,7 +119,7 @@ def generate(name, out, seed):
     folder = out / name
     model.save_pretrained(folder)
     np.savez(folder / "logits.npz", tokens=tokens.numpy(), split=SPLIT, **vectors(model, tokens))
-    print(name, sum(p.numel() for p in model.parameters()))
+    print(name, sum(p.numel() for p in model.parameters()), flush=True)
 
 
 def main():

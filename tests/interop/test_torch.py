@@ -5,12 +5,14 @@ flash-linear-attention, which makes the models.
 """
 
 import os
+import shutil
 import subprocess
 
 import numpy as np
 import pytest
 
 import miras
+from miras.interop import load_pretrained, save_pretrained
 from tests.interop import export_models, test_import
 from tests.tolerances import tolerance
 
@@ -18,16 +20,23 @@ pytestmark = pytest.mark.interop
 PYTHON = os.environ.get("MIRAS_TORCH_PYTHON")
 
 
+def _python(script, *args):
+    """What a script of this folder prints in the environment with torch, by the first word."""
+    assert PYTHON, "set MIRAS_TORCH_PYTHON to a Python with torch, transformers and fla"
+    path = test_import.VECTORS.parent / script
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [PYTHON, str(path), *map(str, args)], check=True, env=environment, stdout=subprocess.PIPE
+    )
+    rows = [line.split() for line in done.stdout.decode().splitlines()]
+    return {name: list(map(float, found)) for name, *found in rows}
+
+
 @pytest.fixture(scope="module")
 def vectors(tmp_path_factory):
     """The vectors of a seed other than that of those that are kept."""
-    assert PYTHON, "set MIRAS_TORCH_PYTHON to a Python with torch, transformers and fla"
     out = tmp_path_factory.mktemp("vectors")
-    script = test_import.VECTORS.parent / "generate_vectors.py"
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    subprocess.run(
-        [PYTHON, str(script), "--out", str(out), "--seed", "1"], check=True, env=environment
-    )
+    _python("generate_vectors.py", "--out", out, "--seed", 1)
     return out
 
 
@@ -39,18 +48,28 @@ def test_other_parameters(name, vectors, monkeypatch):
 
 
 @pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """What torch finds of models that were imported and exported again, by name."""
+    out = tmp_path_factory.mktemp("published")
+    for name in test_import.NAMES:
+        read = load_pretrained(test_import.VECTORS / name)
+        found = save_pretrained(read.config, read.params, out / name)
+        assert found == read.layout.model_type
+        shutil.copy(test_import.VECTORS / name / "logits.npz", out / name)
+    return _python("read_published.py", out)
+
+
+@pytest.mark.parametrize("name", test_import.NAMES)
+def test_published_layouts_load_with_the_same_logits(name, published):
+    assert max(published[name]) < tolerance(np.float32, 16, 32)
+
+
+@pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """What torch found of the logits of exported models, by preset."""
-    assert PYTHON, "set MIRAS_TORCH_PYTHON to a Python with torch, transformers and fla"
+    """What torch finds of the logits of exported models, by preset."""
     folder = tmp_path_factory.mktemp("exported")
     export_models.main(folder)
-    script = test_import.VECTORS.parent / "read_exported.py"
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [PYTHON, str(script), str(folder)], check=True, env=environment, stdout=subprocess.PIPE
-    )
-    rows = [line.split() for line in done.stdout.decode().splitlines()]
-    return {name: list(map(float, found)) for name, *found in rows}
+    return _python("read_exported.py", folder)
 
 
 @pytest.mark.parametrize("preset", export_models.computed())

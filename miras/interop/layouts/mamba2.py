@@ -115,7 +115,7 @@ class Mamba2(Layout):
             "state_size": sizes.key,
             "num_hidden_layers": config.layers,
             "layer_norm_epsilon": config.norm_eps,
-            "expand": config.heads * sizes.value / config.width,
+            "expand": config.heads * sizes.value // config.width,
             "conv_kernel": layer.conv,
             "n_groups": sizes.keys,
             "use_conv_bias": layer.conv_bias,
