@@ -10,10 +10,9 @@ to their size.
 import pathlib
 import sys
 
+import generate_vectors  # beside this file
 import numpy as np
 import torch
-
-import generate_vectors  # beside this file
 
 
 def main(folder):
