@@ -31,16 +31,18 @@ class Bar:
     Args:
         console: to print on.
         total: what `advance` adds up to; None if it is not known.
+        unit: what `advance` counts, shown if the total is not known.
     """
 
-    def __init__(self, console: "Console", total: int | None):
+    def __init__(self, console: "Console", total: int | None, unit: str = "tokens"):
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+        known = TextColumn("{task.percentage:3.0f} %  eta"), TimeRemainingColumn()
+        counted = (TextColumn("{task.completed:,.0f} " + unit),)
         self._progress = Progress(
             TextColumn("reading"),
             BarColumn(bar_width=None),
-            TextColumn("{task.percentage:3.0f} %  eta"),
-            TimeRemainingColumn(),
+            *(counted if total is None else known),
             console=console,
             transient=True,
             disable=not console.is_terminal,

@@ -54,7 +54,7 @@ def evaluate(args: argparse.Namespace) -> int:
     check_target(path)
     names = dict.fromkeys(name.strip() for name in args.lm_eval.split(",") if name.strip())
     console = Console()
-    with signals.handled(), Bar(console, None) as bar:
+    with signals.handled(), Bar(console, None, "requests") as bar:
         results = evaluate_harness(
             run,
             list(names),

@@ -148,6 +148,7 @@ def test_what_cannot_be_is_told_in_a_sentence(recall, refused, words, told):
     assert re.search(told, refused("eval", recall, *(w.format(run=recall) for w in words)))
 
 
+@pytest.mark.slow
 def test_tasks_of_lm_eval_are_told_as_a_table_and_numbers(needle, tmp_path, capsys):
     include = Path(__file__).parents[2] / "experiments" / "tasks"
     item = {"query": "a tree?", "choices": ["sea", "sky"], "gold": 1}

@@ -119,6 +119,7 @@ def started(text):
     return np.append(np.int32(256), np.frombuffer(text.encode(), np.uint8).astype(np.int32))
 
 
+@pytest.mark.slow
 def test_results_are_those_of_a_loop_over_the_items(run, slow, items, folder):
     names, done = ("small_group", "small_answer"), []
     state = lambda: (random.getstate(), np.random.get_state()[1].tolist())  # noqa: E731  # pyright: ignore
