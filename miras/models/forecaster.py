@@ -28,9 +28,10 @@ class Forecaster(Backbone):
     and the head maps all of their outputs y_n together to the horizon, after which the norm is
     reversed:
 
-        forecast = denorm(W_h [y_0, ..., y_{N-1}] + b_h + W_s z + b_s)
+        forecast = denorm(W_h [y_0, ..., y_{N-1}] + b_h + W_s z)
 
-    where W_s and b_s, of the values z without padding, exist with `ends.skip` only.
+    where W_s, of the values z without padding, exists with `ends.skip` only, and b_p, e_n and b_h
+    with `ends.bias` only.
 
     Args:
         config: of the blocks; `vocab`, `tie` and what else belongs to words is not used.
@@ -44,13 +45,13 @@ class Forecaster(Backbone):
         width, patches = config.width, ends.patches
         self.instance_norm = InstanceNorm(ends.series if ends.affine else None)
         self.patch = LinearGeneral((ends.patch, width), (None, "embed"), rngs)
-        self.patch_bias = param(jnp.zeros(width), ("embed",))
-        self.position = normal(rngs, (patches, width), (None, "embed"), 0.02)
+        if ends.bias:
+            self.patch_bias = param(jnp.zeros(width), ("embed",))
+            self.position = normal(rngs, (patches, width), (None, "embed"), 0.02)
+            self.head_bias = param(jnp.zeros(ends.horizon), (None,))
         self.head = LinearGeneral((patches * width, ends.horizon), ("embed", None), rngs)
-        self.head_bias = param(jnp.zeros(ends.horizon), (None,))
         if ends.skip == "linear":
             self.skip = LinearGeneral((ends.lookback, ends.horizon), (None, None), rngs, start=0.0)
-            self.skip_bias = param(jnp.zeros(ends.horizon), (None,))
 
     def __call__(self, values: ArrayLike, series: ArrayLike | None = None) -> Array:
         """The next values.
@@ -77,14 +78,18 @@ class Forecaster(Backbone):
     ) -> tuple[Array, Any]:
         known, which = self._checked(values, series)
         normed, statistics = self.instance_norm(known, which)
-        tokens = self.patch(self._patches(normed)) + self.patch_bias[...] + self.position[...]
+        tokens = self.patch(self._patches(normed))
+        if self.ends.bias:
+            tokens = tokens + self.patch_bias[...] + self.position[...]
         if tokens.dtype != jnp.float64:
             tokens = tokens.astype(self.config.dtype)
         y, _, found = self.apply_blocks(tokens, health=health)
         flat = y.reshape(*y.shape[:-2], -1).astype(normed.dtype)
-        out = self.head(flat) + self.head_bias[...]
+        out = self.head(flat)
+        if self.ends.bias:
+            out = out + self.head_bias[...]
         if self.ends.skip == "linear":
-            out = out + self.skip(normed) + self.skip_bias[...]
+            out = out + self.skip(normed)
         return self.instance_norm.reverse(out, statistics, which), found
 
     def _patches(self, values: Array) -> Array:

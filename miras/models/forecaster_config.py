@@ -17,6 +17,8 @@ class ForecasterConfig(Config):
         stride: values from one token to the next, in [1, patch].
         affine: whether the instance norm has a learned scale and shift of each series.
         series: number of series that `affine` tells apart; None without it.
+        bias: whether there are biases and positions. Without them, less of a forecast is
+            independent of the values that are read, such as a trend of the training part.
         skip: what is added to the head's forecast: "none", or "linear", a linear map of the
             normalised values.
 
@@ -30,6 +32,7 @@ class ForecasterConfig(Config):
     stride: int = 8
     affine: bool = False
     series: int | None = None
+    bias: bool = True
     skip: Literal["none", "linear"] = "none"
 
     def validate(self) -> None:

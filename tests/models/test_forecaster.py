@@ -18,7 +18,7 @@ B, SERIES = 3, 2
 CASES = [
     {},
     {"affine": True, "series": SERIES},
-    {"skip": "linear"},
+    {"skip": "linear", "bias": False},
     {"affine": True, "series": SERIES, "skip": "linear", "patch": 5, "stride": 3},
 ]
 
@@ -57,14 +57,18 @@ def expected(model, x, series, blocks):
         tokens, start = [], 0
         while start + ends.patch <= len(padded):
             patch = np.array(padded[start : start + ends.patch])
-            token = patch @ p["patch.kernel"] + p["patch_bias"] + p["position"][len(tokens)]
+            token = patch @ p["patch.kernel"]
+            if ends.bias:
+                token = token + p["patch_bias"] + p["position"][len(tokens)]
             tokens.append(token)
             start += ends.stride
         assert len(tokens) == ends.patches
         flat_out = np.concatenate([blocks(token) for token in tokens])
-        y = flat_out @ p["head.kernel"] + p["head_bias"]
+        y = flat_out @ p["head.kernel"]
+        if ends.bias:
+            y = y + p["head_bias"]
         if ends.skip == "linear":
-            y = y + np.array(z) @ p["skip.kernel"] + p["skip_bias"]
+            y = y + np.array(z) @ p["skip.kernel"]
         out[b] = deviation * (y - beta) / (gamma + 1e-10 * ends.affine) + mean
     return out
 

@@ -33,6 +33,7 @@ class Forecast(TaskConfig):
         patch: values of a token, >= 1.
         stride: values from one token to the next, in [1, patch].
         affine: whether the instance norm has a learned scale and shift of each series.
+        bias: whether the model has biases and positions, see `ForecasterConfig`.
         skip: "linear" adds a linear map of the normalised values to the forecast.
         loss: of each value: "mse", "mae" or "huber", see `objective.Forecasting`.
         series: number of series, which `affine` needs; the command line reads it from the file.
@@ -52,6 +53,7 @@ class Forecast(TaskConfig):
     patch: int = 16
     stride: int = 8
     affine: bool = False
+    bias: bool = True
     skip: Literal["none", "linear"] = "none"
     loss: Literal["mse", "mae", "huber"] = "mse"
     series: int | None = None
@@ -72,7 +74,7 @@ class Forecast(TaskConfig):
         )
 
     def _ends(self, series: int | None) -> ForecasterConfig:
-        names = ("lookback", "horizon", "patch", "stride", "affine", "skip")
+        names = ("lookback", "horizon", "patch", "stride", "affine", "bias", "skip")
         return ForecasterConfig(**{name: getattr(self, name) for name in names}, series=series)
 
     def vocabulary(self) -> int:
