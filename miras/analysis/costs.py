@@ -43,14 +43,19 @@ def costs(config: LanguageModelConfig, context: int = CONTEXT) -> Costs:
     # Initial memories and persistent tokens are not projections; the embedding is a lookup.
     free = sum(leaf.size for path, leaf in leaves if _is_start(path))
     free += 0 if config.tie else config.vocab * config.width
-    state = jax.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0)).init_state(1))
     groups = config.layers // len(config.letters)
     return Costs(
         parameters=total,
-        state_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)),
+        state_bytes=state_bytes(config),
         growth_bytes=config.growth_bytes,
         flops=2 * (total - free) + groups * sum(_mixer(config, x, context) for x in config.letters),
     )
+
+
+def state_bytes(config: LanguageModelConfig) -> int:
+    """Bytes of one sequence's state before its first token."""
+    state = jax.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0)).init_state(1))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
 
 def _is_start(path) -> bool:

@@ -9,6 +9,7 @@ from miras.config import require
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from miras.analysis.ablate.jobs import Outcomes
     from miras.analysis.ablate.results import GridResults
 
 
@@ -51,9 +52,13 @@ def ablate(
     require(jobs >= 1, f"jobs={jobs} must be at least 1.")
     console = console or Console()
     folder = GridFolder(out)
+
+    def results_of(outcomes: "Outcomes") -> "GridResults":
+        """Costs take a second a cell, so that they are counted while the first runs train."""
+        costs = [known_costs(cell.config) for cell in grid.cells] if outcomes else None
+        return summarise(grid, outcomes, costs)
+
     with folder.opened(grid), tolerant(console):
-        with console.status("counting the costs of the cells"):
-            costs = [known_costs(cell.config) for cell in grid.cells]
         done = len(training.finished(grid, folder))
         if done:
             _print_line(console, f"{done} of {len(grid.runs)} runs are already in {folder.path}.")
@@ -63,9 +68,9 @@ def ablate(
                 folder,
                 processes.LocalProcesses(folder, jobs),
                 display,
-                lambda outcomes: files.write_tables(folder, summarise(grid, outcomes, costs)),
+                lambda outcomes: files.write_tables(folder, results_of(outcomes)),
             )
-        results = summarise(grid, outcomes, costs)
+        results = results_of(outcomes)
         files.write_figures(folder, results, lambda reason: _print_line(console, reason))
         for table in report.tables(results):
             console.print()

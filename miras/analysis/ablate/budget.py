@@ -15,7 +15,7 @@ import functools
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Literal, get_args
 
-from miras.analysis.ablate.cell_costs import cell_costs
+from miras.analysis.ablate.cell_costs import parameters, state_bytes
 from miras.config import override, require
 from miras.errors import ConfigError
 
@@ -70,15 +70,17 @@ def changes(
     )
 
 
+@functools.lru_cache(maxsize=256)
 def amount(config: "RunConfig", budget: Budget) -> float:
-    """What a run has of a budget: FLOPs, parameters, bytes or tokens."""
-    costs = cell_costs(config)
-    return {
-        "flops": costs.flops,
-        "params": costs.parameters,
-        "state": costs.state_bytes,
-        "tokens": costs.tokens,
-    }[budget]
+    """What a run has of a budget: FLOPs, parameters, bytes or tokens; as in `cell_costs`."""
+    from miras.analysis.utilization import model_flops
+
+    train, data = config.train, config.data
+    if budget == "flops":
+        return model_flops(config) * train.steps
+    if budget == "tokens":
+        return data.batch * data.sequence * train.accumulate * train.steps
+    return parameters(config) if budget == "params" else state_bytes(config)
 
 
 def off(found: float, wanted: float, budget: Budget) -> float:
@@ -195,11 +197,7 @@ def _widths(config: "RunConfig", wanted: float, step: int) -> _Sized:
 
 def _sized(config: "RunConfig", *words: str) -> float | None:
     """The bytes of state with some assignments; None where they are not legal."""
-    from miras.analysis.costs import costs
-
     try:
-        model = override(config, *words).model
-        size = costs(model, config.data.sequence)
+        return state_bytes(override(config, *words))
     except ConfigError:
         return None
-    return size.state_bytes + size.growth_bytes * config.data.sequence

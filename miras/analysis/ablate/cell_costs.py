@@ -62,24 +62,35 @@ class CellCosts(NamedTuple):
 @functools.lru_cache(maxsize=1024)
 def cell_costs(config: "RunConfig") -> CellCosts:
     """The costs of a run; nothing is trained, and only the probe of the strength is computed."""
-    import jax
-    from flax import nnx
-
-    from miras.analysis.costs import costs
     from miras.analysis.utilization import model_flops
-    from miras.train.objective_of import objective_of
-    from miras.train.state import structure
 
-    size = costs(config.model, config.data.sequence)
-    params = structure(config.model, objective_of(config.data))[1]
     return CellCosts(
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.to_pure_dict(params))),
-        state_bytes=size.state_bytes + size.growth_bytes * config.data.sequence,
+        parameters=parameters(config),
+        state_bytes=state_bytes(config),
         step_flops=model_flops(config),
         step_tokens=config.data.batch * config.data.sequence * config.train.accumulate,
         steps=config.train.steps,
         rates=_rates(config),
     )
+
+
+def parameters(config: "RunConfig") -> int:
+    """The number of trained parameters."""
+    import jax
+    from flax import nnx
+
+    from miras.train.objective_of import objective_of
+    from miras.train.state import structure
+
+    params = structure(config.model, objective_of(config.data))[1]
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.to_pure_dict(params)))
+
+
+def state_bytes(config: "RunConfig") -> int:
+    """The bytes of the state of one sequence at the end of a row of the data."""
+    from miras.analysis import costs
+
+    return costs.state_bytes(config.model) + config.model.growth_bytes * config.data.sequence
 
 
 def known_costs(config: "RunConfig") -> CellCosts | None:

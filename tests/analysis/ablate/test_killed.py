@@ -91,6 +91,8 @@ def test_a_killed_grid_goes_on(tmp_path, monkeypatch):
         ("bias=l2", "done"), ("bias=mine", "done"),
     ]  # fmt: skip
     assert any(line["resumed_from"] for line in lines)
+    assert all(line["tokens_per_second"] > 0 for line in lines)
+    assert "| tokens/s |" in (out / "table.md").read_text()
     # The user's bias is l2 under another name.
     assert lines[0]["bits_per_byte"] == pytest.approx(lines[1]["bits_per_byte"], abs=1e-4)
 
