@@ -7,8 +7,8 @@ Data:      DIR has human_promoter_101bp.csv, the rows of DNABERT's example
            (github.com/jerryji1993/DNABERT, examples/sample_data) whose index is no multiple of 5,
            with a header sequence,label; and lambda_virus.fa (NC_001416.1, in the examples of
            github.com/BenLangmead/bowtie2).
-Cost:      1 minute a fold and seed on one core; 1.5 hours for all promoters; 30 minutes for the
-           genome.
+Cost:      1 minute a fold and seed on one idle core, 1.5 hours for all promoters; 30 minutes for
+           the genome.
 Expected:  see experiments/README.md. Kept in results/promoters.jsonl and results/genome.jsonl.
 
 Each of the 800 rows is held out once per split and seed. `random` folds are those of `task.folds`.
@@ -26,6 +26,7 @@ import tempfile
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from rich.console import Console
 
 import miras
@@ -38,7 +39,7 @@ from miras.models import score
 from miras.train import RunConfig, load_run, train
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-PROMOTERS, GENOME = RESULTS / "promoters.jsonl", RESULTS / "genome.jsonl"
+PROMOTERS, GENOME = "promoters.jsonl", "genome.jsonl"
 FOLDS, SEEDS = 5, (0, 1, 2)
 SPLITS = ("random", "similar")
 SHARED = 16  # nucleotides that similar rows share
@@ -62,12 +63,24 @@ COMMON = (
     "train.log_every=50",
     "train.keep=1",
 )
-WORDS = ("task.words=7", "task.augment_strand=true", "task.pool_strands=true", "task.hide=0.03")
+STRANDS = ("task.augment_strand=true", "task.pool_strands=true")
+HIDE = ("task.hide=0.05", "train.weight_decay=1.0", *STRANDS)
+WORDS = ("task.words=6", *HIDE)
+SMALL = ("width=32", "layers=1", "heads=1")
 MODELS = {  # a preset, and what is changed of it
-    "nucleotides": ("gated_deltanet", "width=48", "layers=2", "heads=2", "task.augment_strand=true",
-                    "task.pool_strands=true", "train.steps=300"),
-    "words": ("gated_deltanet", "width=32", "layers=1", "heads=1", *WORDS),
-}  # fmt: skip
+    "gated_deltanet, words of 6": ("gated_deltanet", *SMALL, *WORDS),
+    "yaad, words of 6": ("yaad", *SMALL, *WORDS),
+    "gated_deltanet, words of 7, no channel mixer": (
+        "gated_deltanet",
+        "width=64",
+        "layers=1",
+        "heads=2",
+        "channel=none",
+        "task.words=7",
+        *HIDE,
+    ),
+    "gated_deltanet, nucleotides": ("gated_deltanet", "width=48", "layers=2", "heads=2", *STRANDS),
+}
 KMERS = (3, 4, 5, 6, 7, 8)
 GENOME_MODELS = ("gated_deltanet", "yaad")
 GENOME_RECIPE = (
@@ -177,22 +190,25 @@ def log_odds(folder: str) -> np.ndarray:
     """The log odds of the second class of a run's test rows, the mean of both strands."""
     run = load_run(folder)
     config = run.config
-    forward = jax.jit(lambda tokens, mask: run.model(tokens, mask=mask))
+    graphdef, params = nnx.split(run.model)
+    forward = jax.jit(lambda params, *row: nnx.merge(graphdef, params)(row[0], mask=row[1]))
     found = []
     for batch in make_loader(config.data, "test", align=config.model.align):
         mask = batch["segment_ids"] > 0
-        both = [forward(batch[strand], mask) for strand in ("inputs", "other_strand")]
+        both = [forward(params, batch[strand], mask) for strand in ("inputs", "other_strand")]
         logits = np.asarray(sum(both) / 2)[batch["mask"]]
         found.append(logits[:, 1] - logits[:, 0])
     return np.concatenate(found)
 
 
-def run_promoters(data: pathlib.Path, models: list[str], splits: list[str], seeds: int) -> None:
+def run_promoters(args: argparse.Namespace) -> None:
     """Train what is not kept yet, one fold at a time."""
-    rows = Promoters(data / "human_promoter_101bp.csv")
-    kept = {(r["model"], r["split"], r["seed"], r["fold"]) for r in read(PROMOTERS)}
+    path, splits = args.results / PROMOTERS, args.splits
+    rows = Promoters(args.data_dir / "human_promoter_101bp.csv")
+    kept = {(r["model"], r["split"], r["seed"], r["fold"]) for r in read(path)}
     todo = [(f"{k}-mers", split, 0) for split in splits for k in KMERS]
-    todo += [(name, split, seed) for name in models for seed in SEEDS[:seeds] for split in splits]
+    models, seeds = args.models or MODELS, SEEDS[: args.seeds]
+    todo += [(name, split, seed) for seed in seeds for name in models for split in splits]
     for name, split, seed in todo:
         folds = rows.folds(split)
         for fold in range(FOLDS):
@@ -208,7 +224,7 @@ def run_promoters(data: pathlib.Path, models: list[str], splits: list[str], seed
             line = {"model": name, "split": split, "seed": seed, "fold": fold, "accuracy": right}
             line |= {"odds": [round(float(x), 3) for x in odds]}
             line |= {"labels": "".join(map(str, rows.labels[~train_on]))}
-            keep(PROMOTERS, line)
+            keep(path, line)
 
 
 def read(path: pathlib.Path) -> list[dict]:
@@ -233,6 +249,8 @@ def promoter_table(lines: list[dict]) -> str:
         for name in names:
             own = [r for r in lines if (r["model"], r["split"]) == (name, split)]
             odds, labels = _whole(own)
+            if not len(odds):
+                continue
             right = (odds > 0) == labels
             low, high = _interval(right.mean(axis=0))
             seeds = right.mean(axis=1)
@@ -265,21 +283,22 @@ def _interval(right: np.ndarray) -> tuple[float, float]:
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
-def run_genome(data: pathlib.Path, models: list[str], seeds: int) -> None:
+def run_genome(args: argparse.Namespace) -> None:
     """Measure what is not kept yet, one model and seed at a time."""
-    lines = (data / "lambda_virus.fa").read_text().splitlines()
+    path = args.results / GENOME
+    lines = (args.data_dir / "lambda_virus.fa").read_text().splitlines()
     ids = make_tokenizer("nucleotide").encode("".join(x for x in lines if not x.startswith(">")))
     start = int(TRAINED * len(ids))
-    kept = {(r["model"], r["seed"]) for r in read(GENOME)}
+    kept = {(r["model"], r["seed"]) for r in read(path)}
     for order in ORDERS:
         if (f"order {order}", 0) not in kept:
-            keep(GENOME, markov(ids, start, order))
-    for name in models:
-        for seed in SEEDS[:seeds]:
+            keep(path, markov(ids, start, order))
+    for name in args.models or GENOME_MODELS:
+        for seed in SEEDS[: args.seeds]:
             if (name, seed) not in kept:
                 bits = language_model_bits(name, ids, start, seed)
                 print(f"{name} seed {seed}: {bits:.4f} bits per base", flush=True)
-                keep(GENOME, {"model": name, "seed": seed, "bits": bits})
+                keep(path, {"model": name, "seed": seed, "bits": bits})
 
 
 def markov(ids: np.ndarray, start: int, order: int) -> dict:
@@ -341,16 +360,17 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("part", choices=("promoters", "genome", "table"))
     parser.add_argument("--data-dir", type=pathlib.Path)
+    parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
     parser.add_argument("--models", nargs="+")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS)
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
     args = parser.parse_args()
     if args.part == "promoters":
-        run_promoters(args.data_dir, args.models or list(MODELS), args.splits, args.seeds)
+        run_promoters(args)
     elif args.part == "genome":
-        run_genome(args.data_dir, args.models or list(GENOME_MODELS), args.seeds)
-    print(promoter_table(read(PROMOTERS)))
-    print(genome_table(read(GENOME)))
+        run_genome(args)
+    print(promoter_table(read(args.results / PROMOTERS)))
+    print(genome_table(read(args.results / GENOME)))
 
 
 if __name__ == "__main__":
