@@ -103,11 +103,11 @@ def vectors(model, tokens):
     with torch.no_grad():
         whole = model(tokens, use_cache=False).logits
         out = model(tokens[:, :SPLIT], use_cache=True)
-        pieces, cache = [out.logits], out.past_key_values
+        pieces = [out.logits]
+        kept = "past_key_values" if type(model).__module__.startswith("fla.") else "cache"
         for t in range(SPLIT, tokens.shape[1]):
-            out = model(tokens[:, t : t + 1], past_key_values=cache, use_cache=True)
+            out = model(tokens[:, t : t + 1], use_cache=True, **{kept: out[kept]})
             pieces.append(out.logits)
-            cache = out.past_key_values
     return {"logits": whole.numpy(), "cached": torch.cat(pieces, 1).numpy()}
 
 
