@@ -4,6 +4,7 @@ Training and the counting of costs take long and are replaced; all that reads an
 """
 
 import contextlib
+import importlib
 import io
 import json
 
@@ -123,12 +124,14 @@ def checked_only(monkeypatch):
     monkeypatch.setattr("miras.train.train", check)
     for name in (
         "miras.analysis.costs.costs", "miras.analysis.ablate.ablation.ablate",
-        "miras.analysis.ablate.grid.make_grid",
         "miras.analysis.describe.presets_table", "miras.analysis.describe.presets_markdown",
         "miras.analysis.refusals.tables", "miras.analysis.refusals.markdown",
         "miras.data.check_text",
     ):  # fmt: skip
         monkeypatch.setattr(name, stop)
+    # The package has a function of this name, too.
+    module = importlib.import_module("miras.analysis.ablate.make_grid")
+    monkeypatch.setattr(module, "make_grid", stop)
 
     def run(argv: list[str]) -> int:
         try:
