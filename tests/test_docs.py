@@ -14,7 +14,7 @@ import pytest
 
 import miras
 from benchmarks import precision
-from experiments import presets, recall
+from experiments import forecasting, presets, recall
 from miras.bias.base import Bias
 from miras.memory.base import Memory
 from miras.optim.base import Algorithm
@@ -201,6 +201,12 @@ def test_the_recipe_for_mqar_is_the_one_that_was_measured():
             assert scores[name + " conv" if name == "transformer++" else name] == score
             change = recall.MODELS[name][1:]
             assert all(word.removeprefix("rule.") in page for word in change)
+
+
+def test_the_experiments_page_has_the_forecasts():
+    kept = (ROOT / "experiments" / "results" / "forecasting.jsonl").read_text().splitlines()
+    tables = forecasting.markdown([json.loads(line) for line in kept])
+    assert tables in (ROOT / "experiments" / "README.md").read_text()
 
 
 def test_the_experiments_page_has_the_presets_side_by_side():
