@@ -10,8 +10,8 @@ Expected:  see experiments/README.md. Kept in results/forecasting.jsonl and fore
 The model is `yaad`, one layer of width 16 between patches and a head with a linear map beside it
 (`task.skip=linear`), trained on the absolute error. The sets have the papers' splits and are
 standardised by the training part; errors are means over all test windows at stride 1, of
-standardised values. The recipe is one of nine that were tried on ETTh1 with one seed, at horizons 96
-or 720, whose test errors were seen.
+standardised values. The recipe is one of nine that were tried on ETTh1 with one seed, at horizons
+96 or 720, whose test errors were seen.
 """
 
 import argparse
