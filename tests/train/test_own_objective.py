@@ -181,7 +181,7 @@ print(float(train(config, sys.argv[2]).held_out.loss))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # forecasts are tested on devices by default
 def test_devices_share_its_rows(config, tmp_path):
     from miras.config import to_json
 
