@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     results = ablate(grid, out, jobs=args.jobs, console=console)
     print_line(
-        console, f"written: {out}/table.md, table.csv, effects.csv, results.jsonl and plot.png"
+        console, f"written: {out}/table.md, table.csv, effects.csv, results.jsonl and figures"
     )
     return _exit_code(list(results.all_runs.outcomes.values()), out)
 

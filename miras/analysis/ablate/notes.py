@@ -56,7 +56,7 @@ def _differences(results: GridResults) -> Iterator[str]:
         f"of the differences, corrected for {count(compared, 'cell')} by Holm's method; a "
         f"difference is significant if it is at most {ALPHA}."
     )
-    if results.spread is not None:
+    if results.spread:  # 0 if runs are the same to all digits
         yield _power(results, results.spread, compared)
 
 
