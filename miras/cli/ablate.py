@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from miras.cli.comparisons import add_comparisons, print_preview
 from miras.cli.options import TRAINING_TEXT, add_data, add_overrides, add_rates
 from miras.cli.output import print_line
+from miras.cli.ray_options import add_ray, check_without_mesh, ray_options
 from miras.cli.runs import run_config
 from miras.config import plugins, require, sweep
 from miras.config.sweep import Sweep
@@ -62,6 +63,7 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="processes to run at once (default: half the CPU cores; 2 on 2 cores)",
     )
+    add_ray(parser)
     parser.set_defaults(run=_run)
 
 
@@ -69,6 +71,7 @@ def _run(args: argparse.Namespace) -> int:
     points = parse_points(args.overrides)
     require(args.seeds >= 1, f"--seeds {args.seeds} must be at least 1.")
     require(args.jobs is None or args.jobs >= 1, f"--jobs {args.jobs} must be at least 1.")
+    ray = ray_options(args)
 
     from rich.console import Console
 
@@ -88,7 +91,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print_preview(grid, console)
         return 0
-    results = ablate(grid, out, jobs=args.jobs, console=console)
+    results = ablate(grid, out, jobs=args.jobs, ray=ray, console=console)
     print_line(
         console, f"written: {out}/table.md, table.csv, effects.csv, results.jsonl and figures"
     )
@@ -102,6 +105,7 @@ def _grid(args: argparse.Namespace, points: Sweep, console: "Console") -> "Ablat
 
     swept = parse_rates(args.sweep)
 
+    check = TrainableCheck(with_data=not args.dry_run)
     with console.status("building the configs"):
         return make_grid(
             points,
@@ -110,7 +114,7 @@ def _grid(args: argparse.Namespace, points: Sweep, console: "Console") -> "Ablat
             ),
             seeds=args.seeds,
             title=args.preset,
-            check=TrainableCheck(with_data=not args.dry_run),
+            check=check_without_mesh(check) if args.ray else check,
             budget=args.budget,
             swept=swept,
         )

@@ -48,7 +48,7 @@ def test_the_configs_that_differ_are_named(tiny, two):
 
 @pytest.mark.parametrize("what", ["miras", "source", "jax"])
 def test_the_versions_of_code_that_differ_are_named(tiny, two, what):
-    own = shared_folder._code()
+    own = shared_folder.code_version()
     other = re.sub(rf"({what} )[\w.+-]+", r"\g<1>9.9", own)
     assert other != own
     two(lambda text: text.replace(own, other))

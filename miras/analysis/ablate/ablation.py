@@ -1,5 +1,6 @@
 """Trains a grid and writes its report. Heavy imports are inside the function, for `--help`."""
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from miras.analysis.ablate.jobs import Outcomes
+    from miras.analysis.ablate.ray_cluster import RayOptions
     from miras.analysis.ablate.results import GridResults
 
 
@@ -18,6 +20,7 @@ def ablate(
     out: str | os.PathLike[str],
     *,
     jobs: int | None = None,
+    ray: "RayOptions | None" = None,
     console: "Console | None" = None,
 ) -> "GridResults":
     """Train every run of a grid and report the results, or resume the grid in a folder.
@@ -30,11 +33,12 @@ def ablate(
         grid: from `make_grid`.
         out: its folder; created if missing.
         jobs: processes to run at once, >= 1; `processes.default_jobs()` if not given.
+        ray: the cluster that runs them, and decides how many at once; this machine if not given.
         console: prints progress and tables; the standard output if not given.
 
     Raises:
-        ConfigError: for jobs out of range, a folder of another grid or in use, or a disk that is
-            full or read-only. Finished runs stay as they are.
+        ConfigError: for jobs out of range, a folder of another grid or in use, a disk that is full
+            or read-only, or a cluster that cannot run a cell. Finished runs stay as they are.
     """
     from rich.console import Console
 
@@ -45,6 +49,8 @@ def ablate(
     from miras.analysis.ablate.folder import GridFolder
     from miras.analysis.ablate.metric import metric_of
     from miras.analysis.ablate.progress import Display
+    from miras.analysis.ablate.ray_cluster import connected, places
+    from miras.analysis.ablate.ray_tasks import RayTasks
     from miras.analysis.ablate.results import summarise
     from miras.runtime.terminal import tolerant
 
@@ -58,15 +64,23 @@ def ablate(
         costs = [known_costs(cell.config) for cell in grid.cells] if outcomes else None
         return summarise(grid, outcomes, costs)
 
-    with folder.opened(grid), tolerant(console):
+    with contextlib.ExitStack() as stack:
+        nodes = [] if ray is None else stack.enter_context(connected(ray))
+        stack.enter_context(folder.opened(grid, shared=ray is not None))
+        stack.enter_context(tolerant(console))
+        if ray is None:
+            executor, at_once = processes.LocalProcesses(folder, jobs), jobs
+        else:
+            executor = RayTasks(folder, ray, nodes)
+            at_once = sum(places(node, ray) for node in nodes)
         done = len(training.finished(grid, folder))
         if done:
             _print_line(console, f"{done} of {len(grid.runs)} runs are already in {folder.path}.")
-        with Display(console, metric_of(grid), len(grid.runs), done, jobs) as display:
+        with Display(console, metric_of(grid), len(grid.runs), done, at_once) as display:
             outcomes = training.train_all(
                 grid,
                 folder,
-                processes.LocalProcesses(folder, jobs),
+                executor,
                 display,
                 lambda outcomes: files.write_tables(folder, results_of(outcomes)),
             )

@@ -4,6 +4,7 @@ grid.json  results.jsonl  table.csv  table.md  effects.csv  plot.png  curves.png
 rates.csv  rates.png  lock
 runs/SLUG/         a training run, see `miras.train.runs.run_folder`, and its outcome.json
 logs/SLUG.log      the output of a run's process
+logs/SLUG.node     the machine of the run's process, on a cluster
 compiled/          compiled programs that the seeds of a cell share, while the grid is trained
 plugins/           user code that the cells need, see `miras.config.plugins`
 """
@@ -20,9 +21,10 @@ from miras.config import difference_of, plugins
 from miras.errors import ConfigError
 from miras.runtime.files import is_leftover, write_atomically
 from miras.runtime.paths import local_path
+from miras.train.runs import disk_lock
 from miras.train.runs.run_folder import RunFolder, cannot_write
 
-_OURS_BEFORE_GRID = {"lock", "grid.json.new", "plugins"}
+_OURS_BEFORE_GRID = {*disk_lock.FILES, "grid.json.new", "plugins"}
 
 
 class GridFolder:
@@ -77,14 +79,21 @@ class GridFolder:
             )
 
     @contextlib.contextmanager
-    def opened(self, grid: AblationGrid) -> Iterator[None]:
+    def opened(self, grid: AblationGrid, *, shared: bool = False) -> Iterator[None]:
         """Lock the folder for this process, and create its files and subfolders.
+
+        Args:
+            grid: of the folder.
+            shared: whether other machines write runs there.
 
         Raises:
             ConfigError: for another grid's folder, one in use, or one that cannot be written.
         """
         self.check(grid)
-        with RunFolder(self.path).locked():
+        folder = RunFolder(self.path)
+        if shared:
+            folder.share()
+        with folder.locked():
             self.check(grid)  # another process may have written it before the lock
             shutil.rmtree(
                 self.compiled, ignore_errors=True

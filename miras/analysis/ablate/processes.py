@@ -164,6 +164,7 @@ def start(
     *,
     worker: tuple[str, ...] | None = None,
     append: bool = False,
+    cwd: str | None = None,
 ) -> subprocess.Popen:
     """Start the worker of a run. It ends at once when this process does.
 
@@ -173,6 +174,7 @@ def start(
         environment: of the process.
         worker: arguments of the interpreter; `WORKER` if not given.
         append: whether its log goes on, or is written anew.
+        cwd: its working directory; this process's if not given.
     """
     log = work.log(folder)
     check_target(log)
@@ -183,6 +185,7 @@ def start(
             stdout=output,
             stderr=output,
             env=environment,
+            cwd=cwd,
             start_new_session=True,  # only this process handles the terminal's interrupt
         )
     assert process.stdin is not None

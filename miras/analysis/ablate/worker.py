@@ -11,6 +11,8 @@ import pathlib
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from miras.analysis.ablate.folder import GridFolder
 from miras.analysis.ablate.measurements import measurements
@@ -20,6 +22,10 @@ from miras.errors import ConfigError
 from miras.runtime.files import write_atomically
 from miras.runtime.terminal import tolerant_output
 from miras.train.loggers.jsonl import read_metrics
+
+_PATIENCE = 600.0  # seconds for which a worker waits for a run that has its folder
+_PAUSE = 5.0
+_Result = TypeVar("_Result")
 
 
 def main(folder: str) -> int:
@@ -43,7 +49,7 @@ def main(folder: str) -> int:
     parameters: int | None = None
     reason = None
     try:
-        result = train(config, folder, utilization=utilization(config))
+        result = _when_free(lambda: train(config, folder, utilization=utilization(config)))
         scores, resumed = result.held_out._asdict(), result.resumed_from
         parameters = sum(leaf.size for leaf in jax.tree.leaves(result.state.params))
     except NonFiniteError as error:
@@ -65,6 +71,24 @@ def main(folder: str) -> int:
     )
     write_atomically(pathlib.Path(folder) / OUTCOME, outcome.to_json())
     return 0 if reason is None else 1
+
+
+def _when_free(call: Callable[[], _Result]) -> _Result:
+    """The result of a call, which is repeated for a while if a run that is alive has the folder.
+
+    On a cluster, a node that is cut off is lost for the others before it knows.
+    """
+    from miras.train.runs.lease import InUseError
+
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return call()
+        except InUseError as error:
+            if time.monotonic() > end:
+                raise
+            print(f"waiting: {error}", flush=True)
+            time.sleep(_PAUSE)
 
 
 def _print_error(error: ConfigError) -> int:

@@ -8,13 +8,11 @@ import socket
 import time
 from typing import Any
 
-import jax
-
-import miras
 from miras.config import config_hash, to_dict
 from miras.config.comparison import difference_of
 from miras.errors import ConfigError
 from miras.runtime import processes
+from miras.runtime.code_version import code_version
 from miras.runtime.files import write_atomically
 from miras.train.config import RunConfig
 
@@ -82,19 +80,12 @@ def check_agreement(config: RunConfig, position: Any) -> None:
                 "command on every host."
             )
     processes.check_equal(
-        {"the code": _code()}, "install the same versions of miras and jax on every host."
+        {"the code": code_version()}, "install the same versions of miras and jax on every host."
     )
     processes.check_equal(
         {"the data": _hash(json.dumps(position, sort_keys=True).encode())},
         "every host must read the same files; `data.source` must name the same content.",
     )
-
-
-def _code() -> str:
-    """The versions of miras and jax, and a hash of the source of miras."""
-    root = pathlib.Path(miras.__file__).parent
-    content = b"".join(path.read_bytes() for path in sorted(root.rglob("*.py")))
-    return f"miras {miras.__version__} (source {_hash(content)}), jax {jax.__version__}"
 
 
 def _hash(content: bytes) -> str:

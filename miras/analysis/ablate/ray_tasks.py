@@ -1,0 +1,188 @@
+"""Workers as tasks of a Ray cluster, which has the queue, and starts a lost one elsewhere."""
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from miras.analysis.ablate import processes
+from miras.analysis.ablate.executor import Ended, Executor, Started
+from miras.analysis.ablate.folder import GridFolder
+from miras.analysis.ablate.grid import GridRun
+from miras.analysis.ablate.outcome import Outcome
+from miras.analysis.ablate.processes import RunWork
+from miras.analysis.ablate.ray_cluster import RayOptions
+from miras.analysis.ablate.ray_node import CHECK, Cell, check_node, place_file, run_cell
+from miras.errors import ConfigError
+from miras.runtime.code_version import code_version
+from miras.runtime.files import write_atomically
+
+RETRIES = 100  # nodes that a run may lose before it fails
+_PAUSE = 1.0  # seconds between reads of the files that say where runs are
+_ANSWER = 120.0  # seconds in which a node answers, which starts a process for it
+_END = 10.0  # seconds in which Ray kills tasks
+
+
+class RayTasks(Executor):
+    """Trains runs on the nodes of the cluster to which this process is connected.
+
+    All runs are submitted at once, and Ray starts each as soon as a node has what it needs. A run
+    whose node was lost goes on from its checkpoint on another; one whose worker fails has failed,
+    as on this machine.
+
+    Args:
+        folder: of the grid, on a disk that all nodes share.
+        options: what each run needs.
+        nodes: on which a run can be, as `ray.nodes()` describes them.
+
+    Raises:
+        ConfigError: a node does not see the folder, or has other code.
+    """
+
+    def __init__(self, folder: GridFolder, options: RayOptions, nodes: Sequence[Mapping[str, Any]]):
+        import ray
+
+        self._folder, self._options = folder, options
+        _check_nodes(folder, nodes)
+        self._task = ray.remote(
+            num_cpus=options.cpus,
+            num_gpus=options.gpus,
+            resources=dict(options.resources),
+            max_retries=RETRIES,
+        )(run_cell)
+        self._runs: dict[Any, GridRun] = {}
+        self._places: dict[GridRun, str] = {}
+        self._last_read = 0.0
+
+    def accepts(self) -> bool:
+        """Always: Ray has the queue."""
+        return True
+
+    def submit(self, run: GridRun) -> None:
+        """Put a run into Ray's queue."""
+        place_file(self._folder, run.slug).unlink(missing_ok=True)  # of an earlier command
+        cell = Cell(
+            RunWork.of(run),
+            str(self._folder.path.absolute()),
+            os.getcwd(),
+            self._options.threads,
+            self._options.gpus < 1,
+            processes.WORKER,
+        )
+        name = f"{run.name}, seed {run.seed}"
+        self._runs[self._task.options(name=name).remote(cell)] = run
+
+    def poll(self) -> list[Started | Ended]:
+        """Which runs have a node, perhaps another than before, and which have ended."""
+        import ray
+
+        done, _ = ray.wait(list(self._runs), num_returns=len(self._runs), timeout=0)
+        events: list[Started | Ended] = []
+        if done or time.monotonic() - self._last_read > _PAUSE:
+            self._last_read = time.monotonic()
+            events += self._placed()
+        for task in done:
+            run = self._runs.pop(task)
+            if self._places.pop(run, None) is None:  # ended before it was seen
+                events.append(Started(run, ""))
+            events.append(Ended(run, _outcome(task, run)))
+        return events
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the workers on all nodes, and wait for them; the others never start."""
+        import ray
+
+        for task in self._runs:
+            ray.cancel(task)
+        while self._runs:
+            done, _ = ray.wait(list(self._runs), timeout=_PAUSE)
+            for task in done:
+                del self._runs[task]
+
+    def __exit__(self, *_) -> None:
+        import ray
+
+        for task in self._runs:
+            ray.cancel(task, force=True)
+        if self._runs:
+            ray.wait(list(self._runs), num_returns=len(self._runs), timeout=_END)
+        self._runs.clear()
+
+    def _placed(self) -> list[Started]:
+        """The runs whose files of places have changed."""
+        events = []
+        for run in self._runs.values():
+            try:
+                text = place_file(self._folder, run.slug).read_text()
+                place = json.loads(text)["place"]
+            except (OSError, ValueError):  # it is waiting
+                continue
+            if self._places.get(run) != text:
+                self._places[run] = text
+                events.append(Started(run, place))
+        return events
+
+
+def _outcome(task: Any, run: GridRun) -> Outcome:
+    import ray
+    from ray import exceptions
+
+    work = RunWork.of(run)
+    try:
+        found: Any = ray.get(task)
+    except exceptions.RayError as error:
+        return work.failed(f"Ray: {_sentence(error)}", 0)
+    return work.failed("its task was cancelled", 0) if found is None else found
+
+
+def _check_nodes(folder: GridFolder, nodes: Sequence[Mapping[str, Any]]) -> None:
+    """Check that nodes see the folder of the grid, and have this code."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    token, path = secrets.token_hex(8), folder.path.absolute()
+    write_atomically(path / CHECK, token + "\n")
+    check = ray.remote(num_cpus=0, max_retries=0)(check_node)
+    names = {}
+    for node in nodes:
+        where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        name = f"{node['NodeManagerHostname']} (node {node['NodeID'][:8]})"
+        names[check.options(scheduling_strategy=where).remote(str(path), token)] = name
+    try:
+        done, _ = ray.wait(list(names), num_returns=len(names), timeout=_ANSWER)
+        for task in done:
+            _check_answer(task, names[task], folder)
+    finally:
+        (path / CHECK).unlink(missing_ok=True)
+
+
+def _check_answer(task: Any, name: str, folder: GridFolder) -> None:
+    import ray
+    from ray import exceptions
+
+    lost = (exceptions.NodeDiedError, exceptions.TaskUnschedulableError)
+    try:
+        seen, code = ray.get(task)
+    except lost:  # another node takes its place, or none is needed
+        return
+    except exceptions.RayError as error:
+        raise ConfigError(
+            f"{name} cannot run a cell ({_sentence(error)}): install miras there, as here."
+        ) from error
+    if not seen:
+        raise ConfigError(
+            f"{name} does not see {folder.path.absolute()} as this machine does: give a folder on "
+            "a disk that all nodes share with --out."
+        )
+    if code != code_version():
+        raise ConfigError(
+            f"{name} has {code}, and this machine {code_version()}: install the same on all nodes."
+        )
+
+
+def _sentence(error: Exception) -> str:
+    """The last line of an error of Ray, which is the cause."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip()[:300].rstrip(".")
