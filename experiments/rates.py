@@ -77,7 +77,7 @@ def measure(run: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         try:
             held_out = train(settled, folder, console=Console(quiet=True)).held_out
-            bits = held_out.bits_per_byte
+            bits = held_out._asdict()["bits_per_byte"]
         except NonFiniteError:
             bits = None
     return {**run, "lr": settled.model.rule.algorithm.lr, "bits_per_byte": bits}

@@ -38,6 +38,7 @@ from miras.analysis.costs import costs
 from miras.analysis.eval.evaluate import evaluate_task
 from miras.analysis.match import match
 from miras.data import vocabulary
+from miras.data.task import with_examples
 from miras.runtime.figures import png, write_figure
 from miras.runtime.terminal import tolerant_output
 from miras.tasks.niah import NIAH, NOISE
@@ -139,7 +140,7 @@ def run(name: str, task: str, seed: int, *words: str) -> dict:
     """Train one model, its config changed by `words`, and ask it at every length."""
     with tempfile.TemporaryDirectory() as folder:
         config = miras.override(configured(name, task, seed, pathlib.Path(folder)), *words)
-        assert config.data.task is not None
+        own = with_examples(config.data.task)
         out = pathlib.Path(folder) / "run"
         start = time.monotonic()
         train(config, out)
@@ -147,7 +148,7 @@ def run(name: str, task: str, seed: int, *words: str) -> dict:
         lengths = [config.data.sequence * times for times in FARTHER]
         depths = (0.0,) if task == "mqar" else (0.0, 0.5, 1.0)
         each = EXAMPLES // len(depths)
-        results = evaluate_task(load_run(out), config.data.task, lengths, depths, each)
+        results = evaluate_task(load_run(out), own, lengths, depths, each)
     cells = {length: results.of_length(length) for length in lengths}
     return {
         "model": name,
