@@ -52,6 +52,38 @@ def sky(folder: pathlib.Path, commands: list[list[str]]) -> None:
         assert str(found.cloud) == "GCP" if tpu else found.accelerators == {"H100": 8}
 
 
+def sky_sweep(folder: pathlib.Path, commands: list[list[str]]) -> None:
+    """The task of docs/sweeps.md: several slices of one host each."""
+    from sky import Task
+    from sky.client.cli.command import cli
+    from sky.skylet.constants import SKY_REMOTE_RAY_PORT
+
+    os.chdir(folder)
+    for words in commands:
+        parse_click(cli, words)
+    task = Task.from_yaml("sweep.sky.yaml")
+    (found,) = task.resources
+    print(task.num_nodes, found.accelerators, found.zone, found.job_recovery)
+    assert (task.num_nodes, found.accelerators) == (4, {"tpu-v5litepod-8": 1})
+    assert found.job_recovery["recover_on_exit_codes"] == [137, 143]
+    assert str(SKY_REMOTE_RAY_PORT) not in task.run
+
+
+def kubernetes(folder: pathlib.Path, _: list[list[str]]) -> None:
+    """The disk and the pods of docs/sweeps.md against the schemas of Kubernetes."""
+    import kubernetes_validate
+    import yaml
+
+    disk, job = yaml.safe_load_all((folder / "sweep.k8s.yaml").read_text())
+    cluster = job["spec"]["rayClusterSpec"]
+    templates = [group["template"] for group in cluster["workerGroupSpecs"]]
+    for template in (cluster["headGroupSpec"]["template"], *templates):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **template}
+        kubernetes_validate.validate(pod, "1.33", strict=True)
+        print("a pod of", template["spec"]["containers"][0]["name"])
+    kubernetes_validate.validate(disk, "1.33", strict=True)
+
+
 def xpk(folder: pathlib.Path, commands: list[list[str]]) -> None:
     """xpk's argument parser, and what it knows of the slice."""
     from xpk.core.system_characteristics import get_system_characteristics
@@ -147,6 +179,7 @@ def ray(folder: pathlib.Path, commands: list[list[str]]) -> None:
 
 
 if __name__ == "__main__":
-    {"sky": sky, "xpk": xpk, "gcloud": gcloud, "ray": ray}[sys.argv[1]](
+    checks = (sky, sky_sweep, kubernetes, xpk, gcloud, ray)
+    {check.__name__: check for check in checks}[sys.argv[1]](
         pathlib.Path(sys.argv[2]), [shlex.split(line) for line in sys.argv[3:]]
     )

@@ -17,15 +17,17 @@ import pytest
 
 from miras.cli.main import main
 from miras.parallel.slices import parse_slice
+from tests.launch import test_sweeps
 from tests.launch.test_pages import commands
 
 pytestmark = pytest.mark.interop
 
 PACKAGES = {
     "sky": "skypilot[gcp]",
-    "xpk": "xpk",
+    "xpk": "xpk==1.16.0",  # without a version, pip tries old ones for half an hour
     "gcloud": "google-cloud-tpu",
     "ray": "ray[default]",
+    "kubernetes": "kubernetes-validate==1.33.1",
 }
 CHECKS = pathlib.Path(__file__).parent / "interop.py"
 TRAIN = ["--", "train", "moneta", "--recipe", "miras-340m-15b", "--data", "gs://b/set"]
@@ -49,7 +51,7 @@ def python(tool):
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("tool", PACKAGES)
+@pytest.mark.parametrize("tool", SLICES)
 def test_the_tool_reads_what_is_written_for_it(tool, tmp_path):
     folder = tmp_path / "files"
     for n, name in enumerate(SLICES[tool]):
@@ -60,20 +62,36 @@ def test_the_tool_reads_what_is_written_for_it(tool, tmp_path):
         assert main([*argv, *TRAIN, "--out", "/shared/run"]) == 0
         if tool == "xpk":
             (folder / f"job{n}.xpk.sh").rename(folder / f"{shape}.xpk.sh")
-    home = tmp_path / "home"
+    done = check(tool, tool, folder, commands("tpu.md", tool))
+    assert done.stdout.count("\n") >= len(SLICES[tool])
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("tool", "name"), [("sky", "sky_sweep"), ("kubernetes", "kubernetes")])
+def test_the_tool_reads_the_file_of_a_sweep(tool, name, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "sweep.sky.yaml").write_text(test_sweeps.SKY)
+    (folder / "sweep.k8s.yaml").write_text(test_sweeps.KUBERNETES)
+    check(tool, name, folder, commands("sweeps.md", tool))
+
+
+def check(tool, name, folder, lines):
+    """Run a function of interop.py in the environment of a tool."""
+    home = folder.parent / "home"
     home.mkdir()
     environment = {"HOME": str(home), "PATH": os.environ["PATH"], "RAY_USAGE_STATS_ENABLED": "0"}
     environment |= {"SKYPILOT_DISABLE_USAGE_COLLECTION": "1"}
     done = subprocess.run(
-        [python(tool), CHECKS, tool, folder, *commands("tpu.md", tool)],
+        [python(tool), CHECKS, name, folder, *lines],
         env=environment | {"PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,
-        cwd=tmp_path,
+        cwd=folder.parent,
     )
     print(done.stdout[-3000:])
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("\n") >= len(SLICES[tool])
+    return done
 
 
 def test_gcloud_has_the_options(tmp_path):
@@ -83,7 +101,8 @@ def test_gcloud_has_the_options(tmp_path):
     argv += ["--shared", "10.0.0.9:/vol", "--spot", "--zone", "us-west4-a", "--project", "p"]
     assert main([*argv, *TRAIN, "--out", "/shared/run"]) == 0
     lines = (tmp_path / "job.gcloud.sh").read_text().replace("\\\n", " ").splitlines()
-    for line in [lines[-1].removeprefix("exec "), *commands("tpu.md", "gcloud")]:
+    pages = [*commands("tpu.md", "gcloud"), *commands("sweeps.md", "gcloud")]
+    for line in [lines[-1].removeprefix("exec "), *pages]:
         words = shlex.split(line)
         end = next(
             n for n, word in enumerate(words) if word in ("create", "describe", "ssh", "delete")
