@@ -86,7 +86,13 @@ def test_every_member_is_found_by_a_slip_of_the_pen(registry: Registry):
     for kind in registry.names():
         if len(kind) > 4:
             with pytest.raises(miras.ConfigError, match=f"did you mean '{kind}'"):
-                registry.get(kind[:2] + kind[3] + kind[2] + kind[4:])
+                registry.get(_swapped(kind))
+
+
+def _swapped(kind: str) -> str:
+    """The name with two neighbouring letters swapped, the first from the third on that differ."""
+    n = next(n for n in range(2, len(kind)) if kind[n] != kind[n + 1])
+    return kind[:n] + kind[n + 1] + kind[n] + kind[n + 2 :]
 
 
 def test_case_and_dashes_do_not_matter():
