@@ -66,14 +66,20 @@ def train(
             )
         check_agreement(config, trainer.data.get_state())
         # Process 0 alone writes; it does so after all others have read.
-        processes.decide(lambda: stack.enter_context(folder.locked()))
+        lease = processes.decide(lambda: stack.enter_context(folder.locked()))
+        processes.together(lambda: stack.enter_context(folder.joined(lease)))
         with trusting(trust_plugins):
             processes.decide(lambda: _write_config(folder, config, digest))
         try:
             processes.decide(
                 lambda: write_atomically(folder.data, read_report.to_json(trainer.read_reports))
             )
-            with signals.handled(), tolerant(console), status.recorded(folder.path):
+            with (
+                signals.handled(),
+                tolerant(console),
+                status.recorded(folder.path),
+                folder.completed(),
+            ):
                 result = trainer.run()
             if processes.first() and not folder.origin.exists():  # a run of an earlier version
                 provenance.save(folder.path, config, provenance.tokenizer_hash(config))

@@ -145,7 +145,8 @@ class Trainer:
             )
             if restored is not None and restored.damaged:
                 damaged = restored.damaged
-                renamed = processes.decide(
+                in_folder = processes.decide if folder.shared else processes.together
+                renamed = in_folder(
                     lambda: checkpointer.rename_damaged(folder.checkpoints, damaged)
                 )
                 reporter.warn(f"warning: {renamed}; resuming from step {start}.")
@@ -153,7 +154,9 @@ class Trainer:
                 self.wall.carry(carried(read_metrics(folder.metrics), start, self.began))
             self.profile = Profile(self.recipe.profile, total, start, folder.path)
             stack.enter_context(self.profile)
-            checkpoints = Checkpoints(folder.checkpoints, self.recipe.keep, folder.check_writer)
+            checkpoints = Checkpoints(
+                folder.checkpoints, self.recipe.keep, folder.check_writer, folder.shared
+            )
             stack.callback(checkpoints.close)
             context = LoggerContext(folder.path, to_dict(self.config), start)
             loggers = Loggers(self.logger_classes, context, reporter.warn)
@@ -172,6 +175,7 @@ class Trainer:
                     checkpoints.save(0, state, self.data)
             else:
                 state = restored.state
+                folder.empty(start)
                 log_seconds(folder.checkpoints, "restore", start, restored.seconds)
                 reporter.print_line(
                     f"the run in {folder.shown} is finished: {total} of {total} steps."

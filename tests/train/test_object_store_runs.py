@@ -1,5 +1,7 @@
 """Runs whose folder is on an object store: a local S3 server."""
 
+import dataclasses
+import json
 import re
 
 import pytest
@@ -19,6 +21,7 @@ from miras.train.runs.lease import Lease, LeaseLostError
 from miras.train.runs.mirror import Mirror
 from miras.train.runs.run_folder import RunFolder
 from miras.train.trainer import Trainer
+from tests.train import processes_run
 
 URL = "s3://bucket/runs/mine"
 
@@ -179,6 +182,43 @@ def test_a_store_that_does_not_answer_stops_no_run(store, monkeypatch):
 
 def unreachable(path):
     raise ConfigError(f"{path} cannot be reached")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.multiprocess
+def test_several_processes_write_one_checkpoint(store, tiny, tmp_path):
+    """Two processes, of which one gets SIGTERM, then one, then two: the losses of one process."""
+    config = tiny(
+        "data.batch=8", 'train.logger=["jsonl"]', "mesh.fsdp=-1", steps=12, log_every=1,
+        eval_every=6, health_every=100, checkpoint_every=3, checkpoint_minutes=None, keep=1,
+        schedule="constant",
+    )  # fmt: skip
+    ended = processes_run.run([config] * 2, [URL] * 2, tmp_path / "a", at=3, who=1, sleep=0.3)
+    assert [process.code for process in ended] == [143, 143], ended
+    (saved,) = markers(store)
+    assert 3 < saved < 12
+    assert f"step {saved} of 12, which is saved in {URL}" in ended[0].said[-1]
+    marker = json.loads(store.cat_file(f"bucket/runs/mine/checkpoints/{saved}.json"))
+    assert {f"state/array_metadatas/process_{i}" for i in (0, 1)} <= set(marker["files"])
+    sizes = {
+        name.partition(f"{marker['prefix']}/")[2]: store.size(name)
+        for name in store.find(f"bucket/runs/mine/checkpoints/{marker['prefix']}")
+    }
+    assert sizes == marker["files"]
+    assert not [name for name in store.find("bucket/runs/mine") if ".parts" in name]
+    shorter = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=9))
+    assert train(shorter, URL).resumed_from == saved
+    ended = processes_run.run([config] * 2, [URL] * 2, tmp_path / "b")
+    assert [process.code for process in ended] == [0, 0], ended
+    assert "resuming from step 9 of 12" in ended[0].out
+    expected = train(config, tmp_path / "run").folder
+    store.get_file("bucket/runs/mine/metrics.jsonl", tmp_path / "metrics.jsonl")
+    found, wanted = (
+        {(line["step"], line["kind"]): line["loss"] for line in read_metrics(path)
+         if ("loss" in line and line["step"] not in (9,)) or line["kind"] == "train"}
+        for path in (tmp_path / "metrics.jsonl", expected / "metrics.jsonl")
+    )  # fmt: skip
+    assert found == pytest.approx(wanted, rel=2e-5)  # as in test_processes
 
 
 def test_what_holds_no_run(store, tiny):

@@ -22,6 +22,11 @@ from miras.runtime import processes
 from miras.train.checkpoints import multi_steps
 from miras.train.checkpoints.digest import digest
 from miras.train.checkpoints.manifest import DamagedError, Manifest
+from miras.train.checkpoints.orbax_processes import (
+    ignore_preemption,
+    loading_alone,
+    saving_apart,
+)
 from miras.train.checkpoints.silence import drain_callbacks, silence_orbax
 from miras.train.checkpoints.times import log_seconds
 from miras.train.state import TrainState
@@ -120,9 +125,7 @@ def _load(
         fetch()
     manifest = Manifest()
     # By default Orbax waits for all processes after it has read, and so for one that cannot read.
-    own = processes.index()
-    alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
-    with ocp.Context(multiprocessing_options=alone):
+    with loading_alone():
         # One item at a time: if one of several fails, Orbax never awaits the others.
         ocp.load_checkpointables(path, {"data": manifest})
         saved = multi_steps.saved_form(path, like)
@@ -186,10 +189,16 @@ class Checkpoints:
         folder: of the checkpoints; created if it does not exist.
         keep: how many to keep. An older one is deleted only after a newer one is complete.
         check_writer: called before each save; raises ConfigError if this process must not write.
+        shared: whether all processes of the run see the files in `folder`. If not, each writes the
+            shards of its devices to its own, and `check_writer` is called in all of them alike.
     """
 
     def __init__(
-        self, folder: pathlib.Path, keep: int, check_writer: Callable[[], None] = lambda: None
+        self,
+        folder: pathlib.Path,
+        keep: int,
+        check_writer: Callable[[], None] = lambda: None,
+        shared: bool = True,
     ):
         self.folder, self._check_writer = folder, check_writer
         policies: Any = ocp.training
@@ -197,11 +206,12 @@ class Checkpoints:
             stack.enter_context(silence_orbax())
             self._orbax = ocp.training.Checkpointer(
                 str(folder.absolute()),
+                context=None if shared else saving_apart(),
                 save_decision_policy=policies.save_decision_policies.FixedIntervalPolicy(1),
                 preservation_policy=policies.preservation_policies.LatestN(keep),
                 cleanup_tmp_directories=True,
             )
-            _ignore_preemption(self._orbax)
+            ignore_preemption(self._orbax)
             self._quiet = stack.pop_all()
         self._last = time.monotonic()
         self._pending: Any = None  # the save in progress
@@ -217,9 +227,9 @@ class Checkpoints:
         Raises:
             ConfigError: this checkpoint or the previous one cannot be written.
         """
+        self._finish()
         self._check_writer()
         try:
-            self._finish()
             jax.block_until_ready(state)
             start = time.monotonic()
             manifest = Manifest(None if data is None else data.get_state(), digest(state))
@@ -240,8 +250,8 @@ class Checkpoints:
         Raises:
             ConfigError: it cannot be written.
         """
+        self._finish()
         try:
-            self._finish()
             self._orbax.wait()
         except Exception as error:
             raise self._failed(error) from error
@@ -256,18 +266,24 @@ class Checkpoints:
             if processes.is_lost():
                 return
             try:
-                try:
-                    self._finish()
-                finally:
-                    self._orbax.close()
-            except Exception as error:
-                raise self._failed(error) from error
+                self._finish()
+            finally:
+                self._close()
 
     def _finish(self) -> None:
         """Wait for the save in progress, which also releases its thread and file descriptors."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            pending.result()
+            try:
+                pending.result()
+            except Exception as error:
+                raise self._failed(error) from error
+
+    def _close(self) -> None:
+        try:
+            self._orbax.close()
+        except Exception as error:
+            raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> Exception:
         drain_callbacks()
@@ -278,18 +294,6 @@ class Checkpoints:
             f"{last_good(self.folder)}: free space or make the folder writable, and repeat the "
             "command to resume."
         )
-
-
-def _ignore_preemption(orbax: ocp.training.Checkpointer) -> None:
-    """Keep Orbax from asking jax for a preemption, in each save and in a thread after it.
-
-    Orbax asks with the step as the counter, and jax then takes the step for the last counter of
-    this process, in place of that of `signals.poll`. After a signal, the counter at which all
-    processes agree to stop can be one that some of them have passed: these go on, and the others
-    wait for them in the save. Orbax has no public option for this.
-    """
-    manager: Any = orbax._manager
-    manager.reached_preemption = lambda step: False
 
 
 def last_good(folder: pathlib.Path) -> str:

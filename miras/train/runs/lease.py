@@ -31,6 +31,9 @@ locks between hosts, or keep those of a host that is lost.
    network file system may list a folder as it was a minute ago, but it opens a file as it is now: a
    new writer removes the object of the one before, which finds out by that.
 
+Of a run of several processes, process 0 acquires and renews the lease. The others `join` it: they
+know its epoch and token, and check as in 4.
+
 A store that ignores the condition of 1 lets the last of several creators win; the others find its
 token in their object at their next heartbeat, and stop.
 """
@@ -75,12 +78,13 @@ class Lease:
     Attributes:
         epoch: the number of this writer, >= 1, higher than those of all writers before; 0 before
             `acquire`.
+        token: by which its processes know its object.
     """
 
     def __init__(self, folder: epath.Path, lost: Callable[[LeaseLostError], None] | None = None):
         self.epoch, self._when_lost = 0, lost
         self._run, self._folder = folder, folder / "writer"
-        self._token, self._beats = secrets.token_hex(8), 0
+        self.token, self._beats = secrets.token_hex(8), 0
         self._lost: LeaseLostError | None = None
         self._stop = threading.Event()
         self._busy = threading.Lock()  # of the lease's object
@@ -106,6 +110,15 @@ class Lease:
             paths.remove(self._object(older))
         self._thread.start()
 
+    def join(self, epoch: int, token: str) -> None:
+        """Check from now on that process 0 of this run, which has acquired the lease, still has it.
+
+        Args:
+            epoch: of process 0.
+            token: of process 0.
+        """
+        self.epoch, self.token = epoch, token
+
     def check(self) -> None:
         """Check that no other writer has taken the lease.
 
@@ -115,7 +128,7 @@ class Lease:
         """
         if self._lost is None:
             epoch, holder = self._highest()
-            if epoch != self.epoch or (holder or {}).get("token") != self._token:
+            if epoch != self.epoch or (holder or {}).get("token") != self.token:
                 self._lost = LeaseLostError(
                     f"{self._run} was taken over by {_named(holder or {})}, since this run had "
                     f"not renewed its lease for {EXPIRY:g} s: this run stops and writes nothing "
@@ -196,7 +209,7 @@ class Lease:
         return self._folder / f"{epoch:08}.json"
 
     def _content(self, **more: bool) -> str:
-        own = {"token": self._token, "host": socket.gethostname(), "process": os.getpid()}
+        own = {"token": self.token, "host": socket.gethostname(), "process": os.getpid()}
         return json.dumps(own | {"beats": self._beats} | more, indent=1) + "\n"
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 from miras.config import config_hash, from_json, plugins, to_json
 from miras.errors import ConfigError
-from miras.runtime import processes
+from miras.runtime import processes, signals
 from miras.runtime.files import expand_home, is_leftover, write_atomically
 from miras.runtime.paths import is_remote
 from miras.train.checkpoints.checkpointer import saved_steps
@@ -46,6 +46,7 @@ class RunFolder:
 
     Attributes:
         shown: the folder as the user knows it: its path, or its URL.
+        shared: whether all processes of the run see the files in `path`.
 
     Raises:
         ConfigError: the home folder of a ~name does not exist, or an object store cannot be used.
@@ -55,6 +56,7 @@ class RunFolder:
         self._mirror = Mirror(os.fspath(path)) if is_remote(path) else None
         self.path = expand_home(path) if self._mirror is None else self._mirror.local
         self.shown = self.path if self._mirror is None else self._mirror.url
+        self.shared = self._mirror is None or processes.count() == 1
         self.config = self.path / "config.json"
         self.hash = self.path / "config_hash"
         self.data = self.path / "data.json"
@@ -146,10 +148,9 @@ class RunFolder:
         """
         if self._mirror is None:
             check_seen(self.path)
-        elif processes.count() > 1:
-            raise ConfigError(
-                f"{self.shown} cannot be the folder of a run of {processes.count()} processes: "
-                "give a folder on a file system that all hosts share with --out."
+        else:
+            processes.check_equal(
+                {"the run folder": str(self.shown)}, "give the same --out on every host."
             )
 
     def fetch(self, step: int) -> None:
@@ -162,13 +163,23 @@ class RunFolder:
         if self._mirror is not None:
             self._mirror.fetch(step)
 
+    def empty(self, step: int) -> None:
+        """Delete the local copy of a checkpoint, if the folder is on an object store."""
+        if self._mirror is not None:
+            self._mirror.empty(step)
+
     def check_writer(self) -> None:
-        """Check that no other process has taken over a locked folder.
+        """Check that no other run has taken over a locked folder.
+
+        In a run of several processes on an object store, all must call it, between saves: it also
+        completes the checkpoints that they have saved.
 
         Raises:
             ConfigError: one has, on an object store or a shared disk.
         """
-        if self._mirror is not None:
+        if not self.shared:
+            self._complete()
+        elif self._mirror is not None:
             self._mirror.check()
         else:
             self._lock.check()
@@ -183,18 +194,57 @@ class RunFolder:
             self._lock.share()
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def completed(self) -> Iterator[None]:
+        """Complete the checkpoints at the end of a block, which all processes leave alike.
+
+        After an error in some process nothing is done.
+
+        Raises:
+            ConfigError: some process cannot upload its part.
+        """
+        try:
+            yield
+        except signals.Interrupted:
+            self._complete(last=True)
+            raise
+        self._complete(last=True)
+
+    def _complete(self, last: bool = False) -> None:
+        if self._mirror is not None and not self.shared:
+            self._mirror.complete(last)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[tuple[int, str] | None]:
         """Lock the folder for this process; the folder is created if it does not exist.
 
         A killed run leaves no lock behind (`DiskLock`). On an object store the lock is a lease
         (`lease`), and at the end what has changed is uploaded.
 
+        Yields:
+            What the other processes of the run need for `joined`.
+
         Raises:
             InUseError: another process holds the lock.
             ConfigError: the folder cannot be written.
         """
-        with self._lock.held() if self._mirror is None else self._mirror.written():
+        with self._lock.held() if self._mirror is None else self._mirror.written() as lease:
+            yield lease
+
+    @contextlib.contextmanager
+    def joined(self, lease: tuple[int, str] | None) -> Iterator[None]:
+        """Let the processes other than 0 upload what they write, if each has its own copy.
+
+        Args:
+            lease: what `locked` has yielded in process 0.
+
+        Raises:
+            ConfigError: the store cannot be reached.
+        """
+        if self._mirror is None or processes.first():
             yield
+        else:
+            with self._mirror.written(lease):
+                yield
 
     def write_config(self, config: RunConfig, tokenizer: str | None = None) -> None:
         """Save the config, its hash, the plugins and the tokenizer, unless they are unchanged.
