@@ -28,7 +28,10 @@ def saving_apart() -> ocp.Context:
     all processes. Every shard is a file of its own (Zarr without OCDBT, which Orbax would merge),
     so that the union of these folders is the checkpoint.
     """
-    saving = ocp.options.ArrayOptions.Saving(use_ocdbt=False, use_replica_parallel=False)
+    # Orbax would compare the metadata of all processes, of which each folder has those of one.
+    saving = ocp.options.ArrayOptions.Saving(
+        use_ocdbt=False, use_replica_parallel=False, array_metadata_store=None
+    )
     return ocp.Context(
         multiprocessing_options=ocp.options.MultiprocessingOptions(primary_host=processes.index()),
         array_options=ocp.options.ArrayOptions(saving=saving),
