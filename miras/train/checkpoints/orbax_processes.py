@@ -7,8 +7,21 @@ metadata, and all wait for each other at barriers.
 from typing import Any
 
 from orbax.checkpoint import v1 as ocp
+from orbax.checkpoint._src.metadata.array_metadata_store import Store  # it has no public name
 
 from miras.runtime import processes
+
+
+class _OwnMetadata(Store):
+    """The metadata of arrays (the kind of random keys, ...), as one process writes them.
+
+    Orbax compares those of all processes if process 0 or another one writes for all, and fails if
+    they are not in its folder.
+    """
+
+    async def read(self, checkpoint_dir: Any, process_index: int | None = None) -> Any:
+        """The metadata of one process; None for those of all."""
+        return None if process_index is None else await super().read(checkpoint_dir, process_index)
 
 
 def loading_alone() -> ocp.Context:
@@ -28,9 +41,8 @@ def saving_apart() -> ocp.Context:
     all processes. Every shard is a file of its own (Zarr without OCDBT, which Orbax would merge),
     so that the union of these folders is the checkpoint.
     """
-    # Orbax would compare the metadata of all processes, of which each folder has those of one.
     saving = ocp.options.ArrayOptions.Saving(
-        use_ocdbt=False, use_replica_parallel=False, array_metadata_store=None
+        use_ocdbt=False, use_replica_parallel=False, array_metadata_store=_OwnMetadata()
     )
     return ocp.Context(
         multiprocessing_options=ocp.options.MultiprocessingOptions(primary_host=processes.index()),
