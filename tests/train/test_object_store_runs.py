@@ -1,15 +1,16 @@
 """Runs whose folder is on an object store: a local S3 server."""
 
-import dataclasses
 import json
 import re
+import shutil
+import signal
 
 import pytest
 
 from miras.analysis.ablate.folder import GridFolder
 from miras.cli.main import main
 from miras.errors import ConfigError
-from miras.runtime import paths
+from miras.runtime import paths, processes
 from miras.runtime.paths import open_path
 from miras.train import load_run, train
 from miras.train.checkpoints.checkpointer import saved_steps
@@ -20,6 +21,7 @@ from miras.train.runs.initial_parameters import parse_source
 from miras.train.runs.lease import Lease, LeaseLostError
 from miras.train.runs.mirror import Mirror
 from miras.train.runs.run_folder import RunFolder
+from miras.train.runs.stored_checkpoints import StoredCheckpoints
 from miras.train.trainer import Trainer
 from tests.train import processes_run
 
@@ -170,6 +172,62 @@ def test_a_checkpoint_counts_with_its_marker_and_all_its_files(store):
     assert markers(store) == []
 
 
+def test_a_checkpoint_counts_once_all_processes_have_uploaded(store, monkeypatch, tmp_path):
+    """Two processes, each with its folder: a kill of one at any time leaves the older checkpoint."""
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    url = open_path(f"{URL}/checkpoints")
+    parts = [StoredCheckpoints(url, tmp_path / str(i)) for i in (0, 1)]
+
+    def save(number, step):
+        folder = tmp_path / str(number) / str(step)
+        (folder / "state").mkdir(parents=True)
+        (folder / "meta").write_text("of all")
+        (folder / "state" / str(number)).write_text(f"{number} of {step}")
+
+    def upload(number):
+        monkeypatch.setattr(processes, "index", lambda: number)
+        parts[number].upload(7)
+        if number == 0:
+            parts[0].commit(7)
+            parts[0].delete_gone(7)
+
+    for step in (3, 6):
+        for number in (0, 1):
+            save(number, step)
+        upload(0)
+        assert markers(store) == [3] * (step == 6)
+        if step == 6:  # Orbax keeps one, and process 1 has not uploaded its part
+            shutil.rmtree(tmp_path / "0" / "3")
+            upload(0)
+            assert markers(store) == [3]
+        upload(1)
+        upload(0)
+    assert markers(store) == [6]
+    assert not store.exists("bucket/runs/mine/checkpoints/3-7")
+    reader = StoredCheckpoints(url, tmp_path / "reader")
+    reader.find()
+    reader.fetch(6)
+    found = tmp_path / "reader" / "6"
+    assert (found / "meta").read_text() == "of all"
+    assert [(found / "state" / str(i)).read_text() for i in (0, 1)] == ["0 of 6", "1 of 6"]
+    reader.empty(6)
+    assert saved_steps(tmp_path / "reader") == [6]
+    assert not list(found.iterdir())
+
+
+def test_all_processes_of_a_run_lose_its_lease(store, monkeypatch):
+    first, other, next_ = (Lease(open_path(URL)) for _ in range(3))
+    first.acquire()
+    other.join(first.epoch, first.token)
+    other.check()
+    monkeypatch.setattr(lease, "EXPIRY", 0.2)
+    next_.acquire()
+    for lost in (first, other):
+        with pytest.raises(LeaseLostError, match="was taken over"):
+            lost.check()
+    next_.release()
+
+
 def test_a_store_that_does_not_answer_stops_no_run(store, monkeypatch):
     writer = Mirror(URL)
     with writer.written():
@@ -184,41 +242,92 @@ def unreachable(path):
     raise ConfigError(f"{path} cannot be reached")
 
 
-@pytest.mark.exhaustive
-@pytest.mark.multiprocess
-def test_several_processes_write_one_checkpoint(store, tiny, tmp_path):
-    """Two processes, of which one gets SIGTERM, then one, then two: the losses of one process."""
-    config = tiny(
+@pytest.fixture(scope="module")
+def several(tiny):
+    """A config of runs of several processes."""
+    return tiny(
         "data.batch=8", 'train.logger=["jsonl"]', "mesh.fsdp=-1", steps=12, log_every=1,
         eval_every=6, health_every=100, checkpoint_every=3, checkpoint_minutes=None, keep=1,
         schedule="constant",
     )  # fmt: skip
-    ended = processes_run.run([config] * 2, [URL] * 2, tmp_path / "a", at=3, who=1, sleep=0.3)
+
+
+def losses(path):
+    lines = [line for line in read_metrics(path) if line["kind"] in ("train", "held_out")]
+    found = {(line["step"], line["kind"]): line["loss"] for line in lines}
+    assert len(found) == len(lines), "a measurement occurs twice"
+    return found
+
+
+def check_same(store, config, tmp_path):
+    """The losses in the bucket are those of an undisturbed run of one process."""
+    store.get_file("bucket/runs/mine/metrics.jsonl", tmp_path / "metrics.jsonl")
+    expected = losses(train(config, tmp_path / "undisturbed").folder / "metrics.jsonl")
+    assert losses(tmp_path / "metrics.jsonl") == pytest.approx(expected, rel=2e-5)
+
+
+def check_whole(store, step, processes):
+    """The only checkpoint has the parts of all processes, and no other object is left."""
+    assert markers(store) == [step]
+    marker = json.loads(store.cat_file(f"bucket/runs/mine/checkpoints/{step}.json"))
+    assert len(marker["parts"]) == processes
+    prefix = f"bucket/runs/mine/checkpoints/{marker['prefix']}"
+    stored = {name.removeprefix(f"{prefix}/"): store.size(name) for name in store.find(prefix)}
+    parts = enumerate(marker["parts"])
+    named = {f"{i}/{name}": size for i, part in parts for name, size in part.items()}
+    lists = {f"{i}.json" for i in range(1, processes)}
+    assert {name: size for name, size in stored.items() if name not in lists} == named
+    shards = [name.partition("/")[2] for name in named if "/c/" in name]
+    assert len(shards) == len(set(shards)), "two processes have written one shard"
+    assert {name.split("/")[4] for name in store.find("bucket/runs/mine/checkpoints")} == {
+        f"{step}.json",
+        marker["prefix"],
+    }
+
+
+@pytest.mark.multiprocess
+def test_two_processes_write_one_checkpoint_and_one_resumes(store, several, tmp_path):
+    ended = processes_run.run([several] * 2, [URL] * 2, tmp_path / "a", at=3, who=1, sleep=0.3)
     assert [process.code for process in ended] == [143, 143], ended
     (saved,) = markers(store)
     assert 3 < saved < 12
     assert f"step {saved} of 12, which is saved in {URL}" in ended[0].said[-1]
-    marker = json.loads(store.cat_file(f"bucket/runs/mine/checkpoints/{saved}.json"))
-    assert {f"state/array_metadatas/process_{i}" for i in (0, 1)} <= set(marker["files"])
-    sizes = {
-        name.partition(f"{marker['prefix']}/")[2]: store.size(name)
-        for name in store.find(f"bucket/runs/mine/checkpoints/{marker['prefix']}")
-    }
-    assert sizes == marker["files"]
-    assert not [name for name in store.find("bucket/runs/mine") if ".parts" in name]
-    shorter = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=9))
-    assert train(shorter, URL).resumed_from == saved
-    ended = processes_run.run([config] * 2, [URL] * 2, tmp_path / "b")
-    assert [process.code for process in ended] == [0, 0], ended
-    assert "resuming from step 9 of 12" in ended[0].out
-    expected = train(config, tmp_path / "run").folder
-    store.get_file("bucket/runs/mine/metrics.jsonl", tmp_path / "metrics.jsonl")
-    found, wanted = (
-        {(line["step"], line["kind"]): line["loss"] for line in read_metrics(path)
-         if ("loss" in line and line["step"] not in (9,)) or line["kind"] == "train"}
-        for path in (tmp_path / "metrics.jsonl", expected / "metrics.jsonl")
-    )  # fmt: skip
-    assert found == pytest.approx(wanted, rel=2e-5)  # as in test_processes
+    check_whole(store, saved, 2)
+    assert train(several, URL).resumed_from == saved
+    check_same(store, several, tmp_path)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.multiprocess
+@pytest.mark.parametrize(("before", "after"), [(2, 4), (4, 2), (1, 2), (2, 2)])
+def test_a_stopped_run_resumes_with_another_number(store, several, tmp_path, before, after):
+    ended = processes_run.run(
+        [several] * before, [URL] * before, tmp_path / "a", at=3, who=before - 1, sleep=0.3
+    )
+    assert [process.code for process in ended] == [143] * before, ended
+    (saved,) = markers(store)
+    ended = processes_run.run([several] * after, [URL] * after, tmp_path / "b")
+    assert [process.code for process in ended] == [0] * after, ended
+    assert f"resuming from step {saved} of 12" in ended[0].out
+    check_whole(store, 12, after)
+    check_same(store, several, tmp_path)
+    assert main(["eval", URL]) == 0
+    assert main(["generate", URL, "--tokens", "4"]) == 0
+
+
+@pytest.mark.exhaustive
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_kill_leaves_the_last_complete_checkpoint(store, several, tmp_path, who, monkeypatch):
+    ended = processes_run.run(
+        [several] * 2, [URL] * 2, tmp_path / "a", at=7, who=who, number=signal.SIGKILL, limit=300
+    )
+    assert ended[who].code == -signal.SIGKILL
+    (saved,) = markers(store)
+    assert saved in (3, 6)
+    monkeypatch.setattr(lease, "EXPIRY", 5.0)
+    assert train(several, URL).resumed_from == saved
+    check_same(store, several, tmp_path)
 
 
 def test_what_holds_no_run(store, tiny):
