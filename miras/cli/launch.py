@@ -66,8 +66,8 @@ def add_parser(commands: Any) -> None:
         "--shared",
         default="",
         metavar="HOST:/PATH",
-        help="NFS export that the hosts mount at /shared, where several hosts have their run "
-        "folder; of xpk, the name of an attached storage",
+        help="NFS export that the hosts mount at /shared, for a run folder that is not in a bucket; of "
+        "xpk, the name of an attached storage",
     )
     parser.add_argument(
         "--out", default=".", metavar="DIR", help="folder of the written files (default: .)"
@@ -173,21 +173,15 @@ def _check(tool: str, words: argparse.Namespace, config: "RunConfig", on: "Slice
 def _check_folder(args: argparse.Namespace, out: str | None, on: "Slice") -> None:
     """Check that each host of the job finds the run folder, also after it was started again."""
     hosts = on.count * on.hosts
-    example = "/shared/runs/mine" if hosts > 1 else "gs://bucket/runs/mine"
     require(
         out is not None and (is_remote(out) or out.startswith("/")),
         f"--out {'is missing' if out is None else repr(out)} after --: name a run folder that the "
-        f"same command finds again on other machines, as in --out {example}.",
+        "same command finds again on other machines, as in --out gs://bucket/runs/mine.",
     )
     require(
-        hosts == 1 or not is_remote(str(out)),
-        f"--out {out} is on an object store, and a run of {hosts} hosts needs a folder on a file "
-        "system that they share: give --out /shared/runs/mine and --shared HOST:/PATH.",
-    )
-    require(
-        hosts == 1 or bool(args.shared) or args.tool in _OWN_DISK,
-        f"--out {out} must be on a file system that the {hosts} hosts share: give --shared "
-        "HOST:/PATH, which they mount at /shared.",
+        hosts == 1 or is_remote(str(out)) or bool(args.shared) or args.tool in _OWN_DISK,
+        f"--out {out} must be a folder that the {hosts} hosts share: give --out gs://BUCKET/..., or "
+        "--shared HOST:/PATH, which they mount at /shared.",
     )
 
 

@@ -173,7 +173,7 @@ def test_a_checkpoint_counts_with_its_marker_and_all_its_files(store):
 
 
 def test_a_checkpoint_counts_once_all_processes_have_uploaded(store, monkeypatch, tmp_path):
-    """Two processes, each with its folder: a kill of one at any time leaves the older checkpoint."""
+    """Two processes, each with its folder: until both have, the older checkpoint counts."""
     monkeypatch.setattr(processes, "count", lambda: 2)
     url = open_path(f"{URL}/checkpoints")
     parts = [StoredCheckpoints(url, tmp_path / str(i)) for i in (0, 1)]
