@@ -66,8 +66,8 @@ def add_parser(commands: Any) -> None:
         "--shared",
         default="",
         metavar="HOST:/PATH",
-        help="NFS export that the hosts mount at /shared, for a run folder that is not in a bucket; of "
-        "xpk, the name of an attached storage",
+        help="NFS export that the hosts mount at /shared, for a run folder that is not in a "
+        "bucket; of xpk, the name of an attached storage",
     )
     parser.add_argument(
         "--out", default=".", metavar="DIR", help="folder of the written files (default: .)"
@@ -180,8 +180,8 @@ def _check_folder(args: argparse.Namespace, out: str | None, on: "Slice") -> Non
     )
     require(
         hosts == 1 or is_remote(str(out)) or bool(args.shared) or args.tool in _OWN_DISK,
-        f"--out {out} must be a folder that the {hosts} hosts share: give --out gs://BUCKET/..., or "
-        "--shared HOST:/PATH, which they mount at /shared.",
+        f"--out {out} must be a folder that the {hosts} hosts share: give --out gs://BUCKET/..., "
+        "or --shared HOST:/PATH, which they mount at /shared.",
     )
 
 
