@@ -195,13 +195,12 @@ def test_the_name_is_that_of_the_preset_and_the_config(tmp_path):
         (["xpk", *NFS, "--on", "h100-8", "--", *TRAIN, *CLOUD], ["xpk starts jobs on TPUs"]),
         (["skye", "--on", "v5e-16", "--", *TRAIN, *CLOUD], ["'skye'"]),
         (["sky", *NFS, "--on", "v5e-16", "--", *TRAIN], ["--out is missing"]),
-        (["sky", *NFS, "--on", "v5e-16", "--", *TRAIN, "--out", "runs/x"], ["'runs/x'", "/shared"]),
+        (["sky", *NFS, "--on", "v5e-16", "--", *TRAIN, "--out", "runs/x"], ["'runs/x'", "gs://"]),
         (
             ["sky", "--on", "v5e-8", "--", *TRAIN, *CLOUD[:2], "--out", "runs/x"],
             ["'runs/x'", "gs://"],
         ),
         (["sky", "--on", "v5e-16", "--", *TRAIN, *CLOUD], ["4 hosts", "--shared"]),
-        (["ray", "--on", "v5e-16", "--", *TRAIN, *CLOUD[:2], "--out", "gs://b/x"], ["4 hosts"]),
         (
             ["sky", *NFS, "--on", "v5e-16", "--", *TRAIN, "--out", "/b/x"],
             ["fineweb_edu", "relative"],
