@@ -133,7 +133,7 @@ class StoredCheckpoints:
         """
         for step, files in sorted(self.uploaded.items()):
             prefix = self._prefix(step, epoch)
-            marker = {"prefix": prefix.name}
+            marker: dict[str, Any] = {"prefix": prefix.name}
             if processes.count() == 1:
                 marker["files"] = files
             else:
