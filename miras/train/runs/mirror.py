@@ -28,7 +28,6 @@ from miras.train.runs.scratch import scratch
 from miras.train.runs.stored_checkpoints import StoredCheckpoints
 
 FLUSH = 15.0  # seconds between two uploads
-PATIENCE = 600.0  # seconds that the parts of other processes may take
 _FOLDERS = ("checkpoints", "writer")
 _log = logging.getLogger(__name__)
 
