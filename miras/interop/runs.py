@@ -14,6 +14,7 @@ from miras.data import DataConfig, make_tokenizer
 from miras.errors import ConfigError
 from miras.interop.pretrained import GENERATION, Pretrained, load_pretrained
 from miras.interop.save import save_pretrained
+from miras.interop.tokenizers import write_tokenizer
 from miras.runtime.files import expand_home, write_atomically
 from miras.train.checkpoints.checkpointer import Checkpoints
 from miras.train.config import RunConfig
@@ -112,6 +113,7 @@ def export_run(
         for name in (*provenance.FILES[1:], GENERATION):
             if (folder / name).is_file():
                 write_atomically(path / name, (folder / name).read_bytes())
+        write_tokenizer(path, run.tokenizer)
     except OSError as error:
         raise ConfigError(f"cannot write {path} ({error.strerror or error}).") from error
     return found

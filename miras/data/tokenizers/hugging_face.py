@@ -53,7 +53,7 @@ class HuggingFaceTokenizer(PieceTokenizer):
             )
         added = model.get_added_tokens_decoder()
         pieces = [b""] * (max(vocabulary.values()) + 1)
-        alphabet = _byte_alphabet()
+        alphabet = byte_alphabet()
         for token, i in vocabulary.items():
             if i in added:
                 pieces[i] = b"" if added[i].special else token.encode("utf-8")
@@ -105,7 +105,7 @@ def _kinds(part: Any) -> set[str]:
     return set().union(*map(_kinds, part)) if isinstance(part, list) else set()
 
 
-def _byte_alphabet() -> dict[str, int]:
+def byte_alphabet() -> dict[str, int]:
     """The printable character by which byte-level files write each byte (GPT-2's convention)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
