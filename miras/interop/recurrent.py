@@ -77,6 +77,7 @@ def _of_layer(layer: LayerConfig) -> Iterator[str]:
         "keys": ("plain", "product", "rwkv7", "comba"),
         "gates": ("plain", "scaled"),
         "mimo": (1,),
+        "kv_heads": (None,),
         "qk_norm": (None, "l2", "rms"),
         "rope_share": (1.0,),
         "output_gate_by": ("silu",),

@@ -68,9 +68,9 @@ class LayerConfig(Config):
             is the token's rate (Mamba-3, 2603.15569); a document begins at angle 0. `rope_base` is
             then not used.
         gate_rank: rank of the projections of gates per channel, >= 1; MIRAS uses 32 to 64.
-        kv_heads: number of heads of keys and values, >= 1, for attention (grouped queries,
-            2305.13245): each serves heads / kv_heads neighbouring heads of queries; None for as
-            many as of queries.
+        kv_heads: number of heads of keys and values, >= 1 (grouped queries, 2305.13245): each
+            serves heads / kv_heads neighbouring heads of queries. There are as many memories, with
+            gates of their own, each read by these queries. None for as many as of queries.
         key_width: of a head's queries and keys, >= 1; None for width / heads.
         value_width: of a head's values and reads, >= 1; None for width / heads.
         key_heads: number of heads of queries and keys, a divisor of the heads of a memory: each
@@ -148,11 +148,15 @@ class LayerConfig(Config):
     def check_rule(self, rule: Rule) -> None:
         """Raise ConfigError if the rule does not support an option of the layer."""
         kinds = rule.kinds()
+        angles = self.rope and self.rope_angles == "cumulative"
         require(
-            self.kv_heads is None or (rule.memory.keeps_tokens and self.keys == "plain"),
-            f"layer.kv_heads={self.kv_heads} groups the heads of attention, not of memory "
-            f"{kinds['memory']!r} with layer.keys={self.keys!r}: use memory 'kv' and "
-            "layer.keys='plain', or layer.kv_heads=none.",
+            self.kv_heads is None
+            or (self.keys == "plain" and self.mimo == 1 and not self.key_heads and not angles),
+            f"layer.kv_heads={self.kv_heads} groups queries that read one key and value a token, "
+            f"not those of layer.keys={self.keys!r}, layer.mimo={self.mimo}, "
+            f"layer.key_heads={self.key_heads} and layer.rope_angles={self.rope_angles!r}: use "
+            "layer.keys='plain', layer.mimo=1, layer.key_heads=none and "
+            "layer.rope_angles='position', or layer.kv_heads=none.",
         )
         if self.keys not in ("plain", "corrected"):
             require(
@@ -217,6 +221,10 @@ class LayerConfig(Config):
                 f"{kinds['algorithm']}.averaged=true averages all gradients: set one of them to "
                 "false.",
             )
+
+    def memories(self, heads: int) -> int:
+        """The number of memories that `heads` heads of queries read."""
+        return self.kv_heads or heads
 
     def terms(self, rule: Rule) -> int | None:
         """The size of the keys' axis of associations; None without that axis."""

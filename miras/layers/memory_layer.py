@@ -1,5 +1,6 @@
 """MemoryLayer: a rule as a sequence layer; with a kv memory it is multi-head attention."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -97,7 +98,19 @@ class MemoryLayer(nnx.Module):
             self.qkv = Projections(config, self.keys.streams, width, heads, rngs)
         else:
             self.qkv = GroupedProjections(config, width, heads, config.kv_heads, rngs)
-        self.fast = weights(memory, config, width, heads, rngs, doubled=self.doubled)
+        grouped = config.kv_heads is not None and cache is None
+        self.memories = config.memories(heads) if grouped else None  # as q has heads, otherwise
+        own = dataclasses.replace(
+            config, kv_heads=None, key_width=sizes.key, value_width=sizes.value
+        )
+        self.fast = weights(
+            memory,
+            own if grouped else config,
+            width,
+            self.memories or heads,
+            rngs,
+            doubled=self.doubled,
+        )
         turns = config.rope and config.rope_angles == "cumulative"
         self.angles = CumulativeAngles(width, heads, rngs) if turns else None
         self.skip = param(jnp.ones(heads), ("heads",)) if config.skip else None
@@ -182,8 +195,13 @@ class MemoryLayer(nnx.Module):
                 k = jnp.concatenate([k, jnp.zeros_like(k)], axis=-1)
             streams = streams._replace(q=q, k=k)
             position = first + (x.shape[1] if count is None else count)
+        reads = streams
+        if self.memories is not None:  # neighbouring queries read one memory
+            heads = self.memories, streams.q.shape[2] // self.memories
+            q = streams.q.reshape(*streams.q.shape[:2], *heads, -1)
+            reads = streams._replace(q=q)
         y, memory, measured = self.fast(
-            streams,
+            reads,
             x,
             segment_ids=segment_ids,
             mask=mask,
@@ -192,6 +210,8 @@ class MemoryLayer(nnx.Module):
             depth=depth,
             health=health,
         )
+        if self.memories is not None:
+            y = y.reshape(*streams.q.shape[:3], -1)
         y = self._output(y, streams.v, x)
         measured = with_output(measured, y, mask)
         after = LayerState(memory, tail, position, angles)

@@ -45,8 +45,9 @@ class TokenMixer(Config):
         loops: whether the module uses its projections inside a loop over segments, so that devices
             that split them gather them before the loop.
         takes_mimo: whether `layer.mimo` may be above 1, as in a plain `MemoryLayer`.
-        takes_sizes: whether `layer.key_width`, `value_width` and `key_heads` may be given, and
-            `initial` be "zero", as in a plain `MemoryLayer`.
+        takes_sizes: whether `layer.key_width`, `value_width`, `key_heads` and, for a memory that is
+            no attention, `kv_heads` may be given, and `initial` be "zero", as in a plain
+            `MemoryLayer`.
     """
 
     registry: ClassVar[Registry["TokenMixer"]] = Registry(
@@ -275,6 +276,12 @@ class MixerConfig(ScanOptions):
             plain or "layer" not in self.mixer.uses or self.mixer.takes_sizes,
             f"{where}layer.key_width, value_width, key_heads and initial='zero' are of mixer "
             f"'memory', not of {self.mixer.kind!r}: leave them out, or use mixer 'memory'.",
+        )
+        grouped = self.layer.kv_heads is not None and not self.rule.memory.keeps_tokens
+        require(
+            not grouped or "layer" not in self.mixer.uses or self.mixer.takes_sizes,
+            f"{where}layer.kv_heads={self.layer.kv_heads} groups the queries of mixer 'memory', not "
+            f"those of {self.mixer.kind!r}: leave it out, or use mixer 'memory'.",
         )
         self.mixer.check(self, where)
 

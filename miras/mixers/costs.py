@@ -66,7 +66,7 @@ def memory_flops(
         options: chunk, refine and exact.
         layer: how tokens become keys.
         width: of the tokens.
-        heads: H memories, each of width / heads.
+        heads: H, each of width / heads; there are `layer.memories(heads)` memories.
         context: number of tokens before it.
     """
     cache = rule.memory.token_cache
@@ -122,7 +122,7 @@ def update_and_read_flops(
         update += gradient * (options.refine + 1) * window + writes
         update += rule.algorithm.flops(leaf.shape, chunk)
         read += layer.mimo * answered
-    return MemoryFlops(heads * update, heads * read)
+    return MemoryFlops(layer.memories(heads) * update, heads * read)
 
 
 def _triangular(rule: Rule, size: int, shape: tuple[int, ...]) -> float:

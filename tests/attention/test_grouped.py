@@ -139,7 +139,8 @@ ERRORS = {
     ("pattern=A", "attention.kv_heads=3"): "model.heads=4 must be a multiple of kv_heads=3",
     ("M.mixer=mag", "attention.kv_heads=3"): "model.heads=4 must be a multiple of kv_heads=3",
     ("attention.kv_heads=0",): "attention.kv_heads=0 must be at least 1",
-    ("layer.kv_heads=2",): "layer.kv_heads=2 groups the heads of attention, not of memory 'mlp'",
+    ("M.mixer=mag", "layer.kv_heads=2"): "groups the queries of mixer 'memory', not those of 'mag'",
+    ("layer.kv_heads=2", "layer.key_heads=2"): "groups queries that read one key and value a token",
     ("M.mixer=attention", "M.mixer.kv_heads=3"): "must be a multiple of kv_heads=3",
     (
         'M.mixer={"kind": "parallel", "combine": "heads", "of": ["memory", '

@@ -58,6 +58,17 @@ MODELS = {
     "gla": lambda: _fla("GLA", num_heads=2, clamp_min=-0.05),
     "gla_conv": lambda: _fla("GLA", num_heads=2, use_short_conv=True, use_output_gate=False),
     "retnet": lambda: _fla("RetNet", num_heads=2),
+    "gla_grouped": lambda: _fla("GLA", num_heads=4, num_kv_heads=2, expand_k=1.0),
+    "gated_deltanet_hybrid": lambda: _fla(
+        "GatedDeltaNet",
+        head_dim=4,
+        num_heads=2,
+        expand_v=1.5,
+        attn={"layers": [1], "num_heads": 4, "num_kv_heads": 2, "window_size": 5},
+    ),
+    "delta_net_hybrid": lambda: _fla(
+        "DeltaNet", num_heads=2, attn={"layers": [0], "num_heads": 2, "rope_theta": 100.0}
+    ),
     "olmo_hybrid": lambda: _transformers(
         "OlmoHybrid",
         num_attention_heads=4,

@@ -18,8 +18,8 @@ from tests.tolerances import tolerance
 VECTORS = pathlib.Path(__file__).parent / "vectors"
 NAMES = sorted(path.name for path in VECTORS.iterdir())
 # One of each recurrence and kind of state; the others in `make exhaustive`.
-CACHED = ("gla_conv", "qwen3_5", "retnet")
-VARIANTS = ("delta_net_gated", "gated_deltanet_plain", "gla_conv")
+CACHED = ("gated_deltanet_hybrid", "gla_conv", "qwen3_5", "retnet")
+VARIANTS = ("delta_net_hybrid", "delta_net_gated", "gated_deltanet_plain", "gla_conv")
 call = nnx.jit(lambda model, tokens, state: model(tokens, state=state))
 
 
@@ -84,7 +84,10 @@ def checkpoint(tmp_path):
     ("fields", "words"),
     [
         ({"model_type": "llama"}, ("model_type='llama'", "gated_deltanet")),
-        ({"attn": {"layers": [1]}}, ("attn={'layers': [1]}", "supported is None")),
+        (
+            {"attn": {"layers": [1]}},
+            ("attn={'layers': [1]}", "with num_heads and without qkv_bias"),
+        ),
         ({"output_gate_activation": "sigmoid"}, ("='sigmoid'", "'swish' or 'silu'")),
         ({"intermediate_size": 23}, ("intermediate_size=23", "a multiple of 8")),
         ({"head_dim": 8}, ("shape", "config.json")),

@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 
 def use_cpu():
     """Replace the kernels of the models that the tests convert."""
+    import fla.layers.attn as attn
     import fla.layers.delta_net as delta_net
     import fla.layers.gated_deltanet as gated_deltanet
     import fla.layers.gla as gla
@@ -18,6 +19,7 @@ def use_cpu():
     from fla.modules import FusedRMSNormGated, RMSNorm, RotaryEmbedding, ShortConvolution
     from fla.ops.gla.naive import naive_recurrent_gla
 
+    attn.flash_attn_func = _attention
     RMSNorm.forward = _rms_norm
     FusedRMSNormGated.forward = lambda self, x, g: _rms_norm(self, x) * F.silu(g)
     ShortConvolution.forward = _conv
@@ -65,6 +67,20 @@ def _rotate(self, q, k, seqlen_offset=0, **_):
         return torch.cat([first * c - second * s, second * c + first * s], -1)
 
     return turned(q), turned(k)
+
+
+def _attention(q, k, v, causal, window_size):
+    """The last query sees the last key; a window of -1 is none."""
+    assert causal
+    at = torch.arange(q.shape[1])[:, None] + k.shape[1] - q.shape[1]
+    seen = torch.arange(k.shape[1])[None, :]
+    mask = seen <= at
+    if window_size[0] >= 0:
+        mask = mask & (seen >= at - window_size[0])
+    k, v = (x.repeat_interleave(q.shape[2] // x.shape[2], 2) for x in (k, v))
+    scores = torch.einsum("bthd,bshd->bhts", q, k) * q.shape[-1] ** -0.5
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+    return torch.einsum("bhts,bshd->bthd", weights, v)
 
 
 def _normalised(x):

@@ -3,7 +3,7 @@
 import dataclasses
 
 from miras.interop.layout import Layout, register
-from miras.interop.layouts import fla
+from miras.interop.layouts import fla, fla_hybrid
 from miras.interop.layouts.gated_deltanet import signed
 from miras.interop.table import Entry, linear
 from miras.layers.config import LayerConfig
@@ -54,22 +54,29 @@ class DeltaNet(Layout):
             rate = 2.0 if published["allow_neg_eigval"] else 1.0
             constant = dataclasses.replace(RULE.algorithm, lr=rate, data_dependent=False)
             rule = dataclasses.replace(RULE, algorithm=constant)
-        heads, fields = published["num_heads"], fla.model_fields(published)
+        heads, fields = (
+            published["num_heads"],
+            fla.model_fields(published) | fla_hybrid.model_fields(published),
+        )
         return LanguageModelConfig(rule, exact=True, heads=heads, layer=layer, **fields)
 
     def published(self, config):
         """See `Layout`."""
         layer, algorithm = config.layer, config.rule.algorithm
         top = algorithm.max_lr if algorithm.data_dependent else algorithm.lr
-        return fla.published_fields(config) | {
-            "num_heads": config.heads,
-            **fla.expansions(config),
-            "use_gate": layer.output_gate,
-            "use_short_conv": layer.conv > 0,
-            "conv_size": layer.conv or 4,
-            "use_beta": algorithm.data_dependent,
-            "allow_neg_eigval": top == 2,
-        }
+        return (
+            fla.published_fields(config)
+            | fla_hybrid.published_fields(config)
+            | {
+                "num_heads": config.heads,
+                **fla.expansions(config),
+                "use_gate": layer.output_gate,
+                "use_short_conv": layer.conv > 0,
+                "conv_size": layer.conv or 4,
+                "use_beta": algorithm.data_dependent,
+                "allow_neg_eigval": top == 2,
+            }
+        )
 
     def outer(self, config):
         """See `Layout`."""
@@ -77,6 +84,8 @@ class DeltaNet(Layout):
 
     def block(self, config, letter):
         """See `Layout`."""
+        if letter != "M":
+            return (*fla.around(config), *fla_hybrid.attention(config, letter))
         entries = (*fla.around(config), *fla.projections(config, norm="o_norm"))
         if not config.rule.algorithm.data_dependent:
             return entries

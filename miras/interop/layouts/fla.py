@@ -27,8 +27,8 @@ DEFAULTS = {
 
 def model_fields(published: Published) -> dict[str, Any]:
     """The fields of the model outside of its memories."""
-    for name, supported in (("attn", None), ("attnres_block_size", None), ("hidden_act", "swish")):
-        published.only(name, supported)
+    published.only("attnres_block_size", None)
+    published.only("hidden_act", "swish")
     width = published["hidden_size"]
     hidden = published["intermediate_size"] or _default_hidden(width, published["hidden_ratio"])
     published.check(hidden % 8 == 0, "intermediate_size", "a multiple of 8")
@@ -66,6 +66,17 @@ def head_width(published: Published, expansion: str) -> int:
         f"a number times hidden_size={published['hidden_size']} that num_heads={heads} divides",
     )
     return whole // heads
+
+
+def kv_heads(published: Published) -> int | None:
+    """The heads of keys and values, of which each serves neighbouring heads of queries."""
+    heads, grouped = published["num_heads"], published["num_kv_heads"]
+    published.check(
+        grouped is None or (grouped >= 1 and heads % grouped == 0),
+        "num_kv_heads",
+        f"none, or a divisor of num_heads={heads}",
+    )
+    return None if grouped == heads else grouped
 
 
 def expansions(config: LanguageModelConfig) -> dict[str, float]:

@@ -7,7 +7,7 @@ log alpha_t = -exp(A) softplus(a_t + dt_bias) = exp(A) log sigmoid(-(a_t + dt_bi
 import dataclasses
 
 from miras.interop.layout import Layout, register
-from miras.interop.layouts import fla
+from miras.interop.layouts import fla, fla_hybrid
 from miras.interop.table import SAME, Entry, linear, negated
 from miras.layers.config import LayerConfig
 from miras.layers.head_sizes import head_sizes
@@ -61,22 +61,26 @@ class GatedDeltaNet(Layout):
             output_gate=published["use_gate"],
         )
         rule = signed(RULE, published["allow_neg_eigval"])
-        fields = fla.model_fields(published)
+        fields = fla.model_fields(published) | fla_hybrid.model_fields(published)
         return LanguageModelConfig(rule, exact=True, heads=values, layer=layer, **fields)
 
     def published(self, config):
         """See `Layout`."""
         layer, sizes = config.layer, head_sizes(config.layer, config.width, config.heads)
-        return fla.published_fields(config) | {
-            "num_heads": layer.key_heads or config.heads,
-            "num_v_heads": config.heads if layer.key_heads else None,
-            "head_dim": sizes.key,
-            "expand_v": sizes.value / sizes.key,
-            "use_gate": layer.output_gate,
-            "use_short_conv": layer.conv > 0,
-            "conv_size": layer.conv or 4,
-            "allow_neg_eigval": config.rule.algorithm.max_lr == 2,
-        }
+        return (
+            fla.published_fields(config)
+            | fla_hybrid.published_fields(config)
+            | {
+                "num_heads": layer.key_heads or config.heads,
+                "num_v_heads": config.heads if layer.key_heads else None,
+                "head_dim": sizes.key,
+                "expand_v": sizes.value / sizes.key,
+                "use_gate": layer.output_gate,
+                "use_short_conv": layer.conv > 0,
+                "conv_size": layer.conv or 4,
+                "allow_neg_eigval": config.rule.algorithm.max_lr == 2,
+            }
+        )
 
     def outer(self, config):
         """See `Layout`."""
@@ -84,6 +88,8 @@ class GatedDeltaNet(Layout):
 
     def block(self, config, letter):
         """See `Layout`."""
+        if letter != "M":
+            return (*fla.around(config), *fla_hybrid.attention(config, letter))
         return (
             *fla.around(config),
             *fla.projections(config, norm="o_norm"),

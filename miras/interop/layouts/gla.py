@@ -6,7 +6,7 @@ log alpha_t = log sigmoid(g_t) / 16,  g_t = x W_1 W_2 + b per key channel
 import dataclasses
 
 from miras.interop.layout import Layout, register
-from miras.interop.layouts import fla
+from miras.interop.layouts import fla, fla_hybrid
 from miras.interop.table import Entry, linear, reshaped
 from miras.layers.config import LayerConfig
 from miras.layers.head_sizes import head_sizes
@@ -41,7 +41,7 @@ class GLA(Layout):
     def config(self, published):
         """See `Layout`."""
         heads = published["num_heads"]
-        published.only("num_kv_heads", None, heads)
+        kv_heads = fla.kv_heads(published)
         published.only("feature_map", None)
         published.only("elementwise_affine", True)
         published.only("fuse_norm", True)
@@ -55,6 +55,7 @@ class GLA(Layout):
             gate_rank=_RANK,
             key_width=key,
             value_width=value,
+            kv_heads=kv_heads,
             initial="zero",
             output_norm_over="shared",
             output_eps=fla.output_eps(published, key),
@@ -65,20 +66,25 @@ class GLA(Layout):
         if least is not None:
             retention = dataclasses.replace(RULE.retention, min_log_decay=least)
             rule = dataclasses.replace(RULE, retention=retention)
-        fields = fla.model_fields(published)
+        fields = fla.model_fields(published) | fla_hybrid.model_fields(published)
         return LanguageModelConfig(rule, heads=heads, layer=layer, **fields)
 
     def published(self, config):
         """See `Layout`."""
         layer, least = config.layer, config.rule.retention.min_log_decay
-        return fla.published_fields(config) | {
-            "num_heads": config.heads,
-            **fla.expansions(config),
-            "use_output_gate": layer.output_gate,
-            "use_short_conv": layer.conv > 0,
-            "conv_size": layer.conv or 4,
-            "clamp_min": None if least == MIN_LOG else least,
-        }
+        return (
+            fla.published_fields(config)
+            | fla_hybrid.published_fields(config)
+            | {
+                "num_heads": config.heads,
+                "num_kv_heads": layer.kv_heads,
+                **fla.expansions(config),
+                "use_output_gate": layer.output_gate,
+                "use_short_conv": layer.conv > 0,
+                "conv_size": layer.conv or 4,
+                "clamp_min": None if least == MIN_LOG else least,
+            }
+        )
 
     def outer(self, config):
         """See `Layout`."""
@@ -86,8 +92,10 @@ class GLA(Layout):
 
     def block(self, config, letter):
         """See `Layout`."""
+        if letter != "M":
+            return (*fla.around(config), *fla_hybrid.attention(config, letter))
         sizes = head_sizes(config.layer, config.width, config.heads)
-        ours, shape = "mixer.fast.gates.", (config.heads, sizes.key)
+        ours, shape = "mixer.fast.gates.", (sizes.values, sizes.key)
         down, up = (f"{ours}kernels.log_decay.{name}" for name in ("down", "up"))
         norm = "g_norm_swish_gate" if config.layer.output_gate else "g_norm"
         return (

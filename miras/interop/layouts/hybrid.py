@@ -18,7 +18,11 @@ def pattern(published: Published, default: list[str]) -> str:
         "layer_types",
         "a list of 'linear_attention' and 'full_attention', one for each layer",
     )
-    letters = "".join(_LETTERS[name] for name in types)
+    return shortest("".join(_LETTERS[name] for name in types))
+
+
+def shortest(letters: str) -> str:
+    """The shortest part that repeats to the whole."""
     sizes = (n for n in range(1, len(letters) + 1) if len(letters) % n == 0)
     return next(letters[:n] for n in sizes if letters[:n] * (len(letters) // n) == letters)
 

@@ -1,7 +1,7 @@
 """RetNet (2307.08621) as flash-linear-attention publishes it: decays 1 - 2^(-5-h), RoPE."""
 
 from miras.interop.layout import Layout, register
-from miras.interop.layouts import fla
+from miras.interop.layouts import fla, fla_hybrid
 from miras.layers.config import LayerConfig
 from miras.models.config import LanguageModelConfig
 from miras.presets import preset
@@ -47,17 +47,21 @@ class RetNet(Layout):
             output_eps=fla.output_eps(published, key),
             output_gate=published["use_output_gate"],
         )
-        fields = fla.model_fields(published)
+        fields = fla.model_fields(published) | fla_hybrid.model_fields(published)
         return LanguageModelConfig(RULE, heads=heads, layer=layer, **fields)
 
     def published(self, config):
         """See `Layout`."""
         layer = config.layer
-        return fla.published_fields(config) | {
-            "num_heads": config.heads,
-            **fla.expansions(config),
-            "use_output_gate": layer.output_gate,
-        }
+        return (
+            fla.published_fields(config)
+            | fla_hybrid.published_fields(config)
+            | {
+                "num_heads": config.heads,
+                **fla.expansions(config),
+                "use_output_gate": layer.output_gate,
+            }
+        )
 
     def outer(self, config):
         """See `Layout`."""
@@ -65,5 +69,7 @@ class RetNet(Layout):
 
     def block(self, config, letter):
         """See `Layout`."""
+        if letter != "M":
+            return (*fla.around(config), *fla_hybrid.attention(config, letter))
         norm = "g_norm_swish_gate" if config.layer.output_gate else "g_norm"
         return (*fla.around(config), *fla.projections(config, norm))
