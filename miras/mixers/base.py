@@ -280,8 +280,8 @@ class MixerConfig(ScanOptions):
         grouped = self.layer.kv_heads is not None and not self.rule.memory.keeps_tokens
         require(
             not grouped or "layer" not in self.mixer.uses or self.mixer.takes_sizes,
-            f"{where}layer.kv_heads={self.layer.kv_heads} groups the queries of mixer 'memory', not "
-            f"those of {self.mixer.kind!r}: leave it out, or use mixer 'memory'.",
+            f"{where}layer.kv_heads={self.layer.kv_heads} groups the queries of mixer 'memory', "
+            f"not those of {self.mixer.kind!r}: leave it out, or use mixer 'memory'.",
         )
         self.mixer.check(self, where)
 
