@@ -98,19 +98,13 @@ class MemoryLayer(nnx.Module):
             self.qkv = Projections(config, self.keys.streams, width, heads, rngs)
         else:
             self.qkv = GroupedProjections(config, width, heads, config.kv_heads, rngs)
-        grouped = config.kv_heads is not None and cache is None
-        self.memories = config.memories(heads) if grouped else None  # as q has heads, otherwise
-        own = dataclasses.replace(
-            config, kv_heads=None, key_width=sizes.key, value_width=sizes.value
-        )
-        self.fast = weights(
-            memory,
-            own if grouped else config,
-            width,
-            self.memories or heads,
-            rngs,
-            doubled=self.doubled,
-        )
+        self.memories, own = None, config  # as many as q has heads
+        if config.kv_heads is not None and cache is None:
+            self.memories = config.memories(heads)
+            sized = {"key_width": sizes.key, "value_width": sizes.value}
+            own = dataclasses.replace(config, kv_heads=None, **sized)
+        count = self.memories or heads
+        self.fast = weights(memory, own, width, count, rngs, doubled=self.doubled)
         turns = config.rope and config.rope_angles == "cumulative"
         self.angles = CumulativeAngles(width, heads, rngs) if turns else None
         self.skip = param(jnp.ones(heads), ("heads",)) if config.skip else None
