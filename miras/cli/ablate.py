@@ -11,7 +11,7 @@ from miras.cli.options import TRAINING_TEXT, add_data, add_overrides, add_rates
 from miras.cli.output import print_line
 from miras.cli.ray_options import add_ray, check_without_mesh, ray_options
 from miras.cli.runs import run_config
-from miras.config import plugins, require, sweep
+from miras.config import require, sweep
 from miras.config.sweep import Sweep
 from miras.errors import ConfigError
 
@@ -55,7 +55,9 @@ def add_parser(commands: Any) -> None:
     add_rates(parser)
     add_comparisons(parser)
     parser.add_argument(
-        "--out", metavar="DIR", help="folder of the grid (default: runs/ablate-PRESET)"
+        "--out",
+        metavar="DIR",
+        help="folder of the grid, or gs://... or s3://... (default: runs/ablate-PRESET)",
     )
     parser.add_argument(
         "--jobs",
@@ -75,13 +77,13 @@ def _run(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from miras.analysis.ablate import report
+    from miras.analysis.ablate import grid_plugins, report
     from miras.analysis.ablate.ablation import ablate
     from miras.analysis.ablate.folder import GridFolder
     from miras.presets import preset
 
     out = f"runs/ablate-{args.preset}" if args.out is None else args.out
-    plugins.restore(GridFolder(out).plugins)  # of a grid to resume
+    grid_plugins.restore(GridFolder(out).plugins)  # of a grid to resume
     preset(args.preset)
     console = Console()
     grid = _grid(args, points, console)

@@ -18,7 +18,9 @@ def add_parser(commands: Any) -> None:
         epilog="Example: `miras compare runs/a runs/b --out compared` writes compared.png and "
         "compared.html.",
     )
-    parser.add_argument("folders", nargs="+", metavar="RUN", help="folder of a run, or a URL")
+    parser.add_argument(
+        "folders", nargs="+", metavar="RUN", help="folder of a run or of a grid, or a URL"
+    )
     parser.add_argument(
         "--out",
         default="compared",

@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
         nargs="?",
         default="runs",
         metavar="DIR",
-        help="folder of runs, or of one run, or gs://... or s3://... (default: runs)",
+        help="folder of runs, of one run or of a grid, or gs://... or s3://... (default: runs)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object a run")
     add_markdown(parser)

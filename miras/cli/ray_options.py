@@ -23,7 +23,7 @@ def add_ray(parser: argparse.ArgumentParser) -> None:
         "--ray",
         metavar="ADDRESS",
         help="run the cells on a Ray cluster: auto for that of this machine, or HOST:PORT of its "
-        "head; --out must be on a disk that all nodes share",
+        "head; --out must be on a disk that all nodes share, or in a bucket",
     )
     group.add_argument("--cpus", type=float, metavar="N", help="CPU cores of each run (default: 1)")
     group.add_argument("--gpus", type=float, metavar="N", help="GPUs of each run (default: 0)")

@@ -14,20 +14,24 @@ import platform
 import sys
 
 SWITCH = "MIRAS_COMPILATION_CACHE"
-_FOLDER = "JAX_COMPILATION_CACHE_DIR"
+FOLDER = "JAX_COMPILATION_CACHE_DIR"
 _SIZE = "JAX_COMPILATION_CACHE_MAX_SIZE"
 _BYTES = 10 * 2**30  # the programs that were used least recently are removed beyond it
 
 
 def enable() -> None:
     """Set the environment variables that jax reads; none that is set, and none once it has."""
-    if _FOLDER in os.environ or "jax" in sys.modules:
-        return
+    if FOLDER not in os.environ and "jax" not in sys.modules:
+        for name, value in settings().items():
+            os.environ.setdefault(name, value)
+
+
+def settings() -> dict[str, str]:
+    """The environment variables by which jax uses the user's cache folder; none if that is off."""
     if os.environ.get(SWITCH, "").lower() in ("off", "0", "false", "none"):
-        return
-    os.environ[_FOLDER] = str(default_folder())
-    if importlib.util.find_spec("filelock") is not None:  # without it, jax accepts no limit
-        os.environ.setdefault(_SIZE, str(_BYTES))
+        return {}
+    limited = importlib.util.find_spec("filelock") is not None  # without it, jax accepts no limit
+    return {FOLDER: str(default_folder())} | ({_SIZE: str(_BYTES)} if limited else {})
 
 
 def default_folder() -> pathlib.Path:

@@ -7,13 +7,14 @@ cannot be drawn causes a warning, not an error.
 import contextlib
 import io
 import os
-import pathlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from miras.runtime.files import write_atomically
+from etils import epath
+
+from miras.runtime import paths
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,12 +59,12 @@ def style_curves(axes: "Axes", title: str, *, size: int, margin: float) -> None:
 
 
 def write_figure(
-    path: pathlib.Path, make: Callable[[], bytes], warn: Callable[[str], object]
+    path: str | os.PathLike[str], make: Callable[[], bytes], warn: Callable[[str], object]
 ) -> bool:
     """Write a figure, or warn in one sentence that it cannot be drawn or written.
 
     Args:
-        path: the file.
+        path: the file, which may be on an object store.
         make: draws the figure; it imports matplotlib itself.
         warn: called with the warning.
 
@@ -71,7 +72,7 @@ def write_figure(
         Whether the figure was written.
     """
     try:
-        write_atomically(path, make())
+        paths.write(epath.Path(path), make())
     except Exception as error:  # matplotlib raises nearly anything, and the results matter more
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         warn(f"warning: {path} could not be drawn ({reason}); all other results are complete.")

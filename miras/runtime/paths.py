@@ -12,7 +12,7 @@ import importlib.util
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from etils import epath
@@ -81,6 +81,45 @@ def read(path: epath.Path) -> bytes:
         return path.read_bytes()
     with reaching(path):
         return file_system(path).cat_file(os.fspath(path))
+
+
+def read_many(found: Sequence[epath.Path], last: int | None = None) -> dict[epath.Path, bytes]:
+    """The content of those files that exist; of an object store they are read at the same time.
+
+    Args:
+        found: all on a disk, or all on one object store.
+        last: read only so many bytes at the end of each, > 0; all if not given.
+
+    Raises:
+        OSError: a file cannot be read.
+        ConfigError: the store cannot be reached, or refuses.
+    """
+    if not found or not is_remote(found[0]):
+        contents = {}
+        for path in found:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                contents[path] = _read_file(pathlib.Path(path), last)
+        return contents
+    start = None if last is None else -last
+    with reaching(found[0]):
+        answers = file_system(found[0]).cat_ranges(
+            [os.fspath(path) for path in found], [start] * len(found), [None] * len(found)
+        )
+        for answer in answers:
+            if isinstance(answer, Exception) and not isinstance(answer, FileNotFoundError):
+                raise answer
+    return {
+        path: answer
+        for path, answer in zip(found, answers, strict=True)
+        if isinstance(answer, bytes)
+    }
+
+
+def _read_file(path: pathlib.Path, last: int | None) -> bytes:
+    with path.open("rb") as file:
+        if last is not None:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - last))
+        return file.read()
 
 
 def write(path: epath.Path, content: bytes | str) -> None:

@@ -30,3 +30,24 @@ def test_what_no_store_has(path, match, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", find)
     with pytest.raises(ConfigError, match=match):
         paths.open_path(path)
+
+
+def test_many_files_are_read_at_once(bucket, tmp_path):
+    bucket.pipe_file("bucket/one", b"12345")
+    bucket.pipe_file("bucket/two", b"")
+    (tmp_path / "one").write_bytes(b"12345")
+    (tmp_path / "two").touch()
+    for folder in (paths.open_path("s3://bucket"), paths.open_path(tmp_path)):
+        found = [folder / name for name in ("one", "none", "two")]
+        assert paths.read_many(found) == {found[0]: b"12345", found[2]: b""}
+        assert paths.read_many(found[:2], last=3) == {found[0]: b"345"}
+        assert paths.read_many(found[:1], last=9) == {found[0]: b"12345"}
+        assert paths.read_many([]) == {}
+
+
+def test_many_files_of_a_store_that_does_not_answer(bucket, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    type(bucket).clear_instance_cache()
+    with pytest.raises(ConfigError, match="cannot be reached"):
+        paths.read_many([paths.open_path("s3://bucket/one")])

@@ -7,7 +7,6 @@ import signal
 
 import pytest
 
-from miras.analysis.ablate.folder import GridFolder
 from miras.cli.main import main
 from miras.errors import ConfigError
 from miras.runtime import paths, processes
@@ -336,5 +335,3 @@ def test_what_holds_no_run(store, tiny):
         train(tiny(), "s3://bucket/letters")
     with pytest.raises(ConfigError, match=r"^s3://bucket/none is not the folder of a run"):
         load_run("s3://bucket/none")
-    with pytest.raises(ConfigError, match="give a local path with --out"):
-        GridFolder("s3://bucket/grid")

@@ -31,14 +31,15 @@ def ablate(
 
     Args:
         grid: from `make_grid`.
-        out: its folder; created if missing.
+        out: its folder, on a disk or on an object store; created if missing.
         jobs: processes to run at once, >= 1; `processes.default_jobs()` if not given.
         ray: the cluster that runs them, and decides how many at once; this machine if not given.
         console: prints progress and tables; the standard output if not given.
 
     Raises:
         ConfigError: for jobs out of range, a folder of another grid or in use, a disk that is full
-            or read-only, or a cluster that cannot run a cell. Finished runs stay as they are.
+            or read-only, an object store that cannot be reached, or a cluster that cannot run a
+            cell. Finished runs stay as they are.
     """
     from rich.console import Console
 
@@ -52,7 +53,9 @@ def ablate(
     from miras.analysis.ablate.ray_cluster import connected, places
     from miras.analysis.ablate.ray_tasks import RayTasks
     from miras.analysis.ablate.results import summarise
+    from miras.errors import ConfigError
     from miras.runtime.terminal import tolerant
+    from miras.train.runs.lease import LeaseLostError
 
     jobs = processes.default_jobs() if jobs is None else jobs
     require(jobs >= 1, f"jobs={jobs} must be at least 1.")
@@ -63,6 +66,15 @@ def ablate(
         """Costs take a second a cell, so that they are counted while the first runs train."""
         costs = [known_costs(cell.config) for cell in grid.cells] if outcomes else None
         return summarise(grid, outcomes, costs)
+
+    def save(outcomes: "Outcomes") -> None:
+        """Write the tables; a store that does not answer now is written to after the next run."""
+        try:
+            files.write_tables(folder, results_of(outcomes))
+        except ConfigError as error:
+            if not folder.remote or isinstance(error, LeaseLostError):
+                raise
+            _print_line(console, f"warning: the tables are not up to date: {error}")
 
     with contextlib.ExitStack() as stack:
         nodes = [] if ray is None else stack.enter_context(connected(ray))
@@ -82,9 +94,10 @@ def ablate(
                 folder,
                 executor,
                 display,
-                lambda outcomes: files.write_tables(folder, results_of(outcomes)),
+                save,
             )
         results = results_of(outcomes)
+        files.write_tables(folder, results)
         files.write_figures(folder, results, lambda reason: _print_line(console, reason))
         for table in report.tables(results):
             console.print()

@@ -9,17 +9,23 @@ from miras.analysis.ablate.plot import plot
 from miras.analysis.ablate.rates_report import plot_rates, rates_csv
 from miras.analysis.ablate.results import GridResults
 from miras.runtime.figures import write_figure
-from miras.runtime.files import write_atomically
+from miras.runtime.paths import write
 
 
 def write_tables(folder: GridFolder, results: GridResults) -> None:
-    """Write the lines of runs and the tables, also while runs are missing."""
-    write_atomically(folder.results, records.jsonl(*results.all_runs))
-    write_atomically(folder.table, records.table_csv(results))
-    write_atomically(folder.effects, records.effects_csv(results))
-    write_atomically(folder.markdown, report.markdown(results))
+    """Write the lines of runs and the tables, also while runs are missing.
+
+    Raises:
+        ConfigError: another process has taken over the folder, or its object store cannot be
+            reached.
+    """
+    folder.check_writer()
+    write(folder.results, records.jsonl(*results.all_runs))
+    write(folder.table, records.table_csv(results))
+    write(folder.effects, records.effects_csv(results))
+    write(folder.markdown, report.markdown(results))
     if results.choices:
-        write_atomically(folder.rates, rates_csv(results))
+        write(folder.rates, rates_csv(results))
 
 
 def write_figures(folder: GridFolder, results: GridResults, warn: Callable[[str], object]) -> None:

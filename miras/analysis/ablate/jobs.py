@@ -6,18 +6,21 @@ started again, so a grid that was interrupted resumes with the missing runs.
 
 import collections
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from miras.analysis.ablate.executor import Executor, Started
 from miras.analysis.ablate.folder import GridFolder
 from miras.analysis.ablate.grid import AblationGrid, GridRun
-from miras.analysis.ablate.outcome import Outcome, read_outcome
+from miras.analysis.ablate.outcome import OUTCOME, Outcome, parse_outcome
 from miras.config import config_hash
-from miras.runtime import signals
-from miras.train.loggers.jsonl import read_metrics
+from miras.errors import ConfigError
+from miras.runtime import paths, signals
+from miras.train.loggers.jsonl import parse_metrics
+from miras.train.runs import mirror
 
 _PAUSE = 0.1  # seconds between polls of the executor
-_LOG_PAUSE = 1.0  # seconds between reads of the logs
+_LOG_PAUSE = 1.0  # seconds between reads of the logs; on an object store, between their uploads
+_LOG_END = 8192  # bytes at the end of a log, which have its last step
 
 Outcomes = dict[GridRun, Outcome]
 
@@ -63,7 +66,7 @@ def train_all(
     left = len(waiting)
     running: list[GridRun] = []
     save(outcomes)
-    last_read = 0.0
+    last_read, pause = 0.0, mirror.FLUSH if folder.remote else _LOG_PAUSE
     with signals.handled(), executor:
         while left:
             if signals.requested() is not None:
@@ -85,21 +88,35 @@ def train_all(
                 save(outcomes)
                 observer.ended(run, event.outcome)
             time.sleep(_PAUSE)
-            if time.monotonic() - last_read > _LOG_PAUSE:
+            if time.monotonic() - last_read > pause:
                 last_read = time.monotonic()
-                for run in running:
-                    observer.progressed(run, _last_step(run, folder))
+                for run, step in zip(running, _last_steps(running, folder), strict=True):
+                    observer.progressed(run, step)
     return outcomes
 
 
 def finished(grid: AblationGrid, folder: GridFolder) -> Outcomes:
-    """The outcomes in a folder, of runs that need not be started again."""
+    """The outcomes in a folder, of runs that need not be started again.
+
+    Raises:
+        ConfigError: the object store of the folder cannot be reached.
+    """
+    files = {run: folder.runs / run.slug / OUTCOME for run in grid.runs}
+    contents = paths.read_many(list(files.values()))
     found = {
-        run: read_outcome(folder.runs / run.slug, config_hash(run.config)) for run in grid.runs
+        run: parse_outcome(contents[file], config_hash(run.config))
+        for run, file in files.items()
+        if file in contents
     }
     return {run: outcome for run, outcome in found.items() if outcome is not None}
 
 
-def _last_step(run: GridRun, folder: GridFolder) -> int:
-    lines = read_metrics(folder.runs / run.slug / "metrics.jsonl")
-    return lines[-1]["step"] if lines else 0
+def _last_steps(runs: Sequence[GridRun], folder: GridFolder) -> list[int]:
+    """The last step in the log of each run; 0 where there is none, or it cannot be read now."""
+    files = [folder.runs / run.slug / "metrics.jsonl" for run in runs]
+    try:
+        contents = paths.read_many(files, _LOG_END)
+    except (ConfigError, OSError):  # only the progress shows them
+        contents = {}
+    lines = [parse_metrics(contents.get(f, b"").decode("utf-8", "replace")) for f in files]
+    return [found[-1]["step"] if found else 0 for found in lines]

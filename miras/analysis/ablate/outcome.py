@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
-import pathlib
+import os
 from typing import Any, Literal
 
+from etils import epath
+
 from miras.analysis.ablate.measurements import Curve
+from miras.runtime import paths
 
 OUTCOME = "outcome.json"
 
@@ -55,11 +58,24 @@ class Outcome:
         return json.dumps(dataclasses.asdict(self)) + "\n"
 
 
-def read_outcome(folder: pathlib.Path, config_hash: str) -> Outcome | None:
-    """The outcome in a run's folder; None if there is none of this config."""
+def read_outcome(folder: str | os.PathLike[str], config_hash: str) -> Outcome | None:
+    """The outcome in a run's folder; None if there is none of this config.
+
+    Raises:
+        ConfigError: the object store of the folder cannot be reached.
+    """
     try:
-        data: Any = json.loads((folder / OUTCOME).read_text())
+        content = paths.read(epath.Path(folder) / OUTCOME)
+    except OSError:
+        return None
+    return parse_outcome(content, config_hash)
+
+
+def parse_outcome(content: bytes, config_hash: str) -> Outcome | None:
+    """The outcome in the content of a file; None if it is damaged or of another config."""
+    try:
+        data: Any = json.loads(content)
         outcome = Outcome(**data | {"curve": tuple(map(tuple, data.get("curve", ())))})
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError):
         return None
     return outcome if outcome.config_hash == config_hash else None

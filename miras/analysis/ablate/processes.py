@@ -13,13 +13,17 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from etils import epath
+
 import miras
 from miras.analysis.ablate.executor import Ended, Executor, Started
 from miras.analysis.ablate.folder import GridFolder
 from miras.analysis.ablate.grid import GridRun
 from miras.analysis.ablate.outcome import Outcome, read_outcome
+from miras.analysis.ablate.worker_log import WorkerLog
 from miras.config import config_hash, require, to_json
-from miras.runtime.files import check_target
+from miras.errors import ConfigError
+from miras.runtime import compilation_cache
 
 # Arguments of the interpreter. -u: keeps the output of a process that is killed.
 WORKER = ("-u", "-m", "miras.analysis.ablate.worker")
@@ -46,11 +50,11 @@ class RunWork(NamedTuple):
         config = run.config
         return cls(run.slug, to_json(config, indent=None), config_hash(config), config.train.steps)
 
-    def folder(self, grid: GridFolder) -> pathlib.Path:
+    def folder(self, grid: GridFolder) -> epath.Path:
         """The folder of the run."""
         return grid.runs / self.slug
 
-    def log(self, grid: GridFolder) -> pathlib.Path:
+    def log(self, grid: GridFolder) -> epath.Path:
         """The file with the output of its worker."""
         return grid.logs / f"{self.slug}.log"
 
@@ -68,6 +72,7 @@ class RunWork(NamedTuple):
 class _Job(NamedTuple):
     run: GridRun
     work: RunWork
+    log: WorkerLog
     process: subprocess.Popen
     start: float
 
@@ -94,8 +99,9 @@ class LocalProcesses(Executor):
     def submit(self, run: GridRun) -> None:
         """Start the process of a run."""
         work = RunWork.of(run)
-        process = start(work, self._folder, self._environment)
-        self._running.append(_Job(run, work, process, time.monotonic()))
+        log = WorkerLog(work.log(self._folder))
+        process = start(work, self._folder, self._environment, log)
+        self._running.append(_Job(run, work, log, process, time.monotonic()))
         self._started.append(Started(run, ""))
 
     def poll(self) -> list[Started | Ended]:
@@ -110,17 +116,21 @@ class LocalProcesses(Executor):
         """Send SIGTERM to all processes, and wait for them."""
         for job in self._running:
             job.process.terminate()
-        for job in self._running:
-            job.process.wait()
+        self._wait()
 
     def __exit__(self, *_) -> None:
         for job in self._running:
             job.process.kill()
+        self._wait()
+
+    def _wait(self) -> None:
         for job in self._running:
             job.process.wait()
+            job.log.keep()
 
     def _outcome(self, job: _Job) -> Outcome:
-        return outcome(job.process, job.work, self._folder, time.monotonic() - job.start)
+        seconds = time.monotonic() - job.start
+        return outcome(job.process, job.work, self._folder, job.log, seconds)
 
 
 def cores() -> int:
@@ -135,18 +145,21 @@ def default_jobs() -> int:
     return min(cores(), max(2, cores() // 2))
 
 
-def environment(compiled: pathlib.Path, threads: int, shares: bool) -> dict[str, str]:
+def environment(compiled: pathlib.Path | None, threads: int, shares: bool) -> dict[str, str]:
     """The environment of a worker's process; jax settings of the user are kept.
 
     Args:
-        compiled: folder of the compiled programs that several workers share.
+        compiled: folder of the compiled programs that several workers share; the user's cache
+            folder if not given.
         threads: of the process, >= 1.
         shares: whether other workers use the same accelerator.
     """
     here = str(pathlib.Path(miras.__file__).parent.parent)
     path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-    defaults = {
-        "JAX_COMPILATION_CACHE_DIR": str(compiled.absolute()),
+    kept = compilation_cache.settings()
+    if compiled is not None:
+        kept = {compilation_cache.FOLDER: str(compiled.absolute())}
+    defaults = kept | {
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "MIRAS_TRUST_PLUGINS": "1",  # the grid's process has loaded the plugins in the folder
     }
@@ -161,9 +174,9 @@ def start(
     work: RunWork,
     folder: GridFolder,
     environment: Mapping[str, str],
+    log: WorkerLog,
     *,
     worker: tuple[str, ...] | None = None,
-    append: bool = False,
     cwd: str | None = None,
 ) -> subprocess.Popen:
     """Start the worker of a run. It ends at once when this process does.
@@ -172,15 +185,14 @@ def start(
         work: the run.
         folder: of the grid.
         environment: of the process.
+        log: of its output.
         worker: arguments of the interpreter; `WORKER` if not given.
-        append: whether its log goes on, or is written anew.
         cwd: its working directory; this process's if not given.
     """
-    log = work.log(folder)
-    check_target(log)
-    with log.open("ab" if append else "wb") as output:
+    address = os.fspath(work.folder(folder))
+    with log.open() as output:
         process = subprocess.Popen(
-            [sys.executable, *(WORKER if worker is None else worker), str(work.folder(folder))],
+            [sys.executable, *(WORKER if worker is None else worker), address],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
@@ -196,29 +208,28 @@ def start(
 
 
 def outcome(
-    process: subprocess.Popen, work: RunWork, folder: GridFolder, seconds: float
+    process: subprocess.Popen, work: RunWork, folder: GridFolder, log: WorkerLog, seconds: float
 ) -> Outcome:
-    """The outcome that a worker has left, or why it left none.
+    """The outcome that a worker has left, or why it left none; its log is kept.
 
     Args:
         process: of the worker, which has ended.
         work: the run.
         folder: of the grid.
+        log: of the worker.
         seconds: for which the process was running.
     """
     if process.stdin is not None:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-    code = process.returncode
-    found = read_outcome(work.folder(folder), work.config_hash)
+    code, last = process.returncode, log.last_line()
+    log.keep()
+    try:
+        found = read_outcome(work.folder(folder), work.config_hash)
+    except ConfigError as error:
+        return work.failed(str(error), seconds)
     if found is not None and code in (0, 1):
         return found
     ending = f"ended with code {code}" if code >= 0 else f"was killed by signal {-code}"
-    last = _last_line(work.log(folder))
     reason = last.removeprefix("miras: ") if code == 2 and last else f"process {ending}: {last}"
     return work.failed(reason, seconds)
-
-
-def _last_line(log: pathlib.Path) -> str:
-    lines = log.read_text("utf-8", errors="replace").strip().splitlines() or ["it printed nothing."]
-    return lines[-1].strip()[:300]

@@ -10,16 +10,19 @@ import json
 import os
 import pathlib
 import socket
-import subprocess
 import time
 from typing import NamedTuple
+
+from etils import epath
 
 from miras.analysis.ablate import processes
 from miras.analysis.ablate.folder import GridFolder
 from miras.analysis.ablate.outcome import Outcome, read_outcome
 from miras.analysis.ablate.processes import RunWork
+from miras.analysis.ablate.worker_log import WorkerLog
+from miras.errors import ConfigError
+from miras.runtime import paths
 from miras.runtime.code_version import code_version
-from miras.runtime.files import write_atomically
 from miras.train.runs.disk_lock import DiskLock
 
 _PAUSE = 0.1  # seconds between polls of the worker
@@ -32,7 +35,7 @@ class Cell(NamedTuple):
 
     Attributes:
         work: the run.
-        folder: of the grid, absolute.
+        folder: of the grid, its `address`.
         cwd: where the command was given, from which relative paths of the config start.
         threads: of the worker.
         shares: whether other cells use its GPU.
@@ -57,59 +60,75 @@ def run_cell(cell: Cell) -> Outcome | None:
         The outcome; None after `ray.cancel`, when the worker has saved its last step.
     """
     start, work, folder = time.monotonic(), cell.work, GridFolder(cell.folder)
-    if not folder.grid.is_file():
+    if folder.grid.name not in paths.entries(folder.path):
         return work.failed(f"{folder.path} is not on {_place()}", 0)
     found = read_outcome(work.folder(folder), work.config_hash)
     if found is not None:
         return found
-    DiskLock(work.folder(folder)).share()
+    if not folder.remote:
+        DiskLock(pathlib.Path(work.folder(folder))).share()
     place = {"place": _place(), "since": time.time()}
-    write_atomically(place_file(folder, work.slug), json.dumps(place) + "\n")
+    paths.write(place_file(folder, work.slug), json.dumps(place) + "\n")
     # Programs that another host has compiled for its CPU may not run on this one.
-    compiled = folder.compiled / socket.gethostname()
-    process = None
+    compiled = folder.compiled and folder.compiled / socket.gethostname()
+    log, process = WorkerLog(work.log(folder), append=True), None
     try:
         process = processes.start(
             work,
             folder,
             processes.environment(compiled, cell.threads, cell.shares),
+            log,
             worker=cell.worker,
-            append=True,
             cwd=cell.cwd if os.path.isdir(cell.cwd) else None,
         )
         while process.poll() is None:
             time.sleep(_PAUSE)
     except KeyboardInterrupt:  # by `ray.cancel`
-        _terminate(process)
+        if process is not None:
+            process.terminate()  # on which the run saves a checkpoint
+            process.wait()
+        log.keep()
         return None
-    return processes.outcome(process, work, folder, time.monotonic() - start)
+    return processes.outcome(process, work, folder, log, time.monotonic() - start)
 
 
-def check_node(folder: str, token: str) -> tuple[bool, str]:
+class NodeAnswer(NamedTuple):
+    """What a node says of itself.
+
+    Attributes:
+        sees: whether it sees the folder of the grid.
+        code: its `code_version`.
+        why: why it does not see a folder on an object store, as a sentence; "" if that is unknown.
+    """
+
+    sees: bool
+    code: str
+    why: str = ""
+
+
+def check_node(folder: str, token: str) -> NodeAnswer:
     """Whether this node sees a grid's folder, and its code.
 
     Args:
-        folder: of the grid, absolute.
+        folder: of the grid, its `address`.
         token: content of its file `CHECK`.
     """
-    path, end = pathlib.Path(folder), time.monotonic() + _VISIBLE
-    while _read(path / CHECK) != token:
-        if not path.parent.is_dir() or time.monotonic() > end:
-            return False, code_version()
-        time.sleep(0.1)
-    return True, code_version()
+    end = time.monotonic() + _VISIBLE
+    try:
+        path = paths.open_path(folder)
+        while _read(path / CHECK) != token:
+            gone = not paths.is_remote(path) and not path.parent.is_dir()
+            if gone or time.monotonic() > end:
+                return NodeAnswer(False, code_version())
+            time.sleep(0.1)
+    except ConfigError as error:
+        return NodeAnswer(False, code_version(), str(error))
+    return NodeAnswer(True, code_version())
 
 
-def place_file(folder: GridFolder, slug: str) -> pathlib.Path:
+def place_file(folder: GridFolder, slug: str) -> epath.Path:
     """The file that says on which node a run is."""
     return folder.logs / f"{slug}.node"
-
-
-def _terminate(process: subprocess.Popen | None) -> None:
-    """Send SIGTERM, on which the run saves a checkpoint, and wait."""
-    if process is not None:
-        process.terminate()
-        process.wait()
 
 
 def _place() -> str:
@@ -119,8 +138,8 @@ def _place() -> str:
     return f"{socket.gethostname()} (node {ray.get_runtime_context().get_node_id()[:8]})"
 
 
-def _read(path: pathlib.Path) -> str | None:
+def _read(path: epath.Path) -> str | None:
     try:
-        return path.read_text().strip()
+        return paths.read(path).decode(errors="replace").strip()
     except OSError:
         return None

@@ -1,5 +1,6 @@
 """Workers as tasks of a Ray cluster, which has the queue, and starts a lost one elsewhere."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -16,11 +17,12 @@ from miras.analysis.ablate.processes import RunWork
 from miras.analysis.ablate.ray_cluster import RayOptions
 from miras.analysis.ablate.ray_node import CHECK, Cell, check_node, place_file, run_cell
 from miras.errors import ConfigError
+from miras.runtime import paths
 from miras.runtime.code_version import code_version
-from miras.runtime.files import write_atomically
 
 RETRIES = 100  # nodes that a run may lose before it fails
 _PAUSE = 1.0  # seconds between reads of the files that say where runs are
+_STORE_PAUSE = 5.0  # as above, on an object store
 _ANSWER = 120.0  # seconds in which a node answers, which starts a process for it
 _END = 10.0  # seconds in which Ray kills tasks
 
@@ -33,7 +35,7 @@ class RayTasks(Executor):
     as on this machine.
 
     Args:
-        folder: of the grid, on a disk that all nodes share.
+        folder: of the grid, on a disk that all nodes share, or on an object store.
         options: what each run needs.
         nodes: on which a run can be, as `ray.nodes()` describes them.
 
@@ -53,8 +55,9 @@ class RayTasks(Executor):
             max_retries=RETRIES,
         )(run_cell)
         self._runs: dict[Any, GridRun] = {}
-        self._places: dict[GridRun, str] = {}
-        self._last_read = 0.0
+        self._places: dict[GridRun, bytes] = {}
+        self._before = set(paths.entries(folder.logs))  # of earlier commands
+        self._last_read, self._pause = 0.0, _STORE_PAUSE if folder.remote else _PAUSE
 
     def accepts(self) -> bool:
         """Always: Ray has the queue."""
@@ -62,10 +65,12 @@ class RayTasks(Executor):
 
     def submit(self, run: GridRun) -> None:
         """Put a run into Ray's queue."""
-        place_file(self._folder, run.slug).unlink(missing_ok=True)  # of an earlier command
+        place = place_file(self._folder, run.slug)
+        if place.name in self._before:
+            paths.remove(place)
         cell = Cell(
             RunWork.of(run),
-            str(self._folder.path.absolute()),
+            self._folder.address,
             os.getcwd(),
             self._options.threads,
             self._options.gpus < 1,
@@ -80,7 +85,7 @@ class RayTasks(Executor):
 
         done, _ = ray.wait(list(self._runs), num_returns=len(self._runs), timeout=0)
         events: list[Started | Ended] = []
-        if done or time.monotonic() - self._last_read > _PAUSE:
+        if done or time.monotonic() - self._last_read > self._pause:
             self._last_read = time.monotonic()
             events += self._placed()
         for task in done:
@@ -112,16 +117,19 @@ class RayTasks(Executor):
 
     def _placed(self) -> list[Started]:
         """The runs whose files of places have changed."""
+        files = {run: place_file(self._folder, run.slug) for run in self._runs.values()}
+        try:
+            contents = paths.read_many(list(files.values()))
+        except (ConfigError, OSError):  # only the progress shows them
+            return []
         events = []
-        for run in self._runs.values():
-            try:
-                text = place_file(self._folder, run.slug).read_text()
-                place = json.loads(text)["place"]
-            except (OSError, ValueError):  # it is waiting
+        for run, file in files.items():
+            text = contents.get(file)
+            if text is None or self._places.get(run) == text:  # it is waiting, or where it was
                 continue
-            if self._places.get(run) != text:
+            with contextlib.suppress(ValueError):
+                events.append(Started(run, json.loads(text)["place"]))
                 self._places[run] = text
-                events.append(Started(run, place))
         return events
 
 
@@ -142,20 +150,20 @@ def _check_nodes(folder: GridFolder, nodes: Sequence[Mapping[str, Any]]) -> None
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    token, path = secrets.token_hex(8), folder.path.absolute()
-    write_atomically(path / CHECK, token + "\n")
+    token, path = secrets.token_hex(8), folder.path / CHECK
+    paths.write(path, token + "\n")
     check = ray.remote(num_cpus=0, max_retries=0)(check_node)
     names = {}
     for node in nodes:
         where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         name = f"{node['NodeManagerHostname']} (node {node['NodeID'][:8]})"
-        names[check.options(scheduling_strategy=where).remote(str(path), token)] = name
+        names[check.options(scheduling_strategy=where).remote(folder.address, token)] = name
     try:
         done, _ = ray.wait(list(names), num_returns=len(names), timeout=_ANSWER)
         for task in done:
             _check_answer(task, names[task], folder)
     finally:
-        (path / CHECK).unlink(missing_ok=True)
+        paths.remove(path)
 
 
 def _check_answer(task: Any, name: str, folder: GridFolder) -> None:
@@ -164,21 +172,24 @@ def _check_answer(task: Any, name: str, folder: GridFolder) -> None:
 
     lost = (exceptions.NodeDiedError, exceptions.TaskUnschedulableError)
     try:
-        seen, code = ray.get(task)
+        answer: Any = ray.get(task)
     except lost:  # another node takes its place, or none is needed
         return
     except exceptions.RayError as error:
         raise ConfigError(
             f"{name} cannot run a cell ({_sentence(error)}): install miras there, as here."
         ) from error
-    if not seen:
+    if answer.why:
+        raise ConfigError(f"{name}: {answer.why}")
+    if not answer.sees:
+        fix = "give a folder on a disk that all nodes share, or in a bucket, with --out."
+        if folder.remote:
+            fix = "give all nodes the same endpoint and credentials."
+        raise ConfigError(f"{name} does not see {folder.address} as this machine does: {fix}")
+    if answer.code != code_version():
         raise ConfigError(
-            f"{name} does not see {folder.path.absolute()} as this machine does: give a folder on "
-            "a disk that all nodes share with --out."
-        )
-    if code != code_version():
-        raise ConfigError(
-            f"{name} has {code}, and this machine {code_version()}: install the same on all nodes."
+            f"{name} has {answer.code}, and this machine {code_version()}: install the same on all "
+            "nodes."
         )
 
 

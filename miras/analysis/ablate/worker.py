@@ -3,27 +3,32 @@
 The standard input holds the run's config as one line of JSON, and then stays open. When it closes,
 the parent process has ended, and this process exits at once: a run may be killed at any point. The
 result is written to FOLDER/outcome.json; if that is missing, the last line of the output is the
-error.
+error. FOLDER is a path or a URL.
 """
 
 import os
-import pathlib
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from etils import epath
+
+from miras.analysis.ablate import grid_plugins
 from miras.analysis.ablate.folder import GridFolder
 from miras.analysis.ablate.measurements import measurements
-from miras.analysis.ablate.outcome import OUTCOME, Outcome
-from miras.config import config_hash, from_json, plugins
+from miras.analysis.ablate.outcome import OUTCOME, Outcome, read_outcome
+from miras.analysis.runs.store import read_lines
+from miras.config import config_hash, from_json
 from miras.errors import ConfigError
-from miras.runtime.files import write_atomically
+from miras.runtime import paths
 from miras.runtime.terminal import tolerant_output
-from miras.train.loggers.jsonl import read_metrics
 
-_PATIENCE = 600.0  # seconds for which a worker waits for a run that has its folder
+if TYPE_CHECKING:
+    from miras.train.loop import Result
+
+_PATIENCE = 600.0  # seconds for which a worker waits for a run that has its folder, or for a store
 _PAUSE = 5.0
 _Result = TypeVar("_Result")
 
@@ -38,9 +43,11 @@ def main(folder: str) -> int:
 
     from miras.analysis.utilization import utilization
     from miras.train import NonFiniteError, RunConfig, train
+    from miras.train.runs.lease import InUseError
 
     try:
-        plugins.restore(GridFolder(pathlib.Path(folder).parent.parent).plugins)
+        path = epath.Path(folder)
+        grid_plugins.restore(GridFolder(path.parent.parent).plugins)
         config = from_json(RunConfig, text)
     except ConfigError as error:
         return _print_error(error)
@@ -48,14 +55,22 @@ def main(folder: str) -> int:
     scores: dict[str, float] = {}
     parameters: int | None = None
     reason = None
+
+    def run() -> "Result | None":
+        found = read_outcome(folder, config_hash(config))  # of a writer that was waited for
+        return None if found else train(config, folder, utilization=utilization(config))
+
     try:
-        result = _when_free(lambda: train(config, folder, utilization=utilization(config)))
+        result = _repeated(run, InUseError)
+        if result is None:
+            return 0
         scores, resumed = result.held_out._asdict(), result.resumed_from
         parameters = sum(leaf.size for leaf in jax.tree.leaves(result.state.params))
     except NonFiniteError as error:
         reason = str(error)
     except ConfigError as error:
         return _print_error(error)
+    lines = _repeated(lambda: read_lines(path), ConfigError)
     outcome = Outcome(
         config_hash=config_hash(config),
         status="done" if reason is None else "diverged",
@@ -66,25 +81,25 @@ def main(folder: str) -> int:
         seconds=round(time.monotonic() - start, 3),
         resumed_from=resumed,
         parameters=parameters,
-        **measurements(read_metrics(pathlib.Path(folder) / "metrics.jsonl"))._asdict(),
+        **measurements(lines)._asdict(),
         scores=scores,
     )
-    write_atomically(pathlib.Path(folder) / OUTCOME, outcome.to_json())
+    _repeated(lambda: paths.write(path / OUTCOME, outcome.to_json()), ConfigError)
     return 0 if reason is None else 1
 
 
-def _when_free(call: Callable[[], _Result]) -> _Result:
-    """The result of a call, which is repeated for a while if a run that is alive has the folder.
+def _repeated(call: Callable[[], _Result], while_raised: type[ConfigError]) -> _Result:
+    """The result of a call, which is repeated for a while as long as it raises an error of a type.
 
-    On a cluster, a node that is cut off is lost for the others before it knows.
+    `InUseError`: on a cluster, a node that is cut off is lost for the others before it knows, so
+    that its run has the folder. `ConfigError`, once the run has ended: an object store that does
+    not answer for a moment should not cost the result.
     """
-    from miras.train.runs.lease import InUseError
-
     end = time.monotonic() + _PATIENCE
     while True:
         try:
             return call()
-        except InUseError as error:
+        except while_raised as error:
             if time.monotonic() > end:
                 raise
             print(f"waiting: {error}", flush=True)

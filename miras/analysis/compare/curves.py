@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from miras.analysis.runs.listing import differences
-from miras.analysis.runs.store import flat_config, read_lines
+from miras.analysis.runs.store import Folder, flat_config, is_grid, read_lines, run_folders
 from miras.errors import ConfigError
 from miras.runtime import paths
 from miras.train.loggers.jsonl import Line
@@ -64,26 +64,38 @@ def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[Run]:
     """The runs in some folders.
 
     Args:
-        folders: on a disk or an object store.
+        folders: of runs, or of grids of `miras ablate`, whose runs with measurements are taken; on
+            a disk or an object store.
 
     Raises:
         ConfigError: a folder holds no run, or no measurements.
     """
     found, configs = [], []
     for folder in folders:
-        path = paths.open_path(folder)
-        config, lines = flat_config(path), read_lines(path)
-        if not config or not lines:
-            what = "no measurements (metrics.jsonl)" if config else "no run (config.json)"
-            raise ConfigError(f"{path} has {what}: give folders that `miras train` wrote.")
-        found.append((os.fspath(path).rstrip("/"), lines))
-        configs.append(config)
+        for path, config, lines in _runs(paths.open_path(folder)):
+            found.append((os.fspath(path).rstrip("/"), lines))
+            configs.append(config)
     names = _unique([name for name, _ in found])
     told = differences(configs)
     return [
         Run(name, _with_hours(lines), _tokens(config), differs)
         for name, (_, lines), config, differs in zip(names, found, configs, told, strict=True)
     ]
+
+
+def _runs(path: Folder) -> list[tuple[Folder, Mapping[str, Any], list[Line]]]:
+    """The run in a folder, or those of a grid; with their configs and lines."""
+    config, lines = flat_config(path), read_lines(path)
+    if config and lines:
+        return [(path, config, lines)]
+    if config or not is_grid(path):
+        what = "no measurements (metrics.jsonl)" if config else "no run (config.json)"
+        raise ConfigError(f"{path} has {what}: give folders that `miras train` wrote.")
+    read = [(run, flat_config(run), read_lines(run)) for run in run_folders(path)]
+    known = [run for run in read if run[1] and run[2]]
+    if not known:
+        raise ConfigError(f"{path} is a grid whose runs have no measurements yet: wait for them.")
+    return known
 
 
 def _tokens(config: Mapping[str, Any]) -> int:

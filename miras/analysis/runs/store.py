@@ -13,13 +13,16 @@ from miras.runtime import paths
 from miras.train.loggers.jsonl import Line, parse_metrics
 
 Folder = epath.Path
+GRID = "grid.json"
+"""The file that the folder of a grid has, see `miras.analysis.ablate.folder`."""
 
 
 def run_folders(root: str | os.PathLike[str]) -> list[Folder]:
     """The folders of runs: the folder itself, or those in it.
 
     Args:
-        root: a folder of a run, or of runs, or gs://BUCKET/... or s3://BUCKET/....
+        root: a folder of a run, of runs, or of a grid of `miras ablate`, or gs://BUCKET/... or
+            s3://BUCKET/....
 
     Raises:
         ConfigError: there is no such folder, or the object store cannot be reached.
@@ -27,13 +30,29 @@ def run_folders(root: str | os.PathLike[str]) -> list[Folder]:
     folder = paths.open_path(root)
     if paths.is_remote(folder):
         inner = paths.entries(folder)
+        if GRID in inner:
+            folder = folder / "runs"
+            inner = paths.entries(folder)
         names = sorted(name for name, is_folder in inner.items() if is_folder)
         return [folder] if "config.json" in inner else [folder / name for name in names]
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder: give one of runs, such as runs.")
     if (folder / "config.json").is_file():
         return [folder]
+    if (folder / GRID).is_file():
+        folder = folder / "runs"
     return sorted(path for path in folder.iterdir() if (path / "config.json").is_file())
+
+
+def is_grid(folder: Folder) -> bool:
+    """Whether a folder is that of a grid.
+
+    Raises:
+        ConfigError: the object store cannot be reached.
+    """
+    if paths.is_remote(folder):
+        return GRID in paths.entries(folder)
+    return (folder / GRID).is_file()
 
 
 def read_json(path: Folder) -> dict[str, Any]:

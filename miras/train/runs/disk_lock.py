@@ -78,7 +78,7 @@ class DiskLock:
         if not self._writers.is_dir():
             yield
             return
-        lease = Lease(epath.Path(self._folder), _end_process)
+        lease = Lease(epath.Path(self._folder), end_process)
         try:
             lease.acquire()
         except OSError as error:
@@ -137,8 +137,8 @@ def cannot_write(path: pathlib.Path, error: OSError) -> str:
     )
 
 
-def _end_process(error: LeaseLostError) -> None:
-    """End this process before it writes to a folder that is another's."""
+def end_process(error: LeaseLostError) -> None:
+    """End this process with code 75, before it writes to a folder that is another's."""
     with contextlib.suppress(OSError):
         os.write(2, f"miras: {error}\n".encode())
     os._exit(EXIT_LOST)

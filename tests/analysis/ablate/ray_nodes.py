@@ -59,21 +59,26 @@ while True:
 
 
 class Nodes:
-    """A cluster of a head, which runs no cells, and two nodes with a place for one cell each."""
+    """A cluster of a head, which runs no cells, and two nodes with a place for one cell each.
 
-    def __init__(self):
+    Args:
+        scratch: a folder in which each node has one of its own for temporary files; None for one of
+            the machine.
+    """
+
+    def __init__(self, scratch=None):
         from ray.cluster_utils import Cluster
 
         self._cluster = Cluster(
             True, head_node_args={**NODE, "num_cpus": 0, "_system_config": HEALTH}
         )
-        self.address = str(self._cluster.address)
+        self.address, self._scratch, self._number = str(self._cluster.address), scratch, 0
         for _ in range(2):
             self.add()
 
     @classmethod
     @contextlib.contextmanager
-    def started(cls):
+    def started(cls, scratch=None):
         """A cluster, which is shut down at the end of the block.
 
         A node that needs 15 seconds for its first processes, on a loaded machine, crashes, so that
@@ -82,7 +87,7 @@ class Nodes:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         for tries in (2, 1, 0):
             try:
-                found = cls()
+                found = cls(scratch)
                 break
             except Exception:  # Ray's has no other type
                 if not tries:
@@ -94,7 +99,13 @@ class Nodes:
 
     def add(self):
         """Add a node with a place for one cell."""
-        self._cluster.add_node(**NODE, resources={"host": 1})
+        own = {}
+        if self._scratch is not None:
+            folder = self._scratch / str(self._number)
+            folder.mkdir(parents=True, exist_ok=True)
+            own = {"env_vars": {"TMPDIR": str(folder)}}
+        self._number += 1
+        self._cluster.add_node(**NODE, **own, resources={"host": 1})
 
     def kill(self, worker):
         """Kill the node of a worker and Ray's process of its task, on which the worker ends."""

@@ -9,6 +9,7 @@ from miras.analysis.ablate import ablate, processes
 from miras.analysis.ablate.folder import GridFolder
 from miras.analysis.ablate.jobs import RunObserver, train_all
 from miras.analysis.ablate.processes import LocalProcesses, RunWork
+from miras.analysis.ablate.worker_log import WorkerLog
 from miras.errors import ConfigError
 
 pytestmark = pytest.mark.multiprocess
@@ -119,7 +120,8 @@ def test_the_real_worker_ends_with_what_started_it(make, tmp_path):
     folder, grid = GridFolder(tmp_path), make("bias=l2,lp", seeds=1)
     folder.logs.mkdir()
     work = RunWork.of(grid.runs[0])
-    process = processes.start(work, folder, processes.environment(folder.compiled, 1, False))
+    log = WorkerLog(work.log(folder))
+    process = processes.start(work, folder, processes.environment(None, 1, False), log)
     process.stdin.close()  # as the operating system does once this process is killed
     limit = time.monotonic() + 60
     while alive(process.pid) and process.poll() is None and time.monotonic() < limit:

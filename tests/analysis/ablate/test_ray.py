@@ -158,7 +158,7 @@ class TestCluster:
         (["--ray", "auto", "--gpus", "-1"], "--gpus -1 must be above 0"),
         (["--ray", "auto", "--resources", "TPU"], "NAME:AMOUNT[,NAME:AMOUNT...] with each name"),
         (["--ray", "auto", "--resources", "GPU:1"], "give its amount with --gpus"),
-        (["--ray", "auto", "--out", "s3://bucket/grid"], "on an object store: give a local path"),
+        (["--ray", "auto", "--out", "http://host/grid"], "has the unknown scheme 'http': give gs:"),
     ],
 )
 def test_the_sentences_of_errors(words, told, refused, sea, own_cache, tmp_path):
