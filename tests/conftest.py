@@ -4,8 +4,10 @@ import gc
 import itertools
 import os
 import platform
+import subprocess
 import sys
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -61,6 +63,24 @@ def compiled_once(tmp_path_factory):
     for name, value in settings.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory, compiled_once):
+    """A command that runs code as python does, in processes that find the libraries imported."""
+    folder = tmp_path_factory.mktemp("server")
+    server, path = Path(__file__).parent / "fork_server.py", folder / "socket"
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+        "OPENBLAS_NUM_THREADS": "1",  # a process with threads cannot be forked safely
+    }
+    argv = [sys.executable, str(server), "serve", str(path)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, env=environment) as process:
+        while not path.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        yield [sys.executable, "-IS", str(server), "call", str(path)]
 
 
 @pytest.fixture

@@ -5,16 +5,23 @@ server imports them once. tests/runtime/test_lazy.py imports miras as a user's p
 
     python fork_server.py serve SOCKET              until its standard input is closed
     python fork_server.py call SOCKET -c CODE       as `python -c CODE`
-    python fork_server.py call SOCKET -m MODULE ... as `python -m MODULE ...`
+    python fork_server.py call SOCKET -m MODULE ... as `python -m MODULE ...`, also after -u
 
 A call runs in the caller's folder, with its environment, standard streams and exit status. What
-the libraries read of the environment on import is the server's.
+the libraries read of the environment on import is the server's. A program ends as python ends it,
+with its threads and its atexit functions, but for the destruction of all modules, which takes
+longer than most programs here. The modules that a program starts with `sys.executable`, such as the
+workers of `miras ablate`, run in the same way.
 """
 
+import atexit
 import json
 import os
+import shlex
 import socket
 import sys
+import threading
+import traceback
 
 
 def call(path: str, argv: list[str]) -> int:
@@ -47,6 +54,25 @@ def serve(path: str) -> list[str] | None:
     for _ in range(children):
         os.wait()
     return None
+
+
+# Modules are run by the server, anything else by python.
+PYTHON = """#!/bin/sh
+case "$*" in
+  "-m "* | "-u -m "*) exec {call} "$@" ;;
+  *) exec {python} "$@" ;;
+esac
+"""
+
+
+def write_python(path: str) -> str:
+    """Write the command that programs take for python, next to the socket; returns its path."""
+    script = os.path.join(os.path.dirname(path), "python")
+    call = [sys.executable, "-IS", os.path.abspath(__file__), "call", path]
+    with open(script, "w") as file:
+        file.write(PYTHON.format(call=shlex.join(call), python=shlex.quote(sys.executable)))
+    os.chmod(script, 0o755)
+    return script
 
 
 def _program(connection: socket.socket) -> list[str]:
@@ -82,14 +108,17 @@ def _import_libraries() -> None:
     import matplotlib.backends.backend_agg
     import matplotlib.figure  # noqa: F401
     import optax  # noqa: F401
+    import tensorflow_datasets.public_api  # noqa: F401
     from orbax.checkpoint import v1  # noqa: F401
 
     import miras.analysis.ablate
     import miras.cli.main
+    import miras.data.text.local_text
     import miras.models
     import miras.presets
     import miras.testing
-    import miras.train  # noqa: F401
+    import miras.train
+    import miras.train.loggers.tensorboard  # noqa: F401
 
 
 def _main() -> None:
@@ -97,19 +126,43 @@ def _main() -> None:
     if mode == "call":
         sys.exit(call(path, argv))
     _import_libraries()
+    python = write_python(path)
     wanted = serve(path)
     if wanted is None:
         return
+    sys.executable = python
+    code = _status(wanted)
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _status(argv: list[str]) -> int:
+    """Run a program; returns its exit status."""
     import runpy
 
-    flag, program, *rest = wanted
+    if argv[0] == "-u":
+        sys.stdout.reconfigure(write_through=True)
+        argv = argv[1:]
+    flag, program, *rest = argv
     sys.path[0] = ""
-    if flag == "-m":
-        sys.argv = [program, *rest]
-        runpy.run_module(program, run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = ["-c", *rest]
-        exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
+    try:
+        if flag == "-m":
+            sys.argv = [program, *rest]
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = ["-c", *rest]
+            exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ import re
 import runpy
 import shlex
 import subprocess
-import sys
-import time
 
 import pytest
 
@@ -21,6 +19,7 @@ from miras.optim.base import Algorithm
 from miras.presets import PRESETS
 from miras.retention.base import Retention
 from miras.train import RunConfig
+from tests.small_pages import SMALL
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [
@@ -31,51 +30,6 @@ PAGES = [
 ]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-# What is replaced where a page's command takes longer than a test of it needs.
-ROWS = " batch=2 eval_batches=1"
-SMALL = {
-    "docs/tasks.md": {
-        "task.examples=32000": "task.examples=64",
-        "layers=2 width=64": "layers=1 width=32",
-        "steps=1000": "steps=4",
-        "--lengths 64,256,1k --depths 0 --examples 90": "--lengths 64 --depths 0 --examples 4",
-    },
-    "docs/training.md": {
-        "steps=20 width=32 heads=2 layers=2 sequence=64 log_every=5": "steps=4 width=16 heads=2 "
-        "layers=1 sequence=32 log_every=2" + ROWS,
-        "eval runs/first --batches 4": "eval runs/first --batches 1",
-        "steps=10 learning_rate=1e-3 sequence=128": "steps=2 learning_rate=1e-3 sequence=64",
-        "width=32 heads=2 layers=2 mlp_ratio=4": "width=16 heads=2 layers=1 mlp_ratio=4 sequence=32"
-        + ROWS,
-        "--length 40": "--length 8",
-    },
-    "docs/quickstart.md": {
-        "steps=10 width=32 layers=1 heads=2": "steps=2 width=16 layers=1 heads=2 sequence=64"
-        + ROWS,
-        "--batches 4": "--batches 1",
-        "--length 40": "--length 8",
-        "prompt, 40, seed=1": "prompt, 8, seed=1",
-    },
-    "docs/streaming.md": {
-        "steps=10 width=32 layers=1 heads=2": "steps=2 width=16 layers=1 heads=2 sequence=64"
-        + ROWS,
-        "of a long book\\n' * 200": "of a long book\\n' * 20",
-        '"width=32", "layers=2", "heads=2")': '"width=16", "layers=1", "heads=2")',
-    },
-    "docs/inspect.md": {
-        "width=32 heads=2 layers=2 sequence=64 eval_batches=1": "width=16 heads=2 layers=1 "
-        "sequence=32" + ROWS,
-    },
-    "docs/staleness.md": {
-        "--length 128 --chunks 1,4,16,64 --refine 0,1": "--length 32 --chunks 1,16 --refine 0,1",
-    },
-    "docs/ablation.md": {
-        "steps=6 ": "steps=2 ",
-        "chunk=16,24": "chunk=16",
-        "eval_batches=2": "eval_batches=1",
-    },
-}
 
 
 def runnable(page: pathlib.Path) -> list[tuple[str, str]]:
@@ -88,24 +42,6 @@ def runnable(page: pathlib.Path) -> list[tuple[str, str]]:
 
 
 RUN = [page for page in PAGES if runnable(page)]
-
-
-@pytest.fixture(scope="session")
-def python(tmp_path_factory):
-    """A command that runs code as python does, in processes that find the libraries imported."""
-    folder = tmp_path_factory.mktemp("server")
-    server, path = ROOT / "tests" / "fork_server.py", folder / "socket"
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
-        "OPENBLAS_NUM_THREADS": "1",  # a process with threads cannot be forked safely
-    }
-    argv = [sys.executable, str(server), "serve", str(path)]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, env=environment) as process:
-        while not path.exists():
-            assert process.poll() is None
-            time.sleep(0.05)
-        yield [sys.executable, "-IS", str(server), "call", str(path)]
 
 
 @pytest.mark.slow

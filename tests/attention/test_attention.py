@@ -27,6 +27,9 @@ from tests.attention.attended import (
     streams,
 )
 
+# A memory beside the attention that is soon traced and compiled.
+SHORT = ("rule.memory=matrix", "algorithm=gd", "remat=none")
+
 
 @DEVICES
 @pytest.mark.parametrize("persists", [False, True], ids=["alone", "persistent"])
@@ -137,7 +140,7 @@ def test_models_of_packed_documents_attend_in_the_kernel(preset, device, monkeyp
 def test_mac_attends_in_the_kernel(persists, monkeypatch):
     """To what it recalls and what it reads, [h || x]: on TPUs in whole segments of 128 tokens."""
     words = ("layers=1", "width=16", "heads=1", "vocab=16", f"attention.persistent={persists}")
-    words += ("attention.segment=128", "attention.window=100")
+    words += ("attention.segment=128", "attention.window=100", *SHORT)
     model = LanguageModel(miras.override(miras.preset("titans_mac"), *words), nnx.Rngs(0))
     tokens = jax.random.randint(jax.random.key(0), (1, T + 20), 0, 16)
 
@@ -203,8 +206,8 @@ def test_attention_compiles_for_a_tpu_as_a_kernel(window, dtype, front, document
 @pytest.mark.tpu_aot
 @pytest.mark.usefixtures("libtpu")
 def test_macs_attention_compiles_inside_its_scan():
-    words = ("layers=1", "width=128", "heads=2", "vocab=16", "attention.segment=128", "remat=false")
-    config = miras.override(miras.preset("titans_mac"), *words)
+    words = ("layers=1", "width=128", "heads=2", "vocab=16", "attention.segment=128")
+    config = miras.override(miras.preset("titans_mac"), *words, *SHORT)
     graph, shapes = nnx.split(nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0))))
 
     def total(params, tokens):

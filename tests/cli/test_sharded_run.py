@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -44,12 +43,12 @@ print(json.dumps(said))
 """
 
 
-def on_four_devices(*commands):
+def on_four_devices(python, *commands):
     """What commands print in a process of four devices."""
     flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
     flags += " --xla_llvm_disable_expensive_passes=true"
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(commands)],
+        [*python, "-c", SCRIPT, json.dumps(commands)],
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
@@ -73,14 +72,14 @@ def text(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(text, tmp_path_factory):
+def trained(text, python, tmp_path_factory):
     """The folder of the run, and what the commands print where it was trained."""
     out = tmp_path_factory.mktemp("runs") / "run"
     choices = [["ab", "fg"], ["cd", "e"], ["abc", "gh"]]
     items = [{"query": f"a{n}", "choices": two, "gold": n % 2} for n, two in enumerate(choices)]
     (out.parent / "copa.jsonl").write_text("".join(f"{json.dumps(item)}\n" for item in items))
     train = ["train", "yaad", *words(text), "--out", str(out)]
-    return out, on_four_devices(train, *(placed(command, out) for command in COMMANDS))
+    return out, on_four_devices(python, train, *(placed(command, out) for command in COMMANDS))
 
 
 def words(text):
@@ -119,14 +118,15 @@ def test_held_out_sums_are_exact_where_the_last_batch_is_not_full(trained):
 
 
 @pytest.mark.exhaustive
-def test_a_grid_trains_sharded_runs_that_can_be_inspected(text, tmp_path):
+def test_a_grid_trains_sharded_runs_that_can_be_inspected(text, python, tmp_path):
     out = tmp_path / "grid"
-    (said,) = on_four_devices(["ablate", "yaad", *words(text), "--seeds", "1", "--out", str(out)])
+    ablate = ["ablate", "yaad", *words(text), "--seeds", "1", "--out", str(out)]
+    (said,) = on_four_devices(python, ablate)
     assert "bits" in said
     (folder,) = (out / "runs").iterdir()
     assert load_run(folder).step == 2
     inspect = ["inspect", str(folder), "--text", "abc"]
-    on_four_devices(inspect)
+    on_four_devices(python, inspect)
     page = (folder / "inspect.html").read_text("utf-8")
     assert main(inspect) == 0
     assert (folder / "inspect.html").read_text("utf-8") == page

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import subprocess
-import sys
 
 import chex
 import jax
@@ -167,7 +166,7 @@ chex.assert_trees_all_close(got, want, rtol=2e-5, atol=2e-5)
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("name", ["titans_lmm", "gated_deltanet"])
-def test_rows_on_two_devices(name):
+def test_rows_on_two_devices(name, python):
     """Inner gradients are each device's own, outer ones by W0 summed over both."""
-    command = [sys.executable, "-c", SHARDED, name]
+    command = [*python, "-c", SHARDED, name]
     subprocess.run(command, check=True, env=environment(2), timeout=300)

@@ -51,11 +51,11 @@ MODELS = {
 }
 
 
-def in_a_process(model, meshes):
-    """`differences`, measured in a process of eight virtual devices."""
+def in_a_process(model, meshes, python=(sys.executable,)):
+    """`differences`, measured in a process of eight virtual devices that `python` starts."""
     flags = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
     done = subprocess.run(
-        [sys.executable, "-m", "tests.parallel.mesh_cases", model, *meshes],
+        [*python, "-m", "tests.parallel.mesh_cases", model, *meshes],
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 
@@ -37,13 +36,13 @@ def _inside_the_loop_over_tiles():
 
 
 @pytest.mark.slow
-def test_a_tile_of_self_modifying_memories_gathers_two_answers():
+def test_a_tile_of_self_modifying_memories_gathers_two_answers(python):
     """Rates and decays are read from the answers of all heads; all else stays on a device."""
     flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
     code = "import json; from tests.parallel.test_inner_collectives import "
     code += "_inside_the_loop_over_tiles as found; print(json.dumps(found()))"
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [*python, "-c", code],
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,

@@ -34,14 +34,14 @@ def _check(model, differences):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", DEFAULT)
-def test_a_mesh_has_the_loss_and_gradient_of_one_device(model):
-    _check(model, in_a_process(model, DEFAULT[model]))
+def test_a_mesh_has_the_loss_and_gradient_of_one_device(model, python):
+    _check(model, in_a_process(model, DEFAULT[model], python))
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("model", "mesh"), REST)
-def test_any_mesh_has_the_loss_and_gradient_of_one_device(model, mesh):
-    _check(model, in_a_process(model, [mesh]))
+def test_any_mesh_has_the_loss_and_gradient_of_one_device(model, mesh, python):
+    _check(model, in_a_process(model, [mesh], python))
 
 
 def test_the_kept_differences_are_within_the_same_bounds():

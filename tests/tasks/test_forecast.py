@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -241,12 +240,12 @@ print(train(from_json(RunConfig, sys.argv[1]), sys.argv[2]).held_out.mse)
 
 
 @pytest.mark.slow
-def test_devices_share_the_windows(table, tmp_path):
+def test_devices_share_the_windows(table, python, tmp_path):
     config = run_config("linear_attention", small(table, "task.skip=linear"), None)
     want = train(config, tmp_path / "one").held_out._asdict()["mse"]
     meshed = override(config, "mesh.fsdp=2", "mesh.tensor=2", "mesh.max_replicated=1")
     done = subprocess.run(
-        [sys.executable, "-c", ON_DEVICES, to_json(meshed), str(tmp_path / "four")],
+        [*python, "-c", ON_DEVICES, to_json(meshed), str(tmp_path / "four")],
         env=environment(4),
         capture_output=True,
         text=True,

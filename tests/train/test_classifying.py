@@ -3,7 +3,6 @@
 import json
 import pathlib
 import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -109,14 +108,14 @@ print(float(train(from_json(RunConfig, sys.argv[1]), sys.argv[2]).held_out.loss)
 
 
 @pytest.mark.slow
-def test_devices_share_its_rows_and_tokens(config, tmp_path):
+def test_devices_share_its_rows_and_tokens(config, python, tmp_path):
     from miras.config import to_json
 
     config = override(config, "steps=4", "data.batch=4")
     want = train(config, tmp_path / "one").held_out._asdict()["loss"]
     meshed = override(config, "mesh.fsdp=2", "mesh.seq=2", "mesh.max_replicated=1")
     done = subprocess.run(
-        [sys.executable, "-c", ON_DEVICES, to_json(meshed), str(tmp_path / "four")],
+        [*python, "-c", ON_DEVICES, to_json(meshed), str(tmp_path / "four")],
         env=environment(4),
         capture_output=True,
         text=True,

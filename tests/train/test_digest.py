@@ -1,7 +1,6 @@
 """The digest of an array: which changes it notices, and what it does not depend on."""
 
 import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -93,9 +92,9 @@ print(digest([x] + [jax.device_put(x, NamedSharding(mesh, spec)) for spec in spe
 
 
 @pytest.mark.multiprocess
-def test_the_mesh_does_not_matter():
+def test_the_mesh_does_not_matter(python):
     found = subprocess.run(
-        [sys.executable, "-c", MESH],
+        [*python, "-c", MESH],
         env=environment(4),
         capture_output=True,
         text=True,

@@ -3,7 +3,6 @@
 import functools
 import json
 import subprocess
-import sys
 from typing import Any
 
 import jax
@@ -167,14 +166,14 @@ def _on_meshes():
     return report
 
 
-def test_meshes_have_the_value_and_the_gradient_of_one_device():
+def test_meshes_have_the_value_and_the_gradient_of_one_device(python):
     """Vocabulary over tensor, rows over data and fsdp, time over seq, on eight virtual devices.
 
     Meshes of 8 do not divide the rows, or the time, which all devices then compute alike.
     """
     code = "import json; from tests.train.test_loss import _on_meshes as f; print(json.dumps(f()))"
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [*python, "-c", code],
         env=environment(8),
         capture_output=True,
         text=True,

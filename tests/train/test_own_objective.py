@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import subprocess
-import sys
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -182,13 +181,13 @@ print(float(train(config, sys.argv[2]).held_out.loss))
 
 
 @pytest.mark.exhaustive  # forecasts are tested on devices by default
-def test_devices_share_its_rows(config, tmp_path):
+def test_devices_share_its_rows(config, python, tmp_path):
     from miras.config import to_json
 
     want = train(config, tmp_path / "one").held_out._asdict()["loss"]
     meshed = override(config, "mesh.fsdp=2", "mesh.tensor=2", "mesh.max_replicated=1")
     done = subprocess.run(
-        [sys.executable, "-c", ON_DEVICES, to_json(meshed), str(tmp_path / "four")],
+        [*python, "-c", ON_DEVICES, to_json(meshed), str(tmp_path / "four")],
         env=environment(4),
         capture_output=True,
         text=True,

@@ -1,7 +1,6 @@
 """Kernels under jax's transformations, against the XLA backend under the same."""
 
 import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +81,7 @@ expect_close(got, want, "pallas", 2e-5)
 
 
 @pytest.mark.multiprocess
-def test_shard_map():
+def test_shard_map(python):
     """Rows on two devices, the weights on both; in a process of its own, which has two."""
-    command = [sys.executable, "-c", SHARDED]
+    command = [*python, "-c", SHARDED]
     subprocess.run(command, check=True, env=environment(2), timeout=300)
