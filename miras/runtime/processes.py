@@ -10,7 +10,7 @@ a step that may fail in one process is run with `together`, which raises its err
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from miras.errors import ConfigError
@@ -204,16 +204,25 @@ def lost_process(error: BaseException) -> ProcessLostError | None:
     global _lost
     if count() == 1:
         return None
-    while not (isinstance(error, _jax().errors.JaxRuntimeError) and _COLLECTIVE.search(str(error))):
-        if (before := error.__cause__ or error.__context__) is None:
-            return None
-        error = before
+    failed = _jax().errors.JaxRuntimeError
+    own = (e for e in _chain(error) if isinstance(e, failed) and _COLLECTIVE.search(str(e)))
+    if (found := next(own, None)) is None:
+        return None
     _lost = True
-    line = (str(error).strip().splitlines() or [""])[0][:200]
+    line = (str(found).strip().splitlines() or [""])[0][:200]
     return ProcessLostError(
         f"process {index()} of {count()}: another process of the run has ended, or hangs ({line}): "
         "repeat the command in every process to resume from the last checkpoint."
     )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those before it, each once: threads that raise one error again make a cycle."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def is_lost() -> bool:

@@ -144,11 +144,7 @@ class Trainer:
                 Watchdog(self.recipe.watchdog_minutes, folder.stacks, f"the run in {folder.shown}")
             )
             if restored is not None and restored.damaged:
-                damaged = restored.damaged
-                in_folder = processes.decide if folder.shared else processes.together
-                renamed = in_folder(
-                    lambda: checkpointer.rename_damaged(folder.checkpoints, damaged)
-                )
+                renamed = folder.rename_damaged(restored.damaged)
                 reporter.warn(f"warning: {renamed}; resuming from step {start}.")
             if processes.first():
                 self.wall.carry(carried(read_metrics(folder.metrics), start, self.began))
@@ -245,7 +241,7 @@ class Trainer:
 
         for step in range(start + 1, self.recipe.steps + 1):
             if saved == step - 1:
-                self._exit_if_interrupted(saved)
+                self._exit_if_interrupted(saved, checkpoints)
             batches = data.get(alive.is_ready)
             meter.data(data.waited)
             timetable.announce(step + 1)
@@ -277,7 +273,8 @@ class Trainer:
                     checkpoints.save(step, state, data)
                 saved = step
             meter.resume()
-        self._exit_if_interrupted(self.recipe.steps)
+        checkpoints.wait()
+        self._exit_if_interrupted(self.recipe.steps, checkpoints)
         return state
 
     def _rate(self, step: int, metrics: StepMetrics) -> Array:
@@ -285,8 +282,10 @@ class Trainer:
         skipped = 0 if metrics.window is None else metrics.window.skipped
         return jnp.asarray(self.schedule(step - 1 - skipped))
 
-    def _exit_if_interrupted(self, saved: int) -> None:
+    def _exit_if_interrupted(self, saved: int, checkpoints: Checkpoints) -> None:
         """Raise `Interrupted` after a signal; `saved` is the current step, which is saved."""
+        if signals.poll() is not None:
+            checkpoints.wait()  # all processes do, so that all raise the error of one
         signals.check(
             f" after step {saved} of {self.recipe.steps}, which is saved in {self.folder.shown}: "
             "repeat the command to resume from there"

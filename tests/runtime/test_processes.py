@@ -1,5 +1,6 @@
 """One process decides alone; what several do is in tests/train/test_processes.py."""
 
+import jax
 import pytest
 
 from miras.errors import ConfigError
@@ -62,3 +63,33 @@ def test_processes_that_differ_are_named_with_both_values(three):
         ConfigError, match="differ in the data: 3f in process 0, 77 in process 1: read"
     ):
         processes.check_equal({"the data": "77"}, "read the same files.")
+
+
+class CyclicError(Exception):
+    """An error that was raised again in another thread, so that it caused itself."""
+
+    reads = 0
+
+    @property
+    def __cause__(self):
+        self.reads += 1
+        assert self.reads < 10, "the chain is followed without an end"
+        return self
+
+
+def test_the_error_of_a_collective_is_found_in_its_chain(three, monkeypatch):
+    monkeypatch.setattr(processes, "_lost", False)
+    assert processes.lost_process(OSError("gloo")) is None  # one process
+    three(["", ""])
+    assert processes.lost_process(CyclicError("no")) is None
+    assert processes.lost_process(jax.errors.JaxRuntimeError("out of memory")) is None
+    assert not processes.is_lost()
+    error = OSError("file")
+    error.__context__ = Exception()
+    error.__context__.__cause__ = jax.errors.JaxRuntimeError("Gloo: closed\nmore")
+    found = processes.lost_process(error)
+    assert isinstance(found, processes.ProcessLostError)
+    assert "process 1 of 3: another process of the run has ended, or hangs (Gloo: closed)" in str(
+        found
+    )
+    assert processes.is_lost()

@@ -12,6 +12,7 @@ from miras.data import DataConfig
 from miras.models import LanguageModelConfig
 from miras.rule.rule import Rule
 from miras.train import RunConfig, TrainConfig
+from miras.train.runs import lease, mirror
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +65,13 @@ def tiny(text, prepared):
 def console():
     """A console that writes to memory; `console.file.getvalue()` is what it was told."""
     return Console(file=io.StringIO(), width=200)
+
+
+@pytest.fixture
+def store(bucket, monkeypatch):
+    """The file system of an empty bucket; threads wait."""
+    # No thread renews or uploads on its own, unless a test lets it.
+    monkeypatch.setattr(lease, "HEARTBEAT", 3600.0)
+    monkeypatch.setattr(lease, "EXPIRY", 3600.0)
+    monkeypatch.setattr(mirror, "FLUSH", 3600.0)
+    return bucket

@@ -1,7 +1,8 @@
 """Runs of several real processes of two virtual CPU devices each, over Gloo.
 
-Each process records the rows of every step that its devices hold, may send itself a signal in a
-given step or while it compiles, and is slow enough that the others can notice a signal.
+Each process records the rows of every step that its devices hold, may send itself a signal or do
+something else in a given step or while it compiles, and is slow enough that the others can notice a
+signal.
 """
 
 import json
@@ -20,13 +21,13 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 DEVICES = 2
 COMPILING = -2  # in place of the step of a signal
 
-# argv: config, run folder, file of records, step of the signal, its number; then of `connect`
+# argv: config, run folder, file of records, step of the action, its code; then of `connect`
 SCRIPT = """
 import json, os, pathlib, sys, time
 from miras.errors import ConfigError
 from miras.runtime.cluster import connect, failures_end_the_process
 
-path, out, records, at, number, sleep, *place = sys.argv[1:]
+path, out, records, at, action, sleep, *place = sys.argv[1:]
 with failures_end_the_process():
     connect(place[0], int(place[1]), int(place[2]), 60) if place else connect(time_limit=60)
     import numpy as np
@@ -38,7 +39,7 @@ with failures_end_the_process():
 
     def compile_recording(self):
         if int(at) == -2:
-            os.kill(os.getpid(), int(number))
+            exec(action, globals())
             time.sleep(1.5)  # the thread of jax looks for signals once a second
         step = compile_step(self)
 
@@ -52,7 +53,7 @@ with failures_end_the_process():
                     with open(records, "a") as file:
                         file.write(json.dumps(line) + "\\n")
             if done == int(at):
-                os.kill(os.getpid(), int(number))
+                exec(action, globals())
             time.sleep(float(sleep))
             return step(state, batches, alive)
 
@@ -98,9 +99,11 @@ class Ended:
         return f"exit code {self.code}\n{self.out[-3000:]}\n{self.err[-3000:]}"
 
 
-def run(configs, outs, folder, *, at=-1, who=0, number=signal.SIGTERM, sleep=0.0, by_slurm=False,
-        limit=600, within=None):  # fmt: skip
+def run(configs, outs, folder, *, at=-1, who=0, number=signal.SIGTERM, action=None, sleep=0.0,
+        by_slurm=False, limit=600, within=None):  # fmt: skip
     """Start a process for each config, `within` these folders; `who` signals itself in step `at`.
+
+    An action is code that it executes in place of the signal.
 
     Returns:
         The processes, once all have ended; their records are `records*` in the folder.
@@ -111,7 +114,8 @@ def run(configs, outs, folder, *, at=-1, who=0, number=signal.SIGTERM, sleep=0.0
         (folder / f"config{i}.json").write_text(to_json(config))
         step = at if i == who else -1
         files = [folder / f"config{i}.json", out, folder / f"records{i}"]
-        words = [*files, step, int(number), sleep]
+        act = action or f"os.kill(os.getpid(), {int(number)})"
+        words = [*files, step, act, sleep]
         environment = os.environ | {
             "JAX_NUM_CPU_DEVICES": str(DEVICES),
             "PYTHONPATH": str(ROOT),

@@ -11,7 +11,7 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -24,6 +24,7 @@ from miras.train.checkpoints.digest import digest
 from miras.train.checkpoints.manifest import DamagedError, Manifest
 from miras.train.checkpoints.orbax_processes import (
     ignore_preemption,
+    in_existing_folder,
     loading_alone,
     saving_apart,
 )
@@ -190,7 +191,8 @@ class Checkpoints:
         keep: how many to keep. An older one is deleted only after a newer one is complete.
         check_writer: called before each save; raises ConfigError if this process must not write.
         shared: whether all processes of the run see the files in `folder`. If not, each writes the
-            shards of its devices to its own, and `check_writer` is called in all of them alike.
+            shards of its devices to its own, and `check_writer` is called in all of them alike. An
+            error in one of them is raised in all.
     """
 
     def __init__(
@@ -200,17 +202,20 @@ class Checkpoints:
         check_writer: Callable[[], None] = lambda: None,
         shared: bool = True,
     ):
-        self.folder, self._check_writer = folder, check_writer
+        self.folder, self._check_writer, self._shared = folder, check_writer, shared
         policies: Any = ocp.training
         with contextlib.ExitStack() as stack:
             stack.enter_context(silence_orbax())
-            self._orbax = ocp.training.Checkpointer(
-                str(folder.absolute()),
-                context=None if shared else saving_apart(),
-                save_decision_policy=policies.save_decision_policies.FixedIntervalPolicy(1),
-                preservation_policy=policies.preservation_policies.LatestN(keep),
-                cleanup_tmp_directories=True,
-            )
+            if not shared:
+                folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.nullcontext() if shared else in_existing_folder():
+                self._orbax = ocp.training.Checkpointer(
+                    str(folder.absolute()),
+                    context=None if shared else saving_apart(),
+                    save_decision_policy=policies.save_decision_policies.FixedIntervalPolicy(1),
+                    preservation_policy=policies.preservation_policies.LatestN(keep),
+                    cleanup_tmp_directories=True,
+                )
             ignore_preemption(self._orbax)
             self._quiet = stack.pop_all()
         self._last = time.monotonic()
@@ -227,18 +232,19 @@ class Checkpoints:
         Raises:
             ConfigError: this checkpoint or the previous one cannot be written.
         """
-        self._finish()
+        self._agree(self._finish)
         self._check_writer()
-        try:
+        with self._failing():
             jax.block_until_ready(state)
             start = time.monotonic()
             manifest = Manifest(None if data is None else data.get_state(), digest(state))
-            items = {"state": state, "data": manifest}
+        self._agree(lambda: self._start(step, {"state": state, "data": manifest}, start))
+
+    def _start(self, step: int, items: dict[str, Any], start: float) -> None:
+        with self._failing():
             self._pending = self._orbax.save_checkpointables_async(step, items, force=True)
             self._last = time.monotonic()
             log_seconds(self.folder, "save", step, self._last - start)
-        except Exception as error:
-            raise self._failed(error) from error
 
     def age(self) -> float:
         """Seconds since the last save, or since construction."""
@@ -250,11 +256,9 @@ class Checkpoints:
         Raises:
             ConfigError: it cannot be written.
         """
-        self._finish()
-        try:
+        self._agree(self._finish)
+        with self._failing():
             self._orbax.wait()
-        except Exception as error:
-            raise self._failed(error) from error
 
     def close(self) -> None:
         """Wait for the last save, unless a process was lost, and stop the threads of Orbax.
@@ -265,23 +269,32 @@ class Checkpoints:
         with self._quiet:
             if processes.is_lost():
                 return
-            try:
-                self._finish()
-            finally:
-                self._close()
+            with self._failing():
+                try:
+                    self._finish()
+                finally:
+                    self._orbax.close()
+
+    def _agree(self, act: Callable[[], None]) -> None:
+        """Act, and raise the error of any process in all of them if Orbax lets none wait."""
+        if self._shared:
+            act()
+        else:
+            processes.together(act)
 
     def _finish(self) -> None:
         """Wait for the save in progress, which also releases its thread and file descriptors."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            try:
+            with self._failing():
                 pending.result()
-            except Exception as error:
-                raise self._failed(error) from error
 
-    def _close(self) -> None:
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
         try:
-            self._orbax.close()
+            yield
+        except ConfigError:
+            raise
         except Exception as error:
             raise self._failed(error) from error
 
@@ -309,10 +322,11 @@ def _listed(steps: dict[int, str]) -> str:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """The root cause of an exception; Orbax wraps errors several times."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
+    """The root cause of an exception; Orbax wraps errors several times, also one in itself."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) and all(cause is not before for before in chain):
+        chain.append(cause)
+    return chain[-1]
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,8 +4,12 @@ By default, all processes save to and load from one folder that they share, proc
 metadata, and all wait for each other at barriers.
 """
 
+import contextlib
+import functools
+from collections.abc import Iterator
 from typing import Any
 
+from orbax.checkpoint import checkpoint_manager
 from orbax.checkpoint import v1 as ocp
 from orbax.checkpoint._src.metadata.array_metadata_store import Store  # it has no public name
 
@@ -39,17 +43,37 @@ def saving_apart() -> ocp.Context:
 
     A process writes all metadata, and the shards of its devices, each shard of an array once among
     all processes. Every shard is a file of its own (Zarr without OCDBT, which Orbax would merge),
-    so that the union of these folders is the checkpoint.
+    so that the union of these folders is the checkpoint. No process waits for another one, which
+    may have failed.
     """
+    own = processes.index()
     saving = ocp.options.ArrayOptions.Saving(
         use_ocdbt=False, use_replica_parallel=False, array_metadata_store=_OwnMetadata()
     )
     return ocp.Context(
-        multiprocessing_options=ocp.options.MultiprocessingOptions(primary_host=processes.index()),
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}
+        ),
         array_options=ocp.options.ArrayOptions(saving=saving),
         # Otherwise a process would wait for the new folders of another one.
         async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
     )
+
+
+@contextlib.contextmanager
+def in_existing_folder() -> Iterator[None]:
+    """Let an Orbax checkpointer that is made in the block create no folder.
+
+    Orbax creates it by default, raises an error if active processes are given as well, and lets no
+    caller of `ocp.training.Checkpointer` choose.
+    """
+    options = checkpoint_manager.CheckpointManagerOptions
+    module: Any = checkpoint_manager
+    module.CheckpointManagerOptions = functools.partial(options, create=False)
+    try:
+        yield
+    finally:
+        module.CheckpointManagerOptions = options
 
 
 def ignore_preemption(orbax: ocp.training.Checkpointer) -> None:

@@ -18,7 +18,7 @@ import pathlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from miras.errors import ConfigError
 from miras.runtime import paths, processes
@@ -87,6 +87,11 @@ class Mirror:
         """As `StoredCheckpoints.empty`."""
         with self._pushing:
             self._stored.empty(step)
+
+    def set_aside(self, steps: Iterable[int]) -> None:
+        """As `StoredCheckpoints.set_aside`."""
+        with self._pushing:
+            self._stored.set_aside(steps)
 
     @contextlib.contextmanager
     def written(self, joined: tuple[int, str] | None = None) -> Iterator[tuple[int, str]]:

@@ -21,7 +21,7 @@ from miras.errors import ConfigError
 from miras.runtime import processes, signals
 from miras.runtime.files import expand_home, is_leftover, write_atomically
 from miras.runtime.paths import is_remote
-from miras.train.checkpoints.checkpointer import saved_steps
+from miras.train.checkpoints.checkpointer import rename_damaged, saved_steps
 from miras.train.config import RunConfig
 from miras.train.runs import disk_lock, provenance
 from miras.train.runs.disk_lock import DiskLock, cannot_write
@@ -167,6 +167,21 @@ class RunFolder:
         """Delete the local copy of a checkpoint, if the folder is on an object store."""
         if self._mirror is not None:
             self._mirror.empty(step)
+
+    def rename_damaged(self, damaged: dict[int, str]) -> str:
+        """As `checkpointer.rename_damaged`; all processes must call it.
+
+        Raises:
+            ConfigError: a checkpoint cannot be renamed.
+        """
+
+        def rename() -> str:
+            renamed = rename_damaged(self.checkpoints, damaged)
+            if self._mirror is not None:
+                self._mirror.set_aside(damaged)
+            return renamed
+
+        return processes.decide(rename) if self.shared else processes.together(rename)
 
     def check_writer(self) -> None:
         """Check that no other run has taken over a locked folder.

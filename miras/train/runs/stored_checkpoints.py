@@ -5,7 +5,7 @@
     URL/checkpoints/STEP-EPOCH/I.json       their sizes, written once all of them are there
     URL/checkpoints/STEP.json               the marker, written last
 
-EPOCH is the number of the writer (`lease`), so that only one process ever writes to a folder.
+EPOCH is the number of the writer (`lease`), so that only one run ever writes to a folder.
 
 A checkpoint counts only with its marker, which names its folder, its files and their sizes. To
 delete one, its marker is deleted first. Files without a marker are those of a writer that was
@@ -24,6 +24,7 @@ import os
 import pathlib
 import re
 import shutil
+from collections.abc import Iterable
 from typing import Any
 
 from etils import epath
@@ -100,6 +101,21 @@ class StoredCheckpoints:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.committed.add(step)
         self.uploaded.pop(step, None)
+
+    def set_aside(self, steps: Iterable[int]) -> None:
+        """Keep damaged checkpoints under other names, so that their steps can be saved again.
+
+        All processes must call it; process 0 changes the store.
+
+        Raises:
+            ConfigError: the store cannot be reached.
+        """
+        for step in self.committed.intersection(steps):
+            if processes.first():
+                marker = self._marker(step)
+                paths.write(self._url / f"{step}.damaged.json", paths.read(marker))
+                paths.remove(marker)
+            self.committed.discard(step)
 
     def upload(self, epoch: int) -> None:
         """Upload this process's files of the complete local checkpoints.
@@ -197,14 +213,9 @@ class StoredCheckpoints:
             paths.write(prefix / f"{processes.index()}.json", json.dumps(sizes) + "\n")
 
     def _delete(self, step: int) -> None:
-        """Delete a checkpoint, or keep it under another name if it is damaged."""
-        content = paths.read(self._marker(step))
-        damaged = any(self._local.glob(f"{step}.damaged*"))
-        if damaged:
-            paths.write(self._url / f"{step}.damaged.json", content)
+        prefix = json.loads(paths.read(self._marker(step)))["prefix"]
         paths.remove(self._marker(step))
-        if not damaged:
-            paths.remove(self._url / json.loads(content)["prefix"])
+        paths.remove(self._url / prefix)
         self.committed.discard(step)
 
     def _marker(self, step: int) -> epath.Path:
