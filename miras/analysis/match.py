@@ -6,6 +6,7 @@ Presets of equal width differ in size, since their learned memories do.
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from miras.config import require
@@ -22,6 +23,7 @@ def match(
     *,
     fixed_width: bool = False,
     tolerance: float = 0.01,
+    count: "Callable[[LanguageModelConfig], int] | None" = None,
 ) -> "LanguageModelConfig":
     """The config whose `width` and `mlp_ratio` bring it nearest to a number of parameters.
 
@@ -32,14 +34,16 @@ def match(
         parameters: the number to reach, > 0.
         fixed_width: change `mlp_ratio` only.
         tolerance: relative difference that is allowed, > 0.
+        count: the parameters of a model with these blocks; `size_of` if not given.
 
     Raises:
         ConfigError: if the nearest model differs by more than the tolerance.
     """
     require(parameters > 0, f"parameters={parameters} must be above 0.")
-    narrow = config if fixed_width else _widest_below(config, parameters)
-    found = _with_swiglu(narrow, parameters)
-    size = size_of(found)
+    count = size_of if count is None else count
+    narrow = config if fixed_width else _widest_below(config, parameters, count)
+    found = _with_swiglu(narrow, parameters, count)
+    size = count(found)
     change = "layers, heads or vocab" + (" or width" if fixed_width else "")
     require(
         abs(size - parameters) <= tolerance * parameters,
@@ -49,7 +53,9 @@ def match(
     return found
 
 
-def _widest_below(config: "LanguageModelConfig", parameters: int) -> "LanguageModelConfig":
+def _widest_below(
+    config: "LanguageModelConfig", parameters: int, count: "Callable[[LanguageModelConfig], int]"
+) -> "LanguageModelConfig":
     """The largest width below the size at the config's own `mlp_ratio`, by bisection."""
     step = 8 * config.heads
 
@@ -57,22 +63,24 @@ def _widest_below(config: "LanguageModelConfig", parameters: int) -> "LanguageMo
         return dataclasses.replace(config, width=n * step)
 
     low, high = 1, 2
-    while size_of(at(high)) < parameters:
+    while count(at(high)) < parameters:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if size_of(at(middle)) < parameters else (low, middle)
+        low, high = (middle, high) if count(at(middle)) < parameters else (low, middle)
     return at(low)
 
 
-def _with_swiglu(config: "LanguageModelConfig", parameters: int) -> "LanguageModelConfig":
+def _with_swiglu(
+    config: "LanguageModelConfig", parameters: int, count: "Callable[[LanguageModelConfig], int]"
+) -> "LanguageModelConfig":
     """Solve for the SwiGLU's hidden width, a multiple of 8, in which the size is linear."""
 
     def at(hidden: int) -> "LanguageModelConfig":
         return dataclasses.replace(config, mlp_ratio=hidden / config.width)
 
-    first = size_of(at(8))
-    slope = size_of(at(16)) - first
+    first = count(at(8))
+    slope = count(at(16)) - first
     require(
         slope > 0,
         "no block's size depends on mlp_ratio: give one a swiglu without a ratio of its own, as in "

@@ -8,6 +8,7 @@ from miras.analysis.plan.chips import CHIPS, Chip
 from miras.analysis.plan.flops import step_flops
 from miras.analysis.plan.job import Job
 from miras.analysis.plan.slices import PlannedSlice
+from miras.errors import ConfigError
 from miras.parallel import MeshConfig
 from miras.train import RunConfig
 from miras.train.interval_means import Utilization
@@ -24,17 +25,26 @@ _NAMES = {
 
 
 def utilization(config: RunConfig) -> Utilization | None:
-    """Of a run on this process's devices; None where their peak is not known.
+    """Of a run on this process's devices; None where their peak or the run's FLOPs are not known.
 
     Args:
         config: of the run.
     """
     chip = chip_of(jax.devices()[0].device_kind)
-    return None if chip is None else Utilization(model_flops(config), chip.flops)
+    if chip is None:
+        return None
+    try:
+        return Utilization(model_flops(config), chip.flops)
+    except ConfigError:  # of an objective without `head`
+        return None
 
 
 def model_flops(config: RunConfig) -> float:
-    """Model FLOPs of an update, over all devices; see `miras.analysis.plan.flops`."""
+    """Model FLOPs of an update, over all devices; see `miras.analysis.plan.flops`.
+
+    Raises:
+        ConfigError: they are not known, see `miras.analysis.plan.job.Job`.
+    """
     one = PlannedSlice(CHIPS["v5e"], (1,), 1, "v5e-1")  # the count does not depend on it
     return step_flops(Job(dataclasses.replace(config, mesh=MeshConfig()), one)).model
 

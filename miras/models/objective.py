@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from miras.array_typing import Array
+from miras.errors import ConfigError
 from miras.layers import Health
 
 if TYPE_CHECKING:
@@ -51,6 +52,31 @@ class LossOptions(NamedTuple):
 PLAIN_LOSS = LossOptions()
 
 
+class Head(NamedTuple):
+    """What a model computes outside of its blocks, by which a run's FLOPs and memory are counted.
+
+    The head maps `inputs` channels to `outputs` numbers: once for each token, or once for a row.
+
+    Attributes:
+        inputs: channels that the head reads, >= 1.
+        outputs: numbers that it returns, >= 1.
+        by_token: whether it reads each token alone, as that of a vocabulary does: its outputs exist
+            for a chunk of tokens at a time (`LossOptions.chunk`), and the mesh axis `tensor` splits
+            them. Otherwise it reads a row once.
+        others: FLOPs of all other matrix products outside of the blocks, in the forward pass of a
+            row, >= 0; a multiply-add counts as two.
+    """
+
+    inputs: int
+    outputs: int
+    by_token: bool
+    others: float = 0.0
+
+    def flops(self, tokens: int) -> float:
+        """FLOPs of the forward pass of a row of so many tokens."""
+        return 2.0 * self.inputs * self.outputs * (tokens if self.by_token else 1) + self.others
+
+
 class Score(NamedTuple):
     """A number of a held-out evaluation, by which models are compared.
 
@@ -89,7 +115,8 @@ class Objective:
 
     1. derive a config from `miras.data.TaskConfig`, which says how rows are made, and return the
        objective from its method `objective`;
-    2. derive from this class and implement `build`, `loss`, `sums` and `result`.
+    2. derive from this class and implement `build`, `loss`, `sums` and `result`;
+    3. for `miras plan`, and for the FLOPs in tables of `miras ablate`, implement `head`.
 
     A model is an `nnx.Module` whose parameters name their logical axes (`miras.layers.param`), by
     which any mesh splits them. It has its blocks from `miras.models.backbone.Backbone`, and its
@@ -123,6 +150,21 @@ class Objective:
             rngs: stream `params`.
         """
         raise NotImplementedError
+
+    def head(self, config: "LanguageModelConfig", tokens: int) -> Head:
+        """What the model of `build` computes outside of its blocks.
+
+        Args:
+            config: of the blocks.
+            tokens: of a row, that the blocks read.
+
+        Raises:
+            ConfigError: the objective does not say; such a run trains, and is not planned.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} does not say what its model computes outside of the blocks, so "
+            "that its FLOPs and memory are not known: implement its method `head`."
+        )
 
     def loss(
         self, model: Any, batch: Batch, options: LossOptions = PLAIN_LOSS

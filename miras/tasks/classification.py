@@ -12,7 +12,7 @@ from miras.array_typing import Array
 from miras.layers import Health
 from miras.models.classifier import Classifier, Pooling
 from miras.models.config import LanguageModelConfig
-from miras.models.objective import PLAIN_LOSS, Batch, LossOptions, Objective, Score, Totals
+from miras.models.objective import PLAIN_LOSS, Batch, Head, LossOptions, Objective, Score, Totals
 
 OTHER_STRAND = "other_strand"
 """The array of a batch that holds the reverse complement of its inputs."""
@@ -93,6 +93,10 @@ class Classification(Objective):
     def build(self, config: LanguageModelConfig, rngs: nnx.Rngs) -> nnx.Module:
         """A `Classifier`."""
         return Classifier(config, self.classes, rngs, self.pooling)
+
+    def head(self, config: LanguageModelConfig, tokens: int) -> Head:
+        """The logits of each row, and the sum over tokens that pools them."""
+        return Head(config.width, self.classes, by_token=False, others=2.0 * tokens * config.width)
 
     def loss(
         self, model: Any, batch: Batch, options: LossOptions = PLAIN_LOSS

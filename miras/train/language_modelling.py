@@ -8,7 +8,7 @@ from flax import nnx
 
 from miras.array_typing import Array
 from miras.models import LanguageModel, LanguageModelConfig
-from miras.models.objective import PLAIN_LOSS, Batch, LossOptions, Objective, Score, Totals
+from miras.models.objective import PLAIN_LOSS, Batch, Head, LossOptions, Objective, Score, Totals
 from miras.train.loss import cross_entropy
 
 
@@ -55,6 +55,11 @@ class LanguageModelling(Objective):
     def build(self, config: LanguageModelConfig, rngs: nnx.Rngs) -> nnx.Module:
         """A `LanguageModel`."""
         return LanguageModel(config, rngs)
+
+    def head(self, config: LanguageModelConfig, tokens: int) -> Head:
+        """The logits of each token."""
+        del tokens
+        return Head(config.width, config.vocab, by_token=True)
 
     def loss(
         self, model: Any, batch: Batch, options: LossOptions = PLAIN_LOSS

@@ -5,18 +5,20 @@ import json
 import subprocess
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from miras.analysis.ablate.cell_costs import cell_costs
 from miras.cli.main import main
 from miras.config import override
 from miras.data import TaskConfig
 from miras.errors import ConfigError
 from miras.layers.param import LinearGeneral
 from miras.models.backbone import Backbone
-from miras.models.objective import PLAIN_LOSS, Objective, Score, Totals
+from miras.models.objective import PLAIN_LOSS, Head, Objective, Score, Totals
 from miras.parallel.batches import RowField
 from miras.tasks import register
 from miras.train import evaluate_run, load_run, train
@@ -62,6 +64,9 @@ class Regression(Objective):
 
     def build(self, config, rngs):
         return Regressor(config, rngs)
+
+    def head(self, config, tokens):
+        return Head(config.width, 1, by_token=False, others=2 * tokens * INPUTS * config.width)
 
     def sums(self, model: Any, batch):
         error = jnp.square(model.run(batch["values"])[0] - batch["answer"])
@@ -199,3 +204,14 @@ def test_devices_share_its_rows(config, python, tmp_path):
 def test_parameters_are_a_models_and_its_heads(config):
     params = nnx.state(Regression().build(config.model, nnx.Rngs(0)), nnx.Param)
     assert {"embed", "groups", "head", "norm"} == set(nnx.to_pure_dict(params))
+
+
+def test_a_plan_counts_its_model(config):
+    params = nnx.state(Regression().build(config.model, nnx.Rngs(0)), nnx.Param)
+    found = cell_costs(config)
+    assert found.parameters == sum(leaf.size for leaf in jax.tree.leaves(params))
+    width, rows = config.model.width, config.data.batch * config.train.accumulate
+    wider = cell_costs(override(config, f"layers={config.model.layers + 1}"))
+    blocks = wider.step_flops - found.step_flops  # of one layer
+    ends = 3 * rows * 2 * (width + STEPS * INPUTS * width)
+    assert found.step_flops - config.model.layers * blocks == pytest.approx(ends)

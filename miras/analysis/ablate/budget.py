@@ -11,6 +11,7 @@ The rest of the cell stays as it is, and is not matched. Sizes come in steps (a 
 of the heads), hence the tolerances. A field that the grid varies is not changed.
 """
 
+import dataclasses
 import functools
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Literal, get_args
@@ -114,7 +115,13 @@ def _parameters(
         if "mlp_ratio" in varied or (not fixed and "width" in varied):
             continue
         try:
-            found = match(config.model, wanted, fixed_width=fixed, tolerance=TOLERANCE["params"])
+            found = match(
+                config.model,
+                wanted,
+                fixed_width=fixed,
+                tolerance=TOLERANCE["params"],
+                count=lambda model: parameters(dataclasses.replace(config, model=model)),
+            )
         except ConfigError:
             continue
         width = () if fixed else (f"model.width={found.width}",)

@@ -115,6 +115,8 @@ def _key(job: Job) -> str:
     """Of what a compiled step depends on: neither on names of data nor on when a run logs."""
     values = to_dict(job.config)
     data = {name: values["data"][name] for name in ("batch", "sequence")}
+    if job.config.data.task is not None:  # it may bring its own model
+        data["task"] = values["data"]["task"]
     train = {n: v for n, v in values["train"].items() if not n.endswith(("every", "minutes"))}
     libraries = {name: _version(name) for name in ("jax", "jaxlib", "libtpu", "flax", "optax")}
     text = json.dumps(

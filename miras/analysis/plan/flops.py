@@ -4,7 +4,8 @@ A multiply-add counts as two. With N tokens a step, the forward pass has
 
     2 N P              of the matrices with P entries that a token is multiplied by
     N sum f_l          of memories and attention, f_l of layer l (`TokenMixer.flops`)
-    2 N V width        of the logits
+    2 N V width        of the logits; the ends of another model than a language model are counted
+                       as its objective says (`miras.models.objective.Head`)
 
 and the backward pass twice as many: each product y = x W has two for dx and dW. This is what
 "model FLOPs" means in the utilisation of PaLM (2204.02311, appendix B). What the chips compute
@@ -27,7 +28,7 @@ class Flops:
     """FLOPs of a step, of all chips: the forward pass by part.
 
     Attributes:
-        logits: of the output head.
+        logits: of the output head, and of what else is outside of the blocks.
         projections: of token mixers, gates and output projections included.
         channels: of channel mixers.
         attention: of scores and sums.
@@ -87,7 +88,7 @@ class _Mixed(NamedTuple):
 
 def step_flops(job: Job) -> Flops:
     """The FLOPs of a train step."""
-    model, tokens = job.config.model, job.step_tokens
+    tokens, row = job.step_tokens, job.config.data.sequence
     mixed = [_mixed(job, *mixer) for block in job.blocks() for mixer in _of(job, *block)]
     attention, update, read = (
         tokens * job.groups * sum(parts) for parts in zip(*mixed, strict=True)
@@ -99,7 +100,7 @@ def step_flops(job: Job) -> Flops:
     projections, channels = (2.0 * tokens * size for size in matrices.values())
     again, passes = _recomputed(job.remat)
     return Flops(
-        logits=2.0 * tokens * model.vocab * model.width,
+        logits=job.head.flops(row) * tokens / row,
         projections=projections,
         channels=channels,
         attention=attention,

@@ -15,8 +15,10 @@ from miras.analysis.plan.slices import PlannedSlice
 from miras.mixers import MixerConfig
 from miras.models import LanguageModelConfig
 from miras.models.block_config import BlockConfig
+from miras.models.objective import Objective
 from miras.parallel.config import AXES
 from miras.train.config import RunConfig, TrainConfig
+from miras.train.objective_of import objective_of
 from miras.train.optimizer import axis_names, optimizer_of
 from miras.train.sharding import check_fits, check_replicated, state_shardings
 from miras.train.state import TrainState, create_from, structure
@@ -47,10 +49,12 @@ class Job:
         config: the run.
         slice: the chips.
         sizes: of the axes of the mesh.
+        head: what the model computes outside of its blocks.
         leaves: the training state.
 
     Raises:
-        ConfigError: the mesh does not fit the chips or does not divide the run.
+        ConfigError: the mesh does not fit the chips or does not divide the run, or the run's
+            objective does not say what its model computes outside of the blocks.
     """
 
     def __init__(self, config: RunConfig, on: PlannedSlice):
@@ -59,6 +63,7 @@ class Job:
         axis_types = (AxisType.Auto,) * len(AXES)
         mesh: Any = AbstractMesh(tuple(self.sizes.values()), AXES, axis_types=axis_types)
         check_fits(config, mesh.shape)
+        self.head = objective_of(config.data).head(config.model, config.data.sequence)
         state, axes = _state(config)
         shardings = state_shardings(mesh, axes, state)
         check_replicated(config.mesh, mesh, state, shardings)
@@ -84,6 +89,16 @@ class Job:
         """Tokens of a step, of all chips."""
         data = self.config.data
         return data.batch * data.sequence * self.config.train.accumulate
+
+    @property
+    def head_reads(self) -> int:
+        """What the head reads on a chip in a batch: tokens, or rows."""
+        return self.tokens if self.head.by_token else self.rows
+
+    @property
+    def outputs(self) -> int:
+        """What the head returns for each of them on a chip."""
+        return self.head.outputs // (self.sizes["tensor"] if self.head.by_token else 1)
 
     @property
     def groups(self) -> int:
@@ -133,17 +148,17 @@ def _state(config: RunConfig) -> tuple[TrainState, Any]:
     model = dataclasses.replace(config.model, remat=True)
     train = dataclasses.replace(config.train, accumulate=1, loss_chunk=None)
     tokens = config.data.batch * config.data.sequence * config.train.accumulate
-    return _state_of(model, train, tokens)
+    return _state_of(model, train, tokens, objective_of(config.data))
 
 
 @functools.lru_cache(maxsize=32)
-def _structure(model: LanguageModelConfig) -> Any:
-    return structure(model)[1]
+def _structure(model: LanguageModelConfig, objective: Objective) -> Any:
+    return structure(model, objective)[1]
 
 
 @functools.lru_cache(maxsize=64)
-def _state_of(model: LanguageModelConfig, train: TrainConfig, tokens: int):
-    params = _structure(model)
+def _state_of(model: LanguageModelConfig, train: TrainConfig, tokens: int, objective: Objective):
+    params = _structure(model, objective)
     optimizer = optimizer_of(train, params, tokens)
 
     def make() -> TrainState:

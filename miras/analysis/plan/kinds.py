@@ -55,7 +55,8 @@ class _Shapes:
         model = job.config.model
         row = job.config.data.sequence // job.sizes["seq"]
         self.stacked, self.width = (job.groups, job.rows, row), model.width
-        self.vocabularies = {model.vocab, model.vocab // job.sizes["tensor"]}
+        self.outputs, self.reads = {job.head.outputs, job.outputs}, job.head_reads
+        self.by_token = job.head.by_token
         # Parameters of a layer or of all, whole or split: as numbers of elements, since the
         # compiler transposes and reshapes them.
         self.sizes: set[int] = set()
@@ -83,11 +84,19 @@ class _Shapes:
         loops = "miras_forward" in buffer.source or "while" in buffer.source
         if len(shape) >= 5 and of_memory and loops and buffer.dtype == "f32":
             return "memories"
-        if len(shape) == 2 and self.vocabularies & set(shape) and self.width not in shape:
+        if self._of_head(shape):
             return "loss"
         if math.prod(shape) in self.sizes:
             return "gradients" if buffer.dtype == "f32" else "weights"
         return "activations"
+
+    def _of_head(self, shape: tuple[int, ...]) -> bool:
+        """Whether a shape is that of the head's outputs: of some tokens, or of all rows."""
+        if len(shape) != 2 or not self.outputs & set(shape):
+            return False
+        if self.by_token:
+            return self.width not in shape
+        return any({output, self.reads} == set(shape) for output in self.outputs)
 
 
 def _subsets(axes: tuple[str, ...]) -> list[tuple[str, ...]]:

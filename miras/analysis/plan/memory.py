@@ -44,7 +44,7 @@ class Memory(NamedTuple):
         memories: states of memories that a backward pass starts from.
         activations: what one block computes anew.
         weights: of one layer, or the embedding, gathered from the chips that share them.
-        loss: logits of a chunk of tokens and the head's gradient.
+        loss: logits of a chunk of tokens, or what else the head returns, and the head's gradient.
     """
 
     parameters: int
@@ -78,11 +78,11 @@ def _gradients(job: Job) -> int:
 
 
 def _in_backward(job: Job) -> Memory:
-    model = job.config.model
     blocks = [(block, heads) for block, heads in job.blocks()]
     kept = job.remat in ("minimal", "save_memory_outputs", "none")
     memories = [_states(job, block, heads) for block, heads in blocks]
-    head = model.vocab * model.width * 4 // job.sizes["tensor"]
+    # The gradient of a head that reads chunks of tokens is summed apart from the parameters'.
+    head = job.head.inputs * job.head.outputs * 4 // job.sizes["tensor"] * job.head.by_token
     return Memory(
         **_state(job),
         gradients=_gradients(job) + head,
@@ -95,11 +95,11 @@ def _in_backward(job: Job) -> Memory:
 
 
 def _in_loss(job: Job) -> Memory:
-    model = job.config.model
-    vocab = model.vocab // job.sizes["tensor"]
-    number = chunks_of(job.tokens, vocab, job.config.train.loss_chunk)
-    logits = math.ceil(job.tokens / number) * vocab
-    head = vocab * model.width
+    number = 1
+    if job.head.by_token:
+        number = chunks_of(job.tokens, job.outputs, job.config.train.loss_chunk)
+    logits = math.ceil(job.head_reads / number) * job.outputs
+    head = job.outputs * job.head.inputs
     kept = job.remat in ("minimal", "save_memory_outputs", "none")
     states = sum(_states(job, block, heads) for block, heads in job.blocks())
     return Memory(
@@ -107,7 +107,7 @@ def _in_loss(job: Job) -> Memory:
         gradients=_gradients(job) // 2 if job.config.train.accumulate > 1 else 0,
         inputs=_inputs(job),
         memories=job.groups * states if kept else 0,
-        activations=2 * job.tokens * model.width * job.itemsize,
+        activations=2 * job.tokens * job.config.model.width * job.itemsize,
         weights=0,  # the head fits into VMEM, or is gathered in parts
         loss=(logits + head) * 4,
     )

@@ -147,8 +147,7 @@ def _hbm_bytes(job: Job) -> float:
     again = 2 if job.remat == "full" else 1
     blocks = _TOUCHED * block_bytes(job) * layers * 2 * (again + 2)  # written and read
     states = saved_bytes(job) * job.groups * (again + 1)
-    vocab = job.config.model.vocab / job.sizes["tensor"]
-    logits = job.tokens * vocab * 4 * 3
+    logits = job.head_reads * job.outputs * 4 * 3
     weights = sum(leaf.size for leaf in job.layer_leaves) / job.sizes["tensor"]
     gathered = weights * (2 * 2 * job.itemsize + 2 * 4)
     state = 2 * (job.local("params") + job.local("opt_state")) + 2 * job.local("params")

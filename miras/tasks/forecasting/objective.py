@@ -9,7 +9,7 @@ from flax import nnx
 from miras.array_typing import Array
 from miras.layers import Health
 from miras.models import Forecaster, ForecasterConfig, LanguageModelConfig
-from miras.models.objective import PLAIN_LOSS, Batch, LossOptions, Objective, Score, Totals
+from miras.models.objective import PLAIN_LOSS, Batch, Head, LossOptions, Objective, Score, Totals
 
 ValueLoss = Literal["mse", "mae", "huber"]
 LOSSES = {"mse": "squared error", "mae": "absolute error", "huber": "Huber loss"}
@@ -89,6 +89,13 @@ class Forecasting(Objective):
     def build(self, config: LanguageModelConfig, rngs: nnx.Rngs) -> nnx.Module:
         """A `Forecaster`."""
         return Forecaster(config, self.ends, rngs)
+
+    def head(self, config: LanguageModelConfig, tokens: int) -> Head:
+        """The horizon from all patches together; the map of each patch, and the one around them."""
+        ends = self.ends
+        patches = 2.0 * tokens * ends.patch * config.width
+        skip = 2.0 * ends.lookback * ends.horizon if ends.skip == "linear" else 0.0
+        return Head(tokens * config.width, ends.horizon, by_token=False, others=patches + skip)
 
     def loss(
         self, model: Any, batch: Batch, options: LossOptions = PLAIN_LOSS
