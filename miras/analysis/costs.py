@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
+from miras.layers.head_sizes import head_sizes
 from miras.models import LanguageModel, LanguageModelConfig
 
 CONTEXT = 2048  # tokens that attention reads, for its FLOPs
@@ -33,8 +34,9 @@ def costs(config: LanguageModelConfig, context: int = CONTEXT) -> Costs:
     """Parameters, state and FLOPs of a model, for a token after `context` others.
 
     Only matrix products are counted: twice the size of every matrix that a token is multiplied by,
-    plus the FLOPs of mixers (`TokenMixer.flops`). A training step costs three times as many, or
-    four times if `remat` recomputes the forward pass.
+    plus the FLOPs of mixers (`TokenMixer.flops`), and those of the first layer's values if other
+    layers mix them with theirs (`first_values_flops`). A training step costs three times as
+    many, or four times if `remat` recomputes the forward pass.
     """
     model = nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0)))
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
@@ -48,8 +50,19 @@ def costs(config: LanguageModelConfig, context: int = CONTEXT) -> Costs:
         parameters=total,
         state_bytes=state_bytes(config),
         growth_bytes=config.growth_bytes,
-        flops=2 * (total - free) + groups * sum(_mixer(config, x, context) for x in config.letters),
+        flops=2 * (total - free)
+        + groups * sum(_mixer(config, x, context) for x in config.letters)
+        + first_values_flops(config),
     )
+
+
+def first_values_flops(config: LanguageModelConfig) -> float:
+    """FLOPs of a token's values in the first layer, which a model with `value_residual` repeats."""
+    if not config.value_residual:
+        return 0.0
+    block = config.block(config.letters[0])
+    sizes = head_sizes(block.layer, config.width, block.heads or config.heads)
+    return 2.0 * config.width * sizes.values * sizes.value
 
 
 def state_bytes(config: LanguageModelConfig) -> int:

@@ -60,6 +60,14 @@ class Layout:
         """The entries of a block of the pattern, with names inside of layer and block."""
         raise NotImplementedError
 
+    def absent(self, config: LanguageModelConfig, n: int) -> dict[str, tuple[int, ...]]:
+        """Parameters of layer n that the layout does not have, since they do nothing there.
+
+        They are zeros: their shapes by the path inside of the block.
+        """
+        del config, n
+        return {}
+
     def select(
         self, config: LanguageModelConfig, tensors: Mapping[str, np.ndarray]
     ) -> Mapping[str, np.ndarray]:
@@ -98,12 +106,17 @@ class Layout:
             tensors = {name: w for name, w in tensors.items() if name != self.head}
         entries = [*self._outer(config)]
         stacked: dict[str, list[str]] = {}
+        zeros: dict[str, np.ndarray] = {}
         for n in range(config.layers):
+            absent = self.absent(config, n)
             for entry, name in self._of_layer(config, n):
                 own = f"{n}.{entry.parameter}"
-                entries.append(entry._replace(parameter=own))
+                if entry.parameter in absent:
+                    zeros[own] = np.zeros(absent[entry.parameter], np.float32)
+                else:
+                    entries.append(entry._replace(parameter=own))
                 stacked.setdefault(name, []).append(own)
-        found = table.load(entries, tensors)
+        found = table.load(entries, tensors) | zeros
         for name, layers in stacked.items():
             found[name] = np.stack([found.pop(own) for own in layers])
         return _nested(found)
@@ -127,7 +140,8 @@ class Layout:
         parameters = flat(params)
         yield self._outer(config), parameters
         for n in range(config.layers):
-            group, found = n // len(config.letters), self._of_layer(config, n)
+            group, absent = n // len(config.letters), self.absent(config, n)
+            found = [at for at in self._of_layer(config, n) if at[0].parameter not in absent]
             values = {entry.parameter: parameters[path][group] for entry, path in found}
             yield [entry for entry, _ in found], values
 

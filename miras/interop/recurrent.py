@@ -41,7 +41,12 @@ def supported() -> dict[str, list[str]]:
 def refusals(config: LanguageModelConfig) -> list[str]:
     """Why `modeling_miras.py` does not compute a model; empty if it does."""
     blocks = [config.block(letter) for letter in dict.fromkeys(config.letters)]
-    return [reason for block in blocks for reason in _refusals(block)]
+    found = [reason for block in blocks for reason in _refusals(block)]
+    if config.norm_kind != "rms":
+        found.append(f"norm_kind={config.norm_kind!r} is not 'rms'")
+    if config.embedding_norm:
+        found.append("embedding_norm=true has a norm of the embedding")
+    return found
 
 
 def _refusals(block: BlockConfig) -> Iterator[str]:
@@ -81,6 +86,14 @@ def _of_layer(layer: LayerConfig) -> Iterator[str]:
         "qk_norm": (None, "l2", "rms"),
         "rope_share": (1.0,),
         "output_gate_by": ("silu",),
+        "output_gate_rank": (None,),
+        "output_norm_kind": ("rms",),
+        "token_shift": (False,),
+        "value_residual": (False,),
+        "bonus": (False,),
+        "gate_activation": (None,),
+        "decay_bound": (None,),
+        "erase_eps": (1e-6,),
         "lr_by_position": (False,),
     }
     for name, legal in plain.items():

@@ -47,7 +47,7 @@ def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
 
 def _started(spec: dict[str, Any], bos_id: int) -> tuple[str, dict[str, Any]]:
     """The text of the document start, and the tokenizer that puts it before each text."""
-    added = list(spec.get("added_tokens") or ())
+    added: list[Any] = list(spec.get("added_tokens") or ())
     start = next((token["content"] for token in added if token["id"] == bos_id), None)
     if start is None:  # the id after the last, which the file lacks
         start = _START

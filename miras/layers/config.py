@@ -5,6 +5,7 @@ from typing import Literal
 
 from miras.backends.dispatch import check_backend
 from miras.config import Config, added, require
+from miras.layers.layer_checks import check_decays, check_kv_heads, check_sizes, check_streams
 from miras.memory import attention
 from miras.optim import without_steps
 from miras.rule import legality
@@ -83,7 +84,7 @@ class LayerConfig(Config):
             a head of keys (`key_heads`), together, with a scale for each of their channels.
         output_eps: added to its mean square, > 0.
         output_gate: multiply the memory's output by silu(x @ W).
-        output_gate_by: "silu", or "sigmoid" in its place.
+        output_gate_by: "silu", or "sigmoid" in its place, or "none" for x @ W itself.
         output_order: "norm_first" multiplies the normalised output by the gate; "gate_first"
             normalises the product (Mamba-2, 2405.21060).
         decay_by_depth: multiply log decays by 1 - l / (L - 1) + 1e-5 in layer l of L, so that later
@@ -93,6 +94,22 @@ class LayerConfig(Config):
         lr_by_position: divide eta_t by 1 + the token's position in its chunk, with a learned
             correction per position. TTT's official code (2407.04620) instead scales the sum of a
             chunk's steps by the position of the token that reads it: see `miras.optim.GD.averaged`.
+        token_shift: make queries, keys, values, gates and the output gate of the token mixed with
+            the one before it, each in shares of its own (RWKV, 2503.14456); see `TokenShift`.
+        value_residual: mix the values with those of the model's first layer (2410.17897, with
+            shares per token and channel as in RWKV-7); see `ValueResidual`. The first letter of the
+            pattern must have it, too.
+        value_rank: rank of the projection of these shares, >= 1; None for `gate_rank`.
+        rate_rank: rank of the projection of the rates of keys "rwkv7", >= 1; None for `gate_rank`.
+        erase_eps: added to the squared norm of the erased keys of keys "rwkv7", > 0.
+        gate_activation: "tanh" between the two factors of a gate's projection per channel, or None.
+        decay_bound: c > 0 for log decays -c sigmoid(z) in (-c, 0), in place of log sigmoid(-z), of
+            a projection z (RWKV-7 has c = exp(-1/2)); None for the latter.
+        bonus: add to the normalised read the token's own value times sum_i u_i q_i k_i, u learned
+            per head and channel, 0 at the start (RWKV, 2305.13048); k is the key that is written.
+        output_norm_kind: "rms", or "layer" for LayerNorm, with a learned bias per channel.
+        output_gate_rank: R >= 1: the output gate's x @ W is sigmoid(x @ A) @ B with a bottleneck
+            of R (RWKV-7); None for one matrix.
     """
 
     conv: int = 4
@@ -105,7 +122,7 @@ class LayerConfig(Config):
     rate_bias: bool = added(True)
     qk_norm_eps: float = added(1e-5)
     rope_share: float = added(1.0)
-    output_gate_by: Literal["silu", "sigmoid"] = added("silu")
+    output_gate_by: Literal["silu", "sigmoid", "none"] = added("silu")
     conv_bias: bool = added(False)
     key_width: int | None = added(None)
     value_width: int | None = added(None)
@@ -125,6 +142,16 @@ class LayerConfig(Config):
     skip: bool = added(False)
     lr_by_position: bool = False
     kv_heads: int | None = added(None)
+    token_shift: bool = added(False)
+    value_residual: bool = added(False)
+    value_rank: int | None = added(None)
+    rate_rank: int | None = added(None)
+    erase_eps: float = added(1e-6)
+    gate_activation: Literal["tanh"] | None = added(None)
+    decay_bound: float | None = added(None)
+    bonus: bool = added(False)
+    output_norm_kind: Literal["rms", "layer"] = added("rms")
+    output_gate_rank: int | None = added(None)
 
     def validate(self) -> None:
         """Check ranges."""
@@ -137,13 +164,15 @@ class LayerConfig(Config):
         )
         require(self.gate_rank >= 1, f"layer.gate_rank={self.gate_rank} must be at least 1.")
         require(self.rope_base > 1, f"layer.rope_base={self.rope_base} must be above 1.")
-        _check_kv_heads("layer", self.kv_heads)
-        _check_sizes(self)
+        check_kv_heads("layer", self.kv_heads)
+        check_sizes(self)
+        check_streams(self)
 
     @property
     def separate(self) -> bool:
-        """Whether queries, keys and values have projections of their own, of their own sizes."""
-        return any((self.key_width, self.value_width, self.key_heads))
+        """Whether queries, keys and values have projections of their own."""
+        sized = any((self.key_width, self.value_width, self.key_heads))
+        return sized or self.token_shift or self.value_residual
 
     def check_rule(self, rule: Rule) -> None:
         """Raise ConfigError if the rule does not support an option of the layer."""
@@ -181,7 +210,7 @@ class LayerConfig(Config):
             f"{kinds['retention']!r} here is computed from one lr a token: use keys 'plain', or a "
             "retention that is not computed from lr, such as 'l2' with discretised=False.",
         )
-        _check_decays(self, rule)
+        check_decays(self, rule)
         if self.gates == "angle":
             for role in ("rate", "update", "decay"):
                 found = [gate for gate in rule.gates_of(role) if gate.learned]
@@ -235,78 +264,6 @@ class LayerConfig(Config):
         return {"product": rule.algorithm.terms, "rwkv7": 2}.get(self.keys)
 
 
-def _check_sizes(layer: LayerConfig) -> None:
-    for name in ("key_width", "value_width", "key_heads"):
-        value = getattr(layer, name)
-        require(
-            value is None or value >= 1,
-            f"layer.{name}={value} must be at least 1, or none for that of the heads.",
-        )
-        require(
-            value is None or (layer.keys == "plain" and layer.mimo == 1),
-            f"layer.{name}={value} sizes one key and one value a token, not those of "
-            f"layer.keys={layer.keys!r} with layer.mimo={layer.mimo}: use layer.keys='plain' and "
-            f"layer.mimo=1, or layer.{name}=none.",
-        )
-    require(
-        0 < layer.rope_share <= 1 and (layer.rope_share == 1 or layer.rope_angles == "position"),
-        f"layer.rope_share={layer.rope_share} must lie in (0, 1], and be 1 unless "
-        "layer.rope_angles='position'.",
-    )
-    for name in ("decay_power", "output_eps", "qk_norm_eps"):
-        value = getattr(layer, name)
-        require(value > 0, f"layer.{name}={value} must be positive.")
-    plain = (layer.output_order, layer.output_norm_over) == ("norm_first", "head")
-    plain = plain and layer.output_gate_by == "silu"
-    require(
-        plain or layer.mimo == 1,
-        f"layer.mimo={layer.mimo} gates and normalises the reads of a token together: use "
-        "layer.output_order='norm_first', layer.output_norm_over='head' and "
-        "layer.output_gate_by='silu', or layer.mimo=1.",
-    )
-    require(
-        layer.output_order == "norm_first" or (layer.output_norm and layer.output_gate),
-        "layer.output_order='gate_first' says where the norm is beside the gate: set "
-        "layer.output_norm=true and layer.output_gate=true, or layer.output_order='norm_first'.",
-    )
-
-
-def _check_decays(layer: LayerConfig, rule: Rule) -> None:
-    """What multiplies decays, starts memories and groups heads needs a rule that has these."""
-    kinds = rule.kinds()
-    decays = rule.gates_of("decay")
-    learned = [gate for gate in decays if gate.learned]
-    require(
-        layer.gates != "scaled" or bool(learned),
-        "layer.gates='scaled' multiplies learned decays, of which retention "
-        f"{kinds['retention']!r} here has none: use layer.gates='plain', or retention 'l2'.",
-    )
-    require(
-        layer.decay_power == 1 or (bool(learned) and layer.gates != "angle"),
-        f"layer.decay_power={layer.decay_power} multiplies learned decays, of which retention "
-        f"{kinds['retention']!r} here has none, or layer.gates='angle' makes them: use "
-        "layer.decay_power=1, or retention 'l2' with layer.gates='plain' or 'scaled'.",
-    )
-    require(
-        layer.initial == "learned" or (rule.memory.is_linear and rule.retention.starts_at_zero),
-        "layer.initial='zero' starts a memory that reads nothing, which needs a linear memory "
-        f"and a retention that starts at 0, not {kinds['memory']!r} with "
-        f"{kinds['retention']!r}: use layer.initial='learned'.",
-    )
-    require(
-        layer.key_heads is None or not rule.memory.keeps_tokens,
-        f"layer.key_heads={layer.key_heads} groups memories by their keys, and attention has "
-        "layer.kv_heads: use that, or layer.key_heads=none.",
-    )
-
-
-def _check_kv_heads(where: str, kv_heads: int | None) -> None:
-    require(
-        kv_heads is None or kv_heads >= 1,
-        f"{where}.kv_heads={kv_heads} must be at least 1, or none for as many as of queries.",
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class AttentionConfig(Config):
     """Attention in hybrids, and in Titans' MAC, MAG and MAL.
@@ -329,7 +286,7 @@ class AttentionConfig(Config):
 
     def validate(self) -> None:
         """Check ranges."""
-        _check_kv_heads("attention", self.kv_heads)
+        check_kv_heads("attention", self.kv_heads)
         for name in ("window", "segment"):
             value = getattr(self, name)
             require(value >= 1, f"attention.{name}={value} must be at least 1.")

@@ -70,7 +70,20 @@ class CausalConv(nnx.Module):
             y = y + jnp.where(same, spread(kernel[lag], x) * inputs[:, past], 0)
         if self.bias is not None:
             y = y + spread(self.bias[...], y)
-        if count is None:
-            return y, ConvState(inputs[:, length:], ids[:, length:])
-        last = count[:, None] + jnp.arange(tail)  # the last inputs, after the previous ones
-        return y, ConvState(take_tokens(inputs, last), take_tokens(ids, last))
+        return y, last_inputs(inputs, ids, tail, count)
+
+
+def last_inputs(inputs: Array, ids: Array, tail: int, count: Array | None) -> ConvState:
+    """The state after T tokens.
+
+    Args:
+        inputs: those of the state before, and the tokens: [B, tail + T, ...].
+        ids: their segment ids, [B, tail + T].
+        tail: number of inputs that a state keeps.
+        count: [B], number of tokens of each row, before its padding; None without padding.
+    """
+    if count is None:
+        length = inputs.shape[1] - tail
+        return ConvState(inputs[:, length:], ids[:, length:])
+    last = count[:, None] + jnp.arange(tail)  # the last inputs, after the previous ones
+    return ConvState(take_tokens(inputs, last), take_tokens(ids, last))

@@ -110,6 +110,8 @@ class FastWeights(nnx.Module):
             coupled=_coupled(config, rule, heads),
             channels=(sizes.key, sizes.value),
             rate_bias=config.rate_bias,
+            tanh=config.gate_activation == "tanh",
+            decay_bound=config.decay_bound,
         )
         self.initial = nnx.Dict()
         if config.initial == "learned":

@@ -40,6 +40,15 @@ def unsquash(gate: Gate, heads: int) -> np.ndarray:
     return value + np.log(-np.expm1(-value))  # log(exp(value) - 1) without overflow
 
 
+def unbound(gate: Gate, heads: int, bound: float) -> np.ndarray:
+    """The logits z per head, [H], with -bound sigmoid(-z) at a log decay's initial value.
+
+    An initial value outside of (-bound, 0) is moved into it, by 1e-4 of the bound.
+    """
+    share = np.clip(-gate.constant(heads) / bound, 1e-4, 1 - 1e-4)
+    return np.log((1 - share) / share)
+
+
 class GateProjections(nnx.Module):
     """A value per token for each learned gate, initially the gate's initial value.
 
@@ -59,6 +68,9 @@ class GateProjections(nnx.Module):
         coupled: maps the projected gates to those that the rule is given; None for themselves.
         channels: width of the keys and of the values; width / heads each if not given.
         rate_bias: whether the projection of a rate has a bias.
+        tanh: whether projections of low rank have a tanh between their factors.
+        decay_bound: c > 0 for log decays -c sigmoid(-z) of a projection z, which lie in (-c, 0);
+            None for log sigmoid(z).
     """
 
     def __init__(
@@ -73,8 +85,10 @@ class GateProjections(nnx.Module):
         coupled: AngleGates | ScaledDecays | None = None,
         channels: tuple[int, int] | None = None,
         rate_bias: bool = True,
+        tanh: bool = False,
+        decay_bound: float | None = None,
     ):
-        self.coupled = coupled
+        self.coupled, self.decay_bound = coupled, decay_bound
         self.learned = tuple(gate for gate in rule.gates if gate.learned)
         self.kernels = nnx.Dict()
         self.biases = nnx.Dict()
@@ -92,18 +106,28 @@ class GateProjections(nnx.Module):
                 self.kernels[gate.name] = (
                     LinearGeneral((width, *shape), ("embed", *axes), rngs, start=float(gate.drawn))
                     if whole
-                    else LowRank(width, rank, shape, axes, rngs)
+                    else LowRank(width, rank, shape, axes, rngs, tanh=tanh)
                 )
             if gate.role == "rate" and gate.per_token and not rate_bias:
                 continue
-            start = jnp.asarray(unsquash(gate, heads), jnp.float32)
+            bound = self._bound(gate)
+            start = unsquash(gate, heads) if bound is None else unbound(gate, heads, bound)
+            start = jnp.asarray(start, jnp.float32)
             start = jnp.broadcast_to(start.reshape(heads, *[1] * (len(shape) - 1)), shape)
             self.biases[gate.name] = param(start, axes)
+
+    def _bound(self, gate: Gate) -> float | None:
+        """c of a decay in (exp(-c), 1)."""
+        return self.decay_bound if gate.role == "decay" and gate.range == "log_unit" else None
 
     def __call__(self, x: Array) -> dict[str, Array]:
         """Project tokens [B, T, width] to gates [B, T, H, ...], float32, by name."""
         x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
-        gates = {gate.name: squash(gate, self._logits(gate, x)) for gate in self.learned}
+        gates = {}
+        for gate in self.learned:
+            logits, bound = self._logits(gate, x), self._bound(gate)
+            within = squash(gate, logits) if bound is None else -bound * jax.nn.sigmoid(-logits)
+            gates[gate.name] = within
         return gates if self.coupled is None else self.coupled(gates)
 
     def _logits(self, gate: Gate, x: Array) -> Array:

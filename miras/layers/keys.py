@@ -58,7 +58,8 @@ class Keys(nnx.Module):
         if config.keys == "rwkv7":
             self.erase = param(jnp.ones((heads, head)), ("heads", None))  # the paper's xi
             self.mix = param(jnp.ones((heads, head)), ("heads", None))  # its alpha
-            self.rate = LowRank(width, config.gate_rank, (heads, head), ("heads", None), rngs)
+            rank = config.rate_rank or config.gate_rank
+            self.rate = LowRank(width, rank, (heads, head), ("heads", None), rngs)
             self.rate_bias = param(jnp.zeros((heads, head)), ("heads", None))
         if config.keys == "comba":
             self.shrink = param(jnp.ones(heads), ("heads",))  # initially p = sigmoid(1) k
@@ -81,10 +82,7 @@ class Keys(nnx.Module):
         q, k and v [B, T, heads, D].
         """
         if isinstance(mixed, Separate):
-            q, k = self.query(mixed.q), self._normalised("k", mixed.k)
-            if self.serves > 1:
-                q, k = (jnp.repeat(y, self.serves, axis=2) for y in (q, k))
-            return Associations(q, k, mixed.v, None)
+            return self._one(*mixed, x)
         if isinstance(mixed, Grouped):
             k = self._normalised("k", mixed.kv[:, :, 0])
             return Associations(self.query(mixed.q[:, :, 0]), k, mixed.kv[:, :, 1], None)
@@ -92,15 +90,20 @@ class Keys(nnx.Module):
             rank = self.config.mimo
             q, k = self.query(mixed[:, :, :rank]), self._normalised("k", mixed[:, :, rank:-1])
             return Associations(jnp.moveaxis(q, 2, 3), jnp.moveaxis(k, 2, 3), mixed[:, :, -1], None)
-        q = mixed[:, :, 0]
-        if self.config.keys == "corrected":
-            share = jnp.exp(self.log_correction[...])[:, None]
-            q = q - spread(share, q) * mixed[:, :, 1]
-        q = self.query(q)
         if self.config.keys == "product":
+            q = self.query(mixed[:, :, 0])
             k = jnp.moveaxis(self._normalised("k", mixed[:, :, 1 : 1 + self.terms]), 2, 3)
             return Associations(q, k, jnp.moveaxis(mixed[:, :, 1 + self.terms :], 2, 3), None)
-        k, v = self._normalised("k", mixed[:, :, 1]), mixed[:, :, 2]
+        return self._one(mixed[:, :, 0], mixed[:, :, 1], mixed[:, :, 2], x)
+
+    def _one(self, q: Array, k: Array, v: Array, x: Array) -> Associations:
+        """The associations of one query, key and value a token."""
+        if self.config.keys == "corrected":
+            share = jnp.exp(self.log_correction[...])[:, None]
+            q = q - spread(share, q) * k
+        q, k = self.query(q), self._normalised("k", k)
+        if self.serves > 1:
+            q, k = (jnp.repeat(y, self.serves, axis=2) for y in (q, k))
         if self.config.keys == "rwkv7":
             return self._rwkv7(q, k, v, x)
         if self.config.keys == "comba":
@@ -123,7 +126,7 @@ class Keys(nnx.Module):
 
     def _rwkv7(self, q: Array, k: Array, v: Array, x: Array) -> Associations:
         """W + ... - (a * kap)^T (kap W) + ktilde^T v: two terms, one of value 0, one of key 0."""
-        kap = l2_normalise(k * spread(self.erase[...], k))
+        kap = l2_normalise(k * spread(self.erase[...], k), self.config.erase_eps)
         a = jax.nn.sigmoid(self.rate(x) + self.rate_bias[...]).astype(k.dtype)
         ktilde = k * (1 + (a - 1) * spread(self.mix[...], k))
         stack = lambda *parts: jnp.stack(parts, axis=3)  # noqa: E731

@@ -10,7 +10,7 @@ from flax import nnx
 
 from miras.array_typing import Array
 from miras.attention.softmax import for_queries
-from miras.engine.masking import compact
+from miras.engine.masking import CompactRows, compact
 from miras.layers.config import LayerConfig
 from miras.layers.conv import ConvState
 from miras.layers.fast_weights import (
@@ -24,7 +24,8 @@ from miras.layers.fast_weights import (
 from miras.layers.head_sizes import head_sizes
 from miras.layers.keys import Associations, Keys
 from miras.layers.mimo import MimoProjections
-from miras.layers.norm import GroupNorm, RMSNorm
+from miras.layers.norm import NORMS, GroupNorm, LayerNorm, RMSNorm
+from miras.layers.output_gate import LowRankGate
 from miras.layers.param import LinearGeneral, param
 from miras.layers.projections import (
     Grouped,
@@ -35,7 +36,9 @@ from miras.layers.projections import (
     flat,
 )
 from miras.layers.rope import rotate, turn
+from miras.layers.token_shift import TokenShift
 from miras.layers.turning import CumulativeAngles
+from miras.layers.value_residual import ValueResidual
 from miras.layers.weight_gradients import spread
 from miras.sequence.arrays import check_float
 from miras.sequence.checks import AnyState
@@ -50,12 +53,14 @@ class LayerState(NamedTuple):
             `Separate` of separate ones.
         position: number of tokens read so far, [B]; None without position embeddings.
         angles: of the last token, [B, H, D / 2]; None unless tokens turn them.
+        shift: the last token, of the token shift; None without one.
     """
 
     memory: AnyState
     conv: ConvState | Grouped | Separate | None
     position: Array | None
     angles: Array | None = None
+    shift: ConvState | None = None
 
 
 class MemoryLayer(nnx.Module):
@@ -91,6 +96,8 @@ class MemoryLayer(nnx.Module):
         # Persistent tokens have no position: only the plain half of [rotated, plain] matches them.
         # The factor sqrt(2) keeps the scale 1 / sqrt(dk) of the scores.
         self.doubled = config.rope and cache is not None and cache.persistent > 0
+        names = ("q", "k", "v", "gates", *self._further_streams(config))
+        self.shift = TokenShift(names, width) if config.token_shift else None
         self.keys = Keys(config, memory.rule, width, heads, rngs)
         if config.separate:
             self.qkv = SeparateProjections(config, width, heads, rngs)
@@ -105,14 +112,24 @@ class MemoryLayer(nnx.Module):
             own = dataclasses.replace(config, kv_heads=None, **sized)
         count = self.memories or heads
         self.fast = weights(memory, own, width, count, rngs, doubled=self.doubled)
+        of = (config.value_rank or config.gate_rank, sizes.values, sizes.value)
+        self.residual = ValueResidual(width, *of, rngs) if config.value_residual else None
+        shape = (heads, sizes.key)
+        self.bonus = param(jnp.zeros(shape), ("heads", None)) if config.bonus else None
         turns = config.rope and config.rope_angles == "cumulative"
         self.angles = CumulativeAngles(width, heads, rngs) if turns else None
         self.skip = param(jnp.ones(heads), ("heads",)) if config.skip else None
         self.norm = _output_norm(config, heads, sizes.value) if config.output_norm else None
         rank, gate = config.mimo, config.output_gate
-        self.gate = LinearGeneral((width, inner), ("embed", "heads"), rngs) if gate else None
+        self.gate = _output_gate(config, width, inner, rngs) if gate else None
         self.mimo = MimoProjections(rank, heads, sizes.value, gate=gate) if rank > 1 else None
         self.out = LinearGeneral((inner, width), ("heads", "embed"), rngs)
+
+    @staticmethod
+    def _further_streams(config: LayerConfig) -> list[str]:
+        """Names of the streams of tokens, besides those of queries, keys, values and gates."""
+        rates = ["rates"] if config.keys == "rwkv7" else []
+        return rates + (["output"] if config.output_gate else [])
 
     @property
     def _by_position(self) -> bool:
@@ -125,6 +142,7 @@ class MemoryLayer(nnx.Module):
             conv=self.qkv.init_state(batch, dtype),
             position=jnp.zeros(batch, jnp.int32) if self._by_position else None,
             angles=None if self.angles is None else self.angles.init_state(batch, dtype),
+            shift=None if self.shift is None else self.shift.init_state(batch, dtype),
         )
 
     def __call__(
@@ -137,6 +155,7 @@ class MemoryLayer(nnx.Module):
         segments_at_chunks: bool = False,
         depth: Array | float = 0.0,
         health: bool = False,
+        values: Array | None = None,
     ) -> tuple[Array, LayerState, Health | None]:
         """Apply the layer.
 
@@ -149,23 +168,24 @@ class MemoryLayer(nnx.Module):
             segments_at_chunks: see `miras.backends.base.Alignment`.
             depth: l / (L - 1) of layer l of L, for `decay_by_depth`.
             health: whether to measure it.
+            values: of the model's first layer, from its `first_values`, for `value_residual`; its
+                own if None.
 
         Returns:
             y, as x; the state after the last token; the health, or None.
         """
         check_float("x", x.dtype)
         before = None if state is None else state.memory
-        rows = None
-        if mask is not None:
-            rows = compact(mask)
-            x, mask = rows.packed(x), rows.present
-            if segment_ids is not None:
-                segment_ids = rows.ids(segment_ids, last_segment(before, x))
+        made = self._projected(x, segment_ids, mask, state)
+        rows, segments, of, mixed = made.rows, made.segments, made.of, made.mixed
+        if rows is not None:
+            x, mask = made.x, rows.present
+            segment_ids = None if segment_ids is None else segments
         count = None if rows is None else rows.count
-        segments = segments_of(segment_ids, before, x)
-        inputs: Any = None if state is None else state.conv
-        mixed, tail = self.qkv(x, segments, count, inputs)
-        streams = self.keys(mixed, x)
+        if self.residual is not None and values is not None:
+            first = values if rows is None else rows.packed(values)
+            mixed = mixed._replace(v=self.residual(mixed.v, first, of["v"]))
+        streams = self.keys(mixed, of["rates"])
         if self.mimo is not None:
             streams = streams._replace(v=self.mimo.values(streams.v))
         position = angles = None
@@ -175,7 +195,7 @@ class MemoryLayer(nnx.Module):
             last = last_segment(before, x)[:, None]
             begins = segments != jnp.concatenate([last, segments[:, :-1]], axis=1)
             at, angles = self.angles(
-                x, self.fast.rates_of(x), begins=begins, mask=mask, state=start.angles
+                x, self.fast.rates_of(of["gates"]), begins=begins, mask=mask, state=start.angles
             )
             streams = _turned(streams, at)
         if self._by_position:
@@ -196,7 +216,7 @@ class MemoryLayer(nnx.Module):
             reads = streams._replace(q=q)
         y, memory, measured = self.fast(
             reads,
-            x,
+            of["gates"],
             segment_ids=segment_ids,
             mask=mask,
             state=before,
@@ -206,13 +226,50 @@ class MemoryLayer(nnx.Module):
         )
         if self.memories is not None:
             y = y.reshape(*streams.q.shape[:3], -1)
-        y = self._output(y, streams.v, x)
+        y = self._output(y, streams, of["output"])
         measured = with_output(measured, y, mask)
-        after = LayerState(memory, tail, position, angles)
+        after = LayerState(memory, made.tail, position, angles, made.shift)
         return y if rows is None else rows.spread(y), after, measured
 
-    def _output(self, y: Array, v: Array, x: Array) -> Array:
-        """The layer's output [B, T, width] from reads y, with the values v that were written."""
+    def first_values(
+        self,
+        x: Array,
+        *,
+        segment_ids: Array | None = None,
+        mask: Array | None = None,
+        state: LayerState | None = None,
+    ) -> Array:
+        """What the layers of a model take as `values` if this is the first, [B, T, heads, D].
+
+        The arguments are those of a call. Masked tokens have zeros.
+        """
+        made = self._projected(x, segment_ids, mask, state)
+        return made.mixed.v if made.rows is None else made.rows.spread(made.mixed.v)
+
+    def _projected(
+        self, x: Array, segment_ids: Array | None, mask: Array | None, state: LayerState | None
+    ) -> "_Projected":
+        """Queries, keys and values before their norms, and what they are made of."""
+        before = None if state is None else state.memory
+        rows = None if mask is None else compact(mask)
+        if rows is not None:
+            x = rows.packed(x)
+            if segment_ids is not None:
+                segment_ids = rows.ids(segment_ids, last_segment(before, x))
+        count = None if rows is None else rows.count
+        segments = segments_of(segment_ids, before, x)
+        of, shift = _Streams(x), None
+        if self.shift is not None:
+            shifted, shift = self.shift(x, segments, count, None if state is None else state.shift)
+            of.update(shifted)
+        inputs: Any = None if state is None else state.conv
+        tokens: Any = x if self.shift is None else of
+        mixed, tail = self.qkv(tokens, segments, count, inputs)
+        return _Projected(rows, x, segments, of, mixed, tail, shift)
+
+    def _output(self, y: Array, streams: Associations, x: Array) -> Array:
+        """The layer's output [B, T, width] from reads y, with the streams that were written."""
+        v = streams.v
         if self.skip is not None:
             share = self.skip[...].reshape(-1, *[1] * (y.ndim - 3))
             y = y + spread(share, y) * for_queries(v, y.shape[2])
@@ -224,23 +281,80 @@ class MemoryLayer(nnx.Module):
             return self.out(flat(self.mimo.combined(y, z)))
         if z is not None and self.config.output_order == "gate_first":
             y, z = y * self._gated(z).reshape(y.shape), None
-        y = flat(y if self.norm is None else self.norm(y))
+        y = y if self.norm is None else self.norm(y)
+        if self.bonus is not None:
+            y = y + _own(streams, self.bonus[...]).astype(y.dtype)
+        y = flat(y)
         return self.out(y if z is None else y * self._gated(z))
 
     def _gated(self, z: Array) -> Array:
-        by_sigmoid = self.config.output_gate_by == "sigmoid"
-        return jax.nn.sigmoid(z) if by_sigmoid else jax.nn.silu(z)
+        by = {"sigmoid": jax.nn.sigmoid, "silu": jax.nn.silu, "none": lambda z: z}
+        return by[self.config.output_gate_by](z)
 
 
-def _output_norm(config: LayerConfig, heads: int, value: int) -> "RMSNorm | GroupNorm":
+class _Streams(dict[str, Array]):
+    """Tokens by the stream that is made of them; those of the call where there are no others."""
+
+    def __init__(self, x: Array):
+        super().__init__()
+        self.x = x
+
+    def __missing__(self, name: str) -> Array:
+        return self.x
+
+
+class _Projected(NamedTuple):
+    """What a call has before the norms of queries and keys; rows are compact with a mask.
+
+    Attributes:
+        rows: the compact rows; None without a mask.
+        x: the tokens.
+        segments: their ids, [B, T].
+        of: tokens by the stream that is made of them.
+        mixed: the projections.
+        tail: the state of the convolutions after the last token.
+        shift: that of the token shift; None without one.
+    """
+
+    rows: CompactRows | None
+    x: Array
+    segments: Array
+    of: _Streams
+    mixed: Any
+    tail: Any
+    shift: ConvState | None
+
+
+def _own(streams: Associations, u: Array) -> Array:
+    """sum_j (sum_i u_i q_i k_ij) v_j over a token's associations j, [B, T, H, D] float32."""
+    q, k, v, k_write = streams
+    k = k if k_write is None else k_write
+    if k.ndim == q.ndim:
+        k, v = k[:, :, :, None], v[:, :, :, None]
+    wide = jnp.promote_types(jnp.float32, q.dtype)
+    q, k, v = q.astype(wide), for_queries(k, q.shape[2]), for_queries(v, q.shape[2])
+    share = jnp.einsum("bthd,bthjd->bthj", q * u, k.astype(wide))
+    return jnp.einsum("bthj,bthjd->bthd", share, v.astype(wide))
+
+
+def _output_gate(
+    config: LayerConfig, width: int, inner: int, rngs: nnx.Rngs
+) -> LinearGeneral | LowRankGate:
+    if config.output_gate_rank is not None:
+        return LowRankGate(width, config.output_gate_rank, inner, rngs)
+    return LinearGeneral((width, inner), ("embed", "heads"), rngs)
+
+
+def _output_norm(config: LayerConfig, heads: int, value: int) -> "RMSNorm | LayerNorm | GroupNorm":
     # A large eps bounds the gain on outputs near 0, as of a query that matches no key yet: with
     # 1e-6, these make the outer gradient of a matrix memory eight times larger.
     eps = config.output_eps
+    norm = NORMS[config.output_norm_kind]
     if config.output_norm_over == "shared":
-        return RMSNorm((value,), (None,), eps=eps)
+        return norm((value,), (None,), eps=eps)
     if config.output_norm_over == "group":
         return GroupNorm(config.key_heads or heads, heads, value, eps)
-    return RMSNorm((heads, value), ("heads", None), eps=eps)
+    return norm((heads, value), ("heads", None), eps=eps)
 
 
 def _turned(streams: Associations, angles: Array) -> Associations:

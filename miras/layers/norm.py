@@ -28,6 +28,33 @@ class RMSNorm(nnx.Module):
         return (y * self.scale[...]).astype(x.dtype)
 
 
+class LayerNorm(nnx.Module):
+    """(x - mean) / sqrt(variance + eps) * scale + bias over the last axis (1607.06450).
+
+    Computed in float32.
+
+    Args:
+        shape: of the learned scale and bias; its last dimension is the normalised one.
+        axes: logical names of their dimensions.
+        eps: added to the variance.
+    """
+
+    def __init__(self, shape: tuple[int, ...], axes: Axes, eps: float = 1e-5):
+        self.scale = param(jnp.ones(shape, jnp.float32), axes)
+        self.bias = param(jnp.zeros(shape, jnp.float32), axes)
+        self.eps = eps
+
+    def __call__(self, x: Array) -> Array:
+        """Normalise x [..., *shape]; the result has its dtype."""
+        y = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+        y = y - jnp.mean(y, axis=-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+NORMS = {"rms": RMSNorm, "layer": LayerNorm}
+
+
 class GroupNorm(nnx.Module):
     """RMSNorm over the channels of neighbouring heads together, with a scale for each channel.
 

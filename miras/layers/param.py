@@ -50,7 +50,7 @@ class LinearGeneral(nnx.Module):
 
 
 class LowRank(nnx.Module):
-    """x @ down @ up in float32: a projection through a bottleneck, initially 0.
+    """act(x @ down) @ up in float32: a projection through a bottleneck, initially 0.
 
     Args:
         width: of x.
@@ -58,13 +58,25 @@ class LowRank(nnx.Module):
         shape: of the result.
         axes: logical names of the axes of the result.
         rngs: stream `params`.
+        tanh: whether act is tanh, or nothing.
     """
 
-    def __init__(self, width: int, rank: int, shape: tuple[int, ...], axes: Axes, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        width: int,
+        rank: int,
+        shape: tuple[int, ...],
+        axes: Axes,
+        rngs: nnx.Rngs,
+        *,
+        tanh: bool = False,
+    ):
+        self.tanh = tanh
         self.down = normal(rngs, (width, rank), ("embed", None), width**-0.5)
         self.up = param(jnp.zeros((rank, *shape)), (None, *axes))
 
     def __call__(self, x: Array) -> Array:
         """Map x [..., width] to [..., *shape], float32."""
         x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
-        return jnp.tensordot(x @ self.down[...], self.up[...], axes=1)
+        low = x @ self.down[...]
+        return jnp.tensordot(jnp.tanh(low) if self.tanh else low, self.up[...], axes=1)

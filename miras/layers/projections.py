@@ -1,6 +1,7 @@
 """Projections: head vectors from tokens, with convolution and activation."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -133,15 +134,21 @@ class SeparateProjections(nnx.Module):
         return Separate(*(part.init_state(batch, dtype) for part in (self.q, self.k, self.v)))
 
     def __call__(
-        self, x: Array, segments: Array, count: Array | None, state: Separate | None
+        self,
+        x: Array | Mapping[str, Array],
+        segments: Array,
+        count: Array | None,
+        state: Separate | None,
     ) -> tuple[Separate, Separate]:
         """Map tokens [B, T, width] to q, k and v [B, T, heads, D], each with its own sizes.
 
-        The state is that of the convolutions; see `Projections`.
+        The tokens may be others for each of "q", "k" and "v". The state is that of the
+        convolutions; see `Projections`.
         """
         before = Separate(None, None, None) if state is None else state
-        parts = zip((self.q, self.k, self.v), before)
-        made = [part(x, segments, count, tail) for part, tail in parts]
+        of = x if isinstance(x, Mapping) else dict.fromkeys("qkv", x)
+        parts = zip("qkv", (self.q, self.k, self.v), before)
+        made = [part(of[name], segments, count, tail) for name, part, tail in parts]
         return Separate(*(y[:, :, 0] for y, _ in made)), Separate(*(tail for _, tail in made))
 
 

@@ -8,7 +8,13 @@ A token mixer is a kind in a registry, as the four parts of a rule are: `memory`
 from miras.mixers.architectures import MACMixer, MAGMixer, MALMixer
 from miras.mixers.attention import AttentionMixer
 from miras.mixers.base import MixerConfig, TokenMixer, register
-from miras.mixers.channel import ChannelMixer, NoChannel, SwiGLUChannel, register_channel
+from miras.mixers.channel import (
+    ChannelMixer,
+    MLPChannel,
+    NoChannel,
+    SwiGLUChannel,
+    register_channel,
+)
 from miras.mixers.cms import CMSChannel
 from miras.mixers.log_linear import LogLinearMixer
 from miras.mixers.memory import MemoryMixer
@@ -25,6 +31,7 @@ __all__ = [
     "MACMixer",
     "MAGMixer",
     "MALMixer",
+    "MLPChannel",
     "MemoryCachingMixer",
     "MemoryMixer",
     "MixerConfig",

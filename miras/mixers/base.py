@@ -147,6 +147,14 @@ class TokenMixer(Config):
         del config, width, heads
         yield from ()
 
+    def shares_values(self, config: "MixerConfig") -> bool:
+        """Whether the module is called with `values`, those of the model's first layer.
+
+        It then has the method `first_values` of `miras.layers.MemoryLayer`.
+        """
+        del config
+        return False
+
     def health_gates(self, config: "MixerConfig") -> frozenset[str]:
         """The learned gates of the rules, as `miras.layers.Health` names them."""
         learned = [gate.name for r in self.rules(config) for gate in r.gates if gate.learned]
@@ -271,10 +279,13 @@ class MixerConfig(ScanOptions):
             f"{where}layer.mimo={self.layer.mimo} reads a memory several times a token, which "
             f"mixer {self.mixer.kind!r} does not: use layer.mimo=1, or mixer 'memory'.",
         )
-        plain = not self.layer.separate and self.layer.initial == "learned"
+        layer = self.layer
+        plain = not layer.separate and layer.initial == "learned" and not layer.bonus
+        plain = plain and layer.output_norm_kind == "rms" and not layer.output_gate_rank
         require(
             plain or "layer" not in self.mixer.uses or self.mixer.takes_sizes,
-            f"{where}layer.key_width, value_width, key_heads and initial='zero' are of mixer "
+            f"{where}layer.key_width, value_width, key_heads, initial='zero', token_shift, "
+            "value_residual, bonus, output_norm_kind='layer' and output_gate_rank are of mixer "
             f"'memory', not of {self.mixer.kind!r}: leave them out, or use mixer 'memory'.",
         )
         grouped = self.layer.kv_heads is not None and not self.rule.memory.keeps_tokens

@@ -20,6 +20,10 @@ class MemoryMixer(TokenMixer):
 
         return MemoryLayer(config.memory, width, heads, config=config.layer, rngs=rngs)
 
+    def shares_values(self, config):
+        """The option `layer.value_residual`."""
+        return config.layer.value_residual
+
     def describe(self, config):
         """The rule's parts."""
         return f"memory ({', '.join(config.rule.kinds().values())})"

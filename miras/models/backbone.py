@@ -1,5 +1,6 @@
 """Backbone: the blocks of a pattern over the depth in one scan, and the last norm."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,8 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from miras.array_typing import Array
-from miras.layers import Health, RMSNorm
+from miras.layers import Health
 from miras.layers.fast_weights import Measure
+from miras.layers.norm import NORMS
 from miras.models.blocks import NO_INPUTS, BlockInputs, Group, depths
 from miras.models.config import LanguageModelConfig
 from miras.models.state import ModelState
@@ -32,13 +34,33 @@ class Backbone(nnx.Module):
             return Group(config, rngs)
 
         self.groups = groups(rngs)
-        self.norm = RMSNorm((config.width,), ("embed",), config.norm_eps)
+        norm = functools.partial(
+            NORMS[config.norm_kind], (config.width,), ("embed",), config.norm_eps
+        )
+        self.norm = norm()
+        self.embedding_norm = norm() if config.embedding_norm else None
 
     def init_state(self, batch: int) -> ModelState:
         """The initial state of `batch` rows."""
         dtype = jnp.dtype(self.config.dtype)
         make = nnx.vmap(lambda group: group.init_state(batch, dtype), in_axes=0)
         return ModelState(make(self.groups))
+
+    def _first_values(
+        self, x: Array, inputs: BlockInputs, state: ModelState | None
+    ) -> Array | None:
+        """The values of the first layer, which the scan gives every block; None if none asks.
+
+        They are computed before the scan, and again by the layer itself: carried from block to
+        block, they would be stored once a block for the backward pass.
+        """
+        if not self.config.value_residual:
+            return None
+        graphdef, params = nnx.split(self.groups)
+        group = nnx.merge(graphdef, _first(params))
+        before = None if state is None else _first(state.layers[0])
+        values = group.blocks[group.order[0]].first_values(x, before, inputs)
+        return constrain(values, ROWS, KEPT_TIME, None, None)
 
     def apply_blocks(
         self,
@@ -63,7 +85,9 @@ class Backbone(nnx.Module):
             leaves [memory layers], the results of the measure for each block of the pattern with a
             memory, or None.
         """
+        x = x if self.embedding_norm is None else self.embedding_norm(x)
         x = constrain(x, ROWS, KEPT_TIME, None)
+        inputs = inputs._replace(values=self._first_values(x, inputs, state))
 
         def group(group: Group, x: Array, states: Any, inputs: BlockInputs, depths: Array):
             x, states, measured = group(
@@ -81,6 +105,11 @@ class Backbone(nnx.Module):
         memories: Any = tuple(measured[n] for n in self.config.memory_blocks)
         found = _in_order(memories) if health is True else memories
         return self.norm(x), ModelState(states), found if health else None
+
+
+def _first(tree: Any) -> Any:
+    """The leaves of the first of the groups, which are stacked."""
+    return jax.tree.map(lambda leaf: leaf[0], tree)
 
 
 def _in_order(measured: tuple[Health, ...]) -> Health:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from miras.backends.dispatch import check_backend
 from miras.config import FrozenMapping, added, coerce, require
 from miras.layers import AttentionConfig, LayerConfig, MemoryConfig
+from miras.layers.head_sizes import head_sizes
 from miras.mixers import AttentionMixer, ChannelMixer, SwiGLUChannel, TokenMixer
 from miras.models.block_config import BlockConfig
 from miras.models.remat import Remat, canonical
@@ -44,6 +45,8 @@ class LanguageModelConfig(ScanOptions):
         tie: share one matrix between embedding and head.
         norm: where the norms of M are; see `BlockConfig`.
         norm_eps: added to the mean square by the norms before mixers and before the head, > 0.
+        norm_kind: of these norms: "rms", or "layer" for LayerNorm with a bias.
+        embedding_norm: whether the embedding has such a norm, too.
         dtype: of activations and matrix products; parameters and logits are float32, and so are
             memories unless `precision` says otherwise.
         remat: what the backward pass of each block recomputes: "full", everything, so that only
@@ -76,6 +79,8 @@ class LanguageModelConfig(ScanOptions):
     remat: Remat = True
     norm: Literal["pre", "post"] = added("pre")
     norm_eps: float = added(1e-6)
+    norm_kind: Literal["rms", "layer"] = added("rms")
+    embedding_norm: bool = added(False)
     channel: ChannelMixer = added(SwiGLUChannel())
     blocks: FrozenMapping[BlockConfig] = added(FrozenMapping())
 
@@ -158,6 +163,36 @@ class LanguageModelConfig(ScanOptions):
         )
         for letter in dict.fromkeys(letters):
             self._check_heads(letter)
+        self._check_values()
+
+    def _check_values(self) -> None:
+        """All blocks that mix their values with those of the first layer have as many as it has."""
+        sizes = {}
+        for letter in self.letters:
+            block = self.block(letter)
+            if block.mixer.shares_values(block):
+                found = head_sizes(block.layer, self.width, block.heads or self.heads)
+                sizes[letter] = found.values, found.value
+        first = self.letters[0]
+        require(
+            not sizes or first in sizes,
+            f"layer.value_residual of block {next(iter(sizes), None)} mixes values with those of "
+            f"the first layer, whose block {first} does not have it: set it there, too, or begin "
+            "the pattern with another block.",
+        )
+        for letter, size in sizes.items():
+            require(
+                size == sizes[first],
+                f"layer.value_residual mixes values of block {letter}, {size[0]} heads of width "
+                f"{size[1]}, with those of the first layer's block {first}, {sizes[first][0]} "
+                f"heads of width {sizes[first][1]}: give both the same.",
+            )
+
+    @property
+    def value_residual(self) -> bool:
+        """Whether blocks mix their values with those of the first layer."""
+        first = self.block(self.letters[0])
+        return first.mixer.shares_values(first)
 
     def _check_heads(self, letter: str) -> None:
         block = self.block(letter)

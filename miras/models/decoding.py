@@ -24,7 +24,7 @@ from miras.config.choices import shown
 from miras.models import rows
 from miras.models.language_model import LanguageModel, as_rows, check_tokens
 from miras.models.scoring import mask_of_lengths, read_rows, reserve_room
-from miras.models.state import ModelState
+from miras.models.state import ModelState, mixer_state
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -106,7 +106,7 @@ def _until_parallel(model: LanguageModel, state: ModelState) -> int:
     """Tokens to where all mixers compute in parallel, if all rows have the same number, else 0."""
     for letter, layer in zip(model.config.letters, state.layers):
         block = model.config.block(letter)
-        left = block.mixer.until_parallel(block, layer)
+        left = block.mixer.until_parallel(block, mixer_state(layer))
         if left is not None:
             counts = np.unique(np.asarray(left))
             return int(counts[0]) if len(counts) == 1 else 0

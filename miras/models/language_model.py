@@ -161,7 +161,8 @@ def _state_spec(config: LanguageModelConfig):
 
 def check_inputs(tokens: Array, inputs: BlockInputs, vocab: int) -> tuple[Array, BlockInputs]:
     """Tokens, segment ids and mask as arrays [B, T]; raises ConfigError for wrong shapes."""
-    ids, mask = (None if x is None else jnp.asarray(x) for x in inputs)
+    given = inputs.segment_ids, inputs.mask
+    ids, mask = (None if x is None else jnp.asarray(x) for x in given)
     tokens = check_tokens(tokens, vocab, mask)
     for name, x, kind in (("segment_ids", ids, jnp.integer), ("mask", mask, jnp.bool)):
         require(

@@ -26,6 +26,23 @@ class ModelState(NamedTuple):
     layers: tuple[Any, ...]
 
 
+class BlockState(NamedTuple):
+    """The state of a block whose channel mixer has one, too; that of others is the mixer's alone.
+
+    Attributes:
+        mixer: of the token mixer.
+        channel: of the channel mixer.
+    """
+
+    mixer: Any
+    channel: Any
+
+
+def mixer_state(block: Any) -> Any:
+    """The state of the token mixer in that of a block."""
+    return block.mixer if isinstance(block, BlockState) else block
+
+
 def batch_of(state: ModelState) -> int:
     """The number of rows, B."""
     return jax.tree.leaves(state)[0].shape[BATCH]

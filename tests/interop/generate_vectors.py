@@ -21,12 +21,23 @@ SPLIT = 7
 TINY = {"vocab_size": 29, "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 24}
 
 
+RWKV7 = {
+    "head_dim": 8,
+    "decay_low_rank_dim": 3,
+    "gate_low_rank_dim": 5,
+    "a_low_rank_dim": 4,
+    "v_low_rank_dim": 2,
+}
+
+
 def _fla(name, **fields):
     sys.path.insert(0, str(HERE))
     import fla.models
     import torch_fla
+    import torch_rwkv7
 
     torch_fla.use_cpu()
+    torch_rwkv7.use_cpu()
     config = getattr(fla.models, f"{name}Config")(**TINY | fields)
     return getattr(fla.models, f"{name}ForCausalLM")(config)
 
@@ -57,6 +68,10 @@ MODELS = {
     "delta_net_gated": lambda: _fla("DeltaNet", num_heads=2, use_gate=True, use_beta=False),
     "gla": lambda: _fla("GLA", num_heads=2, clamp_min=-0.05),
     "gla_conv": lambda: _fla("GLA", num_heads=2, use_short_conv=True, use_output_gate=False),
+    "rwkv7": lambda: _fla("RWKV7", **RWKV7),
+    "rwkv7_unfused": lambda: _fla(
+        "RWKV7", **RWKV7, fuse_norm=False, norm_first=False, tie_word_embeddings=True
+    ),
     "retnet": lambda: _fla("RetNet", num_heads=2),
     "gla_grouped": lambda: _fla("GLA", num_heads=4, num_kv_heads=2, expand_k=1.0),
     "gated_deltanet_hybrid": lambda: _fla(

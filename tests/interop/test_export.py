@@ -58,11 +58,17 @@ def test_a_folder_has_the_weights_by_layer_and_the_torch_file(tmp_path):
         ("atlas", "memory 'features' is none of matrix, mlp"),
         ("mamba3", "layer.rope_angles='cumulative' turns by tokens"),
         ("ttt_mlp", "averaged steps count from a chunk's start"),
+        ("rwkv7 layer.token_shift=true", "layer.token_shift=True is none of"),
+        ("rwkv7 channel=mlp", "channel 'mlp' is none of"),
+        ("rwkv7 norm_kind=layer", "norm_kind='layer' is not 'rms'"),
+        ("rwkv7 embedding_norm=true", "embedding_norm=true has a norm"),
         ("samba", "mixer 'attention' is not a memory alone"),
         ("hope", "mixer 'self_modifying' is not a memory alone"),
     ],
 )
 def test_what_is_not_computed_is_named_with_the_reason(preset, words):
+    name, *options = preset.split()
+    config = override(miras.preset(name), *options)
     with pytest.raises(ConfigError, match="does not compute it") as error:
-        recurrent.published(miras.preset(preset), {})
+        recurrent.published(config, {})
     assert words in str(error.value)

@@ -31,15 +31,18 @@ from miras.models import (
 )
 from miras.models.scoring import _score
 from miras.models.session import fingerprint
+from tests.models.rwkv7 import OPTIONS
 from tests.models.test_language_model import build, close, forward, tokens
 
-# A memory, one with a convolution and rotations, Titans' three, a hybrid with attention to all.
+# A memory, one with a convolution and rotations, one whose layers share values and shift tokens,
+# Titans' three, a hybrid with attention to all.
 KINDS = {
     "titans_lmm": (),
     "transformer": (),
     "titans_mac": ("attention.segment=8", "attention.window=8"),
     "titans_mag": ("attention.window=5",),
     "titans_mal": ("attention.window=5",),
+    "rwkv7": OPTIONS,
     "yaad_h": ("pattern=M A", "attention.window=5"),
 }
 LENGTHS = (3, 11, 6)

@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 
+from tests.models import rwkv7
+
 FLAGS = (
     "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",  # compiling takes longer than the step
@@ -40,6 +42,7 @@ MODELS = {
     "tnt_titans": ("tnt_titans", "global_chunk=16", "local_chunks=[8]"),
     "titans_caching": ("titans_caching", "chunk=8"),
     "log_linear_mamba2": ("log_linear_mamba2", "chunk=8"),
+    "rwkv7": ("rwkv7", "chunk=8", *rwkv7.OPTIONS),
     "composed": (
         "yaad",
         "chunk=8",

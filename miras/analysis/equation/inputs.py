@@ -99,7 +99,7 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
                 "a_t",
                 "(0, 1)",
                 r"\in",
-                f"per key channel, from the token by rank {layer.gate_rank}",
+                f"per key channel, from the token by rank {layer.rate_rank or layer.gate_rank}",
             ),
             Line(r"\tilde{k}_t", r"k_t \odot (1 + (a_t - 1) \odot m)", when="m learned"),
         ]
@@ -149,6 +149,17 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
         part = "" if layer.rope_share == 1 else f", the first {layer.rope_share:g} of the channels"
         sentence += f"; q and k are rotated by position (RoPE, base {layer.rope_base:g}{part})"
     notes = [f"{sentence}."]
+    if layer.token_shift:
+        notes.append(
+            f"{token} is {token}_t + μ ({token}_{{t-1}} - {token}_t), with a μ of its own, learned "
+            "per channel, for each of q, k, v, the gates and the output gate."
+        )
+    if layer.value_residual:
+        rank = layer.value_rank or layer.gate_rank
+        notes.append(
+            "v_t is mixed with that of the model's first layer, v_t + s_t (v¹_t - v_t), s_t in "
+            f"(0, 1) per channel, from the token by rank {rank}."
+        )
     after = []
     if layer.mimo > 1:
         notes.append(
@@ -158,10 +169,12 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
     if layer.skip:
         after.append("plus D v_t, D learned per head, 1 at the start")
     over = {"head": "per head", "shared": "per head, one scale for all", "group": "per group"}
-    told = f"RMSNorm {over[layer.output_norm_over]}{_eps(layer, 'output_eps')}"
+    kind = {"rms": "RMSNorm", "layer": "LayerNorm"}[layer.output_norm_kind]
+    told = f"{kind} {over[layer.output_norm_over]}{_eps(layer, 'output_eps')}"
+    if layer.bonus:
+        told += ", plus sum_i u_i q_i k_i times v_t, u learned per head and channel, 0 at the start"
     norm = [told] if layer.output_norm else []
-    by = {"silu": "SiLU", "sigmoid": "sigmoid"}[layer.output_gate_by]
-    times = [f"times {by}({'z_r ' if layer.mimo > 1 else ''}x W_g)"] if layer.output_gate else []
+    times = [f"times {_gate(layer)}"] if layer.output_gate else []
     after += times + norm if layer.output_order == "gate_first" else norm + times
     if layer.mimo > 1:
         z = ", z_r and o_r" if layer.output_gate else " and o_r"
@@ -174,6 +187,12 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
     if factor:
         told = ", A learned per head, 0 at the start" if layer.gates == "scaled" else ""
         notes.append(f"gates: log alpha_t is {factor} times the log of a projected decay{told}.")
+    if layer.decay_bound is not None:
+        notes.append(
+            f"gates: log alpha_t is {-layer.decay_bound:g} times the sigmoid of a projection."
+        )
+    if layer.gate_activation is not None:
+        notes.append("gates: projections per channel have a tanh between their two factors.")
     if not layer.rate_bias and _learned(setting):
         notes.append("gates: the projection of the rate has no bias.")
     if layer.initial == "zero":
@@ -189,6 +208,15 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
             "eta_t is divided by 1 + the token's position in its chunk, with a learned correction."
         )
     return lines, notes
+
+
+def _gate(layer: LayerConfig) -> str:
+    """What the output is multiplied by."""
+    by = {"silu": "SiLU", "sigmoid": "sigmoid", "none": ""}[layer.output_gate_by]
+    inner = f"{'z_r ' if layer.mimo > 1 else ''}x W_g"
+    if layer.output_gate_rank is not None:
+        inner = f"sigmoid(x A_g) B_g, of rank {layer.output_gate_rank}"
+    return f"{by}({inner})"
 
 
 def _eps(layer: LayerConfig, name: str) -> str:

@@ -16,6 +16,7 @@ recomputes each chunk from a saved state. Attention over T tokens sees (T + 1) /
 import dataclasses
 from typing import NamedTuple
 
+from miras.analysis.costs import first_values_flops
 from miras.analysis.plan.job import Job, mixers
 from miras.mixers.base import MixerConfig, TokenMixer
 from miras.mixers.costs import update_and_read_flops
@@ -98,6 +99,7 @@ def step_flops(job: Job) -> Flops:
         if leaf.path[4] in matrices and not {"initial", "persistent"} & set(leaf.path):
             matrices[leaf.path[4]] += leaf.size
     projections, channels = (2.0 * tokens * size for size in matrices.values())
+    projections += tokens * first_values_flops(model)
     again, passes = _recomputed(job.remat)
     return Flops(
         logits=job.head.flops(row) * tokens / row,

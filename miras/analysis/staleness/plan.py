@@ -146,6 +146,11 @@ def make_plan(
         "model set layer.lr_by_position=false and, if the algorithm has it, "
         "algorithm.averaged=false.",
     )
+    require(
+        not config.value_residual,
+        "layer.value_residual=true mixes values of the first layer into those of the others, and "
+        "staleness measures each layer on its own tokens: set layer.value_residual=false.",
+    )
     reasons = {refine: _reason(config, refine) for refine in sorted(set(refines))}
     illegal = {chunk: _illegal(config, chunk) for chunk in sorted(set(chunks))}
     require(None in illegal.values(), str(_first(illegal.values())))

@@ -8,6 +8,16 @@ from miras.interop.layouts import (
     olmo_hybrid,
     qwen3_5,
     retnet,
+    rwkv7,
 )
 
-__all__ = ["delta_net", "gated_deltanet", "gla", "mamba2", "olmo_hybrid", "qwen3_5", "retnet"]
+__all__ = [
+    "delta_net",
+    "gated_deltanet",
+    "gla",
+    "mamba2",
+    "olmo_hybrid",
+    "qwen3_5",
+    "retnet",
+    "rwkv7",
+]
