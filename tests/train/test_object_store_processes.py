@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 import signal
+import types
 
 import pytest
 
 from miras.cli.main import main
-from miras.runtime import processes
+from miras.errors import ConfigError
+from miras.runtime import paths, processes
 from miras.runtime.paths import open_path
 from miras.train import train
 from miras.train.checkpoints.checkpointer import rename_damaged, saved_steps
@@ -85,6 +87,31 @@ def test_a_checkpoint_counts_once_all_processes_have_uploaded(store, monkeypatch
     assert markers(store) == [6]
     assert not store.exists("bucket/runs/mine/checkpoints/3-7")
     check_read(tmp_path / "reader", 6, epoch=7)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_part_counts_once_all_its_files_are_there(store, monkeypatch, tmp_path, number):
+    """The connection of a process is cut after one of its files; it repeats the upload later."""
+
+    def upload_one(local, remote):
+        store.put_file(local[0], remote[0])
+        raise OSError("the connection is lost")
+
+    run = Parts(monkeypatch, tmp_path, epoch=1)
+    run.save(3)
+    run.upload(1 - number)
+    with monkeypatch.context() as patch:
+        patch.setattr(paths, "file_system", lambda _: types.SimpleNamespace(put=upload_one))
+        with pytest.raises(ConfigError, match="the connection is lost"):
+            run.upload(number)
+    assert len(store.find(f"bucket/runs/mine/checkpoints/3-1/{number}")) == 1
+    if number == 1:
+        run.upload(0)
+    assert markers(store) == []
+    run.upload(number)
+    run.upload(0)
+    assert markers(store) == [3]
+    check_read(tmp_path / "reader", 3, epoch=1)
 
 
 @pytest.mark.parametrize("uploaded", [0, 1])

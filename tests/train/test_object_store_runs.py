@@ -9,7 +9,7 @@ from miras.errors import ConfigError
 from miras.runtime import paths
 from miras.runtime.paths import open_path
 from miras.train import load_run, train
-from miras.train.checkpoints.checkpointer import saved_steps
+from miras.train.checkpoints.checkpointer import Checkpoints, saved_steps
 from miras.train.checkpoints.manifest import DamagedError
 from miras.train.loggers.jsonl import read_metrics
 from miras.train.runs import lease
@@ -101,17 +101,18 @@ def test_a_dead_writer_is_replaced_and_writes_no_more(store, monkeypatch, tiny):
 
 
 def test_a_run_that_lost_its_lease_saves_no_checkpoint(store, monkeypatch, tiny):
-    def evaluate(self, step, *rest):
-        if step == 4:
-            monkeypatch.setattr(lease, "EXPIRY", 0.2)
-            other.acquire()
-        return evaluate_step(self, step, *rest)
+    def save_late(self, *rest):
+        monkeypatch.setattr(lease, "EXPIRY", 0.2)
+        other.acquire()
+        return save(self, *rest)
 
-    other = Lease(open_path(URL))
-    evaluate_step = Trainer._evaluate
-    monkeypatch.setattr(Trainer, "_evaluate", evaluate)
+    trained = []
+    other, save = Lease(open_path(URL)), Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", save_late)
+    monkeypatch.setattr(Trainer, "_train", lambda *args: trained.append(args))
     with pytest.raises(LeaseLostError, match="was taken over"):
         train(tiny(steps=4), URL)
+    assert not trained
     assert not store.exists("bucket/runs/mine/checkpoints")
     other.release()
 
