@@ -168,6 +168,13 @@ def test_rates_by_position_are_refused():
         make_plan(miras.preset("ttt_mlp"), (1,), (0,))
 
 
+@pytest.mark.parametrize("option", ["layer.value_residual=true", "embedding_norm=true"])
+def test_what_layers_do_not_take_from_the_one_below_is_refused(option):
+    config = miras.override(miras.preset("rwkv7"), option)
+    with pytest.raises(ConfigError, match="embedding_norm=true give layers more than the tokens"):
+        make_plan(config, (1,), (0,))
+
+
 def test_text_is_of_long_documents_from_their_start(sea):
     data = DataConfig(source=str(sea), validation=0.3)
     text = held_out(data, BYTES, 100)

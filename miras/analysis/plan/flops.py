@@ -99,7 +99,7 @@ def step_flops(job: Job) -> Flops:
         if leaf.path[4] in matrices and not {"initial", "persistent"} & set(leaf.path):
             matrices[leaf.path[4]] += leaf.size
     projections, channels = (2.0 * tokens * size for size in matrices.values())
-    projections += tokens * first_values_flops(model)
+    projections += tokens * first_values_flops(job.config.model)
     again, passes = _recomputed(job.remat)
     return Flops(
         logits=job.head.flops(row) * tokens / row,

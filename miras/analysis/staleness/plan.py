@@ -147,9 +147,9 @@ def make_plan(
         "algorithm.averaged=false.",
     )
     require(
-        not config.value_residual,
-        "layer.value_residual=true mixes values of the first layer into those of the others, and "
-        "staleness measures each layer on its own tokens: set layer.value_residual=false.",
+        not (config.value_residual or config.embedding_norm),
+        "layer.value_residual=true and embedding_norm=true give layers more than the tokens of the "
+        "one below, on which staleness measures each: set both to false.",
     )
     reasons = {refine: _reason(config, refine) for refine in sorted(set(refines))}
     illegal = {chunk: _illegal(config, chunk) for chunk in sorted(set(chunks))}
