@@ -92,3 +92,11 @@ def test_xlas_count_of_a_step_without_loops():
     assert cost is not None
     attention = step_flops(found).attention  # XLA computes the masked half, too
     assert cost["flops"] == pytest.approx(step_flops(found).forward + attention, rel=0.1)
+
+
+def test_the_values_of_the_first_layer_are_counted_twice():
+    words = ("layer.conv=0", "layer.gate_rank=4")
+    plain = step_flops(job("rwkv7", *SIZES, *words))
+    mixed = step_flops(job("rwkv7", *SIZES, *words, "layer.value_residual=true"))
+    shares = LAYERS * (2 * 4 * WIDTH + WIDTH)  # of rank 4, with a bias
+    assert mixed.projections - plain.projections == N * 2 * (shares + WIDTH**2)
