@@ -65,12 +65,14 @@ class Head(NamedTuple):
             them. Otherwise it reads a row once.
         others: FLOPs of all other matrix products outside of the blocks, in the forward pass of a
             row, >= 0; a multiply-add counts as two.
+        masked: whether the blocks get a mask of the tokens, with which attention is not fused.
     """
 
     inputs: int
     outputs: int
     by_token: bool
     others: float = 0.0
+    masked: bool = False
 
     def flops(self, tokens: int) -> float:
         """FLOPs of the forward pass of a row of so many tokens."""

@@ -96,7 +96,8 @@ class Classification(Objective):
 
     def head(self, config: LanguageModelConfig, tokens: int) -> Head:
         """The logits of each row, and the sum over tokens that pools them."""
-        return Head(config.width, self.classes, by_token=False, others=2.0 * tokens * config.width)
+        pooling = 2.0 * tokens * config.width
+        return Head(config.width, self.classes, by_token=False, others=pooling, masked=True)
 
     def loss(
         self, model: Any, batch: Batch, options: LossOptions = PLAIN_LOSS

@@ -194,7 +194,15 @@ def _activations(job: Job, block: MixerConfig, heads: int) -> int:
             whole += padded * of_heads  # cotangent of the read
         else:
             whole -= stream  # attention has no output gate
+            if job.head.masked:
+                whole += _scores(job, own)
     return round(whole)
+
+
+def _scores(job: Job, heads: int) -> float:
+    """One float32 array of the scores of attention that is not fused, which is live at the peak."""
+    pairs = job.rows * job.config.data.sequence**2 / job.sizes["seq"]
+    return pairs * heads / job.sizes["tensor"] * 4
 
 
 def _gathered(job: Job) -> int:

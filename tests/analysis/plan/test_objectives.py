@@ -8,7 +8,7 @@ from miras.analysis.ablate.budget import amount, changes
 from miras.analysis.ablate.cell_costs import cell_costs, known_costs
 from miras.analysis.plan.flops import step_flops
 from miras.analysis.plan.kinds import _Shapes
-from miras.analysis.plan.memory import _in_loss, step_memory
+from miras.analysis.plan.memory import _in_backward, _in_loss, step_memory
 from miras.analysis.utilization import model_flops, utilization
 from miras.config import override
 from miras.data.layout import row_layout
@@ -105,6 +105,32 @@ def test_the_loss_holds_what_the_head_returns():
     assert large.parameters - small.parameters == more
     # AdamW's two moments and a gradient, of the embedding; logits of a vocabulary do not exist.
     assert large.peak - small.peak == pytest.approx(4 * more, rel=0.3)
+
+
+def test_attention_with_a_mask_has_all_scores_at_once():
+    """In float32, [rows, heads, tokens, tokens]; memories have none."""
+    for preset, scores in (("transformer++", 2 * 2 * 32**2 * 4), ("yaad", 0)):
+        classes, text = (planned(words, "chunk=16", preset=preset) for words in (CLASSES, TEXT))
+        more = _in_backward(classes).activations - _in_backward(text).activations
+        assert more == scores
+
+
+# Peaks that `plan.compiler.compile_step` gave on v5e-4 with jax 0.10.2 and libtpu 0.0.42.1.
+COMPILED = [
+    (("layers=2", *CLASSES, "vocab=30000", "sequence=2048", "data.batch=64"), 3_691_688_960),
+    (("layers=1", *CLASSES, "vocab=30000", "sequence=1024", "data.batch=128"), 1_985_296_896),
+    (
+        ("layers=2", *SERIES, "task.lookback=2048", "task.horizon=720", "data.batch=512"),
+        1_299_094_016,
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "peak"), COMPILED, ids=["classes", "short rows", "series"])
+def test_a_compiled_peak(words, peak):
+    sizes = ("width=512", "heads=8", "chunk=64", "dtype=bfloat16", "mesh.fsdp=4")
+    found = job("transformer++", *words, *sizes, on="v5e-4")
+    assert step_memory(found).peak == pytest.approx(peak, rel=0.15)
 
 
 def test_buffers_of_a_head_are_told_apart_by_their_rows():
