@@ -6,6 +6,7 @@ import pytest
 
 from miras.analysis.ablate.folder import GridFolder
 from miras.analysis.ablate.processes import RunWork, start
+from miras.analysis.ablate.worker_log import WorkerLog
 from miras.cli.eval import _write
 from miras.cli.inspect import _write as write_page
 from miras.errors import ConfigError
@@ -27,7 +28,8 @@ def lock(folder):
 
 def log(folder):
     (folder / "logs").mkdir(exist_ok=True)
-    start(RunWork("slug", "{}", "hash", 1), GridFolder(folder), {})
+    grid, work = GridFolder(folder), RunWork("slug", "{}", "hash", 1)
+    start(work, grid, {}, WorkerLog(work.log(grid)))
 
 
 WRITERS = {

@@ -108,7 +108,7 @@ def test_a_stopped_writer_that_wakes_up_ends_at_once(shared):
 
 
 def test_a_writer_that_lost_its_lease_saves_nothing(shared, monkeypatch):
-    monkeypatch.setattr(disk_lock, "_end_process", lambda error: None)  # as before the heartbeat
+    monkeypatch.setattr(disk_lock, "end_process", lambda error: None)  # as before the heartbeat
     monkeypatch.setattr(lease, "HEARTBEAT", 30.0)
     first, second = DiskLock(shared), DiskLock(shared)
     with first.held(), second.held():
