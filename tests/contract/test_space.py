@@ -25,7 +25,7 @@ SAMPLE = selection.covering({name: space.labels(case) for name, case in COVER.it
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", selection.sampled(COVER, SAMPLE))
-@pytest.mark.sample(0.1)
+@pytest.mark.sample(0.04)
 def test_every_pair_of_members(name):
     rule, options = space.build(COVER[name])
     contracts.backends_agree(rule, options)
@@ -43,7 +43,7 @@ def places():
 @pytest.mark.slow
 @given(st.data())
 @settings(
-    max_examples=int(EXAMPLES or 2),
+    max_examples=int(EXAMPLES or 1),
     derandomize=EXAMPLES is None,
     database=None,
     deadline=None,
@@ -61,9 +61,9 @@ def test_random_legal_rules(data):
 @pytest.mark.slow
 @pytest.mark.parametrize("share", ["sample", pytest.param("rest", marks=pytest.mark.exhaustive)])
 def test_the_inner_loss_falls_on_what_is_repeated(share):
-    """A third of the options by default; many rules a test, since they share operations."""
+    """A fifth of the options by default; many rules a test, since they share operations."""
     for place, (rule, options) in enumerate(each_rule()):
-        if (place % 3 == 0) == (share == "sample") and descends(rule):
+        if (place % 5 == 0) == (share == "sample") and descends(rule):
             contracts.loss_falls(rule, options)
 
 

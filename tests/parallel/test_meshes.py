@@ -9,7 +9,7 @@ from tests.parallel.mesh_cases import MESHES, MODELS, in_a_process
 
 EPS = 2.0**-23
 DEFAULT = {
-    "yaad": ("fsdp_tensor", "fsdp_seq_tensor"),
+    "yaad": ("fsdp_seq_tensor",),
     "gated_deltanet": ("data_fsdp_tensor",),
     "titans_mac": ("fsdp_tensor",),
     "log_linear_mamba2": ("data",),  # its loop calls `miras.scan`

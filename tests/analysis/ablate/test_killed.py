@@ -54,7 +54,7 @@ def until(reached, seconds):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="only Linux lists processes so")
-def test_a_killed_grid_goes_on(tmp_path, monkeypatch):
+def test_a_killed_grid_goes_on(tmp_path, python, monkeypatch):
     monkeypatch.setenv("MIRAS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
     text, out, plugin = tmp_path / "text", tmp_path / "out", tmp_path / "mine.py"
@@ -64,9 +64,9 @@ def test_a_killed_grid_goes_on(tmp_path, monkeypatch):
     plugin.write_text(MINE)
     argv = ["ablate", "yaad", "bias=l2,mine", *SMALL, "--data", str(text)]
     argv += ["--out", str(out), "--seeds", "1", "--jobs", "2"]
-    command = [sys.executable, "-m", "miras", *argv, "--plugin", str(plugin)]
+    command = ["-m", "miras", *argv, "--plugin", str(plugin)]
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path)
+        process = subprocess.Popen([sys.executable, *command], stdout=log, stderr=log, cwd=tmp_path)
 
     def halfway():
         assert process.poll() is None, (tmp_path / "log").read_text()
@@ -83,7 +83,7 @@ def test_a_killed_grid_goes_on(tmp_path, monkeypatch):
         assert process.wait() == -signal.SIGKILL
     until(lambda: not workers(out), 30)
 
-    again = command[: command.index("--plugin")]  # the folder remembers the plugin
+    again = [*python, *command[: command.index("--plugin")]]  # the folder remembers the plugin
     done = subprocess.run(again, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
@@ -97,6 +97,6 @@ def test_a_killed_grid_goes_on(tmp_path, monkeypatch):
     assert lines[0]["bits_per_byte"] == pytest.approx(lines[1]["bits_per_byte"], abs=1e-4)
 
     plugin.write_text(MINE + "# another text\n")
-    refused = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    refused = subprocess.run([*python, *command], capture_output=True, text=True, cwd=tmp_path)
     assert refused.returncode == 2
     assert "not the plugin" in refused.stderr

@@ -36,7 +36,7 @@ def lowered(static, arrays, chunk=32, backend="pallas", **options) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.sample(0.4)
+@pytest.mark.sample(0.2)
 def test_every_preset(name):
     static, arrays = call(name, T=64, dk=32, dtype=np.float32)
     if name in LARGE:

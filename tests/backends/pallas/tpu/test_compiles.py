@@ -56,7 +56,7 @@ def test_every_preset(name, chip):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MEMBERS - {*LARGE.values()}))
 def test_every_member_at_a_smaller_size(name):
-    kernels_of_a_preset(name, "v5e", 32)
+    kernels_of_a_preset(name, "v5e", 16)
 
 
 @pytest.mark.parametrize(("name", "chip"), TOO_LARGE)
