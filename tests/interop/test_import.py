@@ -23,8 +23,9 @@ VARIANTS = ("delta_net_hybrid", "delta_net_gated", "gated_deltanet_plain", "gla_
 call = nnx.jit(lambda model, tokens, state: model(tokens, state=state))
 
 
-def _torch(name):
-    found = np.load(VECTORS / name / "logits.npz")
+def kept_logits(folder):
+    """The arrays that torch gave, and the difference from its logits that rounding allows."""
+    found = np.load(folder / "logits.npz")
     scale = np.abs(found["logits"]).max()
     # Logits sum 16 channels, each after the rounded operations of two layers over 12 tokens, whose
     # gains of norms and decays are below 8 in all.
@@ -37,9 +38,9 @@ def _torch(name):
 )
 def test_logits_and_tensors(name):
     read = load_pretrained(VECTORS / name)
-    found, allowed = _torch(name)
+    found, allowed = kept_logits(VECTORS / name)
     logits, _ = call(model_of(read), found["tokens"], None)
-    np.testing.assert_allclose(logits, found["logits"], rtol=0, atol=allowed)
+    np.testing.assert_array_less(np.abs(logits - found["logits"]), allowed)
     assert read.layout.mismatch(read.config) == []
     published = read.layout.select(read.config, safetensors.read_folder(VECTORS / name))
     back = read.layout.tensors(read.config, read.params)
@@ -56,14 +57,14 @@ def test_logits_and_tensors(name):
 )
 def test_logits_with_a_cache(name):
     model = model_of(load_pretrained(VECTORS / name))
-    found, allowed = _torch(name)
+    found, allowed = kept_logits(VECTORS / name)
     tokens, split = found["tokens"], int(found["split"])
     logits, state = call(model, tokens[:, :split], None)
     pieces = [logits]
     for t in range(split, tokens.shape[1]):
         logits, state = call(model, tokens[:, t : t + 1], state)
         pieces.append(logits)
-    np.testing.assert_allclose(np.concatenate(pieces, 1), found["cached"], rtol=0, atol=allowed)
+    np.testing.assert_array_less(np.abs(np.concatenate(pieces, 1) - found["cached"]), allowed)
 
 
 @pytest.fixture
