@@ -186,7 +186,8 @@ def _draw(lines: Lines, shown: list[Axis], figure: "Figure") -> None:
         _panel(axes, axis, _compared(lines, axis.preset))
     figure.supxlabel(
         "difference to the preset in bits per byte (less is better): mean, 95 % interval, seeds\n"
-        "arrow: the side that a paper reports; grey: within noise after Holm's correction",
+        "arrow: the side that a paper reports; grey: within noise after Holm's correction; "
+        "blue: not reported",
         color=INK,
         fontsize=10,
     )
