@@ -9,6 +9,7 @@ dies, the worker's standard input closes and it ends at once.
 import json
 import os
 import pathlib
+import signal
 import socket
 import time
 from typing import NamedTuple
@@ -59,6 +60,8 @@ def run_cell(cell: Cell) -> Outcome | None:
     Returns:
         The outcome; None after `ray.cancel`, when the worker has saved its last step.
     """
+    # `ray.cancel` has no effect where SIGINT is ignored, as in what a script starts with `&`.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     start, work, folder = time.monotonic(), cell.work, GridFolder(cell.folder)
     if folder.grid.name not in paths.entries(folder.path):
         return work.failed(f"{folder.path} is not on {_place()}", 0)

@@ -81,21 +81,30 @@ class Nodes:
     def started(cls, scratch=None):
         """A cluster, which is shut down at the end of the block.
 
-        A node that needs 15 seconds for its first processes, on a loaded machine, crashes, so that
-        a start is tried three times (https://github.com/ray-project/ray/issues/65983).
+        SIGINT is ignored in its processes, as in those that a script starts with `&`. A node that
+        needs 15 seconds for its first processes, on a loaded machine, crashes, so that a start is
+        tried three times (https://github.com/ray-project/ray/issues/65983).
         """
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        for tries in (2, 1, 0):
-            try:
-                found = cls(scratch)
-                break
-            except Exception:  # Ray's has no other type
-                if not tries:
-                    raise
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            found = cls._tried(scratch)
+        finally:
+            signal.signal(signal.SIGINT, previous)
         try:
             yield found
         finally:
             found._cluster.shutdown()
+
+    @classmethod
+    def _tried(cls, scratch):
+        for tries in (2, 1, 0):
+            try:
+                return cls(scratch)
+            except Exception:  # Ray's has no other type
+                if not tries:
+                    raise
+        return None
 
     def add(self):
         """Add a node with a place for one cell."""
