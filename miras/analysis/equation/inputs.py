@@ -93,8 +93,9 @@ def inputs(setting: EquationSetting) -> tuple[list[Line], list[str]]:
     elif layer.mimo > 1:
         many = f", q and k with {layer.mimo} rows a token"
     elif layer.keys == "rwkv7":
+        learned = f"xi learned{_eps(layer, 'erase_eps')}"
         lines = [
-            Line(r"\kappa_t", r"\frac{k_t \odot \xi}{\|k_t \odot \xi\|_2}", when="xi learned"),
+            Line(r"\kappa_t", r"\frac{k_t \odot \xi}{\|k_t \odot \xi\|_2}", when=learned),
             Line(
                 "a_t",
                 "(0, 1)",

@@ -204,9 +204,11 @@ def changes(axis: str, member, field):
 @pytest.mark.parametrize("field", dataclasses.fields(LayerConfig), ids=lambda f: f.name)
 def test_every_field_of_a_layer_shows(field):
     shown = {"rope_base": "transformer", "rope_angles": "mamba3", "qk_norm_eps": "mamba3"}
-    shown["rope_share"] = "transformer"
+    shown |= {"rope_share": "transformer", "rate_rank": "rwkv7", "erase_eps": "rwkv7"}
     config = miras.preset(shown.get(field.name, "dfw"))
-    if shown.get(field.name) != "transformer":
+    if field.name == "value_rank":
+        config = override(config, "layer.value_residual=true")
+    if shown.get(field.name) not in ("transformer", "rwkv7"):
         config = override(config, "algorithm.data_dependent=true", "lr=0.5")
     if field.name == "decay_by_depth":
         config = override(config, "retention.granularity=head")
