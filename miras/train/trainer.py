@@ -284,7 +284,7 @@ class Trainer:
 
     def _exit_if_interrupted(self, saved: int, checkpoints: Checkpoints) -> None:
         """Raise `Interrupted` after a signal; `saved` is the current step, which is saved."""
-        if signals.poll() is not None:
+        if signals.requested() is not None:
             checkpoints.wait()  # all processes do, so that all raise the error of one
         signals.check(
             f" after step {saved} of {self.recipe.steps}, which is saved in {self.folder.shown}: "
