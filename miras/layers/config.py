@@ -103,7 +103,7 @@ class LayerConfig(Config):
         rate_rank: rank of the projection of the rates of keys "rwkv7", >= 1; None for `gate_rank`.
         erase_eps: added to the squared norm of the erased keys of keys "rwkv7", > 0.
         gate_activation: "tanh" between the two factors of a gate's projection per channel, or None.
-        decay_bound: c > 0 for log decays -c sigmoid(z) in (-c, 0), in place of log sigmoid(-z), of
+        decay_bound: c > 0 for log decays -c sigmoid(-z) in (-c, 0), in place of log sigmoid(z), of
             a projection z (RWKV-7 has c = exp(-1/2)); None for the latter.
         bonus: add to the normalised read the token's own value times sum_i u_i q_i k_i, u learned
             per head and channel, 0 at the start (RWKV, 2305.13048); k is the key that is written.
