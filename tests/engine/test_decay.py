@@ -9,6 +9,7 @@ import pytest
 
 import miras
 from miras.config import config_hash, from_dict, to_dict
+from miras.engine.decay import Sums, ratios
 from miras.optim.coefficients import MIN_LOG
 from miras.testing.gradients import value_and_gradients
 from tests.tolerances import tolerance
@@ -88,3 +89,17 @@ def test_runs_of_the_former_floor_keep_it():
     old = to_dict(by_head)
     old["rule"]["retention"]["min_log_decay"] = -5.0
     assert config_hash(from_dict(type(by_head), old)) == config_hash(by_head)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("read", [0.0, 1.0], ids=["previous token", "token"])
+def test_ratios_are_products_of_the_decays_between_two_tokens(read):
+    log = -np.random.default_rng(0).uniform(size=(6, 3))
+    own = read * log  # 0 where a token reads the state before its decay
+    want = np.zeros((6, 6, 3))
+    for t in range(6):
+        want[t, t] = 1
+        for s in range(t):
+            want[t, s] = np.prod(np.exp(log[s + 1 : t]), axis=0) * np.exp(own[t])
+    found = ratios(Sums(jnp.asarray(log), jnp.asarray(own), jnp.cumsum(log, 0) - log + own))
+    np.testing.assert_allclose(found, want, rtol=1e-12)
