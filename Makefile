@@ -56,7 +56,7 @@ format: $(VENV)/.installed  ## Mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-table: $(VENV)/.installed  ## Train all presets side by side (experiments/README.md; about 25 minutes)
+table: $(VENV)/.installed  ## Train presets side by side, or what is missing (experiments/README.md; hours)
 	$(BIN)/python -m experiments.presets
 
 clean:  ## Remove the environment and all runs

@@ -48,12 +48,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-SIZE = ("layers=2", "width=64", "heads=2", "chunk=16")
+SIZE = ("layers=2", "width=64", "heads=2")  # and the chunk of 16 that presets have
 MODELS = {  # a preset, and what is changed of it
     "transformer++": ("transformer++",),
     "transformer++ conv": ("transformer++", "layer.conv=4"),
     "linear_attention": ("linear_attention",),
     "gated_deltanet": ("gated_deltanet",),
+    "gated_deltanet2": ("gated_deltanet2",),
+    "momentum_deltanet": ("momentum_deltanet",),
     "titans_lmm": ("titans_lmm", "rule.algorithm.lr=0.03"),
     "moneta": ("moneta", "rule.algorithm.lr=1e-3"),
     "yaad": ("yaad", "rule.algorithm.lr=0.1"),
@@ -63,6 +65,14 @@ MODELS = {  # a preset, and what is changed of it
         "attention.segment=32",
         "attention.window=32",
         "rule.algorithm.lr=0.1",
+    ),
+    "titans_caching": ("titans_caching", "architecture.segment=32", "rule.algorithm.lr=0.03"),
+    "moneta_caching": ("moneta_caching", "architecture.segment=32", "rule.algorithm.lr=1e-3"),
+    "tnt_titans": (
+        "tnt_titans",
+        "architecture.global_chunk=32",
+        "architecture.shard=32",
+        "rule.algorithm.lr=0.03",
     ),
 }
 TASKS = {
