@@ -14,6 +14,7 @@ parameters and the order of the training text, not the held-out text.
 import argparse
 import functools
 import json
+import math
 import pathlib
 import statistics
 import tempfile
@@ -120,13 +121,13 @@ def _by_preset(rows: list[dict]) -> list[list[dict]]:
     """The rows of each preset, the presets by their mean, those with a NaN last."""
     names = dict.fromkeys(row["preset"] for row in rows)
     groups = [[row for row in rows if row["preset"] == name] for name in names]
-    return sorted(groups, key=lambda own: mean(own) if mean(own) is not None else float("inf"))
+    return sorted(groups, key=mean)
 
 
-def mean(rows: list[dict]) -> float | None:
-    """The mean bits per byte of the rows of a preset; None if one of them is NaN."""
+def mean(rows: list[dict]) -> float:
+    """The mean bits per byte of the rows of a preset; inf if one of them is NaN."""
     found = [row["bits_per_byte"] for row in rows]
-    return None if None in found else statistics.fmean(found)
+    return math.inf if None in found else statistics.fmean(found)
 
 
 def table(rows: list[dict]) -> str:
@@ -138,7 +139,7 @@ def table(rows: list[dict]) -> str:
     ]
     for own in _by_preset(rows):
         first, bits = own[0], "NaN"
-        if (average := mean(own)) is not None:
+        if math.isfinite(average := mean(own)):
             bits = f"{average:.3f}"
             found = [row["bits_per_byte"] for row in own]
             bits += f" ({min(found):.3f}-{max(found):.3f})" if len(own) > 1 else ""
@@ -160,7 +161,7 @@ def plot(rows: list[dict], path: pathlib.Path) -> None:
 
 def _draw(rows: list[dict], figure: "Figure") -> None:
     axes = figure.subplots()
-    groups = [own for own in _by_preset(rows) if mean(own) is not None]
+    groups = [own for own in _by_preset(rows) if math.isfinite(mean(own))]
     for height, own in enumerate(groups):
         bits = [row["bits_per_byte"] for row in own]
         axes.plot(bits, [height] * len(own), color="#23527c", marker="o", markersize=4, alpha=0.8)
