@@ -30,6 +30,9 @@ import pytest
 from tests.selection import QUICK, count_quick, leave_out, mark_exhaustive, mark_quick
 
 jax.config.update("jax_disable_most_optimizations", True)
+# Nobody reads which lines of Python an operation came from; names of scopes stay.
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
+jax.config.update("jax_traceback_in_locations_limit", 0)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by -m
@@ -56,7 +59,7 @@ def compiled_once(tmp_path_factory):
     """
     settings = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.1,
+        "jax_persistent_cache_min_compile_time_secs": 1.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
         "jax_disable_most_optimizations": os.environ.get("JAX_PLATFORMS") == "cpu",
     }
@@ -204,13 +207,15 @@ def forget_programs():
 
     A program takes some of them, and XLA crashes when there are none left. What is kept is not
     traced and compiled again by the tests that follow. Elsewhere than on Linux nothing counts
-    pieces, so that programs are dropped every 25 tests.
+    pieces, so that programs are dropped every 50 tests.
     """
     yield
-    if next(_tests) % 25 == 0:
-        pieces = MAPS.read_bytes().count(b"\n") if MAPS.exists() else MOST_PIECES
+    number = next(_tests)
+    if number % 10 == 0:
+        few = MOST_PIECES * (number % 50 == 0)
+        pieces = MAPS.read_bytes().count(b"\n") if MAPS.exists() else few
         if pieces >= MOST_PIECES:
             jax.clear_caches()
 
 
-MOST_PIECES = 20_000
+MOST_PIECES = 40_000
