@@ -135,9 +135,15 @@ def test_models_of_packed_documents_attend_in_the_kernel(preset, device, monkeyp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("persists", [0, 3])
-@pytest.mark.sample(0.0)
-def test_mac_attends_in_the_kernel(persists, monkeypatch):
+@pytest.mark.parametrize(
+    ("persists", "device"),
+    [
+        (3, "tpu"),
+        *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in [(0, "tpu"), (0, "gpu")]),
+        pytest.param(3, "gpu", marks=pytest.mark.exhaustive),  # test_flash has it in training
+    ],
+)
+def test_mac_attends_in_the_kernel(persists, device, monkeypatch):
     """To what it recalls and what it reads, [h || x]: on TPUs in whole segments of 128 tokens."""
     words = ("layers=1", "width=16", "heads=1", "vocab=16", f"attention.persistent={persists}")
     words += ("attention.segment=128", "attention.window=100", *SHORT)
@@ -156,12 +162,11 @@ def test_mac_attends_in_the_kernel(persists, monkeypatch):
     def compare(got, want):
         np.testing.assert_allclose(got, want, atol=16 * 16 * 2**-24 * max(1, np.max(np.abs(want))))
 
-    for device in ("tpu", "gpu"):
-        with in_a_kernel(monkeypatch, device, mac) as calls:
-            got = found()
-        asked = {(q.shape[1], k.shape[1], y is not None) for q, k, *_, y in calls}
-        assert asked == {(128, 256, True), (20, 40, device == "gpu")}
-        jax.tree.map(compare, got, want)
+    with in_a_kernel(monkeypatch, device, mac) as calls:
+        got = found()
+    asked = {(q.shape[1], k.shape[1], y is not None) for q, k, *_, y in calls}
+    assert asked == {(128, 256, True), (20, 40, device == "gpu")}
+    jax.tree.map(compare, got, want)
 
 
 @pytest.mark.gpu
