@@ -67,14 +67,14 @@ def compiled(case: Case) -> tuple[Any, Any]:
     from miras.backends.pallas.ahead_of_time import topology_devices
     from miras.cli.runs import run_config
     from miras.parallel import make_mesh
-    from miras.train.program import Program
+    from miras.train.program import TrainingProgram
 
     overrides = [*case.run, *case.changes]
     if case.slices > 1:
         overrides += [f"mesh.slices={case.slices}", f"mesh.data={case.slices}"]
     config = run_config(case.preset, overrides, None, rates="raw")
     mesh = make_mesh(config.mesh, topology_devices(case.topology, case.slices))
-    program = Program(config, mesh)
+    program = TrainingProgram(config, mesh)
     return program, program.lower().compile()
 
 

@@ -1,5 +1,6 @@
 """Repository hygiene: names and sizes of modules, and pages for contributors that name files."""
 
+import ast
 import pathlib
 import pkgutil
 import re
@@ -32,6 +33,17 @@ def test_no_module_is_long():
 def test_no_module_is_a_drawer():
     drawers = {"utils", "util", "helpers", "common", "misc"}
     assert not [path for path in MODULES if drawers & {*path.parts, path.stem}]
+
+
+def test_a_class_name_means_one_thing():
+    classes = [
+        (node.name, str(path.relative_to(ROOT)))
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    first = dict(reversed(classes))
+    assert not [(name, first[name], path) for name, path in classes if first[name] != path]
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)

@@ -15,7 +15,7 @@ from miras.parallel import make_mesh
 from miras.parallel.config import MeshConfig
 from miras.parallel.slices import Slice
 from miras.train.config import RunConfig
-from miras.train.program import Program
+from miras.train.program import TrainingProgram
 from miras.train.sharding import check_fits
 from miras.train.step import nats_per_target
 from miras.train.summary import model_line
@@ -97,7 +97,7 @@ def _first_step(config: RunConfig) -> str:
     small = _reduced(config)
     mesh = make_mesh(small.mesh)
     start = time.perf_counter()
-    program = Program(small, mesh)
+    program = TrainingProgram(small, mesh)
     with jax.set_mesh(mesh):
         state = jax.jit(program.create, out_shardings=program.shardings)()
         run = program.compile()

@@ -13,7 +13,7 @@ from miras.runtime.log import log_once
 AUTO = "auto"
 
 
-class Entry(NamedTuple):
+class RegisteredBackend(NamedTuple):
     """A registered backend.
 
     Attributes:
@@ -43,10 +43,10 @@ def _pallas() -> Backend:
     return Pallas()
 
 
-BACKENDS: dict[str, Entry] = {
-    "reference": Entry(_reference),
-    "xla": Entry(_xla),
-    "pallas": Entry(_pallas, prefers=("tpu", "gpu")),
+BACKENDS: dict[str, RegisteredBackend] = {
+    "reference": RegisteredBackend(_reference),
+    "xla": RegisteredBackend(_xla),
+    "pallas": RegisteredBackend(_pallas, prefers=("tpu", "gpu")),
 }
 
 
@@ -63,7 +63,7 @@ def register(name: str, load: Callable[[], Backend], prefers: tuple[str, ...] = 
     """
     if name in BACKENDS or name == AUTO:
         raise ConfigError(f"backend {name!r} is registered already: choose another name.")
-    BACKENDS[name] = Entry(load, prefers)
+    BACKENDS[name] = RegisteredBackend(load, prefers)
 
 
 def check_backend(name: object, what: str = "backend") -> None:

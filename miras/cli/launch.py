@@ -14,7 +14,7 @@ from miras.runtime.files import write_atomically
 from miras.runtime.paths import is_remote
 
 if TYPE_CHECKING:
-    from miras.launch import Job
+    from miras.launch import LaunchJob
     from miras.parallel.slices import Slice
     from miras.train import RunConfig
 
@@ -90,13 +90,13 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _job(args: argparse.Namespace) -> "Job":
+def _job(args: argparse.Namespace) -> "LaunchJob":
     """The job of the arguments, whose command is a valid one of `miras train`.
 
     Raises:
         ConfigError: it is not.
     """
-    from miras.launch import Job
+    from miras.launch import LaunchJob
     from miras.parallel.slices import parse_slice
 
     require(
@@ -118,7 +118,7 @@ def _job(args: argparse.Namespace) -> "Job":
     _check_folder(args, words.out, on)
     _check(args.tool, words, config, on)
     command = tuple(args.command)
-    return Job(
+    return LaunchJob(
         command=command if "--on" in command else (*command, "--on", name),
         on=on,
         name=args.name or _name(words, config),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="TaskConfig")
 
 
-class Reference(NamedTuple):
+class BaselineResult(NamedTuple):
     """The result of a baseline on the rows that a task reports.
 
     Attributes:
@@ -102,7 +102,7 @@ class TaskConfig(Config):
         del data, split, epochs, shuffle
         return None
 
-    def references(self, data: DataConfig) -> list[Reference]:
+    def references(self, data: DataConfig) -> list[BaselineResult]:
         """Baselines on the split that the task reports, which `miras eval` prints beside a run.
 
         Raises:

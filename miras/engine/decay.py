@@ -26,7 +26,7 @@ from miras.parts.gate import Side
 BLOCK = 4
 
 
-class Sums(NamedTuple):
+class DecaySums(NamedTuple):
     """Sums of the log decays of D channels over C tokens, all [C, D].
 
     Attributes:
@@ -84,16 +84,16 @@ class Decay(NamedTuple):
         y = y if self.column is None else y * jnp.exp(self.column)
         return y if self.scalar is None else y * jnp.exp(self.scalar)[:, None]
 
-    def sums(self) -> tuple[Sums | None, Sums | None]:
+    def sums(self) -> tuple[DecaySums | None, DecaySums | None]:
         """The sums over rows and over columns, as of W_t."""
         return _sums(self.row), _sums(self.column)
 
 
-def _sums(log_decay: Array | None) -> Sums | None:
+def _sums(log_decay: Array | None) -> DecaySums | None:
     if log_decay is None:
         return None
     t, i = _places(log_decay.shape[0])
-    return Sums(log_decay, log_decay, _summed(i <= t, log_decay))
+    return DecaySums(log_decay, log_decay, _summed(i <= t, log_decay))
 
 
 def _places(size: int) -> tuple[Array, Array]:
@@ -106,7 +106,7 @@ def _summed(which: Array, x: Array) -> Array:
     return jnp.matmul(which.astype(x.dtype), x, precision=jax.lax.Precision.HIGHEST)
 
 
-def sums_before(sums: Sums | None, decay_first: bool) -> Sums | None:
+def sums_before(sums: DecaySums | None, decay_first: bool) -> DecaySums | None:
     """The sums as of where token t's gradient is taken: W_{t-1}, or alpha_t W_{t-1}."""
     if sums is None or decay_first:
         return sums
@@ -138,7 +138,7 @@ def decay_of(memory: Memory, name: str, log_decays: Mapping[Side, Array]) -> Dec
     return Decay(scalar, row, column)
 
 
-def scores(x: Array, X: Array, row: Sums | None) -> Array:
+def scores(x: Array, X: Array, row: DecaySums | None) -> Array:
     """sum_i x[t, i] X[s, i] times the decay of row i between s and t, [C, C].
 
     For s <= t; finite, of no use, above.
@@ -165,7 +165,7 @@ def scores(x: Array, X: Array, row: Sums | None) -> Array:
 
 
 def read_writes(
-    c: Array, x: Array, X: Array, E: Array, row: Sums | None, column: Sums | None
+    c: Array, x: Array, X: Array, E: Array, row: DecaySums | None, column: DecaySums | None
 ) -> Array:
     """sum_s c[t, s] (x_t . X_s) E_s with decays per row and column: [C, out].
 
@@ -191,13 +191,13 @@ def read_writes(
     return total
 
 
-def _late(sums: Sums) -> Array:
+def _late(sums: DecaySums) -> Array:
     """The sums from the start of its block to what each token reads, [C, D]."""
     t, i = _places(sums.log.shape[0])
     return _summed((t // BLOCK == i // BLOCK) & (i < t), sums.log) + sums.own
 
 
-def _earlier_blocks(sums: Sums) -> Iterator[tuple[int, int, Array]]:
+def _earlier_blocks(sums: DecaySums) -> Iterator[tuple[int, int, Array]]:
     """Each block but the first, with what all tokens before it have decayed since.
 
     Yields:
@@ -215,7 +215,7 @@ def _earlier_blocks(sums: Sums) -> Iterator[tuple[int, int, Array]]:
         early = jnp.concatenate([early + whole, rest[low:high]])
 
 
-def _own_block(sums: Sums) -> Iterator[tuple[int, Array, Array | None]]:
+def _own_block(sums: DecaySums) -> Iterator[tuple[int, Array, Array | None]]:
     """The pairs of tokens of one block, by how far they lie apart.
 
     Yields:
@@ -242,7 +242,7 @@ def _from_second_block(parts: list[Array], size: int, width: int, dtype) -> Arra
     return jnp.concatenate([first, *parts]) if parts else first
 
 
-def ratios(sums: Sums) -> Array:
+def ratios(sums: DecaySums) -> Array:
     """The decay between s and what t reads, for s < t; 1 for s = t and 0 above.
 
     [C, C, D]: for small D or slow paths.

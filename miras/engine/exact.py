@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from miras.array_typing import Array, Weights
-from miras.engine.decay import Sums, ratios, scores
+from miras.engine.decay import DecaySums, ratios, scores
 from miras.engine.gradients import Gradients, Tapped, Term
 from miras.engine.readers import DualForm, DualWeight, FactoredGradient, FactoredGradients, ReadKind
 from miras.engine.systems import solve_by_column, solve_unit_lower
@@ -158,7 +158,7 @@ def _pred(matrix: Array, base: Array, E: Array, dual: DualWeight, size: int, cou
     return base - jnp.einsum("ij,ijo,jo->io", matrix, ratio, E)
 
 
-def _ratio(column: Sums, size: int, count: int) -> Array:
+def _ratio(column: DecaySums, size: int, count: int) -> Array:
     """How value channels decay from term to term, [C * terms, C * terms, D]; not within a token."""
     ratio, same = ratios(column), jnp.eye(size, dtype=bool)
     ratio, same = (jnp.repeat(jnp.repeat(x, count, 0), count, 1) for x in (ratio, same))

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 
 from miras.array_typing import Array, Leaf, Weights
-from miras.engine.decay import Decay, Sums, read_writes
+from miras.engine.decay import Decay, DecaySums, read_writes
 from miras.memory import Memory, Reader
 from miras.optim.coefficients import Coefficients
 
@@ -122,8 +122,8 @@ class DualWeight(NamedTuple):
     momentum: Leaf | None
     writes: tuple[FactoredGradient, ...]
     coefficients: Coefficients
-    row: Sums | None
-    column: Sums | None
+    row: DecaySums | None
+    column: DecaySums | None
 
     @property
     def turned(self) -> "DualWeight":

@@ -1,12 +1,12 @@
 """Writes what an existing launcher reads, so that it starts `miras train` on a slice or a cluster.
 
 Nothing here talks to a cluster: `miras launch TOOL -- train ...` writes files, and prints the
-commands of the tool that submit them. A tool is a module with a function from a `Job` to a
+commands of the tool that submit them. A tool is a module with a function from a `LaunchJob` to a
 `Launch`.
 """
 
 from miras.launch import gcloud, ray, sky, slurm, xpk
-from miras.launch.job import Job, Launch
+from miras.launch.job import Launch, LaunchJob
 
 TOOLS = {
     "sky": sky.launch,
@@ -16,4 +16,4 @@ TOOLS = {
     "ray": ray.launch,
 }
 
-__all__ = ["TOOLS", "Job", "Launch"]
+__all__ = ["TOOLS", "Launch", "LaunchJob"]

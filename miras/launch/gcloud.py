@@ -6,12 +6,12 @@ whose metadata connects them.
 
 import shlex
 
-from miras.launch.job import REPEATED, SHARED, Job, Launch, mount_commands, needs_tpus
+from miras.launch.job import REPEATED, SHARED, Launch, LaunchJob, mount_commands, needs_tpus
 
 _GRACE = 120  # seconds between SIGTERM and SIGKILL, of the 30 to 120 that a spot VM has
 
 
-def launch(job: Job) -> Launch:
+def launch(job: LaunchJob) -> Launch:
     """The command that queues the resource, and the start-up script of its hosts.
 
     Raises:
@@ -56,7 +56,7 @@ def launch(job: Job) -> Launch:
     )
 
 
-def _script(job: Job) -> str:
+def _script(job: LaunchJob) -> str:
     """Runs the container until the job ends by itself; the host runs it again after each boot."""
     registry = job.image.partition("/")[0]
     login = f"gcloud auth configure-docker {registry} --quiet\n" if ".pkg.dev" in registry else ""

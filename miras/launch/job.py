@@ -19,7 +19,7 @@ _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")  # the narrowest of the t
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class LaunchJob:
     """What is launched.
 
     Attributes:
@@ -79,7 +79,7 @@ class Launch:
     notes: tuple[str, ...] = ()
 
 
-def mount_commands(job: Job, sudo: str = "") -> list[str]:
+def mount_commands(job: LaunchJob, sudo: str = "") -> list[str]:
     """Commands that mount the shared file system on a host of Debian or Ubuntu, once."""
     if not job.shared:
         return []
@@ -91,7 +91,7 @@ def mount_commands(job: Job, sudo: str = "") -> list[str]:
     ]
 
 
-def needs_tpus(job: Job, tool: str) -> None:
+def needs_tpus(job: LaunchJob, tool: str) -> None:
     """Raise ConfigError unless the job is on TPUs."""
     require(
         job.on.generation.is_tpu,
@@ -99,7 +99,7 @@ def needs_tpus(job: Job, tool: str) -> None:
     )
 
 
-def needs_one_slice(job: Job, tool: str) -> None:
+def needs_one_slice(job: LaunchJob, tool: str) -> None:
     """Raise ConfigError for several slices of TPUs, which the tool does not connect."""
     require(
         job.on.count == 1,

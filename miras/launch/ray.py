@@ -7,10 +7,10 @@ TPU hosts as the resource TPU.
 import json
 import shlex
 
-from miras.launch.job import PORT, REPEATED, Job, Launch, needs_one_slice
+from miras.launch.job import PORT, REPEATED, Launch, LaunchJob, needs_one_slice
 
 
-def launch(job: Job) -> Launch:
+def launch(job: LaunchJob) -> Launch:
     """The driver, and the command that submits it.
 
     Raises:
@@ -33,7 +33,7 @@ def launch(job: Job) -> Launch:
     )
 
 
-def driver(job: Job) -> str:
+def driver(job: LaunchJob) -> str:
     """The text of the driver, which needs Ray alone."""
     tpu, chips = job.on.generation.is_tpu, job.on.chips_per_host
     words = "".join(f"    {json.dumps(word)},\n" for word in ("miras", *job.command))

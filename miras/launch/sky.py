@@ -5,10 +5,10 @@ https://docs.skypilot.co/en/latest/reference/yaml-spec.html
 
 import json
 
-from miras.launch.job import PORT, REPEATED, Job, Launch, mount_commands, needs_one_slice
+from miras.launch.job import PORT, REPEATED, Launch, LaunchJob, mount_commands, needs_one_slice
 
 
-def launch(job: Job) -> Launch:
+def launch(job: LaunchJob) -> Launch:
     """The YAML of a managed job.
 
     Raises:
@@ -45,14 +45,14 @@ def launch(job: Job) -> Launch:
     )
 
 
-def _where(job: Job) -> list[str]:
+def _where(job: LaunchJob) -> list[str]:
     """TPUs are at Google; SkyPilot chooses among the clouds for GPUs."""
     if job.zone:
         return [f"  infra: gcp/*/{job.zone}"]
     return ["  infra: gcp"] * job.on.generation.is_tpu
 
 
-def _tpu(job: Job) -> list[str]:
+def _tpu(job: LaunchJob) -> list[str]:
     return [
         f"  accelerators: tpu-{job.on.accelerator}:1",
         "  accelerator_args:",
@@ -61,7 +61,7 @@ def _tpu(job: Job) -> list[str]:
     ]
 
 
-def _gpu(job: Job) -> list[str]:
+def _gpu(job: LaunchJob) -> list[str]:
     return [f"  accelerators: {job.on.generation.name.upper()}:{job.on.chips_per_host}"]
 
 

@@ -4,13 +4,13 @@ docs/scaling.md says why it has each of its lines.
 """
 
 from miras.config import require
-from miras.launch.job import REPEATED, Job, Launch
+from miras.launch.job import REPEATED, Launch, LaunchJob
 
 _CPUS = 8  # of each process, for its data
 _WARNING = 300  # seconds before the time limit at which the run is told to save
 
 
-def launch(job: Job) -> Launch:
+def launch(job: LaunchJob) -> Launch:
     """The batch script.
 
     Raises:
@@ -29,7 +29,7 @@ def launch(job: Job) -> Launch:
     )
 
 
-def script(job: Job) -> str:
+def script(job: LaunchJob) -> str:
     """The text of the batch script."""
     gpus = job.on.chips_per_host
     codes = " | ".join(map(str, REPEATED))

@@ -5,13 +5,13 @@ https://github.com/AI-Hypercomputer/xpk; GKE gives each process its place in its
 
 import shlex
 
-from miras.launch.job import REPEATED, SHARED, Job, Launch, needs_tpus
+from miras.launch.job import REPEATED, SHARED, Launch, LaunchJob, needs_tpus
 
 _SIGNALS = 127  # from which xpk starts a workload again anyway
 _GRACE = 300  # seconds between SIGTERM and SIGKILL: one step and one checkpoint
 
 
-def launch(job: Job) -> Launch:
+def launch(job: LaunchJob) -> Launch:
     """The command that creates a workload.
 
     Raises:

@@ -18,7 +18,7 @@ ACTIVATIONS = {
 }
 
 
-class MLP(nnx.Module):
+class FeedForward(nnx.Module):
     """act(x @ up) @ down.
 
     Args:
@@ -46,7 +46,7 @@ class ShiftedMLP(nnx.Module):
         mlp: maps [B, T, width] to the same shape.
     """
 
-    def __init__(self, width: int, mlp: MLP):
+    def __init__(self, width: int, mlp: FeedForward):
         self.shift, self.mlp = TokenShift(("up",), width), mlp
 
     def init_state(self, batch: int, dtype) -> ConvState:

@@ -55,43 +55,43 @@ def lowest_bit(e: Array) -> Array:
     return e & -e
 
 
-def sees(how: Segmentation, slots: int, before: Array, entry: Array) -> Array:
+def sees(segmentation: Segmentation, slots: int, before: Array, entry: Array) -> Array:
     """Whether a token after `before` complete segments sees an entry of its document."""
     age = before - entry
     limit = slots
-    if how == "binary":
+    if segmentation == "binary":
         limit = jnp.minimum(lowest_bit(entry), 2 ** min(slots, LEVELS - 1) - 1)
     return (entry > 0) & (age >= 0) & (age < limit)
 
 
-def slot_of(how: Segmentation, slots: int, entry: Array) -> Array:
+def slot_of(segmentation: Segmentation, slots: int, entry: Array) -> Array:
     """The slot of entry e >= 1."""
-    place = entry if how == "constant" else jax.lax.population_count(entry)
+    place = entry if segmentation == "constant" else jax.lax.population_count(entry)
     return (place - 1) % slots
 
 
 def visible_to_tiles(
-    how: Segmentation, slots: int, segments: Segments, at: Numbers, ends: Array | None
+    segmentation: Segmentation, slots: int, segments: Segments, at: Numbers, ends: Array | None
 ) -> Array:
     """Which entries the tokens of each tile see: the state's, if any, then the call's, [B, N, E].
 
     Args:
-        how: the segmentation.
+        segmentation: how documents are cut.
         slots: M.
         segments: the tiles.
         at: where they stand.
         ends: [B, M], the entries of the state; None without a state.
     """
     index = jnp.arange(segments.count, dtype=jnp.int32)
-    own = sees(how, slots, at.before[:, :, None], at.before[:, None, :] + 1)
+    own = sees(segmentation, slots, at.before[:, :, None], at.before[:, None, :] + 1)
     own &= (index < index[:, None]) & (index >= at.first[:, :, None])
     if ends is None:
         return own
-    old = sees(how, slots, at.before[:, :, None], ends[:, None, :])
+    old = sees(segmentation, slots, at.before[:, :, None], ends[:, None, :])
     return jnp.concatenate([old & (at.first < 0)[:, :, None], own], axis=2)
 
 
-class Sums(NamedTuple):
+class KeySums(NamedTuple):
     """Sums of keys over a call.
 
     Attributes:
@@ -106,11 +106,16 @@ class Sums(NamedTuple):
 
 
 def block_sums(
-    how: Segmentation, length: int, segments: Segments, at: Numbers, tiles: Array, keys: Array
-) -> Sums:
+    segmentation: Segmentation,
+    length: int,
+    segments: Segments,
+    at: Numbers,
+    tiles: Array,
+    keys: Array,
+) -> KeySums:
     """Sums of keys by block, from those of tiles [B, N, H, Dk] and the state's `keys`."""
-    if how == "constant":
-        return Sums(tiles, jnp.full(at.before.shape, length), None)
+    if segmentation == "constant":
+        return KeySums(tiles, jnp.full(at.before.shape, length), None)
     bits = jnp.arange(LEVELS, dtype=jnp.int32)
 
     def end(levels: Array, tile: tuple[Array, Array, Array]) -> tuple[Array, Array]:
@@ -123,13 +128,13 @@ def block_sums(
 
     by_tile = tiles, at.before + 1, segments.complete
     levels, blocks = jax.lax.scan(end, keys, jax.tree.map(lambda x: x.swapaxes(0, 1), by_tile))
-    return Sums(blocks.swapaxes(0, 1), length * lowest_bit(at.before + 1), levels)
+    return KeySums(blocks.swapaxes(0, 1), length * lowest_bit(at.before + 1), levels)
 
 
-def means_of_slots(how: Segmentation, length: int, ends: Array, keys: Array) -> Array:
+def means_of_slots(segmentation: Segmentation, length: int, ends: Array, keys: Array) -> Array:
     """The mean of each slot's keys, [B, M, H, Dk]."""
     bit = lowest_bit(jnp.maximum(ends, 1))
-    if how == "constant":
+    if segmentation == "constant":
         return keys / length
     level = jax.lax.population_count(bit - 1)
     own = jnp.take_along_axis(keys, level[..., None, None], axis=1)
@@ -137,7 +142,7 @@ def means_of_slots(how: Segmentation, length: int, ends: Array, keys: Array) -> 
 
 
 def held_after(
-    how: Segmentation, slots: int, segments: Segments, at: Numbers, ends: Array
+    segmentation: Segmentation, slots: int, segments: Segments, at: Numbers, ends: Array
 ) -> tuple[Array, Array]:
     """Which entries the cache holds after a call.
 
@@ -149,7 +154,7 @@ def held_after(
     first = jnp.take_along_axis(at.first, segments.last[:, None], axis=1)
     entry = at.before + 1
     kept = segments.complete & (index >= first)
-    to = slot_of(how, slots, entry)[:, None, :] == jnp.arange(slots)[:, None]
+    to = slot_of(segmentation, slots, entry)[:, None, :] == jnp.arange(slots)[:, None]
     latest = jnp.max(jnp.where(to & kept[:, None, :], index + 1, 0), axis=2)
     new = jnp.take_along_axis(entry, jnp.maximum(latest - 1, 0), axis=1)
     old = jnp.where(first < 0, ends, 0)

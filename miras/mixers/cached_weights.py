@@ -19,7 +19,7 @@ from miras.mixers.cached_reads import Shares
 from miras.mixers.caching import Caching
 from miras.mixers.segment_writes import (
     Begin,
-    Tiles,
+    SegmentTiles,
     Written,
     at_tile,
     choose,
@@ -29,7 +29,7 @@ from miras.mixers.segment_writes import (
 from miras.mixers.segments import Segments, lay_out, numbers, tiles_at_most
 
 
-class Tokens(NamedTuple):
+class MemoryInputs(NamedTuple):
     """The inputs of the memories by token, [B, T, ...]; padding is at the end of a row.
 
     Attributes:
@@ -106,14 +106,14 @@ class CachedWeights(FastWeights):
         )
         u = None if self.caching.combine == "residual" else self.query(x)
         ids = None if segment_ids is None else segment_ids.astype(jnp.int32)
-        tokens = Tokens(streams, gates, u, ids, mask)
+        tokens = MemoryInputs(streams, gates, u, ids, mask)
         y, after, loss = self._run(tokens, start, state is None, segments_at_chunks)
         if not health:
             return y, after, None
         call = MemoryCall(streams, gates, start.memory, after.memory, loss, mask)
         return y, after, self.measured(health, call)
 
-    def _run(self, tokens: Tokens, start: CacheState, new: bool, segments_at_chunks: bool):
+    def _run(self, tokens: MemoryInputs, start: CacheState, new: bool, segments_at_chunks: bool):
         """In tiles of a segment where they hold the call, else token by token."""
         ids, mask = tokens.ids, tokens.mask
         length, segment = tokens.streams.q.shape[1], self.caching.segment
@@ -133,8 +133,8 @@ class CachedWeights(FastWeights):
         """Whether parameters are averaged; with a linear memory the weighted sum is the same."""
         return self.caching.combine == "soup" and not self.memory.rule.memory.is_linear
 
-    def _by_token(self, tokens: Tokens, start: CacheState):
-        def one(state: CacheState, token: Tokens):
+    def _by_token(self, tokens: MemoryInputs, start: CacheState):
+        def one(state: CacheState, token: MemoryInputs):
             token = jax.tree.map(lambda z: z[:, None], token)
             y, state, loss = self._in_tiles(token, state, count=1, new=False, sliced=False)
             return state, (y[:, 0], loss[:, 0])
@@ -144,9 +144,11 @@ class CachedWeights(FastWeights):
         y, loss = (jnp.moveaxis(z, 0, 1) for z in found)
         return y, after, loss
 
-    def _in_tiles(self, tokens: Tokens, start: CacheState, *, count: int, new: bool, sliced: bool):
+    def _in_tiles(
+        self, tokens: MemoryInputs, start: CacheState, *, count: int, new: bool, sliced: bool
+    ):
         """Write each tile, read the memories that its tokens see, and move the cache on."""
-        how, slots, segment = (
+        segmentation, slots, segment = (
             self.caching.segmentation,
             self.caching.max_segments,
             self.caching.segment,
@@ -158,19 +160,23 @@ class CachedWeights(FastWeights):
         written, after = self._write(tokens, segments, start, new, sliced)
 
         running = self._running_sums(tokens, segments, start)
-        sums = cache.block_sums(how, segment, segments, place, running[:, :, -1], start.keys)
+        sums = cache.block_sums(
+            segmentation, segment, segments, place, running[:, :, -1], start.keys
+        )
         means = sums.blocks / sums.tokens[..., None, None].astype(sums.blocks.dtype)
         memories = written.ends
         if not new:
-            old = cache.means_of_slots(how, segment, start.ends, start.keys)
+            old = cache.means_of_slots(segmentation, segment, start.ends, start.keys)
             means = jnp.concatenate([old, means], axis=1)
             memories = jax.tree.map(_beside, start.cached, memories)
-        visible = cache.visible_to_tiles(how, slots, segments, place, None if new else start.ends)
+        visible = cache.visible_to_tiles(
+            segmentation, slots, segments, place, None if new else start.ends
+        )
         visible = jnp.take_along_axis(visible, segments.tile[..., None], axis=1)
         own_mean = segments.tokens(running) / (segments.position + 1)[..., None, None]
         shares = self._shares(tokens, means, own_mean, visible)
         y = self._read(tokens, segments, written, memories, shares)
-        held, ends = cache.held_after(how, slots, segments, place, start.ends)
+        held, ends = cache.held_after(segmentation, slots, segments, place, start.ends)
         cached = jax.tree.map(
             lambda old, new: _take(_beside(old, new), held), start.cached, written.ends
         )
@@ -193,11 +199,11 @@ class CachedWeights(FastWeights):
         return y, moved, segments.tokens(written.loss)
 
     def _write(
-        self, tokens: Tokens, segments: Segments, start: CacheState, new: bool, sliced: bool
+        self, tokens: MemoryInputs, segments: Segments, start: CacheState, new: bool, sliced: bool
     ) -> tuple[Written, State]:
         """Write the tiles; the result, and the memory with which the next call goes on."""
         laid_out = jax.tree.map(segments.tiles, (tokens.streams, tokens.gates))
-        tiles = Tiles(laid_out[0], laid_out[1], segments.present)
+        tiles = SegmentTiles(laid_out[0], laid_out[1], segments.present)
         origin = self._origin(segments.last.shape[0], tokens.streams.q.dtype)
         state = choose(segments.resets[:, 0], origin, start.memory)
         begin = Begin(origin, state, new, sliced)
@@ -210,7 +216,7 @@ class CachedWeights(FastWeights):
         after = choose(segments.read, after, start.memory)
         return written, after.replace(segment=segments.end_segment)
 
-    def _running_sums(self, tokens: Tokens, segments: Segments, start: CacheState) -> Array:
+    def _running_sums(self, tokens: MemoryInputs, segments: Segments, start: CacheState) -> Array:
         """Sums of the segment's keys up to each token, [B, N, width, H, Dk]."""
         k = tokens.streams.k
         k = (k if k.ndim == 4 else jnp.mean(k, axis=3)).astype(start.key_sum.dtype)
@@ -219,7 +225,9 @@ class CachedWeights(FastWeights):
         before = choose(new, jnp.zeros_like(start.key_sum), start.key_sum)
         return jnp.cumsum(k.at[:, 0, 0].add(before), axis=2)
 
-    def _shares(self, tokens: Tokens, means: Array, own_mean: Array, visible: Array) -> Shares:
+    def _shares(
+        self, tokens: MemoryInputs, means: Array, own_mean: Array, visible: Array
+    ) -> Shares:
         """The weights of the memories; `visible` is [B, T, E]."""
         caching = self.caching
         if tokens.u is None:
@@ -234,7 +242,7 @@ class CachedWeights(FastWeights):
 
     def _read(
         self,
-        tokens: Tokens,
+        tokens: MemoryInputs,
         segments: Segments,
         written: Written,
         memories: Weights,

@@ -77,7 +77,7 @@ class SwiGLUChannel(ChannelMixer):
 @register_channel("mlp")
 @dataclasses.dataclass(frozen=True)
 class MLPChannel(ChannelMixer):
-    """act(x @ up) @ down: `miras.layers.mlp.MLP`, of two thirds of the parameters of a SwiGLU.
+    """act(x @ up) @ down (`miras.layers.mlp.FeedForward`), with 2/3 of the parameters of a SwiGLU.
 
     With `token_shift` x_t is mixed with x_{t-1}, per channel; with "squared_relu" this is the
     channel mixing of RWKV-7 (2503.14456).
@@ -107,9 +107,9 @@ class MLPChannel(ChannelMixer):
 
     def build(self, width, ratio, rngs):
         """The layer."""
-        from miras.layers.mlp import MLP, ShiftedMLP  # configs load without flax
+        from miras.layers.mlp import FeedForward, ShiftedMLP  # configs load without flax
 
-        mlp = MLP(width, hidden_width(width, self.ratio or ratio), self.activation, rngs)
+        mlp = FeedForward(width, hidden_width(width, self.ratio or ratio), self.activation, rngs)
         return ShiftedMLP(width, mlp) if self.token_shift else mlp
 
 

@@ -32,7 +32,7 @@ class Written(NamedTuple):
     last: State
 
 
-class Tiles(NamedTuple):
+class SegmentTiles(NamedTuple):
     """Tokens in tiles, [B, N, width, ...]."""
 
     streams: Associations
@@ -61,7 +61,9 @@ class Begin(NamedTuple):
         return Alignment(self.sliced, self.sliced)
 
 
-def write_apart(fast: FastWeights, tiles: Tiles, segments: Segments, begin: Begin) -> Written:
+def write_apart(
+    fast: FastWeights, tiles: SegmentTiles, segments: Segments, begin: Begin
+) -> Written:
     """Each segment starts from the initial memory: tiles are rows of the batch."""
     batch, count = segments.resets.shape
 
@@ -84,14 +86,16 @@ def write_apart(fast: FastWeights, tiles: Tiles, segments: Segments, begin: Begi
     return Written(y, loss, state.A, at_tile(state, segments.last))
 
 
-def write_in_order(fast: FastWeights, tiles: Tiles, segments: Segments, begin: Begin) -> Written:
+def write_in_order(
+    fast: FastWeights, tiles: SegmentTiles, segments: Segments, begin: Begin
+) -> Written:
     """A segment starts where the one before ended; a document from the initial memory."""
     if segments.count == 1:
         one = jax.tree.map(lambda z: z[:, 0], tiles)
         y, last, loss = _run(fast, one, None if begin.new else begin.state, begin.alignment)
         return Written(y[:, None], loss[:, None], jax.tree.map(lambda z: z[:, None], last.A), last)
 
-    def step(state: State, tile: tuple[Tiles, Array]):
+    def step(state: State, tile: tuple[SegmentTiles, Array]):
         tokens, reset = tile
         state = choose(reset, begin.origin, state)
         y, state, loss = _run(fast, tokens, state, begin.alignment)
@@ -104,7 +108,7 @@ def write_in_order(fast: FastWeights, tiles: Tiles, segments: Segments, begin: B
 
 
 def _run(
-    fast: FastWeights, tokens: Tiles, state: State | None, alignment: Alignment
+    fast: FastWeights, tokens: SegmentTiles, state: State | None, alignment: Alignment
 ) -> tuple[Array, State, Array]:
     """The base rule on rows of tokens, [B, width, ...]."""
     y, after, loss = fast.write_and_read(

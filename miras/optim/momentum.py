@@ -89,9 +89,9 @@ class Nesterov(Momentum):
         La, beta = products(log_decay, size, write.dtype)
         Lm, m = products(gates["log_momentum"], size, write.dtype)
         mu = _mu(gates["log_momentum"])
-        ahead = mu[:, None] * Lm + _identity(size, write.dtype)
+        lookahead = mu[:, None] * Lm + _identity(size, write.dtype)
         return Coefficients(
-            c=La @ (write[:, None] * ahead), beta=beta, p=La @ (write * mu * m), n=Lm, m=m
+            c=La @ (write[:, None] * lookahead), beta=beta, p=La @ (write * mu * m), n=Lm, m=m
         )
 
     def step(self, S, V, G, gates):
@@ -102,8 +102,8 @@ class Nesterov(Momentum):
 
     def formula(self, gates, G, rate) -> AlgorithmFormula:
         """S_t, and the step ahead of it."""
-        ahead = f"+ {gates['log_momentum']} S_t - {wrap(G)}"
-        return super().formula(gates, G, rate)._replace(step=ahead)
+        lookahead = f"+ {gates['log_momentum']} S_t - {wrap(G)}"
+        return super().formula(gates, G, rate)._replace(step=lookahead)
 
     def sources(self) -> tuple[str, ...]:
         """Sutskever et al."""

@@ -26,7 +26,7 @@ from miras.train.step import Batch, StepMetrics, make_train_step
 _UNKNOWN_OPTION = re.compile("No such compile option: '([^']*)'")
 
 
-class Program:
+class TrainingProgram:
     """What a run computes on a mesh, whose devices need not exist: nothing is put on them.
 
     Args:

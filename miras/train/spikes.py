@@ -24,7 +24,7 @@ WINDOW = 128
 FEWEST = 16
 
 
-class Window(NamedTuple):
+class NormWindow(NamedTuple):
     """The norms of the last updates.
 
     Attributes:
@@ -45,17 +45,17 @@ class Window(NamedTuple):
 class WatchedState(NamedTuple):
     """The state of an optimiser whose gradient norms are watched."""
 
-    window: Window
+    window: NormWindow
     inner: Any
 
 
-def start() -> Window:
+def start() -> NormWindow:
     """The window before the first update."""
     none = jnp.zeros((), jnp.int32)
-    return Window(jnp.zeros(WINDOW), none, none, jnp.zeros(()), jnp.zeros((), bool))
+    return NormWindow(jnp.zeros(WINDOW), none, none, jnp.zeros(()), jnp.zeros((), bool))
 
 
-def observe(window: Window, norm: Array, times: float) -> Window:
+def observe(window: NormWindow, norm: Array, times: float) -> NormWindow:
     """The window after an update.
 
     Args:
@@ -68,7 +68,7 @@ def observe(window: Window, norm: Array, times: float) -> Window:
     middle = ordered[jnp.maximum(known - 1, 0) // 2], ordered[known // 2]
     median = jnp.where(known > 0, (middle[0] + middle[1]) / 2, 0.0)
     spike = (known >= FEWEST) & (norm > times * median)
-    return Window(
+    return NormWindow(
         norms=window.norms.at[window.seen % WINDOW].set(norm),
         seen=window.seen + 1,
         skipped=window.skipped + spike,
@@ -80,7 +80,7 @@ def observe(window: Window, norm: Array, times: float) -> Window:
 def watched(
     inner: optax.GradientTransformation, times: float | None
 ) -> optax.GradientTransformation:
-    """An optimiser whose state also has the `Window`; the optimiser itself if `times` is None.
+    """An optimiser whose state also has the `NormWindow`; the optimiser itself if `times` is None.
 
     The window only says what is a spike; `step` leaves out the update.
 
@@ -102,12 +102,12 @@ def watched(
     return optax.GradientTransformation(init, update)  # pyright: ignore
 
 
-def window_of(state: optax.OptState) -> Window | None:
+def window_of(state: optax.OptState) -> NormWindow | None:
     """The window of an optimiser's state; None if spikes are not skipped."""
     return state.window if isinstance(state, WatchedState) else None
 
 
-def with_window(state: optax.OptState, window: Window | None, where: Array) -> optax.OptState:
+def with_window(state: optax.OptState, window: NormWindow | None, where: Array) -> optax.OptState:
     """The state with another window if `where` is true; all else is as it is."""
     if not isinstance(state, WatchedState):
         return state
@@ -116,7 +116,7 @@ def with_window(state: optax.OptState, window: Window | None, where: Array) -> o
     )
 
 
-def skipped_warning(step: int, norm: float, window: Window | None) -> str | None:
+def skipped_warning(step: int, norm: float, window: NormWindow | None) -> str | None:
     """What the run logs of a skipped update; None of another.
 
     Args:

@@ -19,7 +19,7 @@ from miras.models import Health
 from miras.models.objective import PLAIN_LOSS, Batch, LossOptions, Objective, Totals
 from miras.train.language_modelling import TEXT
 from miras.train.optimizer import Gradient, gradient_norm
-from miras.train.spikes import Window, window_of, with_window
+from miras.train.spikes import NormWindow, window_of, with_window
 from miras.train.state import Params, TrainState
 
 
@@ -39,7 +39,7 @@ class StepMetrics(NamedTuple):
     gradient_norm: Array
     finite: Array
     tokens: Array
-    window: Window | None = None
+    window: NormWindow | None = None
 
 
 def nats_per_target(totals: Totals) -> float:

@@ -41,7 +41,7 @@ from miras.train.nonfinite import NonFiniteError, Place, advice, locate
 from miras.train.plot import Curve, loss_curves
 from miras.train.prefetch import Prefetch
 from miras.train.profiling import Profile
-from miras.train.program import Program
+from miras.train.program import TrainingProgram
 from miras.train.progress import Reporter
 from miras.train.runs import initial_parameters
 from miras.train.runs.run_folder import RunFolder
@@ -113,7 +113,7 @@ class Trainer:
         _check_vocabulary(config)
         self.logger_classes = find(self.recipe.logger)
         self.mesh = make_mesh(config.mesh)
-        self.program = Program(config, self.mesh)
+        self.program = TrainingProgram(config, self.mesh)
         self.graphdef, params = self.program.graphdef, self.program.params
         self.summary = list(summary_lines(config, params, folder.shown))
         like = nnx.to_pure_dict(params)

@@ -14,7 +14,7 @@ import pytest
 
 import miras
 from miras.backends.base import Backend, Unsupported
-from miras.backends.dispatch import AUTO, BACKENDS, Entry, register
+from miras.backends.dispatch import AUTO, BACKENDS, RegisteredBackend, register
 from miras.backends.pallas.interpreter import interpreted
 from miras.backends.xla.backend import Xla
 from miras.testing import random_inputs
@@ -204,7 +204,7 @@ def test_a_models_config_chooses_its_backend(monkeypatch):
             asked.append(1)
             return super().run(*call)
 
-    monkeypatch.setitem(BACKENDS, "counted", Entry(Counted))
+    monkeypatch.setitem(BACKENDS, "counted", RegisteredBackend(Counted))
     from flax import nnx
 
     from miras.models import LanguageModel

@@ -9,7 +9,7 @@ import pytest
 
 import miras
 from miras.config import config_hash, from_dict, to_dict
-from miras.engine.decay import Sums, ratios
+from miras.engine.decay import DecaySums, ratios
 from miras.optim.coefficients import MIN_LOG
 from miras.testing.gradients import value_and_gradients
 from tests.tolerances import tolerance
@@ -101,5 +101,5 @@ def test_ratios_are_products_of_the_decays_between_two_tokens(read):
         want[t, t] = 1
         for s in range(t):
             want[t, s] = np.prod(np.exp(log[s + 1 : t]), axis=0) * np.exp(own[t])
-    found = ratios(Sums(jnp.asarray(log), jnp.asarray(own), jnp.cumsum(log, 0) - log + own))
+    found = ratios(DecaySums(jnp.asarray(log), jnp.asarray(own), jnp.cumsum(log, 0) - log + own))
     np.testing.assert_allclose(found, want, rtol=1e-12)

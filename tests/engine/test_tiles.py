@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 import miras
-from miras.backends.dispatch import BACKENDS, Entry
+from miras.backends.dispatch import BACKENDS, RegisteredBackend
 from miras.backends.xla.backend import Tiling, Xla
 from miras.backends.xla.tiling import tile_of
 from miras.config import override
@@ -41,7 +41,7 @@ def test_tiles_may_be_smaller_than_a_chunk(name, labels, monkeypatch):
         scan_with_loss, config.rule, *inputs, chunk=4, exact=config.exact, **LABELS[labels]
     )
     want = run(backend="xla")
-    monkeypatch.setitem(BACKENDS, "smaller", Entry(lambda: Xla(Tiling(tile=2))))
+    monkeypatch.setitem(BACKENDS, "smaller", RegisteredBackend(lambda: Xla(Tiling(tile=2))))
     chex.assert_trees_all_close(run(backend="smaller"), want, rtol=1e-9, atol=1e-9)
 
 
@@ -128,7 +128,7 @@ def test_joined_chunks_equal_single_chunks(changes, n, monkeypatch):
 
     want = both("xla")
     loop = functools.partial(in_joined_chunks, config.rule, options, n)
-    monkeypatch.setitem(BACKENDS, f"{n} joined", Entry(lambda: Xla(Tiling(loop=loop))))
+    monkeypatch.setitem(BACKENDS, f"{n} joined", RegisteredBackend(lambda: Xla(Tiling(loop=loop))))
     chex.assert_trees_all_close(both(f"{n} joined"), want, rtol=1e-9, atol=1e-9)
 
 

@@ -15,7 +15,7 @@ from miras.analysis.ablate.ray_cluster import RayOptions, places
 from miras.cli import ablate
 from miras.cli.ray_options import ray_options
 from miras.launch import sky
-from miras.launch.job import Job
+from miras.launch.job import LaunchJob
 from miras.parallel.slices import parse_slice
 from tests.launch.test_launch import run_stubbed
 from tests.launch.test_pages import DOCS, commands, parsed
@@ -145,7 +145,7 @@ def test_no_command_is_given_without_a_head():
 def test_the_task_of_skypilot_is_that_of_a_slice_of_one_host():
     found = parse_slice("v5e-8")
     assert found.hosts == 1
-    job = Job(("train",), found, "sweep", "image", spot=True, shared="10.0.0.2:/vol")
+    job = LaunchJob(("train",), found, "sweep", "image", spot=True, shared="10.0.0.2:/vol")
     (text,) = sky.launch(job).files.values()
     written, shown = yaml.safe_load(text), task()
     for name in ("accelerators", "accelerator_args", "use_spot"):

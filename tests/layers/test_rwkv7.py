@@ -11,7 +11,7 @@ from miras.analysis.costs import costs
 from miras.layers import LayerConfig
 from miras.layers.config import MemoryConfig
 from miras.layers.memory_layer import MemoryLayer
-from miras.layers.mlp import MLP, ShiftedMLP
+from miras.layers.mlp import FeedForward, ShiftedMLP
 from tests.models.rwkv7 import LAYER, OPTIONS
 
 WIDTH, HEADS, HEAD = 8, 2, 4
@@ -151,7 +151,7 @@ def test_the_values_of_the_first_layer_are_its_own(layer, inputs):
 
 @pytest.mark.usefixtures("float64")
 def test_a_shifted_mlp_reads_the_token_before(inputs):
-    module, p = random(ShiftedMLP(WIDTH, MLP(WIDTH, 16, "squared_relu", nnx.Rngs(0))))
+    module, p = random(ShiftedMLP(WIDTH, FeedForward(WIDTH, 16, "squared_relu", nnx.Rngs(0))))
     x, _ = inputs
 
     def channel(rows):

@@ -103,7 +103,7 @@ def differences(model, meshes):
     from miras.parallel import make_mesh
     from miras.parallel.batches import to_devices
     from miras.parallel.collectives import collectives
-    from miras.train.program import Program
+    from miras.train.program import TrainingProgram
     from miras.train.step import total_loss
 
     config = run_of(model)
@@ -118,7 +118,7 @@ def differences(model, meshes):
     for name in meshes:
         config = run_of(model, MESHES[name])
         mesh = make_mesh(config.mesh)
-        shardings = Program(config, mesh).shardings.params
+        shardings = TrainingProgram(config, mesh).shardings.params
         placed = jax.device_put(params, shardings), to_devices(mesh, batch, config.data.batch)
         with jax.set_mesh(mesh):
             step = jax.jit(gradient, out_shardings=(None, shardings))

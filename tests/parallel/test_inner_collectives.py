@@ -20,12 +20,12 @@ def _inside_the_loop_over_tiles():
     from miras.cli.runs import run_config
     from miras.parallel import make_mesh
     from miras.parallel.collectives import collectives
-    from miras.train.program import Program
+    from miras.train.program import TrainingProgram
     from miras.train.step import total_loss
 
     config = run_config("hope", list(WORDS), None, rates="raw")
     mesh = make_mesh(config.mesh)
-    program = Program(config, mesh)
+    program = TrainingProgram(config, mesh)
     state, batches, _ = program.inputs()
     batch = {n: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for n, array in batches.items()}
     with jax.set_mesh(mesh):

@@ -19,7 +19,7 @@ from miras.parallel.collectives import collectives
 from miras.parallel.config import AXES
 from miras.parallel.rules import parameter_spec
 from miras.train.config import RunConfig
-from miras.train.program import Program
+from miras.train.program import TrainingProgram
 from miras.train.runs.mutable_fields import resumed_config, short_hash
 from miras.train.sharding import check_fits, check_replicated
 
@@ -136,7 +136,7 @@ def test_the_commands_of_the_page_fit_eight_devices():
 def test_optimiser_state_is_split_as_its_parameters_and_replicated_bytes_are_bounded(monkeypatch):
     config = run_config("yaad", ["width=64", "layers=2"], None, rates="raw")
     mesh = abstract_mesh(fsdp=8)
-    program = Program(config, mesh)
+    program = TrainingProgram(config, mesh)
     moments = jax.tree.leaves(program.shardings.opt_state)
     split = {sharding.spec for sharding in jax.tree.leaves(program.shardings.params)}
     assert {sharding.spec for sharding in moments} == split | {PartitionSpec()}  # of counts

@@ -14,7 +14,7 @@ from miras.config import config_hash
 from miras.errors import ConfigError
 from miras.parallel import make_mesh
 from miras.train.compiler_options import compiler_options
-from miras.train.program import Program
+from miras.train.program import TrainingProgram
 
 
 def mesh(kind: str, count: int, platform: str = "tpu") -> Any:
@@ -45,7 +45,7 @@ def test_an_unknown_option_is_an_error_and_no_hash_depends_on_options(tiny):
     assert config == tiny("compiler_options.xla_no_such=1")
     assert config_hash(config) == config_hash(tiny())
     with pytest.raises(ConfigError, match="no option 'xla_no_such': correct it"):
-        Program(config, make_mesh(config.mesh)).compile()
+        TrainingProgram(config, make_mesh(config.mesh)).compile()
 
 
 def test_the_compiler_of_tpus_knows_them(libtpu):

@@ -11,7 +11,7 @@ from miras.train.loggers.jsonl import Metrics
 def test_the_step_is_compiled_once_and_logged_while_the_next_one_runs(
     tiny, tmp_path, monkeypatch, console
 ):
-    events, compile_step, write = [], program.Program.compile, Metrics.write
+    events, compile_step, write = [], program.TrainingProgram.compile, Metrics.write
 
     def compile_recorded(self):
         step = compile_step(self)
@@ -30,7 +30,7 @@ def test_the_step_is_compiled_once_and_logged_while_the_next_one_runs(
         events.append((step, kind))
         write(self, step, kind, values)
 
-    monkeypatch.setattr(program.Program, "compile", compile_recorded)
+    monkeypatch.setattr(program.TrainingProgram, "compile", compile_recorded)
     monkeypatch.setattr(Metrics, "write", write_recorded)
     train(tiny(steps=4, checkpoint_every=100), tmp_path / "run", console=console)
     last = [(4, "train"), (4, "health"), (4, "held_out")]

@@ -226,7 +226,7 @@ def test_changed_text_is_told_and_is_no_damage(tiny, copy, console, text, tmp_pa
 
 def poison(monkeypatch, parameter, at):
     """Make a parameter NaN before step `at`."""
-    compile_step = program.Program.compile
+    compile_step = program.TrainingProgram.compile
 
     def compile_poisoned(self):
         step = compile_step(self)
@@ -244,7 +244,7 @@ def poison(monkeypatch, parameter, at):
 
         return poisoned
 
-    monkeypatch.setattr(program.Program, "compile", compile_poisoned)
+    monkeypatch.setattr(program.TrainingProgram, "compile", compile_poisoned)
 
 
 @pytest.mark.parametrize(

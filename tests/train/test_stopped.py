@@ -28,7 +28,7 @@ def undisturbed(tiny, tmp_path_factory):
 
 def strike(monkeypatch, number, at):
     """Send this process a signal while step `at` is under way."""
-    compile_step = program.Program.compile
+    compile_step = program.TrainingProgram.compile
 
     def compile_struck(self):
         step = compile_step(self)
@@ -40,7 +40,7 @@ def strike(monkeypatch, number, at):
 
         return struck
 
-    monkeypatch.setattr(program.Program, "compile", compile_struck)
+    monkeypatch.setattr(program.TrainingProgram, "compile", compile_struck)
 
 
 def strike_in_evaluation(monkeypatch, number, at):

@@ -19,7 +19,7 @@ from miras.analysis.ablate.outcome import Outcome
 Edge = Literal["lowest", "highest"]
 
 
-class Candidate(NamedTuple):
+class RateCandidate(NamedTuple):
     """A cell at one combination of the rates.
 
     Attributes:
@@ -48,12 +48,12 @@ class Choice(NamedTuple):
     """
 
     group: str
-    candidates: tuple[Candidate, ...]
-    best: Candidate | None
+    candidates: tuple[RateCandidate, ...]
+    best: RateCandidate | None
     edges: dict[str, Edge]
 
     @property
-    def shown(self) -> Candidate:
+    def shown(self) -> RateCandidate:
         """The best, or the first where none is complete."""
         return self.best or self.candidates[0]
 
@@ -67,22 +67,22 @@ def choices(
         value = metric.of(outcome)
         if value is not None:
             values[run.cell].append(value)
-    groups: dict[str, list[Candidate]] = {}
+    groups: dict[str, list[RateCandidate]] = {}
     for n, cell in enumerate(grid.cells):
         found = values[n]
         score = estimate(found) if found else None
-        candidate = Candidate(cell, n, score, len(found), len(found) == grid.seeds)
+        candidate = RateCandidate(cell, n, score, len(found), len(found) == grid.seeds)
         groups.setdefault(cell.group, []).append(candidate)
     return tuple(_choice(group, found, metric) for group, found in groups.items())
 
 
-def _choice(group: str, candidates: Sequence[Candidate], metric: Metric) -> Choice:
+def _choice(group: str, candidates: Sequence[RateCandidate], metric: Metric) -> Choice:
     scored = [(x.score.mean, x) for x in candidates if x.complete and x.score is not None]
     best = min(scored, key=lambda pair: metric.gap(pair[0], 0.0))[1] if scored else None
     return Choice(group, tuple(candidates), best, {} if best is None else _edges(candidates, best))
 
 
-def _edges(candidates: Sequence[Candidate], best: Candidate) -> dict[str, Edge]:
+def _edges(candidates: Sequence[RateCandidate], best: RateCandidate) -> dict[str, Edge]:
     """Where the sweep ends at the best rate. Rates at which runs diverged belong to the sweep."""
     edges: dict[str, Edge] = {}
     for place, rate in enumerate(best.cell.rates):
@@ -110,7 +110,7 @@ def at_best(
     return reduced, found, [candidate.index for candidate in kept]
 
 
-def spread_of(choice: Choice, path: str) -> list[tuple[float, Candidate]]:
+def spread_of(choice: Choice, path: str) -> list[tuple[float, RateCandidate]]:
     """The curve of a cell over one rate, ascending, the other rate at its best.
 
     Args:
@@ -126,6 +126,6 @@ def spread_of(choice: Choice, path: str) -> list[tuple[float, Candidate]]:
     return sorted(found, key=lambda pair: pair[0])
 
 
-def is_finite(candidate: Candidate) -> bool:
+def is_finite(candidate: RateCandidate) -> bool:
     """Whether a mean is known."""
     return candidate.score is not None and bool(np.isfinite(candidate.score.mean))

@@ -36,7 +36,7 @@ class Effect(NamedTuple):
     effect: Estimate | None
 
 
-class Fit(NamedTuple):
+class AdditiveFit(NamedTuple):
     """The additive model of a grid; its attributes are those of `results.GridResults`."""
 
     effects: tuple[Effect, ...]
@@ -44,7 +44,7 @@ class Fit(NamedTuple):
     explained: float | None
 
 
-def fit_effects(grid: AblationGrid, levels: list[dict[str, str]], table: np.ndarray) -> Fit:
+def fit_effects(grid: AblationGrid, levels: list[dict[str, str]], table: np.ndarray) -> AdditiveFit:
     """Fit the additive model to each seed; effects sum to 0 over the levels of an axis.
 
     Args:
@@ -58,7 +58,7 @@ def fit_effects(grid: AblationGrid, levels: list[dict[str, str]], table: np.ndar
         for value in values
     }
     if not levels:
-        return Fit(tuple(Effect(*key, 0, None) for key in counts), None, None)
+        return AdditiveFit(tuple(Effect(*key, 0, None) for key in counts), None, None)
     codes = _codes(grid, counts)
     width = 1 + sum(len(next(iter(code.values()))) for code in codes.values())
     design = np.array([_design_row(codes, cell) for cell in levels])
@@ -79,7 +79,7 @@ def fit_effects(grid: AblationGrid, levels: list[dict[str, str]], table: np.ndar
         start += size
     constant = np.eye(width)[0]
     estimable = np.abs(constant @ known - constant).max() < _ROUNDING
-    return Fit(
+    return AdditiveFit(
         tuple(effects),
         float((constant @ solution).mean()) if estimable else None,
         _explained(design, table.mean(axis=1)),

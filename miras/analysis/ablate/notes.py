@@ -9,7 +9,7 @@ from miras.analysis.ablate.paired import ALPHA, POWER, detectable
 from miras.analysis.ablate.results import GridResults
 
 if TYPE_CHECKING:
-    from miras.data.config import DataConfig, Reference
+    from miras.data.config import BaselineResult, DataConfig
 
 NONE = "–"  # an entry without a value
 
@@ -113,7 +113,7 @@ def _baselines(results: GridResults) -> Iterator[str]:
 
 
 @functools.lru_cache(maxsize=32)
-def _references(data: "DataConfig") -> "list[Reference]":
+def _references(data: "DataConfig") -> "list[BaselineResult]":
     return [] if data.task is None else data.task.references(data)
 
 

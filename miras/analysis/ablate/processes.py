@@ -69,7 +69,7 @@ class RunWork(NamedTuple):
         )
 
 
-class _Job(NamedTuple):
+class _RunJob(NamedTuple):
     run: GridRun
     work: RunWork
     log: WorkerLog
@@ -89,7 +89,7 @@ class LocalProcesses(Executor):
         require(jobs >= 1, f"jobs={jobs} must be at least 1.")
         self._folder, self._jobs = folder, jobs
         self._environment = environment(folder.compiled, max(1, cores() // jobs), jobs > 1)
-        self._running: list[_Job] = []
+        self._running: list[_RunJob] = []
         self._started: list[Started] = []
 
     def accepts(self) -> bool:
@@ -101,7 +101,7 @@ class LocalProcesses(Executor):
         work = RunWork.of(run)
         log = WorkerLog(work.log(self._folder))
         process = start(work, self._folder, self._environment, log)
-        self._running.append(_Job(run, work, log, process, time.monotonic()))
+        self._running.append(_RunJob(run, work, log, process, time.monotonic()))
         self._started.append(Started(run, ""))
 
     def poll(self) -> list[Started | Ended]:
@@ -128,7 +128,7 @@ class LocalProcesses(Executor):
             job.process.wait()
             job.log.keep()
 
-    def _outcome(self, job: _Job) -> Outcome:
+    def _outcome(self, job: _RunJob) -> Outcome:
         seconds = time.monotonic() - job.start
         return outcome(job.process, job.work, self._folder, job.log, seconds)
 

@@ -24,7 +24,7 @@ MEASURES = {
 }
 
 
-class Run(NamedTuple):
+class ComparedRun(NamedTuple):
     """A run to compare.
 
     Attributes:
@@ -60,7 +60,7 @@ class Run(NamedTuple):
         return f"{curve[-1][1]:.3f}" if curve else ""
 
 
-def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[Run]:
+def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[ComparedRun]:
     """The runs in some folders.
 
     Args:
@@ -78,7 +78,7 @@ def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[Run]:
     names = _unique([name for name, _ in found])
     told = differences(configs)
     return [
-        Run(name, _with_hours(lines), _tokens(config), differs)
+        ComparedRun(name, _with_hours(lines), _tokens(config), differs)
         for name, (_, lines), config, differs in zip(names, found, configs, told, strict=True)
     ]
 

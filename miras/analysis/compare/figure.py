@@ -3,7 +3,7 @@
 import functools
 from typing import TYPE_CHECKING
 
-from miras.analysis.compare.curves import MEASURES, Run
+from miras.analysis.compare.curves import MEASURES, ComparedRun
 from miras.runtime.figures import INK, png, printable_line, style_curves
 
 if TYPE_CHECKING:
@@ -15,12 +15,12 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#88
 _DASHES = ("-", "--", ":", "-.")
 
 
-def learning_curves(runs: list[Run]) -> bytes:
+def learning_curves(runs: list[ComparedRun]) -> bytes:
     """The figure of some runs, as a PNG."""
     return png(functools.partial(_draw, runs), (10, 5.5 + 0.18 * len(runs)))
 
 
-def _draw(runs: list[Run], figure: "Figure") -> None:
+def _draw(runs: list[ComparedRun], figure: "Figure") -> None:
     left, right = figure.subplots(1, 2)
     text = any(run.curve(*MEASURES["held-out bits per byte"]) for run in runs)
     what = "bits per byte" if text else "accuracy"
@@ -42,7 +42,7 @@ def _draw(runs: list[Run], figure: "Figure") -> None:
     )
 
 
-def _curve(axes: "Axes", run: Run, name: str, color: str, dash: str) -> None:
+def _curve(axes: "Axes", run: ComparedRun, name: str, color: str, dash: str) -> None:
     points = run.curve(*MEASURES[name])
     marker = "o" if len(points) <= 30 else None
     axes.plot(
@@ -56,7 +56,7 @@ def _curve(axes: "Axes", run: Run, name: str, color: str, dash: str) -> None:
     )
 
 
-def _label(run: Run) -> str:
+def _label(run: ComparedRun) -> str:
     text = " ".join(run.differences)
     text = text if len(text) <= 100 else f"{text[:97]}..."
     return f"{run.name}: {text}" if text else run.name

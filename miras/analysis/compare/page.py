@@ -6,11 +6,11 @@ import re
 from importlib import resources
 from typing import Any
 
-from miras.analysis.compare.curves import MEASURES, Run
+from miras.analysis.compare.curves import MEASURES, ComparedRun
 from miras.analysis.compare.figure import COLORS
 
 
-def page(runs: list[Run]) -> str:
+def page(runs: list[ComparedRun]) -> str:
     """The HTML of some runs."""
     template = resources.files("miras.analysis.compare").joinpath("page.html").read_text("utf-8")
     # Escaped, so that no `<` in the data can end the script or begin a comment.
@@ -20,7 +20,7 @@ def page(runs: list[Run]) -> str:
     return re.sub(r"\{\{(title|data)\}\}", lambda match: parts[match[1]], template)
 
 
-def _data(runs: list[Run]) -> dict[str, Any]:
+def _data(runs: list[ComparedRun]) -> dict[str, Any]:
     known = [name for name, of in MEASURES.items() if any(run.curve(*of) for run in runs)]
     return {
         "measures": known,

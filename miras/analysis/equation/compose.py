@@ -15,7 +15,7 @@ from miras.analysis.equation.gradient import GradientFormula, gradients_of, join
 from miras.analysis.equation.inputs import associated, inputs, query, terms_of
 from miras.analysis.equation.setting import EquationSetting, declares, overrides, told
 from miras.analysis.equation.state import Update, state_lines
-from miras.analysis.equation.terms import Association
+from miras.analysis.equation.terms import AssociationTerms
 from miras.analysis.equation.text import ascii_of, text
 from miras.parts.formula import AlgorithmFormula, Line, RetentionFormula, raised, times
 
@@ -88,7 +88,7 @@ def _update(setting: EquationSetting) -> tuple[list[Line], list[Line], list[str]
     kept, notes = _retention(setting, named)
     notes = [*found.notes, *notes]
     decays = Decays(setting, kept.decay, named)
-    own = Association(f"k_{index}", f"k_{index}", f"v_{index}", "")
+    own = AssociationTerms(f"k_{index}", f"k_{index}", f"v_{index}", "")
     k, _, v, _ = associated(setting, own, at_index).terms[0]
     rate, of_rate = _rate(setting, kept, found.memory.feature(k), named)
     where = [*found.memory.where, *decays.where(), *kept.where, *of_rate]
@@ -186,7 +186,7 @@ def _point(setting: EquationSetting, decays: Decays) -> str:
 def _stepped(
     setting: EquationSetting,
     found: GradientFormula,
-    terms: list[Association],
+    terms: list[AssociationTerms],
     point: str,
     index: str,
     rate: str,
@@ -233,7 +233,11 @@ def _stepped(
 
 
 def _erased(
-    setting: EquationSetting, found: GradientFormula, term: Association, decays: Decays, rate: str
+    setting: EquationSetting,
+    found: GradientFormula,
+    term: AssociationTerms,
+    decays: Decays,
+    rate: str,
 ) -> tuple[str, tuple[Line, ...]]:
     """What an algorithm erases along the input of each matrix, "" for nothing, and its rate."""
     rule = setting.rule
@@ -265,7 +269,11 @@ def _averaged(setting: EquationSetting, update: Update) -> tuple[Update, Line]:
 
 
 def _sequential(
-    setting: EquationSetting, found: GradientFormula, term: Association, point: str, decays: Decays
+    setting: EquationSetting,
+    found: GradientFormula,
+    term: AssociationTerms,
+    point: str,
+    decays: Decays,
 ) -> Update:
     """Several steps on a token, one after the other."""
     n, rule = setting.rule.algorithm.terms, setting.rule
@@ -287,7 +295,7 @@ def _sequential(
 
 
 def _factored(
-    setting: EquationSetting, found: GradientFormula, terms: list[Association], decays: Decays
+    setting: EquationSetting, found: GradientFormula, terms: list[AssociationTerms], decays: Decays
 ) -> str:
     """The update as papers of the delta rule have it: a matrix times the past, plus a write."""
     rule = setting.rule

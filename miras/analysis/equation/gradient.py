@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from miras.analysis.equation.setting import EquationSetting, declares, overrides, told
-from miras.analysis.equation.terms import Association
+from miras.analysis.equation.terms import AssociationTerms
 from miras.parts.formula import BiasFormula, Line, MemoryFormula, Symbols, raised, times, wrap
 
 
@@ -37,7 +37,7 @@ class GradientFormula(NamedTuple):
         """Whether the gradient has a short form."""
         return self.memory.gradient is not None
 
-    def lines(self, terms: list[Association], W: str, index: str) -> Iterator[Line]:
+    def lines(self, terms: list[AssociationTerms], W: str, index: str) -> Iterator[Line]:
         """The lines that define the residual, where it is no difference, and the error of it."""
         if self.memory.writes is not None or self._by_loss:
             return
@@ -58,7 +58,7 @@ class GradientFormula(NamedTuple):
             yield Line(f"r_{at}", difference if answer else f"- {term.value}")
             yield Line(f"e_{at}", self.bias.residual(f"r_{at}"))
 
-    def gradient(self, terms: list[Association], W: str, index: str) -> str:
+    def gradient(self, terms: list[AssociationTerms], W: str, index: str) -> str:
         """LaTeX of g without its rates; with them where terms have their own."""
         if self.memory.writes is not None:
             (term,) = terms
@@ -73,7 +73,7 @@ class GradientFormula(NamedTuple):
         flipped = [("+" if sign == "-" else "-", x) for sign, x in signed]
         return joined(flipped).removeprefix("+ ")
 
-    def _slope(self, term: Association, W: str, at: str) -> str:
+    def _slope(self, term: AssociationTerms, W: str, at: str) -> str:
         """LaTeX of the gradient of a term, of a memory without a short form."""
         pairs = self._pairs(term, W)
         if self._by_loss and self.bias is not None and self.bias.loss is not None:
@@ -84,13 +84,13 @@ class GradientFormula(NamedTuple):
         total = found[0] if len(found) == 1 else f"({' + '.join(found)})"
         return rf"\nabla_W \ {total}"
 
-    def _pairs(self, term: Association, W: str) -> tuple[tuple[str, str], ...]:
+    def _pairs(self, term: AssociationTerms, W: str) -> tuple[tuple[str, str], ...]:
         """What a term fits to what."""
         if self.memory.fits is not None:
             return self.memory.fits(W, term.read, term.value)
         return ((self.memory.answer(W, term.read), term.value),)
 
-    def _errors(self, terms: list[Association], W: str, index: str) -> Iterator[Line]:
+    def _errors(self, terms: list[AssociationTerms], W: str, index: str) -> Iterator[Line]:
         """The errors of a memory that fits several things."""
         for j, term in enumerate(terms, 1):
             names = self._names(index if len(terms) == 1 else f"{index},{j}")
@@ -113,7 +113,7 @@ class GradientFormula(NamedTuple):
         yield from (f"e_{{{at},{i}}}" for i in itertools.count(1))
 
     def signed(
-        self, terms: list[Association], W: str, index: str, *, rates: bool = True
+        self, terms: list[AssociationTerms], W: str, index: str, *, rates: bool = True
     ) -> Iterator[tuple[str, str]]:
         """The step -rate g of each term, as a sign and LaTeX, where the gradient is closed."""
         assert self.memory.gradient is not None

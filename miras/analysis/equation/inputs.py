@@ -4,26 +4,26 @@ from typing import NamedTuple
 
 from miras.analysis.equation.gates import gate, is_one
 from miras.analysis.equation.setting import EquationSetting, declares, overrides, told
-from miras.analysis.equation.terms import Association
+from miras.analysis.equation.terms import AssociationTerms
 from miras.layers.config import LayerConfig
 from miras.parts.formula import AssociationFormula, Line, Symbols
 from miras.parts.part import Part
 
 
-def terms_of(setting: EquationSetting, k: str, v: str, rate: str) -> list[Association]:
+def terms_of(setting: EquationSetting, k: str, v: str, rate: str) -> list[AssociationTerms]:
     """The associations of a token."""
     if setting.keys == "product":
         own = _indexed(rate, "t,j") if _learned(setting) else rate
-        return [Association("k_{t,j}", "k_{t,j}", "v_{t,j}", own)]
+        return [AssociationTerms("k_{t,j}", "k_{t,j}", "v_{t,j}", own)]
     if setting.keys == "rwkv7":
         rates = [_indexed(rate, f"t,{j}") if _learned(setting) else rate for j in (1, 2)]
         return [
-            Association(r"\kappa_t", r"(a_t \odot \kappa_t)", "", rates[0]),
-            Association("", r"\tilde{k}_t", v, rates[1]),
+            AssociationTerms(r"\kappa_t", r"(a_t \odot \kappa_t)", "", rates[0]),
+            AssociationTerms("", r"\tilde{k}_t", v, rates[1]),
         ]
     if setting.keys == "comba":
-        return [Association("p_t", "k_t", v, rate)]
-    return [Association(k, k, v, rate)]
+        return [AssociationTerms("p_t", "k_t", v, rate)]
+    return [AssociationTerms(k, k, v, rate)]
 
 
 class Associated(NamedTuple):
@@ -35,12 +35,12 @@ class Associated(NamedTuple):
         notes: sentences on parts without a formula.
     """
 
-    terms: tuple[Association, ...]
+    terms: tuple[AssociationTerms, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
 
 
-def associated(setting: EquationSetting, term: Association, named: Symbols) -> Associated:
+def associated(setting: EquationSetting, term: AssociationTerms, named: Symbols) -> Associated:
     """An association as the rule's parts map it."""
     terms, lines, notes = (term,), (), ()
     for part in setting.rule.associating_parts:
@@ -55,8 +55,8 @@ def associated(setting: EquationSetting, term: Association, named: Symbols) -> A
 
 
 def _mapped(
-    part: Part, term: Association, named: Symbols
-) -> tuple[list[Association], tuple[Line, ...]]:
+    part: Part, term: AssociationTerms, named: Symbols
+) -> tuple[list[AssociationTerms], tuple[Line, ...]]:
     """What a part makes of an association, and the lines of its symbols."""
     pair = AssociationFormula(term.read, term.write, term.value)
     own, lines = part.association_formula(pair, named)
@@ -64,10 +64,10 @@ def _mapped(
     return [_scaled(term, each) for each in made], lines
 
 
-def _scaled(term: Association, made: AssociationFormula) -> Association:
+def _scaled(term: AssociationTerms, made: AssociationFormula) -> AssociationTerms:
     """What a part made of a term, at the term's rate times the scale."""
     read, write, value, scale = made
-    return Association(read, write, value, f"{term.rate} {scale}".strip())
+    return AssociationTerms(read, write, value, f"{term.rate} {scale}".strip())
 
 
 def _projected(setting: EquationSetting) -> str:

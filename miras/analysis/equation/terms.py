@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Association(NamedTuple):
+class AssociationTerms(NamedTuple):
     """The error of what the memory answers to `read`, as to `value`, written along `write`.
 
     LaTeX of each, "" for a key or value of zero, and of the rate, "" for 1.

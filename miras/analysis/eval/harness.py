@@ -28,7 +28,7 @@ _ENV = "DISABLE_MULTIPROC"  # a process with jax's threads cannot be forked safe
 
 
 @dataclasses.dataclass(frozen=True)
-class Score:
+class TaskScore:
     """A metric of a task.
 
     Attributes:
@@ -62,7 +62,7 @@ class HarnessResults:
     run: str
     step: int
     limit: int | None
-    scores: tuple[Score, ...]
+    scores: tuple[TaskScore, ...]
     version: str
     versions: dict[str, Any]
 
@@ -217,7 +217,7 @@ def _global_state_kept() -> Iterator[None]:
             os.environ[name] = before
 
 
-def _scores(found: dict[str, Any]) -> Iterator[Score]:
+def _scores(found: dict[str, Any]) -> Iterator[TaskScore]:
     """The metrics of lm-eval's results, whose keys are "METRIC,FILTER"."""
     for task, metrics in found["results"].items():
         count = found.get("n-samples", {}).get(task, {}).get("effective")
@@ -228,4 +228,4 @@ def _scores(found: dict[str, Any]) -> Iterator[Score]:
             error = metrics.get(f"{metric}_stderr,{filtered}")
             shown = metric if filtered == "none" else f"{metric}/{filtered}"
             known = isinstance(error, int | float)
-            yield Score(task, shown, float(value), float(error) if known else None, count)
+            yield TaskScore(task, shown, float(value), float(error) if known else None, count)

@@ -42,7 +42,7 @@ class Perplexity(Config):
 
 
 @dataclasses.dataclass
-class Sums:
+class TokenSums:
     """Sums over predicted tokens.
 
     Attributes:
@@ -86,15 +86,15 @@ class PerplexityResults:
     options: Perplexity
     documents: int = 0
     words: int = 0
-    buckets: tuple[Sums, ...] = dataclasses.field(
-        default_factory=lambda: tuple(Sums() for _ in EDGES)
+    buckets: tuple[TokenSums, ...] = dataclasses.field(
+        default_factory=lambda: tuple(TokenSums() for _ in EDGES)
     )
 
     @property
-    def all(self) -> Sums:
+    def all(self) -> TokenSums:
         """All positions."""
         total = [dataclasses.astuple(bucket) for bucket in self.buckets]
-        return Sums(*map(sum, zip(*total)))
+        return TokenSums(*map(sum, zip(*total)))
 
     @property
     def word_perplexity(self) -> float:
@@ -124,7 +124,7 @@ class PerplexityResults:
     def to_json(self) -> str:
         """The results as JSON text; an infinite perplexity is null."""
 
-        def plain(sums: Sums, **more: Any) -> dict[str, Any]:
+        def plain(sums: TokenSums, **more: Any) -> dict[str, Any]:
             shares = {"perplexity": sums.perplexity, "bits_per_byte": sums.bits_per_byte}
             values = dataclasses.asdict(sums) | shares | more
             return {name: x if math.isfinite(x) else None for name, x in values.items()}

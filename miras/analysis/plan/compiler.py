@@ -29,12 +29,12 @@ def compile_step(config: Any, topology: str, slices: int) -> dict[str, Any]:
     from miras.backends.pallas.ahead_of_time import topology_devices
     from miras.parallel import make_mesh
     from miras.parallel.collectives import between_slices, collectives
-    from miras.train.program import Program
+    from miras.train.program import TrainingProgram
 
     start = time.perf_counter()
     mesh = make_mesh(config.mesh, topology_devices(topology, slices))
     try:
-        step: Any = Program(config, mesh).compile()
+        step: Any = TrainingProgram(config, mesh).compile()
     except jax.errors.JaxRuntimeError as error:
         return {"error": str(error).partition("\n")[0], "seconds": time.perf_counter() - start}
     used, text = step.memory_analysis(), step.as_text()

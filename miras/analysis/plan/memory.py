@@ -33,7 +33,7 @@ _LANES = 128
 _STREAMS = 7
 
 
-class Memory(NamedTuple):
+class MemoryUse(NamedTuple):
     """Bytes of a chip at the peak.
 
     Attributes:
@@ -62,7 +62,7 @@ class Memory(NamedTuple):
         return sum(self)
 
 
-def step_memory(job: Job) -> Memory:
+def step_memory(job: Job) -> MemoryUse:
     """HBM of a chip at the peak of a step; what is not live then is 0."""
     at = (_in_backward(job), _in_loss(job), _in_update(job))
     return max(at, key=lambda memory: memory.peak)
@@ -77,13 +77,13 @@ def _gradients(job: Job) -> int:
     return held * (2 if job.config.train.accumulate > 1 else 1)
 
 
-def _in_backward(job: Job) -> Memory:
+def _in_backward(job: Job) -> MemoryUse:
     blocks = [(block, heads) for block, heads in job.blocks()]
     kept = job.remat in ("minimal", "save_memory_outputs", "none")
     memories = [_states(job, block, heads) for block, heads in blocks]
     # The gradient of a head that reads chunks of tokens is summed apart from the parameters'.
     head = job.head.inputs * job.head.outputs * 4 // job.sizes["tensor"] * job.head.by_token
-    return Memory(
+    return MemoryUse(
         **_state(job),
         gradients=_gradients(job) + head,
         inputs=_inputs(job),
@@ -94,7 +94,7 @@ def _in_backward(job: Job) -> Memory:
     )
 
 
-def _in_loss(job: Job) -> Memory:
+def _in_loss(job: Job) -> MemoryUse:
     number = 1
     if job.head.by_token:
         number = chunks_of(job.tokens, job.outputs, job.config.train.loss_chunk)
@@ -102,7 +102,7 @@ def _in_loss(job: Job) -> Memory:
     head = job.outputs * job.head.inputs
     kept = job.remat in ("minimal", "save_memory_outputs", "none")
     states = sum(_states(job, block, heads) for block, heads in job.blocks())
-    return Memory(
+    return MemoryUse(
         **_state(job),
         gradients=_gradients(job) // 2 if job.config.train.accumulate > 1 else 0,
         inputs=_inputs(job),
@@ -113,12 +113,12 @@ def _in_loss(job: Job) -> Memory:
     )
 
 
-def _in_update(job: Job) -> Memory:
+def _in_update(job: Job) -> MemoryUse:
     updates = sum(
         leaf.local // _itemsize(leaf) * 4 for leaf in job.leaves if leaf.path[0] == "params"
     )
     gradients = _gradients(job)
-    return Memory(
+    return MemoryUse(
         **_state(job),
         gradients=gradients + updates,
         inputs=0,

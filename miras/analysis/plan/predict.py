@@ -15,7 +15,7 @@ from typing import Any
 from miras.analysis.plan import kernels
 from miras.analysis.plan.flops import Flops, step_flops
 from miras.analysis.plan.job import Job, mixers
-from miras.analysis.plan.memory import ERROR, Memory, block_bytes, saved_bytes, step_memory
+from miras.analysis.plan.memory import ERROR, MemoryUse, block_bytes, saved_bytes, step_memory
 from miras.analysis.plan.traffic import Exchange, step_traffic
 
 # Arrays that one pass of a block writes and reads, over those that are live at the peak.
@@ -42,7 +42,7 @@ class Prediction:
 
     job: Job
     flops: Flops
-    memory: Memory
+    memory: MemoryUse
     traffic: list[Exchange]
     products: float
     hbm: float

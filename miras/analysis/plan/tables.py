@@ -7,7 +7,7 @@ from rich.table import Table
 
 from miras.analysis.plan.compiled import Compiled
 from miras.analysis.plan.kinds import KINDS
-from miras.analysis.plan.memory import ERROR, Memory
+from miras.analysis.plan.memory import ERROR, MemoryUse
 from miras.analysis.plan.predict import Prediction
 from miras.analysis.plan.record import as_dict, replicated
 from miras.analysis.plan.search import Candidate, advice
@@ -130,7 +130,7 @@ def compiled_table(plans: Sequence[Prediction], found: Sequence[Compiled]) -> Ta
     return made
 
 
-def _beside(unit: _Unit, size: int, memory: Memory, kind: str) -> str:
+def _beside(unit: _Unit, size: int, memory: MemoryUse, kind: str) -> str:
     analytic = getattr(memory, kind, None)
     return unit.show(size) + ("" if analytic is None else f" ({unit.show(analytic)})")
 

@@ -11,7 +11,7 @@ from miras.backends.base import Alignment, Backend, ScanInputs, ScanResult
 from miras.backends.xla.loop import Loop, checkpoint_interval, scan_tiles
 from miras.backends.xla.rounding import rounded
 from miras.backends.xla.tiling import (
-    Prepared,
+    PreparedArrays,
     Tiles,
     layout_of,
     prepare,
@@ -98,7 +98,7 @@ def run_tiles(
     return ScanResult(y.astype(inputs.q.dtype), _end(inputs, prepared, state), loss)
 
 
-def _end(inputs: ScanInputs, prepared: Prepared, memory: State) -> State:
+def _end(inputs: ScanInputs, prepared: PreparedArrays, memory: State) -> State:
     """The state after the call; the one before it, bit for bit, of rows that are all masked."""
     at = prepared.at
     end = memory.replace(position=at.end_position, segment=at.end_segment)

@@ -26,7 +26,7 @@ from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
 
-class Prepared(NamedTuple):
+class PreparedArrays(NamedTuple):
     """A call's arrays in the dtypes in which they are computed.
 
     Attributes:
@@ -44,7 +44,7 @@ class Prepared(NamedTuple):
     at: Positions
 
 
-def prepare(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> Prepared:
+def prepare(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> PreparedArrays:
     """The arrays that every layout of a call's tokens starts from."""
     batch, length = inputs.q.shape[:2]
     dtype = computed_in(inputs)
@@ -69,7 +69,7 @@ def prepare(rule: Rule, inputs: ScanInputs, options: ScanOptions) -> Prepared:
     constants = Constants({name: leaf.astype(dtype) for name, leaf in fixed.items()}, segment_start)
     streams = {name: getattr(inputs, name) for name in ("q", "k", "v", "k_write")}
     streams |= {"written": write, "gates": gates}
-    return Prepared(start, *varying_alike((start.of_heads(), constants, streams, at)))
+    return PreparedArrays(start, *varying_alike((start.of_heads(), constants, streams, at)))
 
 
 def computed_in(inputs: ScanInputs) -> DTypeLike:
@@ -161,7 +161,7 @@ class Tiles(NamedTuple):
 
 def tiles_of(
     rule: Rule,
-    prepared: Prepared,
+    prepared: PreparedArrays,
     options: ScanOptions,
     layout: TileLayout,
     inputs: ScanInputs,
@@ -215,7 +215,7 @@ def tiles_of(
 
 
 def tiles_of_one_token(
-    rule: Rule, prepared: Prepared, options: ScanOptions, inputs: ScanInputs
+    rule: Rule, prepared: PreparedArrays, options: ScanOptions, inputs: ScanInputs
 ) -> Tiles:
     """Tiles of one token, right wherever chunks begin."""
     at, length = prepared.at, inputs.q.shape[1]

@@ -99,7 +99,8 @@ def prepare(
     kept, progress = len(own) - len(missing), progress or (lambda *_: None)
     progress(kept, len(own))
     jobs = [
-        _Job(_part(documents[s], n, plan.shards[s]), config, plan, name) for s, n, name in missing
+        _ShardJob(_part(documents[s], n, plan.shards[s]), config, plan, name)
+        for s, n, name in missing
     ]
     for done, _ in enumerate(_write_all(jobs, folder, processes), kept + 1):
         progress(done, len(own))
@@ -211,7 +212,7 @@ def _remove_leftovers(folder: epath.Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-class _Job(NamedTuple):
+class _ShardJob(NamedTuple):
     """A shard to write; it is sent to another process."""
 
     documents: DocumentSource
@@ -223,7 +224,7 @@ class _Job(NamedTuple):
         write_shard(self.documents, self.config.tokenizer, self.plan, folder, self.name)
 
 
-def _write_all(jobs: list[_Job], folder: epath.Path, processes: int) -> Iterator[None]:
+def _write_all(jobs: list[_ShardJob], folder: epath.Path, processes: int) -> Iterator[None]:
     """Write shards; yields after each."""
     if min(processes, len(jobs)) <= 1:
         for job in jobs:

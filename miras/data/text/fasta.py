@@ -14,7 +14,7 @@ SUFFIXES = (".fa", ".fasta", ".fna", ".ffn", ".frn", ".faa", ".fas")
 """Suffixes of FASTA; such a file is read as text unless it starts with a header line."""
 
 
-class Piece(NamedTuple):
+class RecordPiece(NamedTuple):
     """A part of the sequence of a record.
 
     Attributes:
@@ -33,7 +33,7 @@ def is_fasta(head: bytes) -> bool:
     return head.lstrip().startswith(b">")
 
 
-def pieces(file: TextFile, size: int) -> Iterator[Piece]:
+def pieces(file: TextFile, size: int) -> Iterator[RecordPiece]:
     """Yields the sequences of all records, cut into pieces of `size` letters, the last one shorter.
 
     Header lines (``>``) and comments (``;``) are left out; records without a sequence have no
@@ -44,17 +44,17 @@ def pieces(file: TextFile, size: int) -> Iterator[Piece]:
         for line in stream:
             if line.startswith(b">"):
                 if rest:
-                    yield Piece(record, number, bytes(rest))
+                    yield RecordPiece(record, number, bytes(rest))
                 record, number, rest = record + 1, 0, bytearray()
             elif not line.startswith(b";"):
                 rest += b"".join(line.split())
                 cuts = range(0, len(rest) - size, size)
                 for start in cuts:
-                    yield Piece(record, number, bytes(rest[start : start + size]))
+                    yield RecordPiece(record, number, bytes(rest[start : start + size]))
                     number += 1
                 del rest[: len(cuts) * size]
     if rest:
-        yield Piece(record, number, bytes(rest))
+        yield RecordPiece(record, number, bytes(rest))
 
 
 def letters(file: TextFile, most: int) -> int:

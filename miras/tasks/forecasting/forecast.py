@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from miras.config import require
-from miras.data.config import DataConfig, Reference, TaskConfig
+from miras.data.config import BaselineResult, DataConfig, TaskConfig
 from miras.models.forecaster_config import ForecasterConfig, count_patches
 from miras.parallel.batches import Layout, RowField
 
@@ -128,7 +128,7 @@ class Forecast(TaskConfig):
 
         return dataclasses.replace(self, series=read_table(data.source).values.shape[1])
 
-    def references(self, data: DataConfig) -> list[Reference]:
+    def references(self, data: DataConfig) -> list[BaselineResult]:
         """The errors of a seasonal forecast and of a ridge regression on the test part."""
         from miras.tasks.forecasting.baselines import ridge, seasonal_naive
         from miras.tasks.forecasting.table import read_table
@@ -138,8 +138,8 @@ class Forecast(TaskConfig):
         naive = seasonal_naive(parts.test, self.lookback, self.horizon, season)
         linear = ridge(parts, self.lookback, self.horizon)
         return [
-            Reference(f"seasonal naive ({season} of {self.lookback} values)", naive._asdict()),
-            Reference(f"ridge ({self.lookback} values less their mean)", linear._asdict()),
+            BaselineResult(f"seasonal naive ({season} of {self.lookback} values)", naive._asdict()),
+            BaselineResult(f"ridge ({self.lookback} values less their mean)", linear._asdict()),
         ]
 
     def read_parts(self, data: DataConfig) -> "Parts":

@@ -18,7 +18,7 @@ from miras.train.checkpoints.checkpointer import saved_steps
 from miras.train.config import Parent, RunConfig
 from miras.train.load import Run, load_run
 from miras.train.objective_of import objective_of
-from miras.train.program import Program
+from miras.train.program import TrainingProgram
 from miras.train.state import Params, TrainState, create_from
 
 
@@ -79,7 +79,7 @@ class InitialParameters(NamedTuple):
         text += f", with new {', '.join(fit.new)}" if fit.new else ""
         return f"{text}." if fit.whole else f"{text}; not taken: {fit.summary}."
 
-    def state(self, program: Program, own: TrainState) -> TrainState:
+    def state(self, program: TrainingProgram, own: TrainState) -> TrainState:
         """The state before the first step.
 
         Args:
