@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import schedule
+from miras.analysis.plan import schedule
 
 RESULTS = Path(__file__).parent / "results" / "tpu_schedule.json"
 HEADS = 4

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import schedule
+from miras.analysis.plan import schedule
 from benchmarks.tpu_schedule import CASES, RESULTS, Case, key, measure, table
 
 pytestmark = [pytest.mark.tpu_aot, pytest.mark.multiprocess]
