@@ -59,8 +59,16 @@ CASES = (
 )
 
 
-def case_of(case: Case) -> tuple[Any, dict[str, Any], Any]:
-    """(the rule, options of `scan`, its arrays in their shapes): two chunks of one row."""
+def case_of(
+    case: Case, heads: int = HEADS, tokens: int | None = None
+) -> tuple[Any, dict[str, Any], Any]:
+    """(the rule, options of `scan`, its arrays in their shapes): of one row.
+
+    Args:
+        case: the rule and its sizes.
+        heads: of the row.
+        tokens: of the row; two chunks, 256 at least, if not given.
+    """
     import jax
 
     import miras
@@ -69,7 +77,7 @@ def case_of(case: Case) -> tuple[Any, dict[str, Any], Any]:
 
     preset, *changes = case.rule.split()
     config = override(miras.preset(preset), *changes)
-    sizes: Any = {"T": max(2 * case.chunk, 256), "H": HEADS, "dk": case.width}
+    sizes: Any = {"T": tokens or max(2 * case.chunk, 256), "H": heads, "dk": case.width}
     terms = config.layer.terms(config.rule)
     inputs = random_inputs(config.rule, terms=terms, dtype="float32", **sizes)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)

@@ -77,6 +77,7 @@ def add_parser(commands: Any) -> None:
 def _run(args: argparse.Namespace) -> int:
     from miras.analysis.plan.job import Job
     from miras.analysis.plan.predict import predict
+    from miras.analysis.plan.scheduled import scheduled
 
     config, tokens, mesh_given = _config(args)
     slices = _slices(args)
@@ -98,6 +99,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.search:
         return _search(args, plans)
     found, told = _compiled(args, plans)
+    plans = [scheduled(plan, x) for plan, x in zip(plans, found, strict=True)]
     told += _measured(args.measured, plans)
     if args.json:
         from miras.analysis.plan.record import as_dict
@@ -186,6 +188,7 @@ def _search(args: argparse.Namespace, plans: "list[Prediction]") -> int:
 
     from miras.analysis.plan import tables
     from miras.analysis.plan.record import as_dict
+    from miras.analysis.plan.scheduled import scheduled
     from miras.analysis.plan.search import search
 
     console = Console()
@@ -193,6 +196,7 @@ def _search(args: argparse.Namespace, plans: "list[Prediction]") -> int:
         found = search(plan.job.config, plan.job.slice)
         best = [x.prediction for x in found if x.prediction and x.prediction.fits][:_BEST]
         compiled, told = _compiled(args, best)
+        best = [scheduled(plan, x) for plan, x in zip(best, compiled, strict=True)]
         if args.json:
             rows: list[dict[str, Any]] = [
                 {"run": c.overrides, "verdict": c.verdict}

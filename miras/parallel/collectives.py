@@ -18,6 +18,9 @@ _CALLED = re.compile(r"(?:calls|to_apply|body|true_computation|false_computation
 _ALONE = re.compile(r"replica_groups=(?:\{\{\d+\}(?:,\{\d+\})*\}|\[\d+,1\]<)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"?known_trip_count"?:\{"n":"(\d+)"\}')
+_CONDITION = re.compile(r"\bcondition=%?([\w.-]+)")
+_INTEGER = re.compile(r"%?([\w.-]+) = s32\[\]\S* constant\((\d+)\)")
+_LESS = re.compile(r"ROOT .* compare\([^,]+, %?([\w.-]+)\), direction=LT")
 _SHAPE = re.compile(r"\b(pred|[suf]\d+|bf16|f8\w*)\[([\d,]*)\]")
 _NAME = re.compile(r'op_name="([^"]*)"')
 _SENT = re.compile(r'= (.+?) send\(.*_xla_megascale_transfer_type="(\w+)"')
@@ -54,8 +57,17 @@ class Collective(NamedTuple):
 
 def collectives(text: str) -> list[Collective]:
     """All collectives of a compiled program, from its text, but those of each device alone."""
+    return list(_collectives(text))
+
+
+def executed(text: str) -> Iterator[tuple[str, int, int]]:
+    """The lines of the instructions of a compiled program, each with the loops around it and its
+    runs in a call, where the number of passes of its loops is known.
+
+    A computation that several instructions call comes once for each of them.
+    """
     bodies, entry = _computations(text)
-    return list(_within(bodies, entry, 0, 1))
+    return _within(bodies, entry, 0, 1)
 
 
 def between_slices(text: str) -> list[tuple[str, int]]:
@@ -71,21 +83,42 @@ def between_slices(text: str) -> list[tuple[str, int]]:
     ]
 
 
-def _within(bodies: dict[str, list[str]], name: str, loops: int, runs: int) -> Iterator[Collective]:
-    for line in bodies.get(name, ()):
+def _collectives(text: str) -> Iterator[Collective]:
+    for line, loops, runs in executed(text):
         if (found := _OP.search(line)) and not _ALONE.search(line):
             source = _NAME.search(line)
             size = max((_bytes(*shape) for shape in _SHAPE.findall(found[1])), default=0)
             yield Collective(found[2], size, loops, runs, source[1] if source else "")
-        elif loop := _WHILE.search(line):
-            trips = _TRIPS.search(line)
-            yield from _within(bodies, loop[1], loops + 1, runs * int(trips[1] if trips else 1))
+
+
+def _within(
+    bodies: dict[str, list[str]], name: str, loops: int, runs: int
+) -> Iterator[tuple[str, int, int]]:
+    for line in bodies.get(name, ()):
+        yield line, loops, runs
+        if loop := _WHILE.search(line):
+            yield from _within(bodies, loop[1], loops + 1, runs * _passes(bodies, line))
         else:
             inner = _CALLED.findall(line)
             for branches in _BRANCHES.findall(line):
                 inner += [branch.strip().lstrip("%") for branch in branches.split(",")]
             for called in inner:
                 yield from _within(bodies, called, loops, runs)
+
+
+def _passes(bodies: dict[str, list[str]], loop: str) -> int:
+    """Passes of a loop, or 1 if they are unknown.
+
+    CPUs' and GPUs' compilers write them beside it. That for TPUs does not: its loops count from 0,
+    and go on while the counter is less than a constant of their conditions.
+    """
+    if known := _TRIPS.search(loop):
+        return int(known[1])
+    condition = _CONDITION.search(loop)
+    lines = bodies.get(condition[1], ()) if condition else ()
+    constants = {found[1]: int(found[2]) for line in lines if (found := _INTEGER.search(line))}
+    tests = [found[1] for line in lines if (found := _LESS.search(line))]
+    return constants.get(tests[0], 1) if len(tests) == 1 else 1
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:

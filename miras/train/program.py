@@ -85,12 +85,20 @@ class TrainingProgram:
         alive = jax.ShapeDtypeStruct((), jnp.bool_, sharding=self.replicated)
         return abstract(self.shapes, self.shardings), batches, alive
 
+    def trace(self) -> Any:
+        """The step, traced: `.jaxpr` has its equations, for one of the devices where it is split.
+
+        jax traces it once, as long as the program is kept.
+        """
+        with jax.set_mesh(self.mesh):
+            return self.step.trace(*self.inputs())
+
     def lower(self) -> Any:
         """The step, lowered for the devices of the mesh: `.compile()` compiles it ahead."""
         platform = self.mesh.devices.flat[0].platform
         absent = platform != jax.default_backend()  # the devices of a topology
+        traced = self.trace()
         with jax.set_mesh(self.mesh):
-            traced = self.step.trace(*self.inputs())
             return traced.lower(lowering_platforms=(platform,) if absent else None)
 
     def compile(self) -> Callable[[TrainState, Batch, Array], tuple[TrainState, StepMetrics]]:

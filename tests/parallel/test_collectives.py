@@ -35,6 +35,24 @@ def test_collectives_in_loops_of_the_source_and_of_the_compiler():
     assert (pair.kind, pair.bytes) == ("all-reduce", 32)
 
 
+CONDITION = """\
+%cond (p: (s32[], f32[8])) -> pred[] {
+  %n = s32[]{:T(128)} constant(24), backend_config={"flag_configs":[]}
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %n), direction=LT, metadata={op_name="while/cond/lt"}
+}
+
+"""
+
+
+def test_passes_of_a_loop_are_read_from_its_condition_where_the_compiler_does_not_write_them():
+    """As the text of a program for TPUs has them."""
+    unknown = TEXT.replace('{"known_trip_count":{"n":"3"}}', "{}")
+    assert [found.runs for found in collectives(unknown)] == [1, 1, 1]
+    text = unknown.replace("%body (p:", CONDITION + "%body (p:", 1)
+    assert [found.runs for found in collectives(text)] == [24, 24 * 24, 1]
+
+
 def test_all_loops_count_in_programs_without_names():
     unnamed = "\n".join(line.partition(", metadata=")[0] for line in TEXT.splitlines())
     assert [found.depth for found in collectives(unnamed)] == [1, 2, 0]

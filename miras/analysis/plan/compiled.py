@@ -1,4 +1,4 @@
-"""The compiled plan: HBM by kind and collectives, read from the step that the TPU's compiler makes.
+"""The compiled plan: HBM by kind, collectives and kernels of the step that the compiler makes.
 
 Results are kept in the user's cache folder, by everything that they depend on.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from miras import __version__
+from miras.analysis.plan import schedule
 from miras.analysis.plan.assignment import FLAGS, at_peak
 from miras.analysis.plan.job import Job
 from miras.analysis.plan.kinds import by_kind
@@ -24,6 +25,7 @@ from miras.errors import ConfigError
 from miras.runtime.files import write_atomically
 
 _SECONDS = 24 * 3600
+_FORMAT = 2  # of what is kept; 2: with kernels, and collectives by the passes of their loops
 
 
 class Compiled(NamedTuple):
@@ -37,6 +39,8 @@ class Compiled(NamedTuple):
             last two of a step.
         between_slices: dicts of kind and bytes, of what leaves a slice.
         seconds: that compiling took.
+        kernels: dicts of the fields of `step_kernels.StepKernel`.
+        unscheduled: why the kernels' schedules could not be read; "" if they could.
     """
 
     error: str
@@ -45,6 +49,8 @@ class Compiled(NamedTuple):
     collectives: list[dict[str, Any]]
     between_slices: list[dict[str, Any]]
     seconds: float
+    kernels: list[dict[str, Any]]
+    unscheduled: str
 
 
 def why_not(job: Job) -> str:
@@ -79,17 +85,21 @@ def _compile(job: Job, plugins: Sequence[str]) -> Compiled:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config, result, dump = folder / "config.json", folder / "result.json", folder / "dump"
+        schedules = folder / "schedules"
         config.write_text(json.dumps(to_dict(job.config)))
         flags = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS.format(dump)}"
+        tpu_flags = os.environ.get("LIBTPU_INIT_ARGS", "")
         # The compiled step is needed in full: one from a cache would dump nothing.
         environment = os.environ | {
             "XLA_FLAGS": flags.strip(),
+            "LIBTPU_INIT_ARGS": f"{tpu_flags} {schedule.FLAGS.format(schedules)}".strip(),
             "JAX_PLATFORMS": "cpu",
             "JAX_ENABLE_COMPILATION_CACHE": "false",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",
         }
         command = [sys.executable, "-m", "miras.analysis.plan.compiler", str(config)]
-        command += [job.slice.topology, str(job.slice.slices), str(result), *plugins]
+        command += [job.slice.topology, str(job.slice.slices), str(result)]
+        command += [str(schedules), *plugins]
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False
         )
@@ -101,9 +111,9 @@ def _compile(job: Job, plugins: Sequence[str]) -> Compiled:
             )
         values = json.loads(result.read_text())
         if "error" in values:
-            return Compiled(values["error"], 0, {}, [], [], values["seconds"])
+            return Compiled(values["error"], 0, {}, [], [], values["seconds"], [], "")
         kinds = by_kind(at_peak(dump), job)
-    wanted = ("peak", "collectives", "between_slices", "seconds")
+    wanted = ("peak", "collectives", "between_slices", "seconds", "kernels", "unscheduled")
     return Compiled(error="", kinds=kinds, **{name: values[name] for name in wanted})
 
 
@@ -120,7 +130,16 @@ def _key(job: Job) -> str:
     train = {n: v for n, v in values["train"].items() if not n.endswith(("every", "minutes"))}
     libraries = {name: _version(name) for name in ("jax", "jaxlib", "libtpu", "flax", "optax")}
     text = json.dumps(
-        [values["model"], data, train, job.sizes, job.slice.topology, libraries, __version__],
+        [
+            values["model"],
+            data,
+            train,
+            job.sizes,
+            job.slice.topology,
+            libraries,
+            __version__,
+            _FORMAT,
+        ],
         sort_keys=True,
     )
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -20,6 +20,10 @@ from miras.analysis.plan.traffic import Exchange, step_traffic
 
 # Arrays that one pass of a block writes and reads, over those that are live at the peak.
 _TOUCHED = 0.75
+FITTED = (
+    "memory kernels: cycles of the products of each chunk, and a fit of vector work to the "
+    "compiler's schedules for v5e"
+)
 ATTENTION = 0.5  # share of the efficiency of large products that attention's kernels reach
 
 
@@ -38,6 +42,7 @@ class Prediction:
         hidden: seconds of links that overlap with computation.
         exposed: seconds of links that do not.
         assumptions: sentences.
+        fitted: seconds in memories by the fit, where `kernels` is by the compiled schedule.
     """
 
     job: Job
@@ -50,6 +55,7 @@ class Prediction:
     hidden: float
     exposed: float
     assumptions: tuple[str, ...]
+    fitted: float | None = None
 
     @property
     def core(self) -> float:
@@ -120,8 +126,12 @@ def predict(job: Job) -> Prediction:
     )
 
 
-def _memories(job: Job) -> Iterator[tuple[Any, Any, int, int]]:
-    """(rule, the mixer's config, width of a head, heads) of each memory of the pattern."""
+def memories(job: Job) -> Iterator[tuple[Any, Any, int, int]]:
+    """(rule, the mixer's config, width of a head, heads) of each memory of the pattern.
+
+    Args:
+        job: the run.
+    """
     for block, heads in job.blocks():
         for config, width, own in mixers(block, job.config.model.width, heads):
             for rule in config.mixer.rules(config):
@@ -134,7 +144,7 @@ def _kernels(job: Job, flops: Flops) -> float:
     if chip.units is None:
         return flops.in_memories / (job.slice.chips * chip.flops * chip.small)
     total = 0.0
-    for rule, config, head, heads in _memories(job):
+    for rule, config, head, heads in memories(job):
         each = kernels.cycles(rule, config.options, config.layer, head, chip.units)
         tokens = job.step_tokens * heads * job.groups / job.slice.chips
         total += kernels.seconds(chip, each, tokens, flops.memory_passes - 1)
@@ -158,10 +168,7 @@ def _assumptions(job: Job) -> Iterator[str]:
     chip = job.slice.chip
     if chip.units is not None:
         yield chip.assumption()
-        yield (
-            "memory kernels: cycles of the products of each chunk, and a fit of vector work to "
-            "the compiler's schedules for v5e"
-        )
+        yield FITTED
     else:
         yield (
             f"memories on {chip.name}: {chip.small:.0%} of the peak, for want of a schedule; "

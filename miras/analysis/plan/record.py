@@ -42,6 +42,7 @@ def as_dict(
             name: getattr(plan, name)
             for name in ("products", "hbm", "kernels", "hidden", "exposed", "step")
         },
+        "kernels_by_fit": plan.fitted,
         "bound": plan.bound,
         "utilisation": plan.utilisation,
         "tokens_per_second": plan.tokens_per_second,

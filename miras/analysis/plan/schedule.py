@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-FLAGS = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true"  # for LIBTPU_INIT_ARGS
+# For LIBTPU_INIT_ARGS, with the name of a folder. Without the expression the listings of all passes
+# are dumped: 3 GB of a step of two layers.
+FLAGS = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=final_"
 
 _BUNDLE = re.compile(r"^ *(?:0x[0-9a-f]+|0) *(?:([A-Z]{2}):)? *:? *(>*) *\{")
 _UNITS = re.compile(r"^\d+( \d+)+ *$")
@@ -31,13 +33,30 @@ class Kernel(NamedTuple):
     vmem: int
 
 
-def read(dump: Path, name: str, trips: Sequence[int]) -> Kernel:
-    """The schedule of the kernel of this name.
+def bundles(dump: Path, instruction: str, trips: Sequence[float]) -> float:
+    """Bundles of a grid step of one kernel of a program.
+
+    Args:
+        dump: the folder that FLAGS named.
+        instruction: of the compiled program, as in "miras_forward.3".
+        trips: how often each loop inside of a grid step runs in it, in their order.
+
+    Raises:
+        ValueError: the dump has no listing of it, or one with another number of loops.
+    """
+    listings = sorted(dump.glob(f"*-{instruction}-[0-9]*[0-9]-final_bundles.txt"))
+    if not listings:
+        raise ValueError(f"the compiler dumped no schedule of {instruction}")
+    return _bundles(listings[-1].read_text().splitlines(), trips)
+
+
+def read(dump: Path, name: str, trips: Sequence[float]) -> Kernel:
+    """The schedule of the only kernel of this name.
 
     Args:
         dump: the folder that FLAGS named.
         name: of the `pallas_call`.
-        trips: how often each loop inside of a grid step runs, in their order.
+        trips: how often each loop inside of a grid step runs in it, in their order.
     """
     (listing,) = dump.glob(f"*-{name}.*[0-9]-final_bundles.txt")
     (units,) = dump.glob(f"*-{name}.*final_hlo-static-per-bundle-utilization.txt")
@@ -49,31 +68,33 @@ def read(dump: Path, name: str, trips: Sequence[int]) -> Kernel:
     )
 
 
-def _bundles(lines: Sequence[str], trips: Sequence[int]) -> float:
+def _bundles(lines: Sequence[str], trips: Sequence[float]) -> float:
     """Bundles of a grid step: those of the outer loop, and of loops inside it by their trips.
 
     What is skipped but for the first or the last step (a region behind a branch) is left out.
     """
-    loops: list[
-        int
-    ] = []  # of each bundle: 0 for the grid's, 1, 2, ... for those inside, -1 outside
+    # Of each bundle: 0 for the grid's loop, 1, 2, ... for those inside, in their order, -1 outside.
+    loops: list[int] = []
     branch: dict[int, int] = {}  # by depth, where the last branch stands
+    current = {0: -1, 1: 0}  # by depth, the loop
     inside = 0
     for line in lines:
         match = _BUNDLE.match(line)
         if not match:
             continue
         label, depth = match[1], len(match[2])
-        if label == "PF" and depth in branch:
-            start = branch.pop(depth) + 5  # behind the branch and its four delay slots
-            skipped = 0 if depth == 1 else inside
-            loops[start:] = [-1 if loop == skipped else loop for loop in loops[start:]]
         if label == "LB":
             branch.pop(depth, None)
-            inside += depth == 2
+            if depth >= 2:
+                inside += 1
+                current[depth] = inside
+        loop = current.get(depth, inside)
+        if label == "PF" and depth in branch:
+            start = branch.pop(depth) + 5  # behind the branch and its four delay slots
+            loops[start:] = [-1 if each == loop else each for each in loops[start:]]
         if "sbr.rel" in line:
             branch[depth] = len(loops)
-        loops.append({0: -1, 1: 0}.get(depth, inside))
+        loops.append(loop)
     if inside != len(trips):
         raise ValueError(f"the kernel has {inside} loops in a grid step, not {len(trips)}")
     return loops.count(0) + sum(n * loops.count(i) for i, n in enumerate(trips, 1))

@@ -126,8 +126,16 @@ def compiled_table(plans: Sequence[Prediction], found: Sequence[Compiled]) -> Ta
         where = "in the layers" if in_layers else "outside"
         row(f"  {kind}, {where}", lambda _, x, key=(in_layers, kind): _collectives(unit, x, key))
     made.add_section()
+    if any(plan.fitted is not None for plan in plans):
+        row("memory kernels, ms (by the fit)", lambda p, _: _kernels(p))
     row("seconds to compile", lambda _, x: f"{x.seconds:.0f}")
     return made
+
+
+def _kernels(plan: Prediction) -> str:
+    if plan.fitted is None:
+        return ""
+    return f"{_milliseconds(plan.kernels)} ({_milliseconds(plan.fitted)})"
 
 
 def _beside(unit: _Unit, size: int, memory: MemoryUse, kind: str) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from miras.analysis.plan import schedule
 from benchmarks.tpu_schedule import CASES, RESULTS, Case, key, measure, table
+from miras.analysis.plan import schedule
 
 pytestmark = [pytest.mark.tpu_aot, pytest.mark.multiprocess]
 
