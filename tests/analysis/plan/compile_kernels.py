@@ -34,7 +34,7 @@ def kernels_of(case: str, heads: int, tokens: int, dump: Path) -> list[dict[str,
 
     with jax.set_mesh(Mesh(np.array(topology_devices("v5e:2x2")[:1]), ("chip",))):
         traced = jax.jit(jax.grad(total)).trace(shapes)
-        text = traced.lower(lowering_platforms=("tpu",)).compile().as_text()
+        text = traced.lower(lowering_platforms=("tpu",)).compile().as_text() or ""
     return [kernel._asdict() for kernel in step_kernels(traced.jaxpr.jaxpr, text, dump)]
 
 
