@@ -72,4 +72,32 @@ def both(monkeypatch, device, loss, *arguments):
     return want, got, calls
 
 
+def by_name(tree):
+    """The leaves of a tree as NumPy arrays, by their paths."""
+    return {jax.tree_util.keystr(at): np.asarray(x) for at, x in jax.tree.leaves_with_path(tree)}
+
+
+def neighbours(params):
+    """Each parameter moved to the next float32 above or below it, at random."""
+    rng = np.random.default_rng(0)
+
+    def move(p):
+        towards = rng.choice(np.asarray([-np.inf, np.inf], np.float32), p.shape)
+        return jnp.asarray(np.nextafter(np.asarray(p), towards))
+
+    return jax.tree.map(move, params)
+
+
+def size_of_terms(gradients, name):
+    """The largest entry of a gradient; of a gate's bias, that of its projection's kernel too.
+
+    The bias is the kernel's row for an input of 1: both sum the same gradients by logits, over
+    tokens. In the bias they may cancel. MAC normalises what its memory reads, so a factor common to
+    all rates of linear attention changes almost nothing: terms of 200, by magnitude, sum to 0.2.
+    """
+    kernel = name.partition(".value")[0].replace("['biases']", "['kernels']")
+    parts = [x for other, x in gradients.items() if other == name or other.startswith(kernel)]
+    return max(np.max(np.abs(x)) for x in parts)
+
+
 DEVICES = pytest.mark.parametrize("device", ["tpu", "gpu"])

@@ -21,14 +21,18 @@ from tests.attention.attended import (
     H,
     T,
     both,
+    by_name,
     in_a_kernel,
+    neighbours,
     persistent,
     run,
+    size_of_terms,
     streams,
 )
 
 # A memory beside the attention that is soon traced and compiled.
 SHORT = ("rule.memory=matrix", "algorithm=gd", "remat=none")
+LINEAR = ("bias=dot", "retention=none")  # linear attention
 
 
 @DEVICES
@@ -136,6 +140,13 @@ def test_models_of_packed_documents_attend_in_the_kernel(preset, device, monkeyp
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    "memory",
+    [
+        pytest.param((), id="delta"),
+        pytest.param(LINEAR, id="linear", marks=pytest.mark.exhaustive),
+    ],
+)
+@pytest.mark.parametrize(
     ("persists", "device"),
     [
         (3, "tpu"),
@@ -143,30 +154,40 @@ def test_models_of_packed_documents_attend_in_the_kernel(preset, device, monkeyp
         pytest.param(3, "gpu", marks=pytest.mark.exhaustive),  # test_flash has it in training
     ],
 )
-def test_mac_attends_in_the_kernel(persists, device, monkeypatch):
-    """To what it recalls and what it reads, [h || x]: on TPUs in whole segments of 128 tokens."""
+def test_mac_attends_in_the_kernel(memory, persists, device, monkeypatch):
+    """To what it recalls and what it reads, [h || x]: on TPUs in whole segments of 128 tokens.
+
+    The bound is that of attention's values, times the size of what a gradient sums. XLA's own form
+    with each parameter moved to a neighbouring float32 must be within it, or it is too small.
+    """
     words = ("layers=1", "width=16", "heads=1", "vocab=16", f"attention.persistent={persists}")
-    words += ("attention.segment=128", "attention.window=100", *SHORT)
+    words += ("attention.segment=128", "attention.window=100", *SHORT, *memory)
     model = LanguageModel(miras.override(miras.preset("titans_mac"), *words), nnx.Rngs(0))
     tokens = jax.random.randint(jax.random.key(0), (1, T + 20), 0, 16)
+    graph, params = nnx.split(model)
 
-    def loss(model):
-        logits, _ = model(tokens)
+    def loss(params):
+        logits, _ = nnx.merge(graph, params)(tokens)
         return jnp.sum(jnp.sin(logits)), logits
 
-    def found():
-        return nnx.jit(nnx.grad(loss, has_aux=True))(model)  # made anew: what attends is traced
+    def found(*cases):
+        call = jax.jit(jax.grad(loss, has_aux=True))  # made anew: what attends is traced
+        return [by_name(call(case)) for case in cases]
 
-    want = found()
+    want, beside = found(params, neighbours(params))
+    sizes = {name: size_of_terms(want, name) for name in want}
 
-    def compare(got, want):
-        np.testing.assert_allclose(got, want, atol=16 * 16 * 2**-24 * max(1, np.max(np.abs(want))))
+    def compare(got):
+        for name, size in sizes.items():
+            atol = 16 * 16 * 2**-24 * max(1, size)
+            np.testing.assert_allclose(got[name], want[name], atol=atol, err_msg=name)
 
+    compare(beside)
     with in_a_kernel(monkeypatch, device, mac) as calls:
-        got = found()
+        (got,) = found(params)
     asked = {(q.shape[1], k.shape[1], y is not None) for q, k, *_, y in calls}
     assert asked == {(128, 256, True), (20, 40, device == "gpu")}
-    jax.tree.map(compare, got, want)
+    compare(got)
 
 
 @pytest.mark.gpu
