@@ -7,6 +7,7 @@ import jax
 
 from miras.backends.pallas.tpu.blocks import block_shapes, block_values, to_stored, value_blocks
 from miras.backends.pallas.tpu.register_lowerings import evaluate_on_tpu
+from miras.backends.pallas.tpu.summed_products import with_summed_products
 from miras.backends.pallas.trace.live_step import LiveStep
 from miras.backends.pallas.trace.operands import ScanOperands
 from miras.backends.pallas.trace.program import Program, shapes_of, trace
@@ -78,6 +79,7 @@ def _on_blocks(
     results: Any,
 ) -> BlockProgram:
     one = operands.tile_shapes()
+    program = with_summed_products(program)
     captured = shapes_of(program.constants)
     shapes = captured, one.flags, one.constants, one.memory, one.streams, *more_shapes
     stored = block_shapes(captured), blocks.flags, *blocks[:3], *more_blocks

@@ -249,6 +249,24 @@ def _cheaper(x: RegisterMatrix, axis: int, preferred: int) -> tuple[Array, int]:
     return x.layouts.get(x.side ^ turn), axis ^ turn
 
 
+@IN_REGISTERS.register(lax.concatenate_p)
+def concatenate(eqn: JaxprEqn, inputs: list[Any], evaluate: Evaluate):
+    """Matrices one after another, in a layout that all of them have."""
+    del evaluate
+    if not all(isinstance(x, RegisterMatrix) for x in inputs):
+        return NotImplemented
+    source = source_of(eqn)
+
+    def of(side: int) -> Array:
+        with source():
+            parts = [x.layouts.get(x.side ^ side) for x in inputs]
+            return jnp.concatenate(parts, axis=eqn.params["dimension"] ^ side)
+
+    sides = [s for s in (0, 1) if all(x.layouts.has(x.side ^ s) for x in inputs)] or [0]
+    makers = [functools.partial(of, side) if side in sides else None for side in (0, 1)]
+    return [RegisterMatrix(out_avals(eqn)[0].shape, Layouts(makers))]
+
+
 @IN_REGISTERS.register(lax.transpose_p)
 def transpose(eqn: JaxprEqn, inputs: list[Any], evaluate: Evaluate):
     """A matrix whose layouts change sides: nothing is moved."""
