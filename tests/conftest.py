@@ -218,4 +218,4 @@ def forget_programs():
             jax.clear_caches()
 
 
-MOST_PIECES = 40_000
+MOST_PIECES = 30_000
