@@ -23,6 +23,9 @@ _REGISTER = 1024  # entries
 # Products of the backward pass, which recomputes the forward pass, over those of the forward pass;
 # the inverse of an exact rule is made once.
 _BACKWARD, _BACKWARD_EXACT = 3, 2.2
+# The same where a weight has many entries: products that are summed to its gradient are one product
+# there, see `backends.pallas.tpu.summed_products`.
+_BACKWARD_JOINED, _MANY_ENTRIES = 2.5, 2**16
 
 
 class Cycles(NamedTuple):
@@ -62,14 +65,16 @@ def cycles(
     """
     padded = update_and_read_flops(rule, options, layer, head, 1, multiple=units.size)
     products = sum(padded) / (2 * units.number * units.rows * units.size**2)
-    entries = sum(leaf.size for leaf in weights_of(rule, *head_widths(layer, head, 1)).values())
-    registers = math.ceil(entries / _REGISTER) / options.chunk
+    sizes = [leaf.size for leaf in weights_of(rule, *head_widths(layer, head, 1)).values()]
+    registers = math.ceil(sum(sizes) / _REGISTER) / options.chunk
 
     def total(passes: float, vectors: _Vectors) -> float:
         operations = vectors.register + vectors.link * (rule.retention.linked is not None)
         return passes * products + vectors.token + operations * registers
 
-    backward = _BACKWARD_EXACT if options.exact else _BACKWARD
+    joined = max(sizes) >= _MANY_ENTRIES
+    backward = _BACKWARD_JOINED if joined else _BACKWARD
+    backward = _BACKWARD_EXACT if options.exact else backward
     return Cycles(total(1, _FORWARD_VECTORS), total(backward, _BACKWARD_VECTORS))
 
 
