@@ -3,7 +3,7 @@
 Command:   python -m experiments.presets            (or `make table`; resumes where it stopped)
            --only yaad hope --seeds 2 for other presets or seeds; --steps and KEY=VALUE start
            another study, for which --results names another folder.
-Cost:      2 to 8 minutes per run on one busy core, for 33 runs.
+Cost:      2 to 10 minutes per run on one busy core, for 33 runs.
 Expected:  see experiments/README.md. Kept in results/presets.jsonl and presets.png.
 
 Presets differ in the size of their learned initial memory, so the SwiGLU's width is chosen for
