@@ -75,7 +75,7 @@ def with_summed_products(program: Program) -> Program:
     def joined(constants: list[Array], args: list[Array]) -> list[Array]:
         values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *args], strict=True))
         for eqn in jaxpr.eqns:
-            if absorbed.issuperset(eqn.outvars):
+            if absorbed.issuperset(eqn.outvars):  # also where there are none: a call for nothing
                 continue
             with source_of(eqn)():
                 if eqn.outvars[0] in sums:
@@ -126,9 +126,9 @@ def _sums(jaxpr: Jaxpr) -> tuple[dict[Any, SumOfProducts], set[Any]]:
     sums: dict[Any, SumOfProducts] = {}
     absorbed: set[Any] = set()
     for eqn in reversed(jaxpr.eqns):
-        (var, *_) = eqn.outvars
-        if not _adds(eqn) or var in absorbed:
+        if not _adds(eqn) or eqn.outvars[0] in absorbed:
             continue
+        (var,) = eqn.outvars
         terms, inner = _terms(eqn, makers, uses)
         products = [_product(term, makers, uses) for term in terms]
         joined = [group for group in _groups(products) if len(group) > 1]

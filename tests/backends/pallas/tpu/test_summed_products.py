@@ -65,6 +65,19 @@ def test_products_and_sums_that_others_need_stay():
     assert len(products(before)) == len(products(after)) == 3
 
 
+def test_calls_without_results_are_left_out():
+    """Such a call stays in a program where nothing of what it computed is needed."""
+
+    def gradient(x1, y1, x2, y2):
+        jax.jit(lambda x: ())(x1)
+        return over_rows(x1, y1) + over_rows(x2, y2)
+
+    before, after = both(gradient, *matrices(*2 * XY))
+    assert any(not eqn.outvars for eqn in before.jaxpr.eqns)
+    assert all(eqn.outvars for eqn in after.jaxpr.eqns)
+    assert len(products(after)) == 1
+
+
 @pytest.mark.parametrize(
     ("tokens", "width", "hidden", "count"),
     [
