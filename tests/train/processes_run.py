@@ -35,7 +35,7 @@ with failures_end_the_process():
     from miras.runtime.signals import Interrupted
     from miras.train import RunConfig, program, train, trainer
 
-    compile_step = program.Program.compile
+    compile_step = program.TrainingProgram.compile
 
     def compile_recording(self):
         if int(at) == -2:
@@ -59,7 +59,7 @@ with failures_end_the_process():
 
         return recording
 
-    program.Program.compile = compile_recording
+    program.TrainingProgram.compile = compile_recording
     try:
         train(from_json(RunConfig, open(path).read()), out)
     except Interrupted as end:

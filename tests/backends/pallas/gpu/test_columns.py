@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import miras
-from miras.backends.dispatch import BACKENDS, Entry
+from miras.backends.dispatch import BACKENDS, RegisteredBackend
 from miras.backends.pallas.gpu.columns import independent, split_columns
 from miras.backends.xla.backend import Tiling, Xla
 from miras.backends.xla.loop import scan_tiles
@@ -26,7 +26,7 @@ def test_which():
 @pytest.mark.parametrize("name", ["gla", "rwkv7", "deltaproduct"])
 def test_columns_are_heads_of_their_own(name, monkeypatch):
     tiling = Tiling(loop=split_columns(scan_tiles, 2))
-    monkeypatch.setitem(BACKENDS, "columns", Entry(lambda: Xla(tiling)))
+    monkeypatch.setitem(BACKENDS, "columns", RegisteredBackend(lambda: Xla(tiling)))
     static, arrays = call(name, B=2, T=5, H=2, dk=4, dtype=np.float32)
     want = value_and_gradients(static, arrays, backend="xla", chunk=4)
     got = value_and_gradients(static, arrays, backend="columns", chunk=4)
