@@ -105,7 +105,7 @@ def _backward(
 
 def _program(program: Program, layout: GpuLayout) -> PhasedProgram:
     if layout.blocks is None:
-        return in_one_phase(program)
+        return in_one_phase(program, looped=layout.looped)
     found = in_blocks(program, layout.blocks)
     assert isinstance(found, PhasedProgram), found  # `plan` chose blocks that work
     return found

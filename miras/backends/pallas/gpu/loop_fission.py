@@ -1,5 +1,6 @@
 """Loop fission: in which phase of a `PhasedProgram` each equation of a program is."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from miras.backends.pallas.gpu.phased_program import (
     PhasedProgram,
     variable_shapes,
 )
+from miras.backends.pallas.gpu.registers import register_bytes
+from miras.backends.pallas.gpu.sinking import sunk
 from miras.backends.pallas.gpu.triton import is_elementwise
 from miras.backends.pallas.trace.hidden_blocks import (
     ACCUMULATORS,
@@ -29,9 +32,16 @@ from miras.backends.pallas.trace.program import Program, trace
 from miras.backends.pallas.trace.shared_lowerings import CALLS
 
 
-def in_one_phase(program: Program) -> PhasedProgram:
-    """A tile's program in one phase, without blocks."""
-    return _Graph(_inlined(program), None).in_phases()
+def in_one_phase(program: Program, *, looped: bool = False) -> PhasedProgram:
+    """A tile's program in one phase, without blocks.
+
+    Args:
+        program: of a tile.
+        looped: whether the kernel goes through all tiles. Then the program is small, and its
+            equations and writes keep their order; else values live as short as they can.
+    """
+    phased = _Graph(_inlined(program), None, sink=not looped).in_phases()
+    return dataclasses.replace(phased, eager=not looped)
 
 
 def in_blocks(program: Program, blocks: HiddenBlocks) -> PhasedProgram | str:
@@ -62,11 +72,13 @@ class _Graph:
     A reduction of the hidden dimension ends with its phase's loop: its readers are in a later one.
     """
 
-    def __init__(self, program: Program, blocks: HiddenBlocks | None):
+    def __init__(self, program: Program, blocks: HiddenBlocks | None, *, sink: bool = False):
         self.program, self.blocks = program, blocks
         jaxpr = program.jaxpr
         self.results = dict.fromkeys(variables(jaxpr.outvars))
         self.eqns = live_equations(jaxpr.eqns, list(self.results))
+        if sink:
+            self.eqns = sunk(self.eqns, register_bytes)
         self.reductions = [reduces_hidden(eqn, blocks) for eqn in self.eqns]
         self.in_loops = [
             any(is_hidden(x, blocks) for x in (*eqn.invars, *eqn.outvars)) for eqn in self.eqns

@@ -19,9 +19,11 @@ from miras.backends.pallas.trace.jaxprs import Evaluate, evaluate, unpack_scan_i
 from miras.backends.pallas.trace.lowerings import LoweringRule
 
 
-def evaluate_on_gpu(jaxpr: Jaxpr, constants: Sequence[Any], *args: Any) -> list[Any]:
-    """The results of a jaxpr in a GPU kernel, padded."""
-    return evaluate(TRITON, jaxpr, constants, *args)
+def evaluate_on_gpu(
+    jaxpr: Jaxpr, constants: Sequence[Any], *args: Any, **options: Any
+) -> list[Any]:
+    """The results of a jaxpr in a GPU kernel, padded; options as of `evaluate`."""
+    return evaluate(TRITON, jaxpr, constants, *args, **options)
 
 
 def reshapes_padded(eqn: JaxprEqn) -> bool:

@@ -16,8 +16,8 @@ phases; here they are run in a kernel.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +28,7 @@ from jax.extend.core import Literal
 from miras.array_typing import Array
 from miras.backends.pallas.gpu.padded import padded
 from miras.backends.pallas.trace.hidden_blocks import Accumulator, HiddenBlocks, is_hidden
+from miras.backends.pallas.trace.jaxprs import variables
 from miras.backends.pallas.trace.liveness import peak_live_size
 from miras.backends.pallas.trace.program import Program
 
@@ -77,12 +78,14 @@ class PhasedProgram:
         program: the whole, without calls in it; its first arguments are its constants.
         phases: in order.
         spilled: variables that later phases and loops read from memory.
+        eager: whether results are written as soon as they are computed; else at a phase's end.
     """
 
     blocks: HiddenBlocks | None
     program: Program
     phases: tuple[Phase, ...]
     spilled: list[Any]
+    eager: bool = True
 
     @property
     def results(self) -> Any:
@@ -113,15 +116,34 @@ class PhasedProgram:
         return found
 
     def peak_live_size(self, size: Callable[[Any], int]) -> int:
-        """The largest size of all values that are live at once; arguments from their first use."""
+        """The largest size of all values that are live at once, as `__call__` runs it.
+
+        Arguments are live from their first use; results, if they are written at once, until their
+        last.
+        """
+
+        def live(program: Program) -> int:
+            options = {"inputs_on_use": True, "results_until_use": self.eager}
+            return peak_live_size(program.jaxpr, size, **options)
+
         peak = 0
         for phase in self.phases:
-            peak = max(peak, peak_live_size(phase.program.jaxpr, size, inputs_on_use=True))
+            peak = max(peak, live(phase.program))
             for loop in phase.loops:
                 sums = sum(size(var.aval) for var, _ in loop.reduced)
-                body = peak_live_size(loop.program.jaxpr, size, inputs_on_use=True)
-                peak = max(peak, sums + body)
+                peak = max(peak, sums + live(loop.program))
         return peak
+
+    def addresses(self, size: Callable[[Any], int]) -> int:
+        """The total size of the addresses of the arrays in memory, of one block of each.
+
+        Args:
+            size: of the addresses of an array of this shape.
+        """
+        jaxpr = self.program.jaxpr
+        stored = dict.fromkeys(variables((*self.spilled, *jaxpr.invars, *jaxpr.outvars)))
+        shape = self.blocks.block_shape if self.blocks else lambda shape: shape
+        return sum(size(x) for x in variable_shapes(list(stored), shape))
 
     def for_each_block(self, shapes: Sequence[Any], body: Callable[..., None]) -> None:
         """Body(n) for each shape, or body(n, i) for each block where it has the dimension."""
@@ -129,7 +151,7 @@ class PhasedProgram:
             if self.blocks is None or self.blocks.axis(x.shape) is None:
                 body(n)
             else:
-                each = functools.partial(_and_zero, functools.partial(body, n))
+                each = partial(_and_zero, partial(body, n))
                 lax.fori_loop(0, self.blocks.blocks, each, 0)
 
     def __call__(
@@ -163,15 +185,14 @@ class PhasedProgram:
         reloads: dict[Any, Callable[..., Array]] = {}
         for ref, same in zip(scratch, self._spilled_alike().values(), strict=True):
             for n, var in enumerate(same):
-                sinks.setdefault(var, []).append(functools.partial(_spill, ref, n))
-                reloads[var] = functools.partial(_reload, ref, n, var.aval.dtype)
+                sinks.setdefault(var, []).append(partial(_spill, ref, n))
+                reloads[var] = partial(_reload, ref, n, var.aval.dtype)
         values.update((var, read) for var, read in reloads.items() if is_hidden(var, self.blocks))
 
-        def define(variables: Sequence[Any], found: Sequence[Array]) -> None:
-            values.update(zip(variables, found, strict=True))
-            for var, value in zip(variables, found):
-                for write in sinks.get(var, ()):
-                    write(value)
+        def define(var: Any, value: Array) -> None:
+            values[var] = value
+            for write in sinks.get(var, ()):
+                write(value)
 
         def free(variables: Sequence[Any]) -> None:
             """Spilled values are read again, and leave their registers to what comes next."""
@@ -180,27 +201,38 @@ class PhasedProgram:
         sums: list[Any] = []
         for phase in self.phases:
             args = [values[var] for var in phase.operands]
-            define(phase.results, evaluate(phase.program.jaxpr, [], *args))
+            uses = [partial(define, var) for var in phase.results]
+            _evaluate(evaluate, phase.program, args, uses, eager=self.eager)
             free((*phase.results, *sums))
             sums = [var for loop in phase.loops for var, _ in loop.reduced]
             between()
-            totals = [self._run(evaluate, loop, values, sinks) for loop in phase.loops]
-            define(sums, [total for each in totals for total in each])
+            totals = [self._run(evaluate, loop, values, sinks, between) for loop in phase.loops]
+            for var, total in zip(sums, [total for each in totals for total in each], strict=True):
+                define(var, total)
             between()
 
-    def _run(self, evaluate: Any, loop: BlockLoop, values: Any, sinks: Any) -> list[Array]:
+    def _run(self, evaluate: Any, loop: BlockLoop, values: Any, sinks: Any, between) -> list[Array]:
         assert self.blocks is not None
 
         def body(i, sums):
             args = [
                 *(values[var] for var in loop.invariants),
-                *(functools.partial(values[var], i) for var in loop.blocks),
+                *(partial(values[var], i) for var in loop.blocks),
             ]
-            out = evaluate(loop.program.jaxpr, [], i, *args)
-            for var, value in zip(loop.results, out[len(sums) :], strict=True):
-                for write in sinks[var]:
-                    write(value, i)
-            return [how.combine(x, y) for (_, how), x, y in zip(loop.reduced, sums, out)]
+            between()  # or compilers read all invariants before the loop, into registers
+            sums = list(sums)
+
+            def add(n: int, value: Array) -> None:
+                sums[n] = loop.reduced[n][1].combine(sums[n], value)
+
+            def write(var: Any, value: Array) -> None:
+                for sink in sinks[var]:
+                    sink(value, i)
+
+            uses = [partial(add, n) for n in range(len(sums))]
+            uses += [partial(write, var) for var in loop.results]
+            _evaluate(evaluate, loop.program, [i, *args], uses, eager=self.eager)
+            return sums
 
         start = [
             jnp.full(padded(var.aval.shape), how.start, var.aval.dtype) for var, how in loop.reduced
@@ -213,6 +245,31 @@ def variable_shapes(
 ) -> list[Any]:
     """Of variables."""
     return [jax.ShapeDtypeStruct(of(var.aval.shape), var.aval.dtype) for var in variables]
+
+
+def _evaluate(
+    evaluate: Callable[..., list[Any]],
+    program: Program,
+    args: Sequence[Any],
+    uses: Sequence[Callable[[Array], None]],
+    *,
+    eager: bool,
+) -> None:
+    """Evaluate and use each result, if eager as soon as it is computed: it may leave registers."""
+    results = program.jaxpr.outvars
+    waiting: dict[Any, list[Callable[[Array], None]]] = {}
+    for atom, use in zip(results, uses, strict=True):
+        if eager and not isinstance(atom, Literal):
+            waiting.setdefault(atom, []).append(use)
+
+    def computed(var: Any, value: Array) -> None:
+        for use in waiting.pop(var, ()):
+            use(value)
+
+    found = evaluate(program.jaxpr, [], *args, computed=computed)
+    for atom, value, use in zip(results, found, uses):
+        if not eager or isinstance(atom, Literal) or atom in waiting:  # or an argument
+            use(value)
 
 
 def _and_zero(body: Callable[[Any], None], i: Any, zero: int) -> int:

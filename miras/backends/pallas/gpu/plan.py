@@ -11,8 +11,14 @@ from jax import lax
 from miras.backends.pallas.gpu.columns import independent, split_operands
 from miras.backends.pallas.gpu.kernels import GpuLayout
 from miras.backends.pallas.gpu.loop_fission import in_blocks, in_one_phase
-from miras.backends.pallas.gpu.padded import LEAST, padded
+from miras.backends.pallas.gpu.padded import LEAST
 from miras.backends.pallas.gpu.phased_program import PhasedProgram
+from miras.backends.pallas.gpu.registers import (
+    WARPS,
+    address_bytes,
+    product_bytes,
+    register_bytes,
+)
 from miras.backends.pallas.gpu.triton import TRITON
 from miras.backends.pallas.trace.hidden_blocks import HiddenBlocks
 from miras.backends.pallas.trace.jaxprs import equations
@@ -23,10 +29,6 @@ from miras.backends.pallas.trace.support import unsupported
 from miras.rule.options import ScanOptions
 from miras.rule.rule import Rule
 
-WARPS = 8  # 256 threads, of 255 registers each: all that a multiprocessor has
-# Bytes of the smallest value: of small ones several warps have copies. Chosen on 2026-11-21 by
-# `python -m benchmarks.gpu_static` (H200, jax 0.10.2).
-LEAST_LIVE = 2048
 # Operations that compute addresses, and how many of them a loop over tiles may have: it keeps their
 # addresses in registers from tile to tile. Chosen on 2026-11-22 by the same benchmark.
 MOVES = (
@@ -40,13 +42,15 @@ class RegisterBudget(NamedTuple):
     """Bytes of values that may be live at once.
 
     As much again, and more, is taken by operands laid out for tensor cores, and by addresses, which
-    a loop over tiles keeps. Chosen on 2026-11-22 by `python -m benchmarks.gpu_static` (H200, jax
-    0.10.2): within these budgets no kernel spills more than 256 bytes a thread.
+    loops over tiles and blocks keep. Chosen on 2026-12-01 by `python -m benchmarks.gpu_static`
+    (H200, jax 0.10.2): within these budgets no kernel spills more than 256 bytes a thread.
 
     Attributes:
-        one: in kernels of one tile.
+        one: in kernels of one tile, in the order in which the tile is traced.
         all: in kernels of all tiles.
-        blocks: in kernels of one tile, in blocks of the hidden dimension.
+        blocks: in kernels of one tile, in blocks of the hidden dimension, and of a half of the
+            addresses of what these read and write. Compilers keep many addresses from loop to loop,
+            and compute the others again.
         block: hidden units of a block: with more, kernels of most rules spill.
         tile: tokens of a tile at most, a power of two.
         columns: value columns of a head, where a head is split by its columns.
@@ -63,10 +67,10 @@ class RegisterBudget(NamedTuple):
     def at(cls, width: int) -> "RegisterBudget":
         """For heads of this width."""
         if width <= LEAST:  # every warp has a copy of most of their products
-            return cls(80 * 2**10, 78 * 2**10, 140 * 2**10)
+            return cls(80 * 2**10, 78 * 2**10, 375 * 2**10)
         if width <= 64:
-            return cls(135 * 2**10, 118 * 2**10, 130 * 2**10)
-        return cls(135 * 2**10, 96 * 2**10, 153 * 2**10)
+            return cls(135 * 2**10, 118 * 2**10, 250 * 2**10)
+        return cls(135 * 2**10, 96 * 2**10, 250 * 2**10)
 
 
 class GpuPlan(NamedTuple):
@@ -109,7 +113,7 @@ def plan_gpu_kernel(
         reason = unsupported(rule, program, TRITON)
         if reason is not None:
             return reason
-    whole = max(live_bytes(in_one_phase(program)) for program in programs)
+    whole = max(live_bytes(in_one_phase(program, looped=True)) for program in programs)
     blocks = None
     if whole > budget.one:
         blocks = _blocks(live, programs, budget)
@@ -136,9 +140,12 @@ def _blocks(
         found = in_blocks(program, blocks)
         if isinstance(found, str):
             return found
-        needed = max(needed, live_bytes(found))
+        needed = max(needed, bytes_in_blocks(found))
     if needed > budget.blocks:
-        return f"{needed / 2**10:.0f} KiB in blocks of {block} of its {count} hidden units"
+        return (
+            f"{needed / 2**10:.0f} KiB with addresses in blocks of {block} of its {count} hidden "
+            f"units, where {budget.blocks / 2**10:.0f} KiB do"
+        )
     return blocks
 
 
@@ -149,14 +156,12 @@ def tile_of(chunk: int, budget: RegisterBudget) -> int:
 
 def live_bytes(program: PhasedProgram) -> int:
     """Bytes of all values that are live at the same equation of a tile, at most."""
-    return program.peak_live_size(_register_bytes)
+    return program.peak_live_size(register_bytes)
 
 
-def _register_bytes(aval: Any) -> int:
-    if not aval.shape:
-        return 0
-    entries = math.prod(padded(aval.shape))
-    return max(4 * entries, LEAST_LIVE)  # a bfloat16, too, takes a register
+def bytes_in_blocks(program: PhasedProgram) -> int:
+    """Bytes that a program in blocks takes: its live values, as products, and some addresses."""
+    return program.peak_live_size(product_bytes) + program.addresses(address_bytes) // 2
 
 
 def _moves(program: Program) -> int:

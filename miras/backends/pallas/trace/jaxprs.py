@@ -22,6 +22,7 @@ def evaluate(
     jaxpr: Jaxpr,
     constants: Sequence[Any],
     *args: Any,
+    computed: Callable[[Any, Any], None] | None = None,
 ) -> list[Any]:
     """The results of a jaxpr whose equations are evaluated by `lower`.
 
@@ -31,6 +32,7 @@ def evaluate(
         constants: values of `jaxpr.constvars`.
         *args: values of `jaxpr.invars`. One may be a function without arguments that reads the
             value: it is called at every use, so that the value takes no register in between.
+        computed: called with each variable and its value after the equation that computes it.
     """
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *args], strict=True))
 
@@ -47,6 +49,9 @@ def evaluate(
         with source_of(eqn)():
             out = lower(eqn, [read(atom) for atom in eqn.invars], inner)
         values.update(zip(eqn.outvars, out, strict=True))
+        if computed is not None:
+            for var, value in zip(eqn.outvars, out):
+                computed(var, value)
     return [read(atom) for atom in jaxpr.outvars]
 
 

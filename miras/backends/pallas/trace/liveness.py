@@ -26,18 +26,26 @@ def live_equations(eqns: Sequence[JaxprEqn], wanted: Sequence[Any]) -> list[Jaxp
     return found[::-1]
 
 
-def peak_live_size(jaxpr: Jaxpr, size: Callable[[Any], int], *, inputs_on_use: bool = False) -> int:
+def peak_live_size(
+    jaxpr: Jaxpr,
+    size: Callable[[Any], int],
+    *,
+    inputs_on_use: bool = False,
+    results_until_use: bool = False,
+) -> int:
     """The largest total size of all values that are live at the same equation.
 
     Args:
         jaxpr: the equations.
         size: of a value, by its aval.
         inputs_on_use: whether inputs are live from their first use on; else from the start.
+        results_until_use: whether results are live until their last use; else until the end.
     """
     last_use: dict[Any, int] = {}
     for at, eqn in enumerate(jaxpr.eqns):
         last_use.update((var, at) for var in variables(eqn.invars))
-    last_use.update((var, len(jaxpr.eqns)) for var in variables(jaxpr.outvars))
+    if not results_until_use:
+        last_use.update((var, len(jaxpr.eqns)) for var in variables(jaxpr.outvars))
     inputs = {var: size(var.aval) for var in (*jaxpr.constvars, *jaxpr.invars)}
     live = {} if inputs_on_use else dict(inputs)
     peak = sum(live.values())

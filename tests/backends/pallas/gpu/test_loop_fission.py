@@ -59,9 +59,32 @@ def test_blocks_are_the_whole():
     found = in_blocks(program, BLOCKS)
     assert not isinstance(found, str), found
     assert len(found.phases) > 2
-    for got in (evaluated(found, w, x), evaluated(in_one_phase(program), w, x)):
+    ways = found, in_one_phase(program), in_one_phase(program, looped=True)
+    for got in (evaluated(way, w, x) for way in ways):
         for one, want in zip(got, several(w, x), strict=True):
             np.testing.assert_allclose(one, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("looped", [False, True])
+def test_results_of_one_tile_are_written_when_they_are_computed(looped):
+    """So they leave their registers; a kernel of all tiles writes at the end."""
+    program = in_one_phase(trace(lambda x: (x + 1, jnp.cos(x), x), jnp.zeros(4)), looped=looped)
+    events = []
+
+    def lower(eqn, inputs, inner):
+        events.append(eqn.primitive.name)
+        return CALLS(eqn, inputs, inner)
+
+    writes = tuple(
+        lambda value, name=name: events.append(name) for name in ("first", "second", "x")
+    )
+    program(functools.partial(evaluate, lower), (jnp.zeros(4),), writes)
+    if looped:
+        assert events == ["x", "add", "cos", "first", "second"]
+    else:
+        assert events == ["x", "add", "first", "cos", "second"]
+    size = program.peak_live_size(lambda aval: aval.size)
+    assert size == (12 if looped else 8)
 
 
 @pytest.mark.parametrize(
