@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from miras.backends.pallas.gpu.loop_fission import in_blocks, in_one_phase
+from miras.backends.pallas.gpu.registers import address_bytes
 from miras.backends.pallas.trace.hidden_blocks import HiddenBlocks
 from miras.backends.pallas.trace.jaxprs import evaluate
 from miras.backends.pallas.trace.program import trace
@@ -24,7 +25,7 @@ def several(w, x):
     return w - g, y, jnp.min((x @ g).reshape(1, 2, 8), axis=2), w
 
 
-def evaluated(program, *args):
+def evaluated(program, *args, **options):
     """What it writes, blocks put together."""
     hidden, found = program.blocks, []
 
@@ -40,7 +41,7 @@ def evaluated(program, *args):
     scratch = [np.zeros(s.shape, s.dtype) for s in program.scratch()]
     run = functools.partial(evaluate, CALLS)
     with jax.disable_jit():  # so that loops run, and write, here
-        program(run, [*program.captured(), *map(read, args)], writes, scratch)
+        program(run, [*program.captured(), *map(read, args)], writes, scratch, **options)
     out = []
     for shape, blocks in zip(jax.tree.leaves(program.results), found, strict=True):
         if () in blocks:
@@ -63,6 +64,24 @@ def test_blocks_are_the_whole():
     for got in (evaluated(way, w, x) for way in ways):
         for one, want in zip(got, several(w, x), strict=True):
             np.testing.assert_allclose(one, want, rtol=1e-5, atol=1e-5)
+
+
+def test_each_block_of_a_loop_waits_before_it_reads():
+    """Else a compiler reads before a loop of sums what all blocks share, and keeps it."""
+    x, waits = jnp.ones((2, 4)), []
+    found = in_blocks(trace(lambda w, x: jnp.sum(x @ w, axis=1), jnp.ones((4, 8)), x), BLOCKS)
+    evaluated(found, jnp.ones((4, 8)), x, between=lambda: waits.append(0))
+    assert len(waits) == 2 * len(found.phases) + BLOCKS.blocks
+
+
+def test_addresses_are_of_a_block_of_each_array():
+    found = in_blocks(
+        trace(lambda w, x: (x @ w, jnp.sum(x)), jnp.ones((4, 8)), jnp.ones((2, 4))), BLOCKS
+    )
+    sizes = []
+    found.addresses(lambda aval: sizes.append(aval.shape) or 1)
+    assert sorted(sizes) == [(), (2, 2), (2, 4), (4, 2)]
+    assert found.addresses(address_bytes) == 3 * 256 * 8
 
 
 @pytest.mark.parametrize("looped", [False, True])

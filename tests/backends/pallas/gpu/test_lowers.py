@@ -52,6 +52,15 @@ def test_every_preset(name):
     assert "miras_backward" in text
 
 
+@pytest.mark.parametrize(("name", "dk", "needed"), [("titans_lmm", 128, 301), ("trellis", 64, 260)])
+@pytest.mark.sample(0.5)
+def test_addresses_and_copies_of_products_count_in_blocks(name, dk, needed):
+    """Live values alone are 74 and 104 KiB; the two kernels spill 1,968 and 980 bytes a thread."""
+    static, arrays = call(name, T=64, dk=dk, dtype=np.float32)
+    with pytest.raises(ConfigError, match=f"{needed} KiB with addresses in blocks of 16 of its "):
+        lowered(static, arrays)
+
+
 @pytest.mark.slow
 def test_auto_takes_kernels_where_they_fit():
     for name, kernels in (("titans_lmm", True), ("kda", False)):
